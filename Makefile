@@ -1,0 +1,47 @@
+# The whole developer interface. Needs Python 3.11 or newer, git and make; everything else goes into .venv.
+#   make demo    the bundled example, from nothing to a summary of before and after
+#   make test    all tests that need no GPU
+SHELL := /bin/bash
+PYTHON ?=
+PYTEST_ARGS ?=
+export PYTHON
+PY := .venv/bin/python
+EXAMPLE := examples/addition
+
+.PHONY: demo test lint format example bench-end-to-end lock-cpu lock-gpu clean
+
+demo: .venv/.ready
+	@$(PY) $(EXAMPLE)/make_example.py
+	@.venv/bin/ratchet up $(EXAMPLE)/addition.toml
+
+test: .venv/.ready
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: .venv/.ready
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+format: .venv/.ready
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+example: .venv/.ready
+	@$(PY) $(EXAMPLE)/make_example.py
+
+.venv/.ready: requirements/cpu.lock pyproject.toml scripts/setup.sh
+	@scripts/setup.sh
+
+bench-end-to-end: example
+	@benchmarks/end_to_end/run.sh
+
+# Both locks come from what was seen to work; run the tests before you commit a new one.
+lock-cpu:
+	@scripts/lock.sh cpu
+
+lock-gpu:
+	@scripts/lock.sh gpu
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .bench $(EXAMPLE)/model $(EXAMPLE)/data
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

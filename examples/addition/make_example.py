@@ -1,0 +1,192 @@
+"""Builds the bundled example: two-digit addition with the digits of the sum in reverse, and a small model that gets
+about two in five sampled sums right, which is where reinforcement learning takes over.
+
+    python examples/addition/make_example.py [--out FOLDER] [--seed N] [--untied]
+
+Writes data/train.jsonl, data/heldout.jsonl (disjoint) and model/ (Qwen2, character tokenizer, safetensors) beside this
+file or under --out. Deterministic by seed; does nothing when the outputs are there and were made by this recipe.
+One thread, under a minute. The supervised phase stops by the accuracy it reaches, not by its number of steps.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CHARACTERS = "0123456789+="
+PAD, EOS = 0, 1
+PROMPT_TOKENS, RESPONSE_TOKENS = 6, 4  # "27+45=", and up to three digits with the end-of-sequence token
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    seed: int = 0
+    tied: bool = True
+    heldout: int = 500
+    layers: int = 4
+    width: int = 128
+    heads: int = 4
+    kv_heads: int = 2
+    feed_forward: int = 384
+    batch: int = 128
+    learning_rate: float = 1e-3
+    fine_learning_rate: float = 3e-4
+    """From fine_from on: accuracy climbs so fast by then that a larger step would overshoot the target."""
+    fine_from: float = 0.25
+    warmup_steps: int = 50
+    target: float = 0.39
+    """Sampled accuracy at temperature 1, on training problems, at which the supervised phase ends."""
+    max_steps: int = 2000
+
+
+def problems(recipe: Recipe) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """All sums of two two-digit numbers, split once and for all: training, held out."""
+    pairs = [(a, b) for a in range(10, 100) for b in range(10, 100)]
+    random.Random(20260).shuffle(pairs)  # the split is the same for every seed, so that runs can be compared
+    return pairs[recipe.heldout :], pairs[: recipe.heldout]
+
+
+def question(pair: tuple[int, int]) -> str:
+    return f"{pair[0]}+{pair[1]}="
+
+
+def answer(pair: tuple[int, int]) -> str:
+    return str(sum(pair))[::-1]
+
+
+def write_data(recipe: Recipe, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, pairs in zip(("train", "heldout"), problems(recipe), strict=True):
+        rows = ({"prompt": question(p), "reference": answer(p), "grader": "exact"} for p in pairs)
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def make_tokenizer():  # type: ignore[no-untyped-def]
+    """One token a character, so that a digit is a decision of its own."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {"<pad>": PAD, "<eos>": EOS, **{c: i + 2 for i, c in enumerate(CHARACTERS)}, "<unk>": 14}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def make_model(recipe: Recipe):  # type: ignore[no-untyped-def]
+    """The starting model, trained until it gets recipe.target of sampled sums right. Returns it with what was measured."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.set_num_threads(1)
+    torch.manual_seed(recipe.seed)
+    model = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=16,
+            hidden_size=recipe.width,
+            intermediate_size=recipe.feed_forward,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.heads,
+            num_key_value_heads=recipe.kv_heads,
+            max_position_embeddings=64,
+            tie_word_embeddings=recipe.tied,
+            bos_token_id=None,
+            eos_token_id=EOS,
+            pad_token_id=PAD,
+        )
+    )
+    draw = torch.Generator().manual_seed(recipe.seed)
+
+    def encoded(pairs: list[tuple[int, int]]) -> torch.Tensor:
+        rows = []
+        for pair in pairs:
+            ids = [CHARACTERS.index(c) + 2 for c in question(pair) + answer(pair)] + [EOS]
+            rows.append(ids + [PAD] * (PROMPT_TOKENS + RESPONSE_TOKENS - len(ids)))
+        return torch.tensor(rows)
+
+    @torch.no_grad()
+    def sampled_accuracy(rows: torch.Tensor) -> float:
+        prompt, cache, right = rows[:, :PROMPT_TOKENS], None, torch.ones(len(rows), dtype=torch.bool)
+        for position in range(PROMPT_TOKENS, rows.shape[1]):
+            out = model(prompt, past_key_values=cache, use_cache=True)
+            cache, wanted = out.past_key_values, rows[:, position]
+            token = torch.multinomial(out.logits[:, -1].softmax(-1), 1, generator=draw)
+            right &= (token[:, 0] == wanted) | (wanted == PAD)  # after the end nothing counts
+            prompt = token
+        return right.float().mean().item()
+
+    training, heldout = problems(recipe)
+    rows, probe, unseen = encoded(training), encoded(training[:1024]), encoded(heldout).repeat(4, 1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.0)
+    accuracy, step = 0.0, 0
+    while accuracy < recipe.target and step < recipe.max_steps:
+        step += 1
+        rate = recipe.fine_learning_rate if accuracy >= recipe.fine_from else recipe.learning_rate
+        optimizer.param_groups[0]["lr"] = rate * min(1.0, step / recipe.warmup_steps)
+        batch = rows[torch.randint(len(rows), (recipe.batch,), generator=draw)]
+        labels = batch.clone()
+        labels[:, :PROMPT_TOKENS] = -100
+        labels[batch == PAD] = -100
+        model(batch, labels=labels, use_cache=False).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if step % 10 == 0 and step >= 100:
+            accuracy = sampled_accuracy(probe)
+    if accuracy < recipe.target:
+        raise SystemExit(f"the starting model reached {accuracy:.2f} in {step} steps, not {recipe.target}: change --seed")
+    facts = {"supervised_steps": step, "probe_accuracy": accuracy, "heldout_accuracy": sampled_accuracy(unseen)}
+    return model.eval(), facts
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """Of the settings and of this file: an edit to either makes the example anew."""
+    return hashlib.sha256(json.dumps(asdict(recipe)).encode() + Path(__file__).read_bytes()).hexdigest()
+
+
+def make(recipe: Recipe, out: Path) -> bool:
+    """Returns False when everything was there already."""
+    made = out / "model" / "made.json"
+    wanted = recipe_hash(recipe)
+    parts = [out / "data" / "train.jsonl", out / "data" / "heldout.jsonl", out / "model" / "model.safetensors"]
+    if all(part.is_file() for part in parts) and made.is_file():
+        if json.loads(made.read_text(encoding="utf-8"))["recipe"] == wanted:
+            return False
+        made.unlink()
+    began_s = time.monotonic()
+    print("example: training the starting model of examples/addition (under a minute, once)", flush=True)
+    write_data(recipe, out / "data")
+    model, facts = make_model(recipe)
+    model.save_pretrained(out / "model", safe_serialization=True)
+    make_tokenizer().save_pretrained(out / "model")
+    made.write_text(json.dumps({"recipe": wanted, **asdict(recipe), **facts}, indent=1), encoding="utf-8")
+    print(
+        f"example: ready in {time.monotonic() - began_s:.0f} s: {facts['supervised_steps']} steps, "
+        f"{facts['heldout_accuracy']:.2f} of sampled held-out sums right",
+        flush=True,
+    )
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=HERE, help="folder for data/ and model/ (default: beside this file)")
+    parser.add_argument("--seed", type=int, default=0, help="of the initial weights and the order of training")
+    parser.add_argument("--untied", action="store_true", help="separate input and output embeddings")
+    arguments = parser.parse_args()
+    make(Recipe(seed=arguments.seed, tied=not arguments.untied), arguments.out)
+
+
+if __name__ == "__main__":
+    main()

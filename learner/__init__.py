@@ -1,0 +1,1 @@
+"""Learning: scored groups in, policy versions out."""

@@ -1,0 +1,79 @@
+"""Checkpoints of the run: weights, optimizer, reference, ledger and counts, saved together or not at all.
+
+A checkpoint is written beside its final name and renamed when every byte is on disk, so one that can be found is whole.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from services.errors import InputError
+
+PREFIX = "step-"
+SCHEMA = 1
+
+
+class Checkpoints:
+    """The folder `checkpoints` of a run."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self._folder, self._keep = folder, keep
+
+    def latest(self) -> Path | None:
+        """The youngest whole checkpoint."""
+        return max(self._folder.glob(PREFIX + "*"), default=None)
+
+    def staging(self, policy_version: int) -> Path:
+        """An empty folder to write into; left-overs of a crash are cleared away."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for left_over in self._folder.glob(".writing-*"):
+            shutil.rmtree(left_over)
+        folder = self._folder / f".writing-{policy_version:08d}"
+        folder.mkdir()
+        return folder
+
+    def commit(self, staging: Path, policy_version: int, state: dict[str, Any]) -> Path:
+        """Add the state, make everything durable, give it its name, and delete the oldest beyond `keep`."""
+        (staging / "state.json").write_text(json.dumps({"schema": SCHEMA, **state}), encoding="utf-8")
+        for path in [*staging.rglob("*"), staging]:
+            _sync(path)
+        final = self._folder / f"{PREFIX}{policy_version:08d}"
+        if final.exists():  # the same step, saved again at the end of a run
+            shutil.rmtree(final)
+        staging.rename(final)
+        _sync(self._folder)
+        for old in sorted(self._folder.glob(PREFIX + "*"))[: -self._keep]:
+            shutil.rmtree(old)
+        return final
+
+    @staticmethod
+    def state(checkpoint: Path) -> dict[str, Any]:
+        """Raises InputError when another version of ratchet wrote it."""
+        state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+        if state.get("schema") != SCHEMA:
+            raise InputError(
+                f"{checkpoint} has schema {state.get('schema')}, this version of ratchet reads {SCHEMA}; "
+                "resume with the version that wrote it, or start a run under another name"
+            )
+        return state
+
+
+def export_beside(final: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a folder beside `final`, then put it in its place."""
+    staging = final.with_name(f".writing-{final.name}")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True)
+    write(staging)
+    shutil.rmtree(final, ignore_errors=True)
+    staging.rename(final)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,128 @@
+"""Claims what comes back to the learner and sorts it: groups to train on, evaluation results, repeats, the dead.
+
+A claim stays claimed until the step that used it is inside a durable checkpoint; `acknowledge` is called then. So after
+a crash everything younger than the checkpoint comes again.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from learner.ledger import Ledger
+from learner.metrics import GROUPS
+from services.clock import Deadline
+from services.errors import DeadlineExceeded
+from services.metrics import waiting
+from services.streams import Claim, Stream
+from services.wire.codec import decode
+from services.wire.score import DeadGroup, ScoredGroup
+
+log = logging.getLogger("ratchet.learner")
+
+CLAIM_AT_ONCE = 64
+LOOK_EVERY_S = 1.0
+"""Longest wait on the scored stream before the dead are looked at again."""
+
+
+@dataclass
+class Sampled:
+    """Response tokens that came back, whatever became of them."""
+
+    tokens: int = 0
+    trajectories: int = 0
+
+
+class Collector:
+    """The learner's only reader of `scored` and `dead`."""
+
+    def __init__(self, scored: Stream, dead: Stream, ledger: Ledger, sampled: Sampled) -> None:
+        self._scored, self._dead = scored, dead
+        self._ledger, self.sampled = ledger, sampled
+        self._training: deque[ScoredGroup] = deque()
+        self._evaluation: dict[str, ScoredGroup | None] = {}
+        self._owed: list[tuple[Stream, Claim]] = []
+        self._owed_later: dict[str, tuple[Stream, Claim]] = {}
+
+    def training_group(
+        self, deadline: Deadline, stopping: Callable[[], bool], on_death: Callable[[], None]
+    ) -> ScoredGroup | None:
+        """The next group that is not settled; None when `stopping`. on_death is called after a group died.
+
+        Raises DeadlineExceeded.
+        """
+        while not self._training:
+            if stopping():
+                return None
+            with waiting("learner", "scored groups"):
+                died = self._look(min(deadline.remaining_s(), LOOK_EVERY_S))
+            if died:
+                on_death()
+        group = self._training.popleft()
+        self._owed.append(self._owed_later.pop(group.group.prompt.group_id))
+        return group
+
+    def evaluation(self, group_ids: list[str], deadline: Deadline, stopping: Callable[[], bool]) -> list[ScoredGroup]:
+        """The results of these evaluation groups, without those that died; empty when `stopping`. Raises DeadlineExceeded."""
+        while not all(group_id in self._evaluation for group_id in group_ids):
+            if stopping():
+                return []
+            try:
+                with waiting("learner", "evaluation"):
+                    self._look(min(deadline.remaining_s(), LOOK_EVERY_S))
+            except DeadlineExceeded:
+                missing = [group_id for group_id in group_ids if group_id not in self._evaluation]
+                log.error("evaluation: %d groups did not come back, first %s", len(missing), missing[0])
+                raise
+        results = [self._evaluation[group_id] for group_id in group_ids]
+        self._evaluation.clear()
+        return [result for result in results if result is not None]
+
+    def acknowledge(self) -> None:
+        """Settle on the streams what the ledger of a durable checkpoint holds as settled."""
+        for stream in (self._scored, self._dead):
+            claims = [claim for owner, claim in self._owed if owner is stream]
+            if claims:
+                stream.acknowledge(claims)
+        self._owed.clear()
+
+    def _look(self, block_s: float) -> bool:
+        """Claim once; whether a training group died."""
+        claims = self._scored.claim(CLAIM_AT_ONCE, block_s)
+        for claim in claims:
+            self._sort(claim)
+        died = False
+        if len(claims) < CLAIM_AT_ONCE:
+            for claim in self._dead.claim(CLAIM_AT_ONCE, 0.0):
+                died |= self._bury(claim)
+        return died
+
+    def _sort(self, claim: Claim) -> None:
+        scored = decode(claim.payload, ScoredGroup)
+        prompt = scored.group.prompt
+        self.sampled.trajectories += len(scored.group.trajectories)
+        self.sampled.tokens += sum(len(trajectory) for trajectory in scored.group.trajectories)
+        if prompt.purpose == "evaluate":
+            self._evaluation[prompt.group_id] = scored
+            self._owed.append((self._scored, claim))
+        elif self._ledger.is_settled(prompt.sequence_number) or prompt.group_id in self._owed_later:
+            GROUPS.labels("repeated").inc()
+            self._owed.append((self._scored, claim))
+        else:
+            self._owed_later[prompt.group_id] = (self._scored, claim)
+            self._training.append(scored)
+
+    def _bury(self, claim: Claim) -> bool:
+        dead = decode(claim.payload, DeadGroup)
+        self._owed.append((self._dead, claim))
+        log.error("group %s died at %s: %s", dead.group_id, dead.stage, dead.cause)
+        GROUPS.labels("dead").inc()
+        if dead.prompt is None:
+            return False
+        if dead.prompt.purpose == "evaluate":
+            self._evaluation[dead.group_id] = None
+            return False
+        if self._ledger.is_settled(dead.prompt.sequence_number):
+            return False
+        self._ledger.bury(dead.prompt.sequence_number)
+        return True

@@ -1,0 +1,363 @@
+"""TrainEngine over DeepSpeed ZeRO 0-3, on CPU (gloo, float32 or bfloat16) and GPU (NCCL): the only file importing deepspeed.
+
+The reference policy is a second copy of this rank's weights, same dtype: its shard at stage 3, else all of them. To
+score with it, parameters point at the copy for the length of a forward without gradient, and back.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from learner.engine import GradientStep, LossFunction, Policy, TokenStatistics
+from learner.packing import MicroBatch
+from learner.policy_model import PolicyModel, inputs, model_dtype, probe, write_folder
+from services.config.learner import LearnerConfig
+from services.config.model import ModelConfig
+from services.errors import InputError
+
+GATHER_ELEMENTS = 2**27
+"""Stage 3 gathers parameters for a snapshot in portions of about so many elements."""
+TAG = "engine"
+
+
+class _SkippableAdamW(torch.optim.AdamW):
+    """AdamW whose step can be called off, so that DeepSpeed clears its gradients in its own way and nothing moves."""
+
+    skip = False
+    clip_norm: float | None = None
+    """Stage 0 in float32: clip here, because DeepSpeed clips there without saying what the norm was."""
+    grad_norm = math.nan
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        if self.skip:
+            return
+        if self.clip_norm is not None:
+            parameters = [p for group in self.param_groups for p in group["params"]]
+            self.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm))
+        super().step(closure)
+
+
+class DeepSpeedEngine:
+    """One per process; the process group comes from torchrun's environment, or is made for one rank alone."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        settings: LearnerConfig,
+        device: Literal["cpu", "cuda"],
+        *,
+        collective_timeout_s: float = 1800.0,
+    ) -> None:
+        deepspeed = _import_deepspeed(device)
+        _one_rank_unless_torchrun()
+        if device == "cpu":
+            torch.set_num_threads(settings.cpu_threads)
+            self._device = torch.device("cpu")
+        else:
+            self._device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(self._device)
+        deepspeed.init_distributed(
+            "gloo" if device == "cpu" else "nccl",
+            timeout=timedelta(seconds=collective_timeout_s),
+            verbose=False,
+            dist_init_required=True,
+        )
+        self._deepspeed, self._stage, self._model_settings = deepspeed, settings.zero_stage, model
+        self._zero3 = self._stage == 3
+        config = _deepspeed_config(model, settings)
+        if self._zero3:
+            from transformers.integrations import HfDeepSpeedConfig
+
+            self._keep_for_sharded_loading = HfDeepSpeedConfig(config)
+        self._model = PolicyModel(
+            model,
+            head_chunk_tokens=settings.head_chunk_tokens,
+            gradient_checkpointing=settings.gradient_checkpointing,
+        )
+        self._model.train()
+        self._optimizer = _SkippableAdamW(
+            self._model.parameters(),
+            lr=settings.optimizer.learning_rate,
+            betas=(settings.optimizer.beta1, settings.optimizer.beta2),
+            eps=settings.optimizer.eps,
+            weight_decay=settings.optimizer.weight_decay,
+        )
+        if self._stage == 0 and model.dtype == "float32":
+            self._optimizer.clip_norm = settings.optimizer.max_grad_norm
+        self._engine, *_ = deepspeed.initialize(model=self._model, optimizer=self._optimizer, config=config)
+        self._largest: list[Tensor] = []
+        """Largest magnitude in each gradient since the last step; nan and inf come through."""
+        for parameter in self._model.parameters():
+            parameter.register_hook(self._note_gradient)
+        self._reference = [self._shard(p).clone() for p in self._model.parameters()]
+        self._reference_is_current = True
+
+    @property
+    def rank(self) -> int:
+        return dist.get_rank()
+
+    @property
+    def world_size(self) -> int:
+        return dist.get_world_size()
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    @property
+    def reference_is_current(self) -> bool:
+        return self._reference_is_current
+
+    # Scoring and gradients
+
+    def token_statistics(self, micro_batches: Sequence[MicroBatch], policy: Policy) -> list[TokenStatistics]:
+        with torch.no_grad(), self._pointing_at(policy):
+            return [self._forward(m) for m in micro_batches]
+
+    def backward(self, micro_batches: Sequence[MicroBatch], loss: LossFunction) -> float:
+        total = torch.zeros((), device=self._device)
+        for micro_batch in micro_batches:
+            statistics = self._forward(micro_batch)
+            if len(micro_batch.sequence_index):
+                share = loss(micro_batch, statistics)
+            else:
+                share = statistics.logp.sum() * 0
+            total += share.detach()
+            # Gradients are averaged over ranks, shares are to be summed.
+            self._engine.backward(share * self.world_size, scale_wrt_gas=False)
+        return float(total)
+
+    def step(self, learning_rate: float) -> GradientStep:
+        if not self._gradients_finite():
+            self.discard_gradients()
+            return GradientStep(math.nan, applied=False)
+        groups = self._engine.optimizer.param_groups
+        before = [group["lr"] for group in groups]
+        try:
+            for group in groups:
+                group["lr"] = learning_rate
+            self._engine.step()
+        finally:
+            for group, rate in zip(groups, before, strict=True):
+                group["lr"] = rate
+        self._largest.clear()
+        self._reference_is_current = False
+        norm = self._optimizer.grad_norm if self._optimizer.clip_norm is not None else self._engine.get_global_grad_norm()
+        return GradientStep(float(norm), applied=True)
+
+    def discard_gradients(self) -> None:
+        self._optimizer.skip = True
+        try:
+            self._engine.step()
+        finally:
+            self._optimizer.skip = False
+            self._largest.clear()
+
+    # The reference
+
+    def ratchet_reference(self) -> None:
+        with torch.no_grad():
+            for copy, parameter in zip(self._reference, self._model.parameters(), strict=True):
+                copy.copy_(self._shard(parameter))
+        self._reference_is_current = True
+
+    @contextlib.contextmanager
+    def _pointing_at(self, policy: Policy) -> Iterator[None]:
+        if policy == "current" or self._reference_is_current:
+            yield
+            return
+        holders = [p.ds_tensor if self._zero3 else p for p in self._model.parameters()]
+        current = [holder.data for holder in holders]
+        self._release()
+        try:
+            for holder, copy in zip(holders, self._reference, strict=True):
+                holder.data = copy
+            yield
+        finally:
+            self._release()
+            for holder, data in zip(holders, current, strict=True):
+                holder.data = data
+
+    def _release(self) -> None:
+        """Stage 3 may leave parameters gathered after a forward: put them back, or they would be of the other policy."""
+        if self._zero3:
+            for parameter in self._model.parameters():
+                if parameter.ds_status.name == "AVAILABLE":
+                    parameter.partition()
+
+    def _shard(self, parameter: Any) -> Tensor:
+        """What this rank holds of a parameter."""
+        return (parameter.ds_tensor if self._zero3 else parameter).detach()
+
+    # Weights out
+
+    def snapshot(self, dtype: torch.dtype) -> list[tuple[str, Tensor]]:
+        return [(name, tensor.to(dtype, copy=True)) for name, tensor in self._weights()]
+
+    def _weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Whole weights on rank 0, nothing elsewhere. Every rank must drain it; a tensor is valid until the next."""
+        named = self._model.named_weights()
+        if not self._zero3:
+            if self.rank == 0:
+                yield from ((name, parameter.detach()) for name, parameter in named)
+            return
+        for portion in _portions(named):
+            with self._deepspeed.zero.GatheredParameters([p for _, p in portion]):
+                if self.rank == 0:
+                    yield from ((name, parameter.detach()) for name, parameter in portion)
+
+    def sequence_logp(self, token_ids: Sequence[int]) -> list[float]:
+        (statistics,) = self.token_statistics([probe(list(token_ids))], "current")
+        return [float(x) for x in statistics.logp]
+
+    def export(self, folder: Path) -> None:
+        weights = [(name, tensor.to("cpu", copy=True)) for name, tensor in self._weights()]
+        if self.rank == 0:
+            write_folder(self._model_settings, weights, folder)
+        self.barrier()
+
+    # Checkpoints
+
+    def save(self, folder: Path) -> None:
+        self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+        if self._zero3 or self.rank == 0:
+            torch.save(self._reference, folder / f"reference_rank_{self.rank if self._zero3 else 0}.pt")
+        if self.rank == 0:
+            (folder / "engine.json").write_text(json.dumps(self._description()))
+        self.barrier()
+
+    def load(self, folder: Path) -> None:
+        written = json.loads((folder / "engine.json").read_text())
+        for key in ("ranks", "zero_stage", "dtype"):
+            if written[key] != self._description()[key]:
+                raise InputError(
+                    f"the checkpoint {folder} was written with {key} = {written[key]}, this learner has "
+                    f"{key} = {self._description()[key]}; start it with the same, or start a new run from its export"
+                )
+        self._engine.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
+        path = folder / f"reference_rank_{self.rank if self._zero3 else 0}.pt"
+        saved = torch.load(path, map_location=self._device, weights_only=True)
+        for copy, loaded in zip(self._reference, saved, strict=True):
+            copy.copy_(loaded)
+        self._reference_is_current = written["reference_is_current"]
+        self.barrier()
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "ranks": self.world_size,
+            "zero_stage": self._stage,
+            "dtype": self._model_settings.dtype,
+            "reference_is_current": self._reference_is_current,
+        }
+
+    # Ranks
+
+    def sum_over_ranks(self, tensor: Tensor) -> Tensor:
+        if self.world_size == 1:
+            return tensor.clone()
+        total = tensor.to(self._device, copy=True)
+        dist.all_reduce(total)
+        return total.to(tensor.device)
+
+    def broadcast_bytes(self, payload: bytes | None) -> bytes:
+        if self.world_size == 1:
+            return payload or b""
+        size = torch.tensor([len(payload or b"")], dtype=torch.int64, device=self._device)
+        dist.broadcast(size, 0)
+        flat = torch.empty(int(size), dtype=torch.uint8, device=self._device)
+        if self.rank == 0:
+            flat.copy_(torch.frombuffer(bytearray(payload or b""), dtype=torch.uint8))
+        dist.broadcast(flat, 0)
+        return flat.cpu().numpy().tobytes()
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        self._engine.destroy()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    # Inside
+
+    def _forward(self, micro_batch: MicroBatch) -> TokenStatistics:
+        return TokenStatistics(*self._engine(*inputs(micro_batch, self._device)))
+
+    def _note_gradient(self, gradient: Tensor) -> None:
+        self._largest.append(torch.linalg.vector_norm(gradient.detach(), ord=torch.inf, dtype=torch.float32))
+
+    def _gradients_finite(self) -> bool:
+        finite = torch.isfinite(torch.stack(self._largest)).all() if self._largest else torch.tensor(True)
+        return int(self.sum_over_ranks(finite.to(torch.int64))) == self.world_size
+
+
+def _import_deepspeed(device: Literal["cpu", "cuda"]) -> Any:
+    if device == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"  # before the first import, which settles it
+    import deepspeed
+    import deepspeed.ops
+    from deepspeed.utils import logger
+
+    logger.setLevel(logging.WARNING)
+    if device == "cpu":
+        # Otherwise the first init_distributed compiles a shared-memory op for about 25 s.
+        deepspeed.ops.__compatible_ops__ = {}
+    return deepspeed
+
+
+def _one_rank_unless_torchrun() -> None:
+    if "RANK" in os.environ:
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+
+
+def _deepspeed_config(model: ModelConfig, settings: LearnerConfig) -> dict[str, Any]:
+    clips_itself = settings.zero_stage == 0 and model.dtype == "float32"
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "managed_gradient_accumulation": False,  # every step() is the boundary: any number of micro-batches
+        "gradient_clipping": 0.0 if clips_itself else settings.optimizer.max_grad_norm,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": {
+            "stage": settings.zero_stage,
+            "overlap_comm": False,
+            # Stage 3: everything is partitioned between two uses, so that the policies can be exchanged.
+            "stage3_param_persistence_threshold": 0,
+            "stage3_max_reuse_distance": 0,
+        },
+        "steps_per_print": 2**31,
+    }
+    if model_dtype(model) == torch.bfloat16:
+        config["bf16"] = {"enabled": True}
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
+    return config
+
+
+def _portions(named: list[tuple[str, Any]]) -> Iterator[list[tuple[str, Any]]]:
+    portion: list[tuple[str, Any]] = []
+    elements = 0
+    for name, parameter in named:
+        portion.append((name, parameter))
+        elements += parameter.ds_numel
+        if elements >= GATHER_ELEMENTS:
+            yield portion
+            portion, elements = [], 0
+    if portion:
+        yield portion

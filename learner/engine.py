@@ -1,0 +1,111 @@
+"""TrainEngine: all that the learner asks of whatever holds the weights. The one adapter is deepspeed_engine.py.
+
+Every method is called by all ranks, in the same order, with the same number of micro-batches: gathering a sharded
+parameter and reducing a gradient are collective.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from learner.packing import MicroBatch
+
+Policy = Literal["current", "reference"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStatistics:
+    """What the chunked head says about each response token of a micro-batch; float32 [M], on the engine's device."""
+
+    logp: Tensor
+    """Log-prob of the sampled token at the sampling temperature, nats. Carries the gradient in `backward`."""
+    entropy: Tensor
+    """Of the next-token distribution, nats; no gradient."""
+    sum_p2: Tensor
+    """Sum over the vocabulary of squared probabilities, in (0, 1]; no gradient."""
+
+
+LossFunction = Callable[[MicroBatch, TokenStatistics], Tensor]
+"""The micro-batch's share of the step's loss: shares sum to the loss over all micro-batches of all ranks."""
+
+
+@dataclass(frozen=True, slots=True)
+class GradientStep:
+    """What `TrainEngine.step` did. Without `applied` a gradient was not finite and nothing has changed."""
+
+    grad_norm: float
+    """Euclidean norm before clipping, over all parameters and ranks; nan when it was not finite."""
+    applied: bool
+
+
+class TrainEngine(Protocol):
+    """Current weights, optimizer, and the reference policy, on this rank's device."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def world_size(self) -> int: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def reference_is_current(self) -> bool:
+        """No step was taken since `ratchet_reference` or the start: scoring with the reference would give the same."""
+        ...
+
+    def token_statistics(self, micro_batches: Sequence[MicroBatch], policy: Policy) -> list[TokenStatistics]:
+        """Forward only, no gradient, one result for each micro-batch."""
+        ...
+
+    def backward(self, micro_batches: Sequence[MicroBatch], loss: LossFunction) -> float:
+        """Adds up gradients over micro-batches and ranks; returns this rank's part of the loss."""
+        ...
+
+    def step(self, learning_rate: float) -> GradientStep:
+        """Clip, step at this learning rate, clear the gradients. Not finite on any rank: no rank changes anything."""
+        ...
+
+    def discard_gradients(self) -> None:
+        """Forget what `backward` added up; weights and optimizer stay."""
+        ...
+
+    def ratchet_reference(self) -> None:
+        """reference := current, bit for bit."""
+        ...
+
+    def snapshot(self, dtype: torch.dtype) -> list[tuple[str, Tensor]]:
+        """Copies of the current weights under their Hugging Face names: everything on rank 0, [] on the others."""
+        ...
+
+    def sequence_logp(self, token_ids: Sequence[int]) -> list[float]:
+        """Log-probs (nats, temperature 1) of tokens 1.. given those before; one fewer than the tokens."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Weights, optimizer and reference into an existing empty folder; every rank writes its share."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Continue from `save`, exactly. Raises InputError when it was written by another number of ranks."""
+        ...
+
+    def export(self, folder: Path) -> None:
+        """A Hugging Face folder (config, safetensors, tokenizer) in the engine's dtype, written by rank 0."""
+        ...
+
+    def sum_over_ranks(self, tensor: Tensor) -> Tensor:
+        """Elementwise sum, the same on every rank; the argument is left alone."""
+        ...
+
+    def broadcast_bytes(self, payload: bytes | None) -> bytes:
+        """Rank 0's bytes on every rank; the others pass None."""
+        ...
+
+    def barrier(self) -> None: ...
+
+    def close(self) -> None:
+        """Leave the process group."""
+        ...

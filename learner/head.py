@@ -1,0 +1,73 @@
+"""The language-model head in chunks: log-prob, entropy and sum of squared probabilities without the whole logits.
+
+At most `chunk` rows of logits exist at once, forward and backward; the backward computes them again.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _ChunkedStatistics(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, target_ids: Tensor, temperature: Tensor, chunk: int) -> Any:
+        ctx.save_for_backward(hidden, weight, target_ids, temperature)
+        ctx.chunk = chunk
+        statistics = torch.empty(3, len(hidden), dtype=torch.float32, device=hidden.device)
+        for start in range(0, len(hidden), chunk):
+            end = start + chunk
+            log_p = _logits(hidden[start:end], weight, temperature[start:end]).log_softmax(-1)
+            statistics[0, start:end] = log_p.gather(1, target_ids[start:end, None])[:, 0]
+            p = log_p.exp()
+            # A logit of -inf has p = 0 and p log p = 0; p x log_p alone would be nan.
+            statistics[1, start:end] = -torch.where(p > 0, p * log_p, torch.zeros_like(p)).sum(-1)
+            statistics[2, start:end] = p.square_().sum(-1)
+        logp, entropy, sum_p2 = statistics.unbind()
+        ctx.mark_non_differentiable(entropy, sum_p2)
+        return logp, entropy, sum_p2
+
+    @staticmethod
+    def backward(ctx: Any, grad_logp: Tensor, *_: Any) -> Any:
+        hidden, weight, target_ids, temperature = ctx.saved_tensors
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+        for start in range(0, len(hidden), ctx.chunk):
+            end = start + ctx.chunk
+            # d logp / d logits = (onehot - p) / temperature
+            p = _logits(hidden[start:end], weight, temperature[start:end]).softmax(-1).neg_()
+            p.scatter_add_(1, target_ids[start:end, None], torch.ones_like(p[:, :1]))
+            grad_logits = p.mul_((grad_logp[start:end] / temperature[start:end])[:, None]).to(hidden.dtype)
+            torch.mm(grad_logits, weight, out=grad_hidden[start:end])
+            if hidden.dtype == torch.float32:
+                grad_weight.addmm_(grad_logits.t(), hidden[start:end])
+            else:
+                grad_weight += grad_logits.t() @ hidden[start:end]
+        return grad_hidden, grad_weight.to(weight.dtype), None, None, None
+
+
+def _logits(hidden: Tensor, weight: Tensor, temperature: Tensor) -> Tensor:
+    return (hidden @ weight.t()).float() / temperature[:, None]
+
+
+def token_statistics(
+    hidden: Tensor, weight: Tensor, target_ids: Tensor, temperature: Tensor, *, chunk: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(logp of the target, entropy, sum of squared probabilities), float32 [M], of softmax(hidden weight^T / temperature).
+
+    hidden: [M, H]; weight: [V, H], same dtype; target_ids: int64 [M]; temperature: float32 [M], > 0; chunk: rows at once.
+    Nats. Gradient through logp, to hidden and weight.
+    """
+    return _ChunkedStatistics.apply(hidden, weight, target_ids, temperature, chunk)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class ChunkedHead(nn.Module):
+    """Stands where the model's `lm_head` was, with the same (possibly tied) weight, so that ZeRO-3 gathers it as before."""
+
+    def __init__(self, weight: nn.Parameter, chunk: int) -> None:
+        super().__init__()
+        self.weight = weight
+        self.chunk = chunk
+
+    def forward(self, hidden: Tensor, target_ids: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return token_statistics(hidden, self.weight, target_ids, temperature, chunk=self.chunk)

@@ -1,0 +1,77 @@
+"""Which groups of the run are settled, and how: trained on, dropped for a reason, or dead.
+
+Every group below `watermark` is settled; above it the settled ones are listed. The ledger is a part of the checkpoint, so
+after a crash it says of each group on the stream whether the weights already contain it.
+"""
+
+from collections import Counter
+from typing import Any
+
+
+class Ledger:
+    """Settles each sequence number once."""
+
+    def __init__(self) -> None:
+        self._watermark = 0
+        self._above: set[int] = set()
+        self._trained = 0
+        self._dropped: Counter[str] = Counter()
+        self._dead = 0
+
+    def is_settled(self, sequence_number: int) -> bool:
+        return sequence_number < self._watermark or sequence_number in self._above
+
+    def train(self, sequence_number: int) -> None:
+        self._settle(sequence_number)
+        self._trained += 1
+
+    def drop(self, sequence_number: int, reason: str) -> None:
+        self._settle(sequence_number)
+        self._dropped[reason] += 1
+
+    def bury(self, sequence_number: int) -> None:
+        self._settle(sequence_number)
+        self._dead += 1
+
+    def outstanding(self, issued: int) -> int:
+        """Groups issued and not settled."""
+        return issued - self._watermark - len(self._above)
+
+    def unsettled(self, issued: int) -> list[int]:
+        """Their sequence numbers, in order."""
+        return [number for number in range(self._watermark, issued) if number not in self._above]
+
+    def counts(self, issued: int) -> dict[str, Any]:
+        """The `groups` entry of summary.json: issued = trained + dropped + dead + outstanding."""
+        return {
+            "issued": issued,
+            "trained": self._trained,
+            "dropped": dict(sorted(self._dropped.items())),
+            "dead": self._dead,
+            "outstanding": self.outstanding(issued),
+        }
+
+    def _settle(self, sequence_number: int) -> None:
+        if self.is_settled(sequence_number):
+            raise ValueError(f"group {sequence_number} was settled before")
+        self._above.add(sequence_number)
+        while self._watermark in self._above:
+            self._above.remove(self._watermark)
+            self._watermark += 1
+
+    def state(self) -> dict[str, Any]:
+        """For the checkpoint: JSON values."""
+        return {
+            "watermark": self._watermark,
+            "settled_above": sorted(self._above),
+            "trained": self._trained,
+            "dropped": dict(self._dropped),
+            "dead": self._dead,
+        }
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> "Ledger":
+        ledger = cls()
+        ledger._watermark, ledger._above = state["watermark"], set(state["settled_above"])
+        ledger._trained, ledger._dropped, ledger._dead = state["trained"], Counter(state["dropped"]), state["dead"]
+        return ledger

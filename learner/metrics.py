@@ -1,0 +1,49 @@
+"""What the learner exports."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+POLICY_VERSION = Gauge("ratchet_learner_policy_version", "Optimizer steps behind the current weights.")
+REFERENCE_VERSION = Gauge("ratchet_learner_reference_version", "Policy version of the reference (the ratchet).")
+STEP_SECONDS = Histogram(
+    "ratchet_learner_step_seconds",
+    "One learner step, waiting for groups left out.",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+)
+SKIPPED_STEPS = Counter(
+    "ratchet_learner_skipped_steps", "Steps that changed nothing because a number was not finite.", ["reason"]
+)
+TRAINED_TOKENS = Counter("ratchet_learner_trained_tokens", "Response tokens that reached a loss.")
+GROUPS = Counter("ratchet_learner_groups", "Groups by what became of them.", ["outcome"])
+OUTSTANDING = Gauge("ratchet_learner_outstanding_groups", "Groups issued and not settled; bounded by admission.")
+MEAN_REWARD = Gauge(
+    "ratchet_learner_reward_mean", "Mean reward of the groups of the last step, those without variance included."
+)
+PASS_RATE = Gauge("ratchet_learner_pass_ratio", "Fraction of correct responses in the groups of the last step, 0..1.")
+LOSS = Gauge("ratchet_learner_loss", "Loss of the last step.")
+GRADIENT_NORM = Gauge("ratchet_learner_gradient_norm", "Euclidean norm before clipping, last step.")
+LEARNING_RATE = Gauge("ratchet_learner_learning_rate", "Of the last step, ESS factor included.")
+ESS_RATIO = Gauge("ratchet_learner_ess_ratio", "Effective sample size over sequences in the last step, 0..1.")
+ENTROPY_NATS = Gauge("ratchet_learner_entropy_nats", "Mean entropy of a response token, last step.")
+MISMATCH_NATS = Gauge(
+    "ratchet_learner_mismatch_nats", "Estimated KL of behavior from current policy per token, last step."
+)
+POLICY_LAG_STEPS = Histogram(
+    "ratchet_learner_policy_lag_steps",
+    "Learner steps between sampling a token and training on it, mean of each step.",
+    buckets=(0, 0.5, 1, 2, 4, 8, 16, 32, 64),
+)
+EVALUATION_RATIO = Gauge("ratchet_learner_evaluation_ratio", "Held-out accuracy, 0..1.", ["metric"])
+CHECKPOINT_SECONDS = Histogram(
+    "ratchet_learner_checkpoint_seconds", "Writing a checkpoint.", buckets=(0.1, 0.5, 1, 5, 15, 60, 300, 900)
+)
+SYNC_SECONDS = Histogram(
+    "ratchet_learner_weight_sync_seconds",
+    "From announcing a policy version until every replica confirmed it.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120),
+)
+SYNCS = Counter("ratchet_learner_weight_syncs", "Broadcasts by outcome.", ["outcome"])
+GAP_NATS = Gauge(
+    "ratchet_learner_weight_gap_nats", "Largest probe gap that a replica reported after the last broadcast."
+)
+GENERATION = Gauge("ratchet_learner_pg_generation", "Generation of the weight group; +1 on every join or leave.")
+REPLICAS = Gauge("ratchet_learner_replicas", "Replicas in the weight group.")

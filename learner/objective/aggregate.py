@@ -1,0 +1,35 @@
+"""Token losses into the step's loss, with denominators of the whole step.
+
+So the sum over micro-batches and ranks is the loss, whatever the packing. A rejected token never changes a denominator
+of others' tokens, and a sequence without tokens that count contributes nothing.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from learner.objective.ratios import segment_sum
+
+Aggregation = Literal["sequence_mean", "token_mean"]
+
+
+def token_scale(
+    aggregation: Aggregation, mask: Tensor, lengths: Tensor, *, step_sequences: int, step_tokens: int
+) -> Tensor:
+    """What each token's loss is multiplied by; 0 where it does not count. float32 [T].
+
+    sequence_mean: 1 / (B L_i), L_i the tokens of the sequence that count. token_mean: 1 / (tokens of the step that count).
+    step_sequences, step_tokens: over all micro-batches and ranks. lengths: int64 [n], masked tokens included.
+    """
+    if aggregation == "token_mean":
+        return mask.float() / max(1, step_tokens)
+    counted = segment_sum(mask.float(), lengths)
+    per_token = (counted.clamp(min=1.0) * max(1, step_sequences)).reciprocal().repeat_interleave(lengths)
+    return torch.where(mask, per_token, torch.zeros_like(per_token))
+
+
+def aggregate(token_loss: Tensor, scale: Tensor) -> Tensor:
+    """Sum of token_loss x scale where scale is not 0. float32 []; gradient through token_loss."""
+    counts = scale != 0
+    return (torch.where(counts, token_loss, torch.zeros_like(token_loss)) * scale).sum()

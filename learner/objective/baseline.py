@@ -1,0 +1,73 @@
+"""Baselines: the number subtracted from the rewards of a group.
+
+`minimum_variance` is the off-policy optimal baseline of arXiv:2602.17616, b = sum N R / sum N, with N_i the squared
+gradient norm of what is stepped on. Exact norms need one backward per sequence; the logit proxy needs a forward only.
+"""
+
+import torch
+from torch import Tensor
+
+from learner.objective.ratios import segment_sum
+
+NEIGHBOUR_MARGIN = 1e-3
+"""Of the gap between neighbouring rewards: keeps the baseline strictly between them."""
+
+
+def group_mean(values: Tensor, group: Tensor) -> Tensor:
+    """Mean of each group. values: float64 [N]; group: int64 [N], indices 0..G-1. float64 [G]."""
+    groups = int(group.max()) + 1 if len(group) else 0
+    total = torch.zeros(groups, dtype=values.dtype, device=values.device).index_add(0, group, values)
+    return total / torch.bincount(group, minlength=groups)
+
+
+def reward_sign(reward: Tensor, group: Tensor) -> Tensor:
+    """sgn(R - group mean) in {-1, 0, 1}, exact where all rewards of a group are equal. float64 [N]."""
+    mean = group_mean(reward, group)[group]
+    low, high = _group_extremes(reward, group)
+    return torch.where((low == high)[group], torch.zeros_like(reward), (reward - mean).sign())
+
+
+def log_gradient_norm(log_weight: Tensor, token_weight: Tensor, logp: Tensor, sum_p2: Tensor, mask: Tensor,
+                      lengths: Tensor, *, per_token: bool) -> Tensor:
+    """log N_i of the logit proxy: N_i = (rho_bar / L)^2 sum_t m w^2 (1 - 2 p_t + sum_v p_v^2). float64 [n].
+
+    log_weight: float64 [n], log of the truncated importance ratio. token_weight: [T], one-way weights, 1 without.
+    logp, sum_p2: [T] of the sampled token and of the distribution. per_token: leave out 1/L (token_mean aggregation).
+    -inf where every token is certain, or none counts.
+    """
+    nothing = torch.zeros((), dtype=torch.float64, device=logp.device)
+    residual = (1 - 2 * logp.detach().double().exp() + sum_p2.double()).clamp(min=0)  # >= (1 - p)^2 but for rounding
+    squares = segment_sum(torch.where(mask, token_weight.double().square() * residual, nothing), lengths)
+    counted = segment_sum(mask.double(), lengths).clamp(min=1)
+    length_term = 0.0 if per_token else 2 * counted.log()
+    return 2 * log_weight + squares.log() - length_term
+
+
+def minimum_variance_baseline(reward: Tensor, log_norm: Tensor, group: Tensor) -> Tensor:
+    """b = sum N R / sum N of each group, clamped strictly between the rewards next to the group mean. float64 [G].
+
+    So sgn(R - b) = sgn(R - mean) for every reward other than the mean itself. log_norm: log N, float64 [N]; each
+    group's is shifted by its maximum first, so that tiny norms do not turn into an epsilon. No usable norm: the mean.
+    """
+    mean = group_mean(reward, group)
+    groups = len(mean)
+    usable = torch.where(torch.isfinite(log_norm), log_norm, torch.full_like(log_norm, -torch.inf))
+    top = torch.full_like(mean, -torch.inf).scatter_reduce(0, group, usable, "amax")
+    shift = torch.where(torch.isfinite(top), top, torch.zeros_like(top))
+    norm = (usable - shift[group]).exp()
+    total = torch.zeros_like(mean).index_add(0, group, norm)
+    weighted = torch.zeros_like(mean).index_add(0, group, norm * (reward - mean[group]))
+    offset = torch.where(total > 0, weighted / torch.where(total > 0, total, torch.ones_like(total)), 0.0)
+    sign = reward_sign(reward, group)
+    inf = torch.full((groups,), torch.inf, dtype=mean.dtype, device=mean.device)
+    below = (-inf).scatter_reduce(0, group, torch.where(sign < 0, reward, -torch.inf), "amax")
+    above = inf.scatter_reduce(0, group, torch.where(sign > 0, reward, torch.inf), "amin")
+    margin = NEIGHBOUR_MARGIN * (above - below)
+    clamped = torch.minimum(torch.maximum(mean + offset, below + margin), above - margin)
+    return torch.where(torch.isfinite(below) & torch.isfinite(above), clamped, mean)
+
+
+def _group_extremes(reward: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    groups = int(group.max()) + 1 if len(group) else 0
+    inf = torch.full((groups,), torch.inf, dtype=reward.dtype, device=reward.device)
+    return inf.scatter_reduce(0, group, reward, "amin"), (-inf).scatter_reduce(0, group, reward, "amax")

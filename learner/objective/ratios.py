@@ -1,0 +1,34 @@
+"""Log-ratios and sequence-level importance ratios, in float32 and log space until the last moment.
+
+Tokens that do not count are selected away before any arithmetic: multiplying by a mask would let nan x 0 = nan through.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+LOWEST_LOG_WEIGHT = -20.0
+"""Lower clamp of a gradient weight's logarithm (VCPO's released recipe). Never applied to the ESS."""
+
+
+def log_ratio(logp: Tensor, other_logp: Tensor, mask: Tensor) -> Tensor:
+    """logp - other_logp where mask, 0 elsewhere. Any float dtype [T] in, upcast before subtracting; float32 [T] out."""
+    zero = torch.zeros((), dtype=torch.float32, device=logp.device)
+    return torch.where(mask, logp.float(), zero) - torch.where(mask, other_logp.float(), zero)
+
+
+def segment_sum(values: Tensor, lengths: Tensor) -> Tensor:
+    """Sums of consecutive runs. values: [T]; lengths: int64 [n], summing to T. Same dtype, [n]."""
+    segments = torch.repeat_interleave(torch.arange(len(lengths), device=values.device), lengths)
+    return torch.zeros(len(lengths), dtype=values.dtype, device=values.device).index_add(0, segments, values)
+
+
+def sequence_log_weight(logp: Tensor, behavior_logp: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+    """log rho_i: sum over tokens that count of current - behavior (arXiv:2602.17616). float64 [n], no gradient."""
+    return segment_sum(log_ratio(logp.detach(), behavior_logp, mask).double(), lengths)
+
+
+def truncated_weight(log_weight: Tensor, cap: float) -> Tensor:
+    """Gradient weight min(rho, cap), float32 [n]. The logarithm is clamped at both ends before exp."""
+    return log_weight.clamp(LOWEST_LOG_WEIGHT, math.log(cap)).exp().float()

@@ -1,0 +1,319 @@
+"""Carries each policy version to every live replica and has equality proved, beside the training loop.
+
+A thread compares what is wanted (the newest version at every live replica) with what is confirmed, and closes the gap:
+
+    live replicas differ from the group's members -> announce and form the next generation
+    newest version not confirmed by every member  -> announce the manifest, send, collect confirmations
+
+A member that fails is left out until it gives a sign of life; the others meet again in the next generation. So replicas
+join, leave and die while the run goes on. Three failures in a row, no replica at all, or a probe gap above the bound end
+the run with an error that says who and why.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from learner.metrics import GAP_NATS, GENERATION, REPLICAS, SYNC_SECONDS, SYNCS
+from services.clock import Deadline, now_s
+from services.config import RunConfig
+from services.errors import DeadlineExceeded, WeightSyncError
+from services.membership import Confirmation, Lease, Membership
+from services.metrics import waiting
+from services.weights.buckets import pack
+from services.weights.channel import WeightChannel
+from services.wire.manifest import Bucket, Rendezvous, WeightManifest
+
+log = logging.getLogger("ratchet.learner")
+
+LOOK_EVERY_S = 0.5
+"""How often membership is compared with the group while there is nothing to send."""
+ATTEMPTS = 3
+"""Failed broadcasts in a row after which the run stops."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One policy version, packed for the wire."""
+
+    policy_version: int
+    buckets: tuple[Bucket, ...]
+    flat: tuple[Tensor, ...]
+    probe_token_ids: tuple[int, ...]
+    probe_logp: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class SyncReport:
+    """One broadcast that every member confirmed."""
+
+    policy_version: int
+    pg_generation: int
+    replicas: int
+    seconds: float
+    sampling_gap_s: list[float]
+    transfer_s: list[float]
+    running_sequences: int
+    gap_nats: float
+
+
+def snapshot(
+    policy_version: int,
+    tensors: list[tuple[str, Tensor]],
+    bucket_mib: int,
+    probe: tuple[int, ...],
+    probe_logp: list[float],
+) -> Snapshot:
+    packed = pack(tensors, bucket_mib)
+    return Snapshot(
+        policy_version,
+        tuple(bucket for bucket, _ in packed),
+        tuple(flat for _, flat in packed),
+        probe,
+        tuple(probe_logp),
+    )
+
+
+class WeightPublisher:
+    """Owned by learner rank 0. `host` and `port` are where the rendezvous store listens."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        membership: Membership,
+        channel: WeightChannel,
+        address: tuple[str, int],
+        on_sync: Callable[[SyncReport], None],
+        stopping: Callable[[], bool],
+    ) -> None:
+        self._config, self._membership, self._channel = config, membership, channel
+        self._address, self._on_sync, self._stopping = address, on_sync, stopping
+        self._reader = membership.confirmations()
+        self._members: dict[str, str] = {}  # replica_id -> incarnation
+        self._silent: dict[str, bytes] = {}  # replica_id -> its lease when it failed
+        self._generation = 0
+        self._wanted: Snapshot | None = None
+        self._confirmed_version: int | None = None
+        self._failures = 0
+        self._without_replica_since_s: float | None = now_s()
+        self._fault: BaseException | None = None
+        self._closing = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._thread.start()
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Make this the wanted version; waits while the one before is still on its way. Raises what ended the thread."""
+        self.wait()
+        with self._changed:
+            self._wanted = snapshot
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        """Until every live replica has confirmed the wanted version, or `stopping`."""
+        with waiting("learner", "weight confirmations"), self._changed:
+            while self._fault is None and not self._settled() and not self._stopping():
+                self._changed.wait(LOOK_EVERY_S)
+        self.check()
+
+    def _settled(self) -> bool:
+        return self._wanted is None or self._confirmed_version == self._wanted.policy_version
+
+    def check(self) -> None:
+        """Raise what ended the thread, if anything did."""
+        if self._fault is not None:
+            raise self._fault
+
+    def close(self) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout=self._config.deadlines.shutdown_s)
+
+    def _run(self) -> None:
+        try:
+            while True:
+                with self._changed:
+                    if self._settled() and not self._closing:
+                        self._changed.wait(LOOK_EVERY_S)
+                    if self._closing:
+                        return
+                    wanted = self._wanted
+                if wanted is not None:
+                    self._bring(wanted)
+        except BaseException as fault:  # handed to the training loop, which raises it
+            with self._changed:
+                self._fault = fault
+                self._changed.notify_all()
+        finally:
+            self._channel.close()
+
+    def _bring(self, wanted: Snapshot) -> None:
+        """Close the gap between wanted and confirmed, once."""
+        live = self._trusted()
+        if not live:
+            self._await_replica()
+            return
+        self._without_replica_since_s = None
+        members = {replica_id: lease.incarnation for replica_id, lease in live.items()}
+        if members == self._members and self._confirmed_version == wanted.policy_version:
+            return
+        try:
+            if members != self._members:
+                self._form(live)
+            self._send(wanted)
+        except (WeightSyncError, DeadlineExceeded) as fault:
+            self._count_failure(fault)
+
+    def _trusted(self) -> dict[str, Lease]:
+        """Live replicas, without those that failed and have not renewed their lease since."""
+        live = self._membership.live()
+        self._silent = {i: words for i, words in self._silent.items() if i in live and _words(live[i]) == words}
+        return {replica_id: lease for replica_id, lease in live.items() if replica_id not in self._silent}
+
+    def _await_replica(self) -> None:
+        now, deadline_s = now_s(), self._config.deadlines.first_replica_s
+        self._members = {}
+        if self._without_replica_since_s is None:
+            self._without_replica_since_s = now
+            log.warning("no replica left; waiting up to %.0f s for one", deadline_s)
+        elif now - self._without_replica_since_s > deadline_s:
+            raise DeadlineExceeded(
+                "a rollout replica to register", late_s=now - self._without_replica_since_s - deadline_s
+            )
+        with self._changed:
+            if not self._closing:
+                self._changed.wait(LOOK_EVERY_S)
+
+    def _form(self, live: dict[str, Lease]) -> None:
+        self._members = {}
+        self._generation = self._membership.next_generation()
+        first_ranks, size = {}, 1
+        for replica_id, lease in sorted(live.items()):
+            first_ranks[replica_id] = size
+            size += lease.ranks
+        join_s = self._config.deadlines.weight_join_s
+        rendezvous = Rendezvous(
+            pg_generation=self._generation,
+            backend=self._config.weights.type,
+            host=self._address[0],
+            port=self._address[1],
+            size=size,
+            first_ranks=first_ranks,
+            timeout_s=join_s,
+        )
+        self._membership.announce(rendezvous)
+        self._channel.form(
+            rendezvous, Deadline.after(join_s, f"generation {self._generation} of the weight group to form")
+        )
+        self._collect(
+            "joined", set(live), self._generation, None, Deadline.after(join_s, "replicas to join the weight group")
+        )
+        self._members = {replica_id: lease.incarnation for replica_id, lease in live.items()}
+        GENERATION.set(self._generation)
+        REPLICAS.set(len(live))
+        log.info("generation %d of the weight group: %s", self._generation, ", ".join(sorted(live)))
+
+    def _send(self, wanted: Snapshot) -> None:
+        deadline = Deadline.after(self._config.deadlines.weight_transfer_s, "replicas to confirm the weights")
+        manifest = WeightManifest(
+            policy_version=wanted.policy_version,
+            pg_generation=self._generation,
+            buckets=wanted.buckets,
+            probe_token_ids=wanted.probe_token_ids,
+            probe_logp=wanted.probe_logp,
+        )
+        start = now_s()
+        self._membership.announce(manifest)
+        self._channel.send(manifest, wanted.flat, deadline)
+        confirmed = self._collect("swapped", set(self._members), self._generation, wanted.policy_version, deadline)
+        seconds = now_s() - start
+        gap = max(confirmation.gap_nats or 0.0 for confirmation in confirmed)
+        GAP_NATS.set(gap)
+        for confirmation in confirmed:
+            if confirmation.gap_nats is None or not confirmation.gap_nats <= self._config.max_gap_nats:
+                raise _Unequal(
+                    f"replica {confirmation.replica_id} does not hold the learner's weights: after policy version "
+                    f"{wanted.policy_version} its probe differs by {confirmation.gap_nats} nats, above the bound of "
+                    f"{self._config.max_gap_nats}. Compare versions and dtypes of the two with `ratchet doctor`; "
+                    "if the gap is rounding alone, raise weights.max_gap_nats"
+                )
+        SYNC_SECONDS.observe(seconds)
+        SYNCS.labels("confirmed").inc()
+        self._failures = 0
+        self._on_sync(
+            SyncReport(
+                policy_version=wanted.policy_version,
+                pg_generation=self._generation,
+                replicas=len(confirmed),
+                seconds=seconds,
+                sampling_gap_s=[confirmation.pause_s for confirmation in confirmed],
+                transfer_s=[confirmation.transfer_s for confirmation in confirmed],
+                running_sequences=sum(confirmation.running_sequences for confirmation in confirmed),
+                gap_nats=gap,
+            )
+        )
+        with self._changed:
+            self._confirmed_version = wanted.policy_version
+            self._changed.notify_all()
+
+    def _collect(
+        self, phase: str, expected: set[str], pg_generation: int, policy_version: int | None, deadline: Deadline
+    ) -> list[Confirmation]:
+        """One confirmation of each expected replica. Raises WeightSyncError at the first fault, naming the replica."""
+        confirmed: dict[str, Confirmation] = {}
+        try:
+            for message in self._reader.read_until(deadline):
+                if not isinstance(message, Confirmation) or (message.phase, message.pg_generation) != (
+                    phase,
+                    pg_generation,
+                ):
+                    continue
+                if policy_version is not None and message.policy_version != policy_version:
+                    continue
+                if message.fault is not None:
+                    raise WeightSyncError(f"replica {message.replica_id} refused: {message.fault}")
+                confirmed[message.replica_id] = message
+                if confirmed.keys() >= expected:
+                    break
+        except DeadlineExceeded:
+            missing = ", ".join(sorted(expected - confirmed.keys()))
+            raise WeightSyncError(
+                f"no word of {missing} ({phase}, generation {pg_generation}) within its deadline"
+            ) from None
+        return list(confirmed.values())
+
+    def _count_failure(self, fault: Exception) -> None:
+        """Forget the group; leave its members out until each gives a sign of life."""
+        if isinstance(fault, _Unequal):
+            raise fault
+        self._failures += 1
+        SYNCS.labels("failed").inc()
+        log.warning("weights did not reach every replica (%d in a row): %s", self._failures, fault)
+        self._channel.close()
+        self._silent |= {replica_id: _words(lease) for replica_id, lease in self._membership.live().items()}
+        self._members, self._confirmed_version = {}, None
+        if self._failures >= ATTEMPTS:
+            raise WeightSyncError(f"weights did not reach the replicas {self._failures} times in a row; last: {fault}")
+
+
+class _Unequal(WeightSyncError):
+    """A replica holds other weights than were sent: nothing that retrying would mend."""
+
+
+def _words(lease: Lease) -> bytes:
+    return f"{lease.incarnation} {lease.beat}".encode()
+
+
+def probe_tokens(prompts: list[list[int]], length: int) -> tuple[int, ...]:
+    """A fixed sequence of real prompt tokens, at least two and at most `length` of them."""
+    tokens = [token for prompt in prompts for token in prompt][:length]
+    return tuple(tokens if len(tokens) > 1 else tokens * 2)
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]

@@ -1,0 +1,124 @@
+"""What the learner writes down: JSON lines, TensorBoard events, gauges, and at the end the summary's numbers."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from learner.collect import Sampled
+from learner.evaluation import Evaluation
+from learner.metrics import (
+    ENTROPY_NATS,
+    ESS_RATIO,
+    GRADIENT_NORM,
+    LEARNING_RATE,
+    LOSS,
+    MEAN_REWARD,
+    MISMATCH_NATS,
+    PASS_RATE,
+    POLICY_LAG_STEPS,
+    REFERENCE_VERSION,
+    SKIPPED_STEPS,
+    TRAINED_TOKENS,
+)
+from learner.publish import SyncReport
+from learner.team import TakenStep
+from learner.update import StepReport
+from services.clock import now_s
+from services.metrics import JsonLines
+from services.run_folder import RunFolder
+from services.wire.score import ScoredGroup
+
+
+class Records:
+    """Of one start of the learner; the files go on where the start before ended."""
+
+    def __init__(self, folder: RunFolder, sampled: Sampled, counts: dict[str, Any], attempt: int) -> None:
+        """counts: those of the checkpoint that is continued."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._steps, self._syncs = JsonLines(folder.steps), JsonLines(folder.syncs)
+        self._evaluations = JsonLines(folder.evaluations)
+        self._events = SummaryWriter(str(folder.tensorboard))
+        self._sampled, self._attempt = sampled, attempt
+        self._trained_tokens = int(counts.get("trained_tokens", 0))
+        self._wall_before_s = float(counts.get("wall_seconds", 0.0))
+        self._start_s: float | None = None
+        sampled.tokens = int(counts.get("sampled_tokens", 0))
+        sampled.trajectories = int(counts.get("sampled_trajectories", 0))
+
+    def begin(self) -> None:
+        """Training starts now: what came before was start-up."""
+        self._start_s = now_s()
+
+    def counts(self) -> dict[str, Any]:
+        """What the next start continues from; part of the checkpoint."""
+        running_s = now_s() - self._start_s if self._start_s is not None else 0.0
+        return {
+            "sampled_tokens": self._sampled.tokens,
+            "sampled_trajectories": self._sampled.trajectories,
+            "trained_tokens": self._trained_tokens,
+            "wall_seconds": self._wall_before_s + running_s,
+        }
+
+    def step(
+        self,
+        step: int,
+        taken: TakenStep,
+        *,
+        groups: Sequence[ScoredGroup],
+        counts: dict[str, Any],
+        reference_version: int,
+        waited_s: float,
+        seconds: float,
+    ) -> None:
+        """After every step; step: the policy version it made."""
+        report = taken.report
+        self._trained_tokens += report.tokens
+        row = {
+            "step": step,
+            "attempt": self._attempt,
+            **asdict(report),
+            "lag_tokens": taken.lag_tokens,
+            "reference_version": reference_version,
+            "groups": counts,
+            "trained_groups": [g.group.prompt.sequence_number for g in groups],
+            "waited_s": waited_s,
+            "seconds": seconds,
+            **self.counts(),
+        }
+        self._steps.write(**row)
+        for name, value in row.items():
+            if isinstance(value, int | float) and name not in ("step", "attempt"):
+                self._events.add_scalar(f"step/{name}", value, step)
+        _export(report, reference_version)
+
+    def sync(self, report: SyncReport) -> None:
+        """After every confirmed broadcast; called from the publisher's thread."""
+        self._syncs.write(attempt=self._attempt, **asdict(report))
+
+    def evaluation(self, evaluation: Evaluation) -> None:
+        self._evaluations.write(attempt=self._attempt, **asdict(evaluation))
+        self._events.add_scalar("evaluation/avg_at_k", evaluation.avg_at_k, evaluation.policy_version)
+        self._events.add_scalar("evaluation/pass_at_k", evaluation.pass_at_k, evaluation.policy_version)
+        self._events.flush()
+
+    def close(self) -> None:
+        self._events.close()
+        for lines in (self._steps, self._syncs, self._evaluations):
+            lines.close()
+
+
+def _export(report: StepReport, reference_version: int) -> None:
+    REFERENCE_VERSION.set(reference_version)
+    TRAINED_TOKENS.inc(report.tokens)
+    MEAN_REWARD.set(report.mean_reward)
+    PASS_RATE.set(report.pass_rate)
+    LOSS.set(report.loss)
+    GRADIENT_NORM.set(report.grad_norm)
+    LEARNING_RATE.set(report.learning_rate)
+    ESS_RATIO.set(report.ess_ratio)
+    ENTROPY_NATS.set(report.entropy)
+    MISMATCH_NATS.set(report.mismatch_kl)
+    POLICY_LAG_STEPS.observe(report.mean_lag_steps)
+    if report.skipped:
+        SKIPPED_STEPS.labels(report.skipped).inc()

@@ -1,0 +1,18 @@
+"""The learning rate of each step, before the ESS factor."""
+
+from services.config.learner import OptimizerConfig
+
+
+def scheduled_learning_rate(settings: OptimizerConfig, step: int, steps: int) -> float:
+    """step: optimizer steps taken before this one, from 0; steps: of the whole run.
+
+    Warm-up rises linearly to the full rate at step = warmup_steps. linear: then straight to final_fraction of it at the
+    last step. Past the end the last rate holds.
+    """
+    warmup = settings.warmup_steps
+    if step < warmup:
+        return settings.learning_rate * (step + 1) / (warmup + 1)
+    if settings.schedule == "constant":
+        return settings.learning_rate
+    done = min(1.0, (step - warmup) / max(1, steps - 1 - warmup))
+    return settings.learning_rate * (1 - done * (1 - settings.final_fraction))

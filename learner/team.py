@@ -1,0 +1,114 @@
+"""The learner's ranks as one: rank 0 decides, every rank does the same collective work in the same order.
+
+Rank 0 calls the methods of `Team`; each sends its order to the other ranks, which sit in `follow`. With one rank nothing
+is sent. Only rank 0 knows streams, clocks and signals, so ranks cannot disagree.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from torch import Tensor
+
+from learner.batch import assemble
+from learner.engine import TrainEngine
+from learner.publish import torch_dtype
+from learner.update import StepReport, learner_step
+from services.config import RunConfig
+from services.wire.codec import decode, encode
+from services.wire.score import ScoredGroup
+
+
+class _Order(msgspec.Struct, frozen=True):
+    kind: Literal["step", "snapshot", "ratchet", "save", "load", "export", "finish"]
+    groups: tuple[bytes, ...] = ()
+    policy_version: int = 0
+    learning_rate: float = 0.0
+    token_ids: tuple[int, ...] = ()
+    folder: str = ""
+
+
+@dataclass(frozen=True)
+class TakenStep:
+    report: StepReport
+    lag_tokens: dict[int, int]
+    """Lag in steps -> response tokens that reached the loss."""
+
+
+@dataclass(frozen=True)
+class TakenSnapshot:
+    tensors: list[tuple[str, Tensor]]
+    """Empty on ranks other than 0."""
+    probe_logp: list[float]
+
+
+class Team:
+    """All ranks of the learner, seen from rank 0."""
+
+    def __init__(self, config: RunConfig, engine: TrainEngine) -> None:
+        self._config, self.engine = config, engine
+
+    def step(self, groups: Sequence[ScoredGroup], policy_version: int, learning_rate: float) -> TakenStep:
+        raw = tuple(encode(group) for group in groups) if self.engine.world_size > 1 else ()
+        self._tell(_Order("step", groups=raw, policy_version=policy_version, learning_rate=learning_rate))
+        return self._step(groups, policy_version, learning_rate)
+
+    def snapshot(self, probe: tuple[int, ...]) -> TakenSnapshot:
+        """Copies of the weights in the dtype they travel in, and the log-probs of the probe under exactly those."""
+        self._tell(_Order("snapshot", token_ids=probe))
+        return self._snapshot(probe)
+
+    def ratchet(self) -> None:
+        self._tell(_Order("ratchet"))
+        self.engine.ratchet_reference()
+
+    def save(self, folder: Path) -> None:
+        self._tell(_Order("save", folder=str(folder)))
+        self.engine.save(folder)
+
+    def load(self, folder: Path) -> None:
+        self._tell(_Order("load", folder=str(folder)))
+        self.engine.load(folder)
+
+    def export(self, folder: Path) -> None:
+        self._tell(_Order("export", folder=str(folder)))
+        self.engine.export(folder)
+
+    def finish(self) -> None:
+        self._tell(_Order("finish"))
+
+    def follow(self) -> None:
+        """What ranks other than 0 do until rank 0 finishes."""
+        while True:
+            order = msgspec.msgpack.decode(self.engine.broadcast_bytes(None), type=_Order)
+            if order.kind == "step":
+                groups = [decode(raw, ScoredGroup) for raw in order.groups]
+                self._step(groups, order.policy_version, order.learning_rate)
+            elif order.kind == "snapshot":
+                self._snapshot(order.token_ids)
+            elif order.kind == "ratchet":
+                self.engine.ratchet_reference()
+            elif order.kind == "save":
+                self.engine.save(Path(order.folder))
+            elif order.kind == "load":
+                self.engine.load(Path(order.folder))
+            elif order.kind == "export":
+                self.engine.export(Path(order.folder))
+            else:
+                return
+
+    def _tell(self, order: _Order) -> None:
+        if self.engine.world_size > 1:
+            self.engine.broadcast_bytes(msgspec.msgpack.encode(order))
+
+    def _step(self, groups: Sequence[ScoredGroup], policy_version: int, learning_rate: float) -> TakenStep:
+        batch = assemble(groups, policy_version, self._config.learner)
+        report = learner_step(self.engine, batch, self._config.learner, learning_rate=learning_rate)
+        lags, tokens = batch.lag_steps[batch.mask].clamp(min=0).unique(return_counts=True)
+        return TakenStep(report, dict(zip(lags.tolist(), tokens.tolist(), strict=True)))
+
+    def _snapshot(self, probe: tuple[int, ...]) -> TakenSnapshot:
+        probe_logp = self.engine.sequence_logp(probe)
+        return TakenSnapshot(self.engine.snapshot(torch_dtype(self._config.model.dtype)), probe_logp)

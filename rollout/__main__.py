@@ -1,0 +1,112 @@
+"""A rollout replica as a process: `python -m rollout RUN.toml`."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import socket
+from pathlib import Path
+
+from rollout.engine import InferenceEngine
+from rollout.follow import WeightFollower
+from rollout.loop import RolloutStreams, SamplingLoop
+from rollout.metrics import READY
+from rollout.vllm_engine import VllmEngine
+from services.config import RunConfig
+from services.entry import DONE, StopSignal, end, redis_connection, service_config
+from services.health import HealthServer
+from services.membership import Lease, Membership
+from services.run_folder import DEAD, EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES
+from services.services_file import announce_address
+from services.streams.redis_stream import RedisStream
+
+log = logging.getLogger("ratchet.rollout")
+
+
+def main() -> int:
+    config, arguments = service_config("rollout")
+    replica_id = arguments.replica_id or socket.gethostname()
+    return asyncio.run(_run(config, replica_id, arguments.services_folder))
+
+
+async def _run(config: RunConfig, replica_id: str, services_folder: Path | None) -> int:
+    stop = asyncio.Event()
+    running_loop = asyncio.get_running_loop()
+    stopping = StopSignal(on_stop=lambda: running_loop.call_soon_threadsafe(stop.set))
+    connection = await asyncio.to_thread(redis_connection, config)
+    membership = Membership(connection, config.name, config.deadlines.lease_s)
+    incarnation = secrets.token_hex(4)
+    engine: InferenceEngine = VllmEngine(config)
+    await asyncio.wait_for(engine.start(), config.deadlines.engine_start_s)
+    follower = WeightFollower(
+        engine,
+        membership,
+        replica_id=replica_id,
+        incarnation=incarnation,
+        transfer_s=config.deadlines.weight_transfer_s,
+        max_gap_nats=config.max_gap_nats,
+        excluded_s=4 * config.deadlines.lease_s + config.deadlines.weight_join_s,
+    )
+
+    def stream(name: str) -> RedisStream:
+        return RedisStream(connection, config.name, name, replica_id, config.deadlines.reclaim_idle_s)
+
+    loop = SamplingLoop(
+        engine,
+        RolloutStreams(stream(EVALUATION_PROMPTS), stream(PROMPTS), stream(TRAJECTORIES), stream(DEAD)),
+        follower.ready,
+        replica_id=replica_id,
+        max_concurrent_sequences=config.rollout.max_concurrent_sequences,
+        group_size=config.rollout.sampling.group_size,
+        max_deliveries=config.redis.max_deliveries,
+    )
+    health = HealthServer(config.rollout.metrics_host, config.rollout.metrics_port, ready=follower.ready.is_set)
+    announce_address(services_folder, replica_id, health.url)
+
+    async def keep_lease() -> None:
+        beat = 0
+        while not stop.is_set():
+            sampling_s, ready_s = loop.busy.totals()
+            READY.set(follower.ready.is_set())
+            lease = Lease(
+                replica_id=replica_id,
+                incarnation=incarnation,
+                beat=beat,
+                ranks=engine.world_size,
+                policy_version=engine.policy_version,
+                ready=follower.ready.is_set(),
+                metrics_url=health.url,
+                sampled_tokens=engine.sampled_tokens_total,
+                sampling_s=sampling_s,
+                ready_s=ready_s,
+            )
+            await asyncio.to_thread(membership.register, lease)
+            beat += 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), config.deadlines.lease_s / 3)
+
+    work = [
+        asyncio.create_task(follower.run(stopping), name="weights"),
+        asyncio.create_task(keep_lease(), name="lease"),
+        asyncio.create_task(loop.run(stop), name="sampling"),
+        asyncio.create_task(loop.renew(config.deadlines.reclaim_idle_s / 3, stop), name="renewing"),
+    ]
+    try:
+        await asyncio.wait([*work, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+        for task in work:
+            if task.done():
+                task.result()
+        log.info("stopping")
+    finally:
+        stop.set()
+        for task in work:
+            task.cancel()
+        await asyncio.gather(*work, return_exceptions=True)
+        await asyncio.to_thread(membership.leave, replica_id)
+        await engine.stop()
+        health.close()
+    return DONE
+
+
+if __name__ == "__main__":
+    end(main)

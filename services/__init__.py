@@ -1,0 +1,1 @@
+"""What every room shares: settings, wire records, streams, the weight channel, the command line."""

@@ -1,0 +1,98 @@
+"""From a TOML file and overrides to a RunConfig, or to one error that names every fault and what to do."""
+
+import difflib
+import tomllib
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from services.config.run import RunConfig
+from services.errors import InputError
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """overrides: `section.key=value` with a TOML value, or a bare word for a string. Raises InputError."""
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no configuration at {path}; give the path of a TOML file") from None
+    except (OSError, UnicodeDecodeError) as fault:
+        raise InputError(f"cannot read {path}: {fault}") from fault
+    except tomllib.TOMLDecodeError as fault:
+        raise InputError(f"{path} is not valid TOML: {fault}") from fault
+    for override in overrides:
+        _override(settings, override)
+    return parse(settings, folder=path.parent, origin=str(path))
+
+
+def parse(settings: dict[str, Any], *, folder: Path, origin: str) -> RunConfig:
+    """folder: what relative paths are relative to; origin: the name used in errors."""
+    try:
+        config = RunConfig.model_validate(settings, context={"folder": folder})
+    except ValidationError as faults:
+        raise InputError("\n".join([f"{origin} is not a valid run:", *map(_explain, faults.errors())])) from None
+    return config.model_copy(update={"runs_folder": config.runs_folder.resolve()})
+
+
+def render(config: RunConfig) -> str:
+    """The resolved settings as TOML that `load` reads again."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def _override(settings: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    keys = dotted.strip().split(".")
+    if not equals or not all(keys):
+        raise InputError(f'"--set {override}" is not of the form section.key=value')
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    section = settings
+    for key in keys[:-1]:
+        section = section.setdefault(key, {})
+        if not isinstance(section, dict):
+            raise InputError(f'"--set {override}": {key} is a value, not a section')
+    section[keys[-1]] = value
+
+
+def _explain(fault: ErrorDetails) -> str:
+    place = ".".join(str(part) for part in fault["loc"]) or "the run as a whole"
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(fault["loc"][-1]), _known_keys(fault["loc"][:-1]), n=1)
+        return f"  {place}: no such key" + (
+            f'; did you mean "{near[0]}"?' if near else "; remove it or check its section"
+        )
+    if fault["type"] == "missing":
+        return f"  {place}: missing; add it"
+    if fault["type"] == "union_tag_not_found":
+        return f"  {place}.type: missing; say which kind it is"
+    message = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "value_error":
+        return f"  {place}: {message}"
+    return f"  {place} = {fault['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _known_keys(place: Iterable[int | str]) -> list[str]:
+    models: list[type[BaseModel]] = [RunConfig]
+    for part in place:
+        inside = [
+            m
+            for model in models
+            if part in model.model_fields
+            for m in _models(model.model_fields[str(part)].annotation)
+        ]
+        models = inside or models  # a union's tag is a part of the place, but no field
+    return [key for model in models for key in model.model_fields]
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in typing.get_args(annotation):
+        yield from _models(argument)

@@ -1,0 +1,119 @@
+"""How every service starts and ends: arguments, logging, signals, exit codes."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from services.clock import sleep
+from services.config import RunConfig
+from services.config.load import load
+from services.errors import InputError, RatchetError
+from services.redis_connection import RedisConnection
+
+DONE, BAD_INPUT, FAILED, INTERRUPTED = 0, 2, 3, 130
+REDIS_URL_VARIABLE = "RATCHET_REDIS_URL"
+SUPERVISED_VARIABLE = "RATCHET_SUPERVISOR_PID"
+
+log = logging.getLogger("ratchet")
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, help="the run: a TOML file")
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="section.key=value", help="override one setting"
+    )
+
+
+def end(main: Callable[[], int]) -> NoReturn:
+    """Run `main` and leave with its exit code, or with the one that belongs to the error it raised."""
+    try:
+        code = main()
+    except InputError as error:
+        print(f"ratchet: {error}", file=sys.stderr)
+        code = BAD_INPUT
+    except RatchetError as error:
+        print(f"ratchet: {error}", file=sys.stderr)
+        code = FAILED
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Libraries leave threads behind that may hang the interpreter's own way out; everything of ours is closed by now.
+    os._exit(code)
+
+
+def service_config(room: str) -> tuple[RunConfig, argparse.Namespace]:
+    """Arguments of `python -m <room>`, with logging set up under its name."""
+    parser = argparse.ArgumentParser(prog=f"ratchet {room}")
+    add_config_arguments(parser)
+    if room == "rollout":
+        parser.add_argument("--replica-id", help="name of this replica; default: the host's name")
+    if room == "learner":
+        parser.add_argument("--evaluate-only", action="store_true", help="one evaluation of the weights as they are")
+    parser.add_argument("--services-folder", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    start_logging()
+    watch_supervisor()
+    return load(arguments.config, arguments.overrides), arguments
+
+
+def start_logging() -> None:
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr, force=True
+    )
+    log.setLevel(logging.INFO)
+
+
+def redis_connection(config: RunConfig) -> RedisConnection:
+    """A connection that was tried. Raises InputError, or StreamError when nobody answers."""
+    url = os.environ.get(REDIS_URL_VARIABLE) or config.redis.url
+    if not url:
+        raise InputError(
+            f"no Redis: set redis.url or the environment variable {REDIS_URL_VARIABLE} to redis://:PASSWORD@HOST:6379/0, "
+            "or let `ratchet up` start a server of its own"
+        )
+    connection = RedisConnection(url, deadline_s=config.deadlines.redis_s)
+    connection.check()
+    return connection
+
+
+class StopSignal:
+    """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
+
+    def __init__(self, on_stop: Callable[[], None] | None = None) -> None:
+        self._event, self._on_stop = threading.Event(), on_stop
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._receive)
+
+    def _receive(self, number: int, _: object) -> None:
+        if self._event.is_set():
+            os._exit(INTERRUPTED)
+        self._event.set()
+        if self._on_stop is not None:
+            self._on_stop()
+
+    def __call__(self) -> bool:
+        return self._event.is_set()
+
+
+def watch_supervisor() -> None:
+    """End with the supervisor, also when it was killed: an orphan would hold ports and cores for ever."""
+    expected = os.environ.get(SUPERVISED_VARIABLE)
+    if expected is None:
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(expected):
+            sleep(1.0)
+        log.error("the supervisor is gone; ending")
+        os.kill(os.getpid(), signal.SIGTERM)
+        sleep(20.0)
+        os._exit(FAILED)
+
+    threading.Thread(target=watch, name="supervisor-watch", daemon=True).start()

@@ -1,0 +1,48 @@
+"""`/healthz`, `/readyz` and `/metrics` for the services that speak no other HTTP."""
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from services.errors import InputError
+
+
+class HealthServer:
+    """Serves on its own threads until closed. Port 0 takes any free one; `url` says which."""
+
+    def __init__(self, host: str, port: int, ready: Callable[[], bool]) -> None:
+        class Page(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                pages = {
+                    "/healthz": lambda: (200, "text/plain", b"alive\n"),
+                    "/readyz": lambda: (
+                        (200, "text/plain", b"ready\n") if ready() else (503, "text/plain", b"not ready\n")
+                    ),
+                    "/metrics": lambda: (200, CONTENT_TYPE_LATEST, generate_latest()),
+                }
+                page = pages.get(self.path.partition("?")[0], lambda: (404, "text/plain", b"no such page\n"))
+                status, kind, body = page()
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """A scrape every few seconds is not worth a line."""
+
+        try:
+            self._server = ThreadingHTTPServer((host, port), Page)
+        except OSError as fault:
+            raise InputError(
+                f"cannot serve metrics on {host}:{port}: {fault.strerror}; choose another metrics_port, or 0 for any free one"
+            ) from fault
+        self._server.daemon_threads = True
+        self.url = f"http://{host}:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,1 @@
+"""Where prompts come from, how they are put, and when they are issued."""

@@ -1,0 +1,208 @@
+"""Commands to one Redis server that outlive lost connections; the only file that imports redis.
+
+Every command is sent again when its answer was lost, so only commands that may run twice are welcome: reads, plain
+overwrites (SET, HSET, EXPIRE), XREADGROUP (what it delivered into the void waits among the consumer's own pending
+entries), and scripts written to recognize their own repeat, as all of ours are. Commands that add to what is there are
+refused by name. A server that loads its data, runs a long script or cannot write its file is waited for as well, all
+within one deadline.
+"""
+
+import hashlib
+import logging
+import re
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.connection import Connection, parse_url
+from redis.retry import Retry
+
+from services.clock import now_s
+from services.errors import InputError, StreamError
+
+Argument = str | bytes | int | float
+log = logging.getLogger(__name__)
+
+OLDEST_SERVER = (6, 2)  # XPENDING with IDLE, XAUTOCLAIM
+LONGEST_TRY_S = 10.0  # a try that has no answer by then is given up for the next one, on a new connection
+LONGEST_PAUSE_S = 1.0
+UNWORTHY_OF_WARNING_S = 0.8  # a connection that is simply made again
+ADDING = {"XADD", "INCR", "INCRBY", "DECR", "DECRBY", "APPEND", "LPUSH", "RPUSH", "LPOP", "RPOP", "HINCRBY", "ZINCRBY"}
+PASSING = {"LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "MISCONF"}
+IN_SCRIPT = re.compile(r"@user_script: ?\d+: -([A-Z]+) (.*)")
+ADVICE = {
+    "OOM": "Its memory is full: raise maxmemory, or lower groups_per_step or max_lag: less is then in flight.",
+    "NOPERM": "Give this user the rights to run scripts and to read and write keys that begin with ratchet:.",
+    "MISCONF": "It cannot write its file: free disk space where the server keeps its data.",
+    "WRONGTYPE": "A key holds something else: choose another run name, or delete the key.",
+}
+
+
+class CommandRefused(StreamError):
+    """The server answered with an error. `code` is its first word: NOGROUP, OOM, ERR, ..."""
+
+    def __init__(self, address: str, command: str, code: str, text: str) -> None:
+        advice = ADVICE.get(code, "Run the same version of ratchet in every service, and Redis 6.2 or later.")
+        super().__init__(f"Redis at {address} refused {command}: {code} {text}. {advice}")
+        self.code = code
+
+
+class RedisConnection:
+    """One server, any number of threads: each command in progress has a socket of its own. Not for use across fork."""
+
+    def __init__(self, url: str, *, deadline_s: float = 30.0) -> None:
+        """url: redis://, rediss:// or unix://, password inside. deadline_s: for each command, all tries together
+        (deadlines.redis_s). Connects at the first command."""
+        self.deadline_s = deadline_s
+        self._try_s = min(LONGEST_TRY_S, deadline_s / 2)
+        self._idle: list[Any] = []  # of redis-py's connections, which have no types
+        self._idle_guard = threading.Lock()
+        try:
+            self._options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+            self._class = self._options.pop("connection_class", Connection)
+            self.address = _address(self._options)
+            self._put(self._new())
+        except (ValueError, TypeError) as fault:
+            raise InputError(
+                f"the Redis URL cannot be used: {fault}. It looks like redis://:PASSWORD@HOST:6379/0 or "
+                "unix://:PASSWORD@/path/to/socket, with reserved characters in the password as %XX."
+            ) from None  # the cause may show the password
+
+    def check(self) -> None:
+        """Reach the server, or raise: InputError for a wrong password or a server that is too old, else StreamError."""
+        server = dict(
+            line.split(":", 1) for line in self.execute("INFO", "server").decode().split("\r\n") if ":" in line
+        )
+        version = server.get("redis_version", "0")
+        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
+            raise InputError(f"Redis at {self.address} is version {version}; use 6.2 or later.")
+
+    def execute(self, *command: Argument, block_s: float | None = None) -> Any:
+        """The raw answer: bytes, int, None or lists of them. `block_s` is how long a blocking command may stay silent;
+        it comes on top of the deadline."""
+        return self.execute_many([command], block_s=block_s)[0]
+
+    def execute_many(self, commands: Sequence[Sequence[Argument]], *, block_s: float | None = None) -> list[Any]:
+        """The commands in one round trip; not one transaction. The first refusal is raised after all have run."""
+        names = [str(command[0]) for command in commands]
+        for name in names:
+            if name.upper() in ADDING:
+                raise ValueError(f"{name} may not run twice: put it into a script that recognizes its own repeat")
+        answers = self._until_answered(commands, block_s or 0.0)
+        for name, answer in zip(names, answers, strict=True):
+            if isinstance(answer, redis.ResponseError):
+                raise CommandRefused(self.address, name, *_code_and_text(answer)) from answer
+        return answers
+
+    def run_script(self, lua: str, keys: Sequence[str], args: Sequence[Argument] = ()) -> Any:
+        """Run a script that may run twice. Sent whole only when the server does not know it yet."""
+        digest = hashlib.sha1(lua.encode(), usedforsecurity=False).hexdigest()
+        try:
+            return self.execute("EVALSHA", digest, len(keys), *keys, *args)
+        except CommandRefused as refusal:
+            if refusal.code != "NOSCRIPT":
+                raise
+            return self.execute("EVAL", lua, len(keys), *keys, *args)
+
+    def close(self) -> None:
+        with self._idle_guard:
+            while self._idle:
+                self._idle.pop().disconnect()
+
+    def _until_answered(self, commands: Sequence[Sequence[Argument]], block_s: float) -> list[Any]:
+        begun_s, tries, pause_s, warned = now_s(), 0, 0.0, False
+        end_s = begun_s + self.deadline_s + block_s
+        while True:
+            tries += 1
+            try:
+                answers = self._try(commands, min(self._try_s, end_s - now_s()), block_s)
+            except (redis.AuthenticationError, redis.exceptions.AuthorizationError) as fault:
+                raise InputError(
+                    f"Redis at {self.address} did not accept the password ({fault}). Put the right one into the "
+                    "environment variable RATCHET_REDIS_URL or into redis.url."
+                ) from None
+            except (redis.ConnectionError, redis.TimeoutError, OSError) as fault:
+                reason: Exception | None = fault
+                self.close()  # the idle ones are as dead as this one
+            else:
+                reason = next((a for a in answers if isinstance(a, redis.ResponseError) and _passes(a)), None)
+                if reason is not None:
+                    self.close()  # a server that became read-only has a successor: resolve the name again
+                else:
+                    if warned:
+                        log.info("Redis at %s answers again after %.1f s", self.address, now_s() - begun_s)
+                    return answers
+            if now_s() >= end_s:
+                raise StreamError(
+                    f"Redis at {self.address} gave no usable answer for {now_s() - begun_s:.1f} s ({tries} tries, "
+                    f"last: {reason}). Check that it is running and can be reached from this host; if it is only slow, "
+                    "raise deadlines.redis_s."
+                ) from reason
+            if not warned and now_s() - begun_s >= UNWORTHY_OF_WARNING_S:
+                log.warning("Redis at %s: %s; trying again for %.0f s", self.address, reason, end_s - now_s())
+                warned = True
+            time.sleep(max(0.0, min(pause_s, end_s - now_s())))
+            pause_s = min(LONGEST_PAUSE_S, pause_s * 2 or 0.02)
+
+    def _try(self, commands: Sequence[Sequence[Argument]], try_s: float, block_s: float) -> list[Any]:
+        """One try on one socket. Refusals come back as values, so that the socket stays in step with the server."""
+        connection = self._take()
+        answers: list[Any] = []
+        try:
+            connection.send_packed_command(connection.pack_commands(commands))
+            for _ in commands:
+                try:
+                    answers.append(connection.read_response(timeout=max(try_s, 0.01) + block_s))
+                except redis.ResponseError as refusal:
+                    answers.append(refusal)
+        except BaseException:
+            connection.disconnect()
+            raise
+        self._put(connection)
+        return answers
+
+    def _new(self) -> Any:
+        # One try, no health checks, no greeting: repeating is decided above, where the deadline is known.
+        fixed: dict[str, Any] = {
+            "socket_timeout": self._try_s,
+            "socket_connect_timeout": self._try_s,
+            "retry": Retry(NoBackoff(), 0),
+            "protocol": 2,
+            "driver_info": None,
+        }
+        return self._class(**{**self._options, **fixed})
+
+    def _take(self) -> Any:
+        with self._idle_guard:
+            if self._idle:
+                return self._idle.pop()
+        return self._new()
+
+    def _put(self, connection: Any) -> None:
+        with self._idle_guard:
+            self._idle.append(connection)
+
+
+def _address(options: dict[str, Any]) -> str:
+    if "path" in options:
+        return f"unix://{options['path']}"
+    return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db', 0)}"
+
+
+def _code_and_text(refusal: redis.ResponseError) -> tuple[str, str]:
+    """redis-py cuts the code off the texts of the errors it knows, and leaves it in the others. Redis 6 wraps what
+    failed inside a script: `ERR Error running script (...): @user_script:5: @user_script: 5: -OOM command not allowed`."""
+    text = str(refusal).rstrip(".")
+    if inner := IN_SCRIPT.search(text):
+        return inner[1], inner[2]
+    code = getattr(refusal, "status_code", None)
+    if code is None:
+        code, _, text = text.partition(" ")
+    return code.lstrip("-"), text
+
+
+def _passes(refusal: redis.ResponseError) -> bool:
+    return _code_and_text(refusal)[0] in PASSING

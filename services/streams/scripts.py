@@ -1,0 +1,123 @@
+"""The atomic steps on a stream, as Lua that the server runs. Each may run twice: the second run finds nothing to do.
+
+Every stream has one consumer group, `workers`. An entry is a single field `p`. It is deleted when it is acknowledged:
+a stream is as long as what is not yet done, and what of that is not pending is waiting. The consumer `-released-` owns
+what was given back, until anybody claims it.
+"""
+
+# KEYS stream; ARGV consumer, count, idle_ms (0: do not look for idle ones), ids this process holds...
+# -> {{id, payload, deliveries}, ...}
+CLAIM = """
+local stream, consumer, count, idle_ms = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local held, lent = {}, {}
+for i = 4, #ARGV do held[ARGV[i]] = true end
+
+local function lend(pending)
+  for _, row in ipairs(pending) do
+    if #lent == count then return end
+    local id, deliveries = row[1], row[4]
+    local entry = redis.call('XCLAIM', stream, 'workers', consumer, 0, id)[1]
+    if entry and entry[2] then
+      lent[#lent + 1] = {id, entry[2][2], deliveries + 1}
+    else -- deleted by hand
+      redis.call('XACK', stream, 'workers', id)
+    end
+  end
+end
+
+local own = redis.pcall('XPENDING', stream, 'workers', '-', '+', count + #ARGV - 3, consumer)
+if own.err then
+  if not string.find(own.err, 'NOGROUP', 1, true) then return own end
+  redis.call('XGROUP', 'CREATE', stream, 'workers', '0', 'MKSTREAM')
+  own = {}
+end
+local left_over = {}
+for _, row in ipairs(own) do
+  if not held[row[1]] then left_over[#left_over + 1] = row end
+end
+lend(left_over)
+lend(redis.call('XPENDING', stream, 'workers', '-', '+', count, '-released-'))
+if idle_ms > 0 and #lent < count then
+  lend(redis.call('XPENDING', stream, 'workers', 'IDLE', idle_ms, '-', '+', count))
+end
+if #lent < count then
+  local new = redis.call('XREADGROUP', 'GROUP', 'workers', consumer, 'COUNT', count - #lent, 'STREAMS', stream, '>')
+  for _, entry in ipairs(new and new[1][2] or {}) do
+    lent[#lent + 1] = {entry[1], entry[2][2], 1}
+  end
+end
+return lent
+"""
+
+# KEYS from, to; ARGV (id, payload)... -> {1 handed over | 0 not owed, ...}
+# The first write is XACK, which a server without memory still admits; from then on it admits XADD as well. So a full
+# server can be drained. The type is looked at before, because nothing takes an XACK back.
+HAND_OVER = """
+local kind = redis.call('TYPE', KEYS[2]).ok
+if kind ~= 'stream' and kind ~= 'none' then
+  return redis.error_reply('WRONGTYPE ' .. KEYS[2] .. ' is a ' .. kind .. ', not a stream')
+end
+local owed = {}
+for i = 1, #ARGV, 2 do
+  owed[#owed + 1] = redis.call('XACK', KEYS[1], 'workers', ARGV[i])
+  if owed[#owed] == 1 then
+    redis.call('XADD', KEYS[2], '*', 'p', ARGV[i + 1])
+    redis.call('XDEL', KEYS[1], ARGV[i])
+  end
+end
+return owed
+"""
+
+# KEYS stream; ARGV ids... -> how many were owed
+ACKNOWLEDGE = """
+local owed = 0
+for _, id in ipairs(ARGV) do
+  if redis.call('XACK', KEYS[1], 'workers', id) == 1 then
+    redis.call('XDEL', KEYS[1], id)
+    owed = owed + 1
+  end
+end
+return owed
+"""
+
+# KEYS stream; ARGV consumer, ids... -> ids that this consumer no longer owns. JUSTID leaves the delivery count alone.
+RENEW = """
+local lost = {}
+for i = 2, #ARGV do
+  local mine = redis.pcall('XPENDING', KEYS[1], 'workers', ARGV[i], ARGV[i], 1, ARGV[1])
+  if mine.err or #mine == 0 then
+    lost[#lost + 1] = ARGV[i]
+  else
+    redis.call('XCLAIM', KEYS[1], 'workers', ARGV[1], 0, ARGV[i], 'JUSTID')
+  end
+end
+return lost
+"""
+
+# KEYS stream; ARGV consumer, ids...
+RELEASE = """
+for i = 2, #ARGV do
+  local mine = redis.pcall('XPENDING', KEYS[1], 'workers', ARGV[i], ARGV[i], 1, ARGV[1])
+  if not mine.err and #mine == 1 then
+    redis.call('XCLAIM', KEYS[1], 'workers', '-released-', 0, ARGV[i], 'RETRYCOUNT', mine[1][4] - 1, 'JUSTID')
+  end
+end
+return 0
+"""
+
+# KEYS stream -> {entries, pending}
+DEPTH = """
+local pending = redis.pcall('XPENDING', KEYS[1], 'workers')
+return {redis.call('XLEN', KEYS[1]), pending.err and 0 or pending[1]}
+"""
+
+# KEYS stream, counter; ARGV sequence number, payload (none: count only)
+# -> {1 counted | 0 counted before | -1 gap, count}
+ISSUE = """
+local count, number = tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[1])
+if number < count then return {0, count} end
+if number > count then return {-1, count} end
+if ARGV[2] then redis.call('XADD', KEYS[1], '*', 'p', ARGV[2]) end
+redis.call('SET', KEYS[2], count + 1)
+return {1, count + 1}
+"""

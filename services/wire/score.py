@@ -1,0 +1,42 @@
+"""What the verifier hands over: a verdict for each trajectory of a group."""
+
+from typing import Literal
+
+import msgspec
+
+from services.wire.codec import record
+from services.wire.prompt import Prompt
+from services.wire.trajectory import Group
+
+Verdict = Literal["correct", "incorrect", "error", "timeout"]
+
+
+class Score(msgspec.Struct, frozen=True, kw_only=True):
+    """One verdict. `reward` is a number only when the verdict is `correct` or `incorrect`."""
+
+    verdict: Verdict
+    reward: float | None
+    detail: str
+    elapsed_s: float
+
+
+@record("scored-group", 1)
+class ScoredGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """A group in which every trajectory has a reward."""
+
+    group: Group
+    scores: tuple[Score, ...]
+    verifier_id: str
+
+
+@record("dead-group", 1)
+class DeadGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """A group that no step will train on, and why."""
+
+    prompt: Prompt | None
+    group_id: str
+    stage: str
+    """The stream it was claimed from."""
+    cause: str
+    payload: bytes
+    """The entry as it was, for inspection."""

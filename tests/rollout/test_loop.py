@@ -1,0 +1,163 @@
+"""The sampling loop hands over what it sampled, evaluation first, and buries what cannot be sampled."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from rollout.engine import EngineFailed
+from rollout.loop import RolloutStreams, SamplingLoop
+from services.errors import InputError
+from services.wire.codec import Array, decode, encode
+from services.wire.prompt import Prompt
+from services.wire.score import DeadGroup
+from services.wire.trajectory import Group
+from tests.fakes.engine import FakeEngine
+from tests.fakes.streams import MemoryStream
+
+
+def prompt(number: int, **changes: object) -> Prompt:
+    facts = {
+        "group_id": f"train-{number}",
+        "sequence_number": number,
+        "purpose": "train",
+        "row": number,
+        "token_ids": Array.of([1, 2, 3], "<i4"),
+        "group_size": 2,
+        "temperature": 1.0,
+        "max_tokens": 4,
+        "stop_token_ids": (),
+        "seed": number,
+        "grader": "exact",
+        "reference": "1",
+        "options": {},
+        "issued_version": 0,
+    }
+    return Prompt(**(facts | changes))  # type: ignore[arg-type]
+
+
+class Bench:
+    """A loop over a fake engine and streams in memory."""
+
+    def __init__(self, engine: FakeEngine | None = None, capacity: int = 8) -> None:
+        self.engine = engine or FakeEngine()
+        self.engine.policy_version = 0
+        names = ("evaluation_prompts", "prompts", "trajectories", "dead")
+        self.evaluation, self.prompts, self.trajectories, self.dead = (MemoryStream(name) for name in names)
+        self.ready, self.stop = asyncio.Event(), asyncio.Event()
+        streams = RolloutStreams(self.evaluation, self.prompts, self.trajectories, self.dead)
+        self.loop = SamplingLoop(
+            self.engine,
+            streams,
+            self.ready,
+            replica_id="rollout-0",
+            max_concurrent_sequences=capacity,
+            group_size=2,
+            max_deliveries=3,
+        )
+
+    async def run_until(self, condition: Callable[[], bool]) -> None:
+        task = asyncio.create_task(self.loop.run(self.stop))
+        async with asyncio.timeout(10):
+            while not condition() and not task.done():
+                await asyncio.sleep(0.01)
+        self.stop.set()
+        await task
+
+    def groups(self) -> list[Group]:
+        return [decode(raw, Group) for raw in self.trajectories.peek(1000)]
+
+
+def test_every_prompt_becomes_one_group() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        bench.ready.set()
+        for number in range(20):
+            bench.prompts.append(encode(prompt(number)))
+        await bench.run_until(lambda: bench.trajectories.depth().waiting == 20)
+        assert sorted(group.prompt.sequence_number for group in bench.groups()) == list(range(20))
+        assert bench.prompts.depth().waiting == bench.prompts.depth().pending == 0
+
+    asyncio.run(scenario())
+
+
+def test_nothing_is_claimed_before_the_weights_are_proven() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        bench.prompts.append(encode(prompt(0)))
+        task = asyncio.create_task(bench.loop.run(bench.stop))
+        await asyncio.sleep(0.3)
+        assert bench.prompts.depth().waiting == 1
+        bench.ready.set()
+        await asyncio.sleep(0.7)
+        assert bench.trajectories.depth().waiting == 1
+        bench.stop.set()
+        await task
+
+    asyncio.run(scenario())
+
+
+def test_evaluation_goes_before_training() -> None:
+    async def scenario() -> None:
+        bench = Bench(capacity=2)
+        bench.ready.set()
+        for number in range(5):
+            bench.prompts.append(encode(prompt(number)))
+        bench.evaluation.append(encode(prompt(0, group_id="eval-1-0-0", purpose="evaluate")))
+        await bench.run_until(lambda: bench.trajectories.depth().waiting == 6)
+        assert bench.groups()[0].prompt.purpose == "evaluate"
+
+    asyncio.run(scenario())
+
+
+def test_the_engine_is_never_given_more_than_it_may_hold() -> None:
+    class Counting(FakeEngine):
+        most = 0
+
+        async def sample(self, prompt: Prompt):  # type: ignore[no-untyped-def]
+            now = asyncio.create_task(super().sample(prompt))
+            await asyncio.sleep(0)
+            Counting.most = max(Counting.most, self.running_sequences)
+            return await now
+
+    async def scenario() -> None:
+        bench = Bench(Counting(seconds_per_group=0.02), capacity=6)
+        bench.ready.set()
+        for number in range(20):
+            bench.prompts.append(encode(prompt(number)))
+        await bench.run_until(lambda: bench.trajectories.depth().waiting == 20)
+        assert 4 <= Counting.most <= 6  # kept full, never above
+
+    asyncio.run(scenario())
+
+
+def test_what_cannot_be_sampled_goes_to_dead_with_its_cause() -> None:
+    class Refusing(FakeEngine):
+        async def sample(self, prompt: Prompt):  # type: ignore[no-untyped-def]
+            raise InputError("prompt of 99 tokens does not fit")
+
+    async def scenario() -> None:
+        bench = Bench(Refusing())
+        bench.ready.set()
+        bench.prompts.append(encode(prompt(0)))
+        bench.prompts.append(b"garbage")
+        await bench.run_until(lambda: bench.dead.depth().waiting == 2)
+        dead = {decode(raw, DeadGroup).cause: decode(raw, DeadGroup) for raw in bench.dead.peek(10)}
+        assert "prompt of 99 tokens does not fit" in dead
+        assert any("no record" in cause for cause in dead)
+        assert bench.trajectories.depth().waiting == 0
+
+    asyncio.run(scenario())
+
+
+def test_a_dead_engine_ends_the_loop_and_leaves_the_claim_owed() -> None:
+    async def scenario() -> None:
+        bench = Bench()
+        bench.engine.dead = "out of memory"
+        bench.ready.set()
+        bench.prompts.append(encode(prompt(0)))
+        with pytest.raises(EngineFailed):
+            await bench.run_until(lambda: False)
+        assert bench.prompts.depth().pending == 1
+
+    asyncio.run(scenario())

@@ -1,0 +1,121 @@
+"""A wrong setting gets an error that names its place and what to do; a right one survives a round trip."""
+
+from pathlib import Path
+
+import pytest
+
+from services.config.load import load, render
+from services.errors import InputError
+
+ROOT = Path(__file__).parents[3]
+SMALLEST = """
+name = "try"
+device = "cpu"
+[model]
+path = "./model"
+max_length = 32
+dtype = "float32"
+[prompts.source]
+type = "jsonl"
+path = "train.jsonl"
+[rollout.sampling]
+max_tokens = 8
+[learner]
+steps = 10
+groups_per_step = 4
+[weights]
+type = "gloo"
+"""
+
+
+@pytest.fixture
+def smallest(tmp_path: Path) -> Path:
+    path = tmp_path / "run.toml"
+    path.write_text(SMALLEST, encoding="utf-8")
+    return path
+
+
+def test_paths_are_relative_to_the_file_that_names_them(smallest: Path) -> None:
+    config = load(smallest)
+    assert config.prompts.source.path == smallest.parent / "train.jsonl"  # type: ignore[union-attr]
+    assert config.model.path == str(smallest.parent / "model")
+
+
+def test_what_is_rendered_loads_as_the_same_settings(smallest: Path, tmp_path: Path) -> None:
+    config = load(smallest, ["learner.max_lag=3", 'evaluation.prompts.source={type = "jsonl", path = "held.jsonl"}'])
+    elsewhere = tmp_path / "elsewhere" / "resolved.toml"
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(render(config), encoding="utf-8")
+    assert load(elsewhere) == config
+
+
+def test_settings_do_not_change_after_loading(smallest: Path) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load(smallest).learner.steps = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("learner.max_lagg=3", 'learner.max_lagg: no such key; did you mean "max_lag"'),
+        ("rollout.sampling.top_p=0.9", "rollout.sampling.top_p: no such key"),
+        ("learner.objective.weight_lo=0.5", 'did you mean "weight_low"'),
+        ('learner.steps="10"', "learner.steps = '10': input should be a valid integer"),
+        ("learner.steps=0", "learner.steps = 0: input should be greater than or equal to 1"),
+        ("learner.optimizer.learning_rate=nan", "learner.optimizer.learning_rate = nan"),
+        ("rollout.sampling.max_tokens=32", "leaves no room for a prompt within model.max_length = 32"),
+        ("learner.row_tokens=16", "learner.row_tokens = 16 cannot hold a sequence"),
+        ("rollout.max_concurrent_sequences=4", "cannot hold one group"),
+        ('weights.type="nccl"', 'on CPU set weights.type = "gloo"'),
+        ("learner.objective.weight_low=1.2", "the one-way bounds must enclose 1"),
+        ("learner.objective.weight_high=0.9", "the one-way bounds must enclose 1"),
+        ("learner.objective.weight_low=0.0", "the one-way bounds must enclose 1"),
+        ('name="../escape"', "name = '../escape'"),
+        ("prompts.source={}", "prompts.source.type: missing"),
+        ("learner", "is not of the form section.key=value"),
+        ("name.first=1", "name is a value, not a section"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_to_do(smallest: Path, override: str, complaint: str) -> None:
+    overrides = ['learner.objective.type="owpo"', override] if "objective" in override else [override]
+    with pytest.raises(InputError) as error:
+        load(smallest, overrides)
+    assert complaint in str(error.value)
+
+
+def test_all_faults_are_reported_at_once(smallest: Path) -> None:
+    with pytest.raises(InputError) as error:
+        load(smallest, ["learner.stepz=1", "device=tpu"])
+    assert "learner.stepz" in str(error.value)
+    assert "device = 'tpu'" in str(error.value)
+
+
+def test_a_missing_section_is_named(smallest: Path) -> None:
+    smallest.write_text(SMALLEST.replace('[weights]\ntype = "gloo"\n', ""), encoding="utf-8")
+    with pytest.raises(InputError, match="weights: missing"):
+        load(smallest)
+
+
+@pytest.mark.parametrize("content", ["name = ", "\x00", "[a]\n[a]\n"])
+def test_a_file_that_is_no_toml_is_refused_with_the_place(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "broken.toml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=r"broken\.toml is not valid TOML: .*(line|end of document)"):
+        load(path)
+
+
+def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no configuration at"):
+        load(tmp_path / "none.toml")
+
+
+RUN_FILES = [path for folder in ("examples", "deploy", "benchmarks") for path in sorted((ROOT / folder).rglob("*.toml"))]
+
+
+@pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_run_file_in_the_repository_loads(path: Path) -> None:
+    load(path)
+
+
+def test_there_are_run_files() -> None:
+    assert RUN_FILES

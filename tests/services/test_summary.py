@@ -1,0 +1,34 @@
+"""The summary counts what the run kept, not what a crash took back."""
+
+from pathlib import Path
+
+from services.metrics import JsonLines, read_json_lines
+from services.summary import newest
+
+
+def rows(*pairs: tuple[int, int]) -> list[dict[str, int]]:
+    return [{"attempt": attempt, "step": step} for attempt, step in pairs]
+
+
+def test_steps_after_the_checkpoint_that_was_resumed_are_taken_back() -> None:
+    first, second = [(1, 1), (1, 2), (1, 3), (1, 4)], [(2, 3), (2, 4), (2, 5)]
+    assert newest(rows(*first, *second), "step") == rows((1, 1), (1, 2), (2, 3), (2, 4), (2, 5))
+
+
+def test_a_resume_from_further_back_takes_back_more() -> None:
+    kept = newest(rows((1, 1), (1, 2), (1, 3), (2, 3), (2, 4), (3, 2)), "step")
+    assert kept == rows((1, 1), (3, 2))
+
+
+def test_a_start_that_wrote_nothing_takes_nothing_back() -> None:
+    assert newest(rows((1, 1), (1, 2)), "step") == rows((1, 1), (1, 2))
+
+
+def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "steps.jsonl"
+    lines = JsonLines(path)
+    lines.write(step=1)
+    lines.close()
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"step": 2, "cut')
+    assert [row["step"] for row in read_json_lines(path)] == [1]

@@ -1,0 +1,189 @@
+"""Generations in real processes over gloo: the root is this process, the members are others that may die."""
+
+import multiprocessing
+import os
+import socket
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from typing import Any
+
+import pytest
+import torch
+
+from services.clock import Deadline
+from services.errors import DeadlineExceeded, WeightSyncError
+from services.weights.process_group import BroadcastGroup, ProcessGroupChannel, RendezvousStore
+from services.wire.manifest import Rendezvous, WeightManifest
+
+CPU = torch.device("cpu")
+SIZE_BYTES = 5_000_000
+
+
+def rendezvous(port: int, generation: int, size: int, timeout_s: float = 20.0) -> Rendezvous:
+    return Rendezvous(
+        pg_generation=generation,
+        backend="gloo",
+        host="127.0.0.1",
+        port=port,
+        size=size,
+        first_ranks={},
+        timeout_s=timeout_s,
+    )
+
+
+def manifest(generation: int) -> WeightManifest:
+    return WeightManifest(policy_version=1, pg_generation=generation, buckets=(), probe_token_ids=(), probe_logp=())
+
+
+def content(value: int) -> torch.Tensor:
+    return torch.full((SIZE_BYTES,), value, dtype=torch.uint8)
+
+
+def soon(seconds: float = 20.0) -> Deadline:
+    return Deadline.after(seconds, "the test")
+
+
+def member(pipe: Connection) -> None:
+    """Obeys (verb, argument) and answers with what it received, or with the error's text."""
+    group: BroadcastGroup | None = None
+    while True:
+        verb, argument = pipe.recv()
+        try:
+            if verb == "join":
+                meeting, rank = argument
+                if group is not None:
+                    group.close()
+                group = BroadcastGroup(meeting, rank, soon(meeting.timeout_s), CPU)
+                pipe.send("joined")
+            elif verb == "receive" and group is not None:
+                flat = content(0)
+                group.broadcast(flat, soon(argument))
+                pipe.send(flat.unique().tolist())
+            elif verb == "die":
+                os._exit(1)
+        except WeightSyncError as fault:
+            pipe.send(str(fault))
+
+
+class Members:
+    def __init__(self) -> None:
+        self.processes: list[Any] = []
+        self.pipes: list[Connection] = []
+
+    def start(self, count: int) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        for _ in range(count):
+            ours, theirs = spawn.Pipe()
+            process = spawn.Process(target=member, args=(theirs,), daemon=True)
+            process.start()
+            self.processes.append(process)
+            self.pipes.append(ours)
+
+    def tell(self, which: int, verb: str, argument: Any = None) -> None:
+        self.pipes[which].send((verb, argument))
+
+    def answer(self, which: int) -> Any:
+        assert self.pipes[which].poll(60)
+        return self.pipes[which].recv()
+
+
+@pytest.fixture
+def members() -> Iterator[Members]:
+    started = Members()
+    yield started
+    for process in started.processes:
+        process.kill()
+        process.join()
+
+
+def test_a_member_dies_and_the_others_go_on_in_the_next_generation(members: Members) -> None:
+    channel = ProcessGroupChannel(store := RendezvousStore("127.0.0.1"))
+    members.start(3)
+    for which in (0, 1):
+        members.tell(which, "join", (rendezvous(store.port, 1, 3), which + 1))
+    channel.form(rendezvous(store.port, 1, 3), soon())
+    assert [members.answer(which) for which in (0, 1)] == ["joined", "joined"]
+    for which in (0, 1):
+        members.tell(which, "receive", 20.0)
+    channel.send(manifest(1), [content(7)], soon())
+    assert [members.answer(which) for which in (0, 1)] == [[7], [7]]
+
+    members.tell(1, "die")
+    members.processes[1].join()
+    members.tell(0, "receive", 3.0)
+    started_s = time.monotonic()
+    with pytest.raises(WeightSyncError, match=rf"generation 1, rank 0 of 3 .*127.0.0.1:{store.port}.*next generation"):
+        channel.send(manifest(1), [content(8)] * 4, soon(3.0))
+    assert time.monotonic() - started_s < 5.0
+    channel.close()
+    assert members.answer(0) == [8] or "generation 1, rank 1 of 3" in members.answer(0)
+
+    for which, rank in ((0, 1), (2, 2)):  # one that was there before, and one that comes in its place
+        members.tell(which, "join", (rendezvous(store.port, 2, 3), rank))
+    channel.form(rendezvous(store.port, 2, 3), soon())
+    assert [members.answer(which) for which in (0, 2)] == ["joined", "joined"]
+    for which in (0, 2):
+        members.tell(which, "receive", 20.0)
+    channel.send(manifest(2), [content(9)], soon())
+    assert [members.answer(which) for which in (0, 2)] == [[9], [9]]
+    channel.close()
+
+
+def test_a_root_that_leaves_frees_a_member_that_waits(members: Members) -> None:
+    channel = ProcessGroupChannel(store := RendezvousStore("127.0.0.1"))
+    members.start(1)
+    members.tell(0, "join", (rendezvous(store.port, 1, 2), 1))
+    channel.form(rendezvous(store.port, 1, 2), soon())
+    assert members.answer(0) == "joined"
+    members.tell(0, "receive", 60.0)
+    time.sleep(0.3)
+    started_s = time.monotonic()
+    channel.close()
+    assert "broadcast of 5000000 bytes failed" in members.answer(0)
+    assert time.monotonic() - started_s < 5.0
+
+
+def test_a_member_that_never_comes_is_reported_when_the_deadline_is_reached() -> None:
+    channel = ProcessGroupChannel(store := RendezvousStore("127.0.0.1"))
+    started_s = time.monotonic()
+    with pytest.raises(WeightSyncError, match="not all 2 members met"):
+        channel.form(rendezvous(store.port, 1, 2), soon(1.0))
+    assert time.monotonic() - started_s < 5.0
+
+
+def test_a_store_that_is_not_there_is_reported_with_its_address() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    with pytest.raises(WeightSyncError, match=rf"rank 1 of 2 \(gloo, store 127.0.0.1:{port}\)"):
+        BroadcastGroup(rendezvous(port, 1, 2), 1, soon(1.0), CPU)
+
+
+def test_an_occupied_port_names_the_setting() -> None:
+    store = RendezvousStore("127.0.0.1")
+    with pytest.raises(WeightSyncError, match=f"cannot listen on 127.0.0.1:{store.port}.*weights.port"):
+        RendezvousStore("127.0.0.1", store.port)
+
+
+def test_a_generation_that_was_not_formed_is_refused() -> None:
+    channel = ProcessGroupChannel(store := RendezvousStore("127.0.0.1"))
+    channel.form(rendezvous(store.port, 1, 1), soon())
+    with pytest.raises(WeightSyncError, match="generation 2, but the group formed is of generation 1"):
+        channel.send(manifest(2), [content(1)], soon())
+    channel.close()
+    channel.close()
+
+
+def test_no_time_left_is_told_from_a_failure() -> None:
+    channel = ProcessGroupChannel(store := RendezvousStore("127.0.0.1"))
+    with pytest.raises(DeadlineExceeded):
+        channel.form(rendezvous(store.port, 1, 1), soon(0.0))
+
+
+def test_a_backend_that_is_not_here_says_what_to_set() -> None:
+    store = RendezvousStore("127.0.0.1")
+    unknown = Rendezvous(
+        pg_generation=1, backend="mpi", host="127.0.0.1", port=store.port, size=1, first_ranks={}, timeout_s=5.0
+    )
+    with pytest.raises(WeightSyncError, match='backend "mpi" is neither "nccl" nor "gloo"'):
+        BroadcastGroup(unknown, 0, soon(), CPU, store.tcp_store)

@@ -1,0 +1,52 @@
+"""Grader `exact`: the response, or what a pattern finds in it, is the reference, letter for letter."""
+
+import re
+from typing import Any
+
+import msgspec
+
+from verifier.scorer import Judgement, ScoringFault
+
+SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
+
+
+class ExactMatch(msgspec.Struct, frozen=True):
+    strip: bool = True
+    """Leave white space around both sides out of the comparison."""
+    case_sensitive: bool = True
+    pattern: str | None = None
+    """Regular expression with one group; its last match in the response is the answer."""
+
+    def __post_init__(self) -> None:
+        if self.pattern is None:
+            return
+        try:
+            groups = re.compile(self.pattern).groups
+        except re.error as fault:
+            raise ScoringFault(f"option pattern = {self.pattern!r} is no regular expression: {fault}") from fault
+        if groups != 1:
+            raise ScoringFault(f"option pattern = {self.pattern!r} has {groups} groups; it needs exactly one")
+
+    def score(self, response: str, reference: Any) -> Judgement:
+        answer = response
+        if self.pattern is not None:
+            found = None
+            for found in re.finditer(self.pattern, response):
+                pass
+            if found is None or found[1] is None:
+                return Judgement(False, "the pattern finds no answer in the response")
+            answer = found[1]
+        if self._canonical(answer) == self._canonical(_text(reference)):
+            return Judgement(True)
+        return Judgement(False, f"answer {answer[:SHOWN_CHARACTERS]!r}")
+
+    def _canonical(self, text: str) -> str:
+        if self.strip:
+            text = text.strip()
+        return text if self.case_sensitive else text.casefold()
+
+
+def _text(reference: Any) -> str:
+    if isinstance(reference, bool) or not isinstance(reference, str | int | float):
+        raise ScoringFault(f"reference must be a string or a number, not {type(reference).__name__}")
+    return str(reference)

@@ -1,0 +1,55 @@
+"""What the verifier shows on /metrics. An operator first looks at the share of `error` and `timeout` among the scores."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+SCORES = Counter(
+    "ratchet_verifier_scores",
+    "Verdicts given. A share of error or timeout above a few per cent: a grader, a reference or the deadline is wrong.",
+    ["verdict", "grader"],
+)
+SCORE_SECONDS = Histogram(
+    "ratchet_verifier_score_seconds",
+    "Time in the grader, per response. A tail near verifier.item_deadline_s becomes timeouts.",
+    buckets=(1e-5, 1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
+)
+QUEUED_ITEMS = Gauge(
+    "ratchet_verifier_queued_items",
+    "Responses accepted and not yet judged. Near verifier.max_queued_items: more processes or more verifiers are needed.",
+)
+POOL_RESTARTS = Counter(
+    "ratchet_verifier_pool_restarts",
+    "Grader processes replaced, because one was stuck (killed) or ended by itself (crashed).",
+    ["cause"],
+)
+REQUESTS_REFUSED = Counter(
+    "ratchet_verifier_requests_refused",
+    "Requests not scored, by HTTP status: 413 too large, 422 malformed, 503 saturated.",
+    ["status"],
+)
+GROUPS = Counter(
+    "ratchet_verifier_groups",
+    "What became of claimed groups: scored, dead, repeated (another worker was first). A growing `dead` needs a look.",
+    ["outcome"],
+)
+GROUP_RETRIES = Counter(
+    "ratchet_verifier_group_retries",
+    "Groups asked for again because a verdict was error or timeout. After verifier.attempts of them a group is dead.",
+)
+OUTAGES = Counter(
+    "ratchet_verifier_outages",
+    "Times that the stream worker lost what it depends on (scoring, streams) and began to wait for it.",
+    ["awaiting"],
+)
+RETRIED_CALLS = Counter(
+    "ratchet_verifier_retried_calls",
+    "Calls repeated while what they need is away or saturated, by what was awaited.",
+    ["awaiting"],
+)
+
+for _cause in ("stuck", "crashed"):
+    POOL_RESTARTS.labels(_cause)
+for _outcome in ("scored", "dead", "repeated"):
+    GROUPS.labels(_outcome)
+for _awaiting in ("scoring", "streams"):
+    OUTAGES.labels(_awaiting)
+    RETRIED_CALLS.labels(_awaiting)
