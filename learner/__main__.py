@@ -11,7 +11,8 @@ from learner.publish import WeightPublisher, probe_tokens
 from learner.records import Records
 from learner.team import Team
 from services.config import RunConfig
-from services.entry import DONE, INTERRUPTED, StopSignal, end, redis_connection, service_config
+from services.config.load import load
+from services.entry import DONE, INTERRUPTED, StopSignal, begin, end, redis_connection, service_parser
 from services.health import HealthServer
 from services.membership import Membership
 from services.prompts.dataset import Problem, load_problems
@@ -20,7 +21,6 @@ from services.prompts.rendering import Renderer
 from services.redis_connection import RedisConnection
 from services.run_folder import DEAD, EVALUATION_PROMPTS, PROMPTS, SCORED, RunFolder
 from services.services_file import announce_address
-from services.streams import Stream
 from services.streams.redis_stream import RedisIssueLog, RedisStream
 from services.summary import summarize, write
 from services.weights.process_group import ProcessGroupChannel, RendezvousStore
@@ -33,7 +33,10 @@ NEVER_RECLAIM_S = 1e8
 
 
 def main() -> int:
-    config, arguments = service_config("learner")
+    parser = service_parser("learner")
+    parser.add_argument("--evaluate-only", action="store_true", help="one evaluation of the weights as they are")
+    arguments = begin(parser)
+    config = load(arguments.config, arguments.overrides)
     engine = DeepSpeedEngine(config.model, config.learner, config.device)
     team = Team(config, engine)
     if engine.rank != 0:
@@ -116,7 +119,7 @@ def _lead(config: RunConfig, team: Team, arguments: Any) -> int:
 
 
 def _held_out(
-    connection: RedisConnection, prompts: Stream, problems: dict[int, Problem], rendered: Any, attempt: int
+    connection: RedisConnection, prompts: RedisStream, problems: dict[int, Problem], rendered: Any, attempt: int
 ) -> HeldOut:
     return HeldOut(
         problems=list(problems.values()),

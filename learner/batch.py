@@ -73,7 +73,9 @@ class StepBatch:
         return len(self.prompt_ids)
 
 
-def old_tokens(policy_version: "np.ndarray[tuple[int], np.dtype[np.int32]]", learner_version: int, max_lag: int) -> Tensor:
+def old_tokens(
+    policy_version: "np.ndarray[tuple[int], np.dtype[np.int32]]", learner_version: int, max_lag: int
+) -> Tensor:
     """bool [L]: tokens sampled more than max_lag steps ago."""
     return torch.from_numpy(learner_version - policy_version > max_lag)
 

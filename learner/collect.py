@@ -45,19 +45,19 @@ class Collector:
         self._owed_later: dict[str, tuple[Stream, Claim]] = {}
 
     def training_group(
-        self, deadline: Deadline, stopping: Callable[[], bool], on_death: Callable[[], None]
+        self, deadline: Deadline, stopping: Callable[[], bool], between_looks: Callable[[], float]
     ) -> ScoredGroup | None:
-        """The next group that is not settled; None when `stopping`. on_death is called after a group died.
+        """The next group that is not settled; None when `stopping`.
 
-        Raises DeadlineExceeded.
+        between_looks is called before each wait and says how long that may last, in seconds: credits that came free
+        meanwhile have to go out. Raises DeadlineExceeded.
         """
         while not self._training:
             if stopping():
                 return None
+            longest_s = between_looks()
             with waiting("learner", "scored groups"):
-                died = self._look(min(deadline.remaining_s(), LOOK_EVERY_S))
-            if died:
-                on_death()
+                self._look(min(deadline.remaining_s(), longest_s))
         group = self._training.popleft()
         self._owed.append(self._owed_later.pop(group.group.prompt.group_id))
         return group
@@ -86,16 +86,14 @@ class Collector:
                 stream.acknowledge(claims)
         self._owed.clear()
 
-    def _look(self, block_s: float) -> bool:
-        """Claim once; whether a training group died."""
+    def _look(self, block_s: float) -> None:
+        """Claim once."""
         claims = self._scored.claim(CLAIM_AT_ONCE, block_s)
         for claim in claims:
             self._sort(claim)
-        died = False
         if len(claims) < CLAIM_AT_ONCE:
             for claim in self._dead.claim(CLAIM_AT_ONCE, 0.0):
-                died |= self._bury(claim)
-        return died
+                self._bury(claim)
 
     def _sort(self, claim: Claim) -> None:
         scored = decode(claim.payload, ScoredGroup)
@@ -112,17 +110,14 @@ class Collector:
             self._owed_later[prompt.group_id] = (self._scored, claim)
             self._training.append(scored)
 
-    def _bury(self, claim: Claim) -> bool:
+    def _bury(self, claim: Claim) -> None:
         dead = decode(claim.payload, DeadGroup)
         self._owed.append((self._dead, claim))
         log.error("group %s died at %s: %s", dead.group_id, dead.stage, dead.cause)
         GROUPS.labels("dead").inc()
         if dead.prompt is None:
-            return False
+            return
         if dead.prompt.purpose == "evaluate":
             self._evaluation[dead.group_id] = None
-            return False
-        if self._ledger.is_settled(dead.prompt.sequence_number):
-            return False
-        self._ledger.bury(dead.prompt.sequence_number)
-        return True
+        elif not self._ledger.is_settled(dead.prompt.sequence_number):
+            self._ledger.bury(dead.prompt.sequence_number)

@@ -76,10 +76,6 @@ class DeepSpeedEngine:
         self._deepspeed, self._stage, self._model_settings = deepspeed, settings.zero_stage, model
         self._zero3 = self._stage == 3
         config = _deepspeed_config(model, settings)
-        if self._zero3:
-            from transformers.integrations import HfDeepSpeedConfig
-
-            self._keep_for_sharded_loading = HfDeepSpeedConfig(config)
         self._model = PolicyModel(
             model,
             head_chunk_tokens=settings.head_chunk_tokens,
@@ -153,7 +149,9 @@ class DeepSpeedEngine:
                 group["lr"] = rate
         self._largest.clear()
         self._reference_is_current = False
-        norm = self._optimizer.grad_norm if self._optimizer.clip_norm is not None else self._engine.get_global_grad_norm()
+        norm = (
+            self._optimizer.grad_norm if self._optimizer.clip_norm is not None else self._engine.get_global_grad_norm()
+        )
         return GradientStep(float(norm), applied=True)
 
     def discard_gradients(self) -> None:
@@ -345,6 +343,10 @@ def _deepspeed_config(model: ModelConfig, settings: LearnerConfig) -> dict[str, 
         "steps_per_print": 2**31,
     }
     if model_dtype(model) == torch.bfloat16:
+        if settings.zero_stage == 0:
+            raise InputError(
+                "learner.zero_stage = 0 cannot add up float32 gradients of a bfloat16 model; set learner.zero_stage = 1"
+            )
         config["bf16"] = {"enabled": True}
         config["data_types"] = {"grad_accum_dtype": "fp32"}
     return config

@@ -14,7 +14,7 @@ from services.clock import Deadline, now_s
 from services.config import RunConfig
 from services.config.prompts import EvaluationConfig
 from services.prompts.dataset import Problem
-from services.prompts.issuer import IssueLog
+from services.streams import IssueLog
 from services.wire.codec import Array, encode
 from services.wire.prompt import Prompt
 from services.wire.score import ScoredGroup

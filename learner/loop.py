@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from learner.batch import sift
 from learner.checkpoint import Checkpoints, export_beside
-from learner.collect import Collector
+from learner.collect import LOOK_EVERY_S, Collector
 from learner.evaluation import evaluate, evaluation_prompts
 from learner.ledger import Ledger
 from learner.metrics import CHECKPOINT_SECONDS, GROUPS, OUTSTANDING, POLICY_VERSION, STEP_SECONDS
@@ -29,6 +29,9 @@ from services.streams import IssueLog
 from services.wire.score import ScoredGroup
 
 log = logging.getLogger("ratchet.learner")
+
+UNCONFIRMED_LOOK_EVERY_S = 0.05
+"""While replicas take the newest weights: its credits wait for their word."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +122,13 @@ class TrainingLoop:
         """The `groups` entry of the summary."""
         return self._ledger.counts(self._issued)
 
-    def _issue(self) -> None:
-        self._issued = self._issuer.issue(self._ledger.outstanding, self._version)
+    def _issue(self) -> float:
+        """Let the credits out; how long to wait before it is worth looking again, in seconds."""
+        confirmed = self._publisher.confirmed_version
+        if confirmed is not None:
+            self._issued = self._issuer.issue(self._ledger.outstanding, self._version, confirmed)
         OUTSTANDING.set(self._ledger.outstanding(self._issued))
+        return LOOK_EVERY_S if confirmed == self._version else UNCONFIRMED_LOOK_EVERY_S
 
     def _take_step(self) -> bool:
         """One optimizer step; False when `stopping` came first."""

@@ -126,7 +126,9 @@ def write_folder(settings: ModelConfig, weights: Iterable[tuple[str, Tensor]], f
             for path in source.glob(pattern):
                 shutil.copy2(path, folder / path.name)
     else:
-        AutoTokenizer.from_pretrained(settings.path, trust_remote_code=settings.trust_remote_code).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(settings.path, trust_remote_code=settings.trust_remote_code).save_pretrained(
+            folder
+        )
         try:
             GenerationConfig.from_pretrained(settings.path).save_pretrained(folder)
         except OSError:  # many models have none

@@ -120,6 +120,11 @@ class WeightPublisher:
                 self._changed.wait(LOOK_EVERY_S)
         self.check()
 
+    @property
+    def confirmed_version(self) -> int | None:
+        """What every live replica samples under; None while they hold different weights, or none."""
+        return self._confirmed_version
+
     def _settled(self) -> bool:
         return self._wanted is None or self._confirmed_version == self._wanted.policy_version
 

@@ -81,7 +81,7 @@ class Records:
             "lag_tokens": taken.lag_tokens,
             "reference_version": reference_version,
             "groups": counts,
-            "trained_groups": [g.group.prompt.sequence_number for g in groups],
+            "consumed_groups": [g.group.prompt.sequence_number for g in groups],
             "waited_s": waited_s,
             "seconds": seconds,
             **self.counts(),

@@ -19,7 +19,7 @@ from learner.objective.ratios import LOWEST_LOG_WEIGHT, log_ratio, sequence_log_
 from learner.packing import MicroBatch, pack
 from services.config.learner import LearnerConfig
 
-SkipReason = Literal["empty", "non_finite_ess", "non_finite_loss", "non_finite_gradient"]
+SkipReason = Literal["empty", "non_finite_reference", "non_finite_ess", "non_finite_loss", "non_finite_gradient"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,10 @@ class StepReport:
     mean_baseline_shift: float
     """Mean over groups of |baseline - mean reward|."""
     missing_reference_tokens: int
-    """Tokens whose reference log-prob was not finite."""
+    """Tokens whose reference log-prob was not finite: with one, the step is skipped."""
 
 
-def learner_step(
-    engine: TrainEngine, batch: StepBatch, settings: LearnerConfig, *, learning_rate: float
-) -> StepReport:
+def learner_step(engine: TrainEngine, batch: StepBatch, settings: LearnerConfig, *, learning_rate: float) -> StepReport:
     """Called by every rank with the same batch. learning_rate: the schedule's, before the ESS factor."""
     if len(batch) == 0:
         return _report(batch, "empty")
@@ -87,13 +85,17 @@ def learner_step(
     if objective.needs_reference and not engine.reference_is_current:
         scored = engine.token_statistics(micro_batches, "reference")
         step.ref_logp = engine.sum_over_ranks(step.flatten(micro_batches, [s.logp for s in scored]))
-    if settings.advantage.baseline == "minimum_variance":
+        missing = int((~torch.isfinite(step.ref_logp[step.mask])).sum())
+        if missing:
+            return _report(batch, "non_finite_reference", missing_reference_tokens=missing)
+    if settings.advantage.baseline == "mean":
+        step.subtract_mean()
+    elif len(micro_batches) > 1 or engine.world_size > 1:
         scored = engine.token_statistics(micro_batches, "current")
         logp = engine.sum_over_ranks(step.flatten(micro_batches, [s.logp for s in scored]))
         sum_p2 = engine.sum_over_ranks(step.flatten(micro_batches, [s.sum_p2 for s in scored]))
         step.subtract_minimum_variance_baseline(logp, sum_p2)
-    else:
-        step.subtract_mean()
+    # else the one micro-batch is the whole step: its own forward says what the baseline needs
 
     loss = engine.backward(micro_batches, step.loss)
     # What the backward saw, from every rank: the same numbers everywhere, so the same decision everywhere.
@@ -115,9 +117,7 @@ def learner_step(
 class _Step:
     """The whole batch on the engine's device, and what this rank's backward leaves on its flat axis."""
 
-    def __init__(
-        self, batch: StepBatch, settings: LearnerConfig, objective: Objective, device: torch.device
-    ) -> None:
+    def __init__(self, batch: StepBatch, settings: LearnerConfig, objective: Objective, device: torch.device) -> None:
         self.settings, self.objective, self.device = settings, objective, device
         self.behavior_logp = batch.behavior_logp.to(device)
         self.mask = batch.mask.to(device)
@@ -127,6 +127,7 @@ class _Step:
         self.sign = reward_sign(self.reward, self.group).float()
         self.step_sequences, self.step_tokens = len(batch), int(batch.mask.sum())
         self.baseline = self.mean = group_mean(self.reward, self.group)
+        self.advantage: Tensor | None = None
         self.ref_logp: Tensor | None = None  # None: the reference is the current policy, or is not needed
         self.logp = torch.zeros_like(self.behavior_logp)
         self.entropy = torch.zeros_like(self.behavior_logp)
@@ -167,6 +168,10 @@ class _Step:
         at, sequences = micro_batch.token_index.to(self.device), micro_batch.sequence_index.to(self.device)
         lengths, mask, behavior_logp = self.lengths[sequences], self.mask[at], self.behavior_logp[at]
         logp = statistics.logp
+        if self.advantage is None:
+            whole = [self.flatten([micro_batch], [value]) for value in (logp.detach(), statistics.sum_p2)]
+            self.subtract_minimum_variance_baseline(*whole)
+        assert self.advantage is not None
         proximal_logp = logp.detach()  # one optimizer step a batch: the proximal policy is the current one
         importance = truncated_weight(
             sequence_log_weight(logp, behavior_logp, mask, lengths), self.settings.importance.cap
@@ -192,7 +197,6 @@ class _Step:
         counted = weight[self.mask]
         mismatch = log_ratio(logp, self.behavior_logp, self.mask)[self.mask]
         gap = torch.zeros(()) if self.ref_logp is None else (logp - self.ref_logp)[self.mask]
-        missing = 0 if self.ref_logp is None else int((~torch.isfinite(self.ref_logp[self.mask])).sum())
         return {
             "entropy": float(entropy[self.mask].mean()),
             "mismatch_kl": float((mismatch.exp() - 1 - mismatch).mean()),
@@ -203,7 +207,6 @@ class _Step:
             "one_way_high_fraction": float((counted >= high).float().mean()) if high > 1 else 0.0,
             "reference_gap": float(gap.mean()),
             "mean_baseline_shift": float((self.baseline - self.mean).abs().mean()),
-            "missing_reference_tokens": missing,
         }
 
 

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import secrets
 import socket
+from functools import partial
 from pathlib import Path
 
 from rollout.engine import InferenceEngine
@@ -13,7 +14,8 @@ from rollout.loop import RolloutStreams, SamplingLoop
 from rollout.metrics import READY
 from rollout.vllm_engine import VllmEngine
 from services.config import RunConfig
-from services.entry import DONE, StopSignal, end, redis_connection, service_config
+from services.config.load import load
+from services.entry import DONE, StopSignal, begin, end, redis_connection, service_parser
 from services.health import HealthServer
 from services.membership import Lease, Membership
 from services.run_folder import DEAD, EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES
@@ -24,7 +26,10 @@ log = logging.getLogger("ratchet.rollout")
 
 
 def main() -> int:
-    config, arguments = service_config("rollout")
+    parser = service_parser("rollout")
+    parser.add_argument("--replica-id", help="name of this replica; default: the host's name")
+    arguments = begin(parser)
+    config = load(arguments.config, arguments.overrides)
     replica_id = arguments.replica_id or socket.gethostname()
     return asyncio.run(_run(config, replica_id, arguments.services_folder))
 
@@ -32,7 +37,7 @@ def main() -> int:
 async def _run(config: RunConfig, replica_id: str, services_folder: Path | None) -> int:
     stop = asyncio.Event()
     running_loop = asyncio.get_running_loop()
-    stopping = StopSignal(on_stop=lambda: running_loop.call_soon_threadsafe(stop.set))
+    stopping = StopSignal(on_stop=partial(running_loop.call_soon_threadsafe, stop.set))
     connection = await asyncio.to_thread(redis_connection, config)
     membership = Membership(connection, config.name, config.deadlines.lease_s)
     incarnation = secrets.token_hex(4)

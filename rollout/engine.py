@@ -59,10 +59,10 @@ class InferenceEngine(Protocol):
         """Load the model. Raises EngineFailed when the engine does not come up."""
 
     async def stop(self) -> None:
-        """End the engine and its workers; requests in flight are lost. Safe to call twice."""
+        """End the engine and its workers; groups in flight raise EngineFailed. Safe to call twice."""
 
     async def sample(self, prompt: Prompt) -> tuple[Trajectory, ...]:
-        """One group: prompt.group_size trajectories. Temperature 0 is greedy.
+        """One group: prompt.group_size trajectories. Temperature 0 is greedy: all are the same one, log-probs at 1.
 
         behavior_logp is that of the distribution sampled from, temperature included. Cancelling aborts the group.
         Raises EngineFailed when the engine is dead, InputError when the prompt does not fit the model.
@@ -83,6 +83,6 @@ class InferenceEngine(Protocol):
     async def stage_and_swap(self, manifest: WeightManifest, deadline: Deadline) -> SwapReport:
         """Receive manifest.policy_version from rank 0, verify every digest, swap between two engine steps.
 
-        Sampling goes on during the transfer. Raises WeightSyncError or DeadlineExceeded with nothing changed; the
-        generation is then spent: join the next. Raises EngineFailed when the swap itself failed.
+        Sampling goes on during the transfer. Raises WeightSyncError, also when the deadline is reached, with nothing
+        changed; the generation is then spent: join the next. Raises EngineFailed when the swap itself failed.
         """

@@ -89,13 +89,21 @@ class WeightReceiver:
                 f"version {manifest.policy_version} comes with generation {manifest.pg_generation}, this worker is in "
                 f"generation {self._generation if group else None}; join first"
             )
+        if self.progress().state == "busy":
+            raise WeightSyncError("the transfer before is still under way; join the next generation")
         deadline = Deadline.after(timeout_s, f"version {manifest.policy_version} from the learner")
         buffers, self._spare, self._staged = self._fitting(manifest), [], None
 
         def receive() -> None:
+            damage: WeightSyncError | None = None
             for position, (bucket, flat) in enumerate(zip(manifest.buckets, buffers, strict=True), start=1):
-                group.broadcast(flat, deadline)
-                verify(bucket, flat, f"{position} of {len(buffers)}")
+                group.broadcast(flat, deadline)  # all of them, damaged or not: the other members pass them on
+                try:
+                    verify(bucket, flat, f"{position} of {len(buffers)}")
+                except WeightSyncError as fault:
+                    damage = damage or fault
+            if damage is not None:
+                raise damage
             if self._group is group:
                 self._staged = (manifest, buffers)
 

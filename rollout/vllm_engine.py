@@ -19,7 +19,7 @@ from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
 from rollout.receive import WeightReceiver
 from services.clock import Deadline
 from services.config.run import RunConfig
-from services.errors import InputError, WeightSyncError
+from services.errors import DeadlineExceeded, InputError, WeightSyncError
 from services.wire.codec import Array, decode, encode
 from services.wire.manifest import Rendezvous, WeightManifest
 from services.wire.prompt import Prompt
@@ -90,16 +90,20 @@ class VllmEngine:
         llm, self._llm = self._llm, None
         if llm is None:
             return
+        from vllm.v1.engine.exceptions import EngineDeadError
+
         if llm.output_handler is not None:
             llm.output_handler.cancel()  # or it would report the end of the engine as a fault
+        llm.output_processor.propagate_error(EngineDeadError())  # to whoever still waits for a group
         await asyncio.to_thread(llm.shutdown)
 
     async def sample(self, prompt: Prompt) -> tuple[Trajectory, ...]:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
+        greedy = prompt.temperature == 0
         parameters = SamplingParams(
-            n=prompt.group_size,
-            seed=prompt.seed if prompt.temperature > 0 else None,  # vLLM gives child i seed + i
+            n=1 if greedy else prompt.group_size,
+            seed=None if greedy else prompt.seed,  # vLLM gives child i seed + i
             temperature=prompt.temperature,
             max_tokens=prompt.max_tokens,
             stop_token_ids=[*prompt.stop_token_ids, *self._end_token_ids],
@@ -117,7 +121,7 @@ class VllmEngine:
             self._running_sequences -= prompt.group_size
         trajectories = tuple(self._trajectory(completion) for completion in output.outputs)
         self._sampled_tokens_total += sum(map(len, trajectories))
-        return trajectories
+        return trajectories * prompt.group_size if greedy else trajectories
 
     async def probe(self, token_ids: Sequence[int]) -> list[float]:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -147,7 +151,10 @@ class VllmEngine:
     async def stage_and_swap(self, manifest: WeightManifest, deadline: Deadline) -> SwapReport:
         async with self._changing_weights:
             asked_s = time.perf_counter()
-            await self._ask("stage_weights", encode(manifest), deadline.remaining_s())
+            refusals = await self._ask("stage_weights", encode(manifest), deadline.remaining_s())
+            for rank, refusal in enumerate(refusals):
+                if refusal is not None:
+                    raise WeightSyncError(f"engine worker {rank}: {refusal}")
             await self._until_ready(deadline)
             transfer_s = time.perf_counter() - asked_s
             running_sequences = self._running_sequences
@@ -157,7 +164,10 @@ class VllmEngine:
 
     async def _swap(self, policy_version: int) -> float:
         """Seconds that sampling stood still. The pause makes spans exact: no step runs between swap and label."""
-        core = self._alive().engine_core
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        llm = self._alive()
+        core = llm.engine_core
         recompute = self._run.rollout.kv_after_swap == "recompute"
         paused_s = time.perf_counter()
         try:
@@ -168,8 +178,9 @@ class VllmEngine:
             self._policy_version = policy_version
             await core.resume_scheduler_async()
         except Exception as fault:
-            self._fault = f"swapping in version {policy_version} failed: {fault}"
-            raise EngineFailed(self._fault) from fault
+            self._fault = f"swapping in version {policy_version} failed, what the engine holds is unknown: {fault}"
+            llm.output_processor.propagate_error(EngineDeadError())  # it stays paused: nobody may wait for it
+            raise EngineFailed(f"{self._fault}. Start the replica again") from fault
         return time.perf_counter() - paused_s
 
     async def _until_ready(self, deadline: Deadline) -> None:
@@ -182,7 +193,11 @@ class VllmEngine:
                     raise WeightSyncError(f"engine worker {rank}: {fault}")
             if all(state == "ready" for state, _ in workers):
                 return
-            await asyncio.sleep(min(poll_s, deadline.remaining_s()))
+            try:
+                left_s = deadline.remaining_s()
+            except DeadlineExceeded as late:
+                raise WeightSyncError(f"{late} Until then the engine samples under the weights it has") from late
+            await asyncio.sleep(min(poll_s, left_s))
             poll_s = min(poll_s * 1.5, _LAST_POLL_S)
 
     async def _ask(self, method: str, *arguments: Any) -> list[Any]:
@@ -192,6 +207,10 @@ class VllmEngine:
             return cast(list[Any], await self._alive().collective_rpc(method, args=arguments))
         except EngineDeadError as fault:
             raise self._dead(fault) from fault
+        except EngineFailed:
+            raise
+        except Exception as fault:  # vLLM's own, without a class
+            raise EngineFailed(f"{method} failed in the engine: {fault}") from fault
 
     async def _generate(
         self, prompt_ids: list[int], parameters: "SamplingParams", salt: str, name: str
@@ -241,7 +260,7 @@ class VllmEngine:
         return self._llm
 
     def _dead(self, fault: Exception) -> EngineFailed:
-        self._fault = f"the vLLM engine of this replica died: {fault}"
+        self._fault = self._fault or f"the vLLM engine of this replica died: {fault}"
         return EngineFailed(f"{self._fault}. Start the replica again; the lines above say more")
 
 
@@ -258,9 +277,15 @@ class StagedWeights:
             self._receiver = WeightReceiver(self.device)
         self._receiver.join(decode(rendezvous, Rendezvous), first_rank + self.rank)
 
-    def stage_weights(self, manifest: bytes, timeout_s: float) -> None:
-        assert self._receiver is not None, "join_generation comes first"
-        self._receiver.stage(decode(manifest, WeightManifest), timeout_s)
+    def stage_weights(self, manifest: bytes, timeout_s: float) -> str | None:
+        """Why it was not begun, if it was not: an exception would reach the other process without its class."""
+        try:
+            if self._receiver is None:
+                raise WeightSyncError("no generation was joined; join first")
+            self._receiver.stage(decode(manifest, WeightManifest), timeout_s)
+        except WeightSyncError as refusal:
+            return str(refusal)
+        return None
 
     def weights_progress(self) -> tuple[str, str]:
         assert self._receiver is not None, "join_generation comes first"
@@ -339,4 +364,5 @@ def _end_token_ids(llm: "AsyncLLM", tokenizer: Any) -> tuple[int, ...]:
         with suppress(OSError):
             found.append(GenerationConfig.from_pretrained(llm.model_config.model).eos_token_id)
     flat = [token for entry in found for token in (entry if isinstance(entry, list) else [entry])]
-    return tuple(sorted({int(token) for token in flat if token is not None}))
+    vocabulary = llm.model_config.get_vocab_size()  # a tokenizer may know tokens that the model has no row for
+    return tuple(sorted({int(token) for token in flat if token is not None and token < vocabulary}))

@@ -12,7 +12,6 @@ from typing import NoReturn
 
 from services.clock import sleep
 from services.config import RunConfig
-from services.config.load import load
 from services.errors import InputError, RatchetError
 from services.redis_connection import RedisConnection
 
@@ -23,8 +22,8 @@ SUPERVISED_VARIABLE = "RATCHET_SUPERVISOR_PID"
 log = logging.getLogger("ratchet")
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=Path, help="the run: a TOML file")
+def add_config_arguments(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    parser.add_argument("config", type=Path, nargs="?" if optional else None, help="the run: a TOML file")
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="section.key=value", help="override one setting"
     )
@@ -48,19 +47,20 @@ def end(main: Callable[[], int]) -> NoReturn:
     os._exit(code)
 
 
-def service_config(room: str) -> tuple[RunConfig, argparse.Namespace]:
-    """Arguments of `python -m <room>`, with logging set up under its name."""
+def service_parser(room: str, *, config_optional: bool = False) -> argparse.ArgumentParser:
+    """The arguments that every `python -m <room>` takes."""
     parser = argparse.ArgumentParser(prog=f"ratchet {room}")
-    add_config_arguments(parser)
-    if room == "rollout":
-        parser.add_argument("--replica-id", help="name of this replica; default: the host's name")
-    if room == "learner":
-        parser.add_argument("--evaluate-only", action="store_true", help="one evaluation of the weights as they are")
-    parser.add_argument("--services-folder", type=Path, help=argparse.SUPPRESS)
+    add_config_arguments(parser, optional=config_optional)
+    parser.add_argument("--services-folder", type=Path, help=argparse.SUPPRESS)  # where `ratchet up` wants addresses
+    return parser
+
+
+def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Arguments read, logging set up, the supervisor watched."""
     arguments = parser.parse_args()
     start_logging()
     watch_supervisor()
-    return load(arguments.config, arguments.overrides), arguments
+    return arguments
 
 
 def start_logging() -> None:
@@ -86,7 +86,7 @@ def redis_connection(config: RunConfig) -> RedisConnection:
 class StopSignal:
     """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
 
-    def __init__(self, on_stop: Callable[[], None] | None = None) -> None:
+    def __init__(self, on_stop: Callable[[], object] | None = None) -> None:
         self._event, self._on_stop = threading.Event(), on_stop
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)

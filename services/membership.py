@@ -86,7 +86,7 @@ class Membership:
 
     def register(self, lease: Lease) -> None:
         """Take or renew a lease."""
-        args = [lease.replica_id, self._lease_ms, encode(lease)]
+        args: list[str | bytes | int | float] = [lease.replica_id, self._lease_ms, encode(lease)]
         self._connection.run_script(_REGISTER, [self._leases, self._facts], args)
 
     def leave(self, replica_id: str) -> None:
@@ -115,7 +115,7 @@ class Membership:
         self._connection.run_script(_APPEND, [self._announcements], [_KEPT_MESSAGES, kind, encode(message)])
 
     def confirm(self, confirmation: Confirmation) -> None:
-        args = [_KEPT_MESSAGES, "confirmation", encode(confirmation)]
+        args: list[str | bytes | int | float] = [_KEPT_MESSAGES, "confirmation", encode(confirmation)]
         self._connection.run_script(_APPEND, [self._confirmations], args)
 
     def announcements(self) -> "MessageReader":

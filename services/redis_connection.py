@@ -65,18 +65,19 @@ class RedisConnection:
             self._class = self._options.pop("connection_class", Connection)
             self.address = _address(self._options)
             self._put(self._new())
-        except (ValueError, TypeError) as fault:
+        except (ValueError, TypeError):
+            # The cause may show a piece of the password: one with a slash is taken for a port.
             raise InputError(
-                f"the Redis URL cannot be used: {fault}. It looks like redis://:PASSWORD@HOST:6379/0 or "
-                "unix://:PASSWORD@/path/to/socket, with reserved characters in the password as %XX."
-            ) from None  # the cause may show the password
+                "the scheme, the port or an option of the Redis URL cannot be used. It looks like "
+                "redis://:PASSWORD@HOST:6379/0 or unix://:PASSWORD@/path/to/socket, with reserved characters in the "
+                "password as %XX."
+            ) from None
 
     def check(self) -> None:
         """Reach the server, or raise: InputError for a wrong password or a server that is too old, else StreamError."""
-        server = dict(
-            line.split(":", 1) for line in self.execute("INFO", "server").decode().split("\r\n") if ":" in line
-        )
-        version = server.get("redis_version", "0")
+        # PING, because a server answers INFO while it still loads its data.
+        _, said = self.execute_many([("PING",), ("INFO", "server")])
+        version = next(line[14:] for line in said.decode().splitlines() if line.startswith("redis_version:"))
         if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
             raise InputError(f"Redis at {self.address} is version {version}; use 6.2 or later.")
 

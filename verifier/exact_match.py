@@ -1,6 +1,7 @@
 """Grader `exact`: the response, or what a pattern finds in it, is the reference, letter for letter."""
 
 import re
+from collections import deque
 from typing import Any
 
 import msgspec
@@ -30,12 +31,10 @@ class ExactMatch(msgspec.Struct, frozen=True):
     def score(self, response: str, reference: Any) -> Judgement:
         answer = response
         if self.pattern is not None:
-            found = None
-            for found in re.finditer(self.pattern, response):
-                pass
-            if found is None or found[1] is None:
+            last = deque(re.finditer(self.pattern, response), maxlen=1)
+            if not last or last[0][1] is None:
                 return Judgement(False, "the pattern finds no answer in the response")
-            answer = found[1]
+            answer = last[0][1]
         if self._canonical(answer) == self._canonical(_text(reference)):
             return Judgement(True)
         return Judgement(False, f"answer {answer[:SHOWN_CHARACTERS]!r}")

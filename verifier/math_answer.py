@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-from math_verify import parse, verify
+from math_verify import parse, verify  # type: ignore[import-untyped]
 
 from verifier.scorer import Judgement, ScoringFault
 

@@ -5,7 +5,8 @@ The page answers the one question that a message cannot: what is a process that 
 
 import mmap
 import struct
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -33,7 +34,8 @@ class Result(msgspec.Struct, frozen=True, array_like=True):
     elapsed_s: float
 
 
-class Progress(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Progress:
     chunk: int
     index: int
     """Which item of the chunk is being graded."""

@@ -30,7 +30,7 @@ CAUTIOUS_ITEM_S = CHUNK_S / 8  # until measured, and again after a process was s
 LOAD_DEADLINE_S = 60.0  # importing a grader; not part of the deadline of the item that happens to come first
 DEATHS = 3  # an item whose process ended so often without a culprit is not tried again
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ratchet.verifier")
 
 
 class Batch:
@@ -72,6 +72,11 @@ class GraderPool:
     def ready(self) -> bool:
         return bool(self._running)
 
+    @property
+    def drain_s(self) -> float:
+        """Guess of how long what is queued takes, 1 to 30 s."""
+        return min(30.0, max(1.0, self.queued_items * self._mean_item_s / self._count))
+
     async def __aenter__(self) -> Self:
         """Raises ServiceFailed when no process can be started."""
         starts = [GraderProcess.start(self.graders) for _ in range(self._count)]
@@ -94,7 +99,8 @@ class GraderPool:
 
     async def failed(self) -> None:
         """Returns never; raises what stopped the pool's own work."""
-        await asyncio.gather(*self._keepers)
+        done, _ = await asyncio.wait(self._keepers, return_when=asyncio.FIRST_COMPLETED)
+        done.pop().result()
 
     async def score(self, tasks: Sequence[Task]) -> list[Score]:
         """One score for each task, in order. However long one takes, each is judged within its deadline or `timeout`."""
@@ -181,7 +187,9 @@ class GraderPool:
         again: list[Job] = []
         for index, job in enumerate(jobs[received:], start=received):
             job.deaths += fault is None
-            if fault and (index == fault.index or (fault.whole_grader and job.task.grader == jobs[fault.index].task.grader)):
+            if fault and (
+                index == fault.index or (fault.whole_grader and job.task.grader == jobs[fault.index].task.grader)
+            ):
                 elapsed_s = max(0.0, now_s() - process_progress.since_s)
                 self._settle(job, Score(verdict=fault.verdict, reward=None, detail=fault.detail, elapsed_s=elapsed_s))
             elif job.deaths >= DEATHS:

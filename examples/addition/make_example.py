@@ -36,9 +36,9 @@ class Recipe:
     learning_rate: float = 1e-3
     fine_learning_rate: float = 3e-4
     """From fine_from on: accuracy climbs so fast by then that a larger step would overshoot the target."""
-    fine_from: float = 0.25
+    fine_from: float = 0.10
     warmup_steps: int = 50
-    target: float = 0.39
+    target: float = 0.395
     """Sampled accuracy at temperature 1, on training problems, at which the supervised phase ends."""
     max_steps: int = 2000
 
@@ -142,7 +142,7 @@ def make_model(recipe: Recipe):  # type: ignore[no-untyped-def]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        if step % 10 == 0 and step >= 100:
+        if step % 10 == 0 or (step % 4 == 0 and accuracy >= recipe.fine_from):
             accuracy = sampled_accuracy(probe)
     if accuracy < recipe.target:
         raise SystemExit(f"the starting model reached {accuracy:.2f} in {step} steps, not {recipe.target}: change --seed")

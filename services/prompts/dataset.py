@@ -24,7 +24,15 @@ def load_problems(settings: PromptsConfig, *, limit: int | None = None) -> list[
     problems = []
     for row, line in enumerate(settings.source.path.read_text().splitlines()):
         fields = json.loads(line)
-        problems.append(Problem(row, fields["prompt"], fields["reference"], fields.get("grader", settings.grader), fields.get("options", {})))
+        problems.append(
+            Problem(
+                row,
+                fields["prompt"],
+                fields["reference"],
+                fields.get("grader", settings.grader),
+                fields.get("options", {}),
+            )
+        )
     if not problems:
         raise InputError("empty")
     return problems[:limit]

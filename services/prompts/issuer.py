@@ -31,13 +31,15 @@ class PromptIssuer:
         self._cursor = PromptCursor(config.seed, len(problems), shuffle=config.prompts.shuffle)
         self._limits = AdmissionLimits(config.learner.groups_per_step, config.learner.max_lag)
 
-    def issue(self, outstanding_groups: Callable[[int], int], policy_version: int) -> int:
+    def issue(self, outstanding_groups: Callable[[int], int], policy_version: int, confirmed_version: int) -> int:
         """Issue what admission allows and return the number issued in the whole run.
 
         outstanding_groups: from the number issued so far to the number of those that are not settled.
+        confirmed_version: what the replicas sample under.
         """
         issued = self._log.issued_count()
-        for _ in range(admissible_groups(self._limits, outstanding_groups(issued))):
+        credits = admissible_groups(self._limits, outstanding_groups(issued), policy_version - confirmed_version)
+        for _ in range(credits):
             self._log.issue(issued, encode(self.prompt(issued, policy_version)))
             issued += 1
         return issued

@@ -77,7 +77,6 @@ class FakeEngine:
 
     async def stage_and_swap(self, manifest: WeightManifest, deadline: Deadline) -> SwapReport:
         self._alive()
-        deadline.remaining_s()
         if not self.joined or self.joined[-1].pg_generation != manifest.pg_generation:
             raise WeightSyncError(f"generation {manifest.pg_generation} was not joined")
         if self.refuse_transfers:

@@ -84,7 +84,6 @@ def scored_group(
             ),
             trajectories=tuple(trajectories),
             replica_id="r",
-            pg_generation=0,
             sampling_s=0.0,
         ),
         scores=tuple(

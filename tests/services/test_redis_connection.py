@@ -35,7 +35,13 @@ def test_a_wrong_password_is_an_input_error_at_once(redis_url: str, password: st
 
 @pytest.mark.parametrize(
     "url",
-    ["localhost:6379", "http://:s3cret@host", "redis://:s3cret@host:port/0", "redis://:s3cret@host/0?unknown=1", ""],
+    [
+        "localhost:6379",
+        "http://:s3cret@host",
+        "redis://:s3cret@host:port/0",
+        "redis://:s3cret@host/0?unknown=1",
+        "redis://:s3cret/1@host",
+    ],
 )
 def test_an_unusable_url_is_refused_without_showing_the_password(url: str) -> None:
     with pytest.raises(InputError, match="It looks like redis://") as raised:
@@ -86,6 +92,19 @@ def test_commands_wait_for_a_server_that_is_being_started_again(server: RedisSer
     for thread in asking:
         thread.join(20)
     assert answers == [b"value"] * 4
+
+
+def test_many_dead_sockets_do_not_use_up_the_deadline(server: RedisServer) -> None:
+    connection = RedisConnection(server.url, deadline_s=3)
+    read = ("XREAD", "BLOCK", 200, "STREAMS", "nothing", "$")
+    readers = [threading.Thread(target=connection.execute, args=read, kwargs={"block_s": 0.2}) for _ in range(30)]
+    for thread in readers:
+        thread.start()
+    for thread in readers:
+        thread.join(10)
+    server.stop()
+    server.start()
+    assert connection.execute("PING") == b"PONG"
 
 
 def test_a_server_that_is_busy_with_a_script_is_waited_for(server: RedisServer) -> None:

@@ -26,7 +26,7 @@ from services.redis_server import RedisServer
 server = RedisServer(Path(sys.argv[1]), fsync="always")
 server.start()
 RedisConnection(server.url).execute("SET", "key", "value")
-print(server.pid, flush=True)
+print(server.pid, server.url, flush=True)
 time.sleep(60)
 """
 
@@ -117,12 +117,13 @@ def test_two_servers_never_share_a_folder(tmp_path: Path) -> None:
 def test_the_server_ends_with_a_killed_parent_and_keeps_its_data(tmp_path: Path) -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], stdout=subprocess.PIPE)
     assert parent.stdout is not None
-    pid = int(parent.stdout.readline())
+    pid, url = parent.stdout.readline().decode().split()
     parent.kill()
     parent.communicate()
     with RedisServer(tmp_path) as heir:  # starts when the other has let go of the folder
-        assert heir.pid != pid
+        assert heir.pid != int(pid)
         assert ask(heir, "GET", "key") == b"value"
+    shutil.rmtree(Path(unquote(url.partition("@")[2])).parent)
 
 
 def test_without_a_binary_the_error_says_where_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

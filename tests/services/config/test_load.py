@@ -109,7 +109,9 @@ def test_a_missing_file_is_an_input_error(tmp_path: Path) -> None:
         load(tmp_path / "none.toml")
 
 
-RUN_FILES = [path for folder in ("examples", "deploy", "benchmarks") for path in sorted((ROOT / folder).rglob("*.toml"))]
+RUN_FILES = [
+    path for folder in ("examples", "deploy", "benchmarks") for path in sorted((ROOT / folder).rglob("*.toml"))
+]
 
 
 @pytest.mark.parametrize("path", RUN_FILES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -172,11 +172,12 @@ def test_a_full_server_refuses_new_entries_and_lets_old_ones_move_on(tmp_path: P
         connection = RedisConnection(server.url, deadline_s=5)
         source, target = (RedisStream(connection, "full", name, "a", 60) for name in ("prompts", "trajectories"))
         fill(connection, source, 2)
-        target.claim(1, 0)
+        assert target.claim(1, 0) == []
+        held = source.claim(1, 0)
         connection.execute("CONFIG", "SET", "maxmemory", 1)
         with pytest.raises(CommandRefused, match="raise maxmemory"):
             RedisIssueLog(connection, source).issue(2, b"more")
-        held = source.claim(2, 0)
+        held += source.claim(1, 0)
         assert source.hand_over_many([(claim, claim.payload) for claim in held], target) == [True, True]
         assert target.acknowledge(target.claim(2, 0)) == 2
         connection.close()

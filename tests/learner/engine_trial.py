@@ -1,0 +1,166 @@
+"""One real DeepSpeed engine per process, run under torchrun by test_deepspeed_engine.py: does, measures, writes down.
+
+    torchrun --nproc_per_node RANKS engine_trial.py MODEL_FOLDER ZERO_STAGE OUT_FOLDER
+"""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from learner.batch import StepBatch, assemble
+from learner.deepspeed_engine import DeepSpeedEngine
+from learner.engine import TokenStatistics
+from learner.packing import MicroBatch, pack
+from learner.update import StepReport, learner_step
+from services.config.learner import LearnerConfig
+from services.config.model import ModelConfig
+from tests.learner.tiny import scored_group
+
+# An epsilon far above every gradient makes AdamW's first steps linear in it: equal steps mean equal gradients.
+OPTIMIZER = {"learning_rate": 1.0, "eps": 1.0, "max_grad_norm": 0.5, "weight_decay": 0.01}
+PACKINGS = {
+    "one row each, micro-batch 1": (1, 1),
+    "one row each, micro-batch 2": (1, 2),
+    "one row each, micro-batch 8": (1, 8),
+    "packed, micro-batch 1": (3, 1),
+    "packed, micro-batch 2": (3, 2),
+    "packed, micro-batch 8": (3, 8),
+    "packed, all at once": (3, 1000),
+}
+PROBE = [1, 2, 3, 4, 5]
+
+
+def settings(stage: int, rows: tuple[int, int] = (3, 2)) -> LearnerConfig:
+    """rows: longest sequences per row, rows per micro-batch."""
+    return LearnerConfig.model_validate(
+        {
+            "steps": 10,
+            "groups_per_step": 5,
+            "zero_stage": stage,
+            "optimizer": OPTIMIZER,
+            "row_tokens": 11 * rows[0],
+            "rows_per_micro_batch": rows[1],
+            "head_chunk_tokens": 3,
+            "age_rule": "mask",
+        }
+    )
+
+
+def batch(config: LearnerConfig) -> StepBatch:
+    groups = [scored_group(i, rewards=[1.0, 0.0, 0.25, 1.0][: 2 + i % 3]) for i in range(5)]
+    return assemble(groups, 1, config)
+
+
+def weights(engine: DeepSpeedEngine) -> dict[str, Tensor]:
+    return {name: tensor.cpu() for name, tensor in engine.snapshot(torch.float32)}
+
+
+def reference_logp(engine: DeepSpeedEngine, policy: str) -> list[Tensor]:
+    config = settings(1)
+    rows = pack(batch(config), row_tokens=22, rows_per_micro_batch=2, rank=engine.rank, world_size=engine.world_size)
+    return [s.logp for s in engine.token_statistics(rows, policy)]  # type: ignore[arg-type]
+
+
+def two_steps(engine: DeepSpeedEngine, config: LearnerConfig) -> StepReport:
+    """The second with a reference that is not the current policy."""
+    learner_step(engine, batch(config), config, learning_rate=1.0)
+    return learner_step(engine, batch(config), config, learning_rate=1.0)
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def main(model: Path, stage: int, out: Path) -> None:
+    engine = DeepSpeedEngine(ModelConfig(path=str(model), max_length=11, dtype="float32"), settings(stage), "cpu")
+    seen: dict[str, object] = {"ranks": engine.world_size}
+    start = out / "start"
+    if engine.rank == 0:
+        start.mkdir()
+    engine.barrier()
+    engine.save(start)
+    initial = weights(engine)
+    probe_before = engine.sequence_logp(PROBE)
+
+    # The same two steps however they are cut up.
+    after: dict[str, dict[str, Tensor]] = {}
+    reports: dict[str, dict[str, object]] = {}
+    for name, rows in PACKINGS.items():
+        engine.load(start)
+        seen["load restores the weights"] = same(initial, weights(engine)) and seen.get("load restores the weights", True)
+        report = two_steps(engine, settings(stage, rows))
+        after[name] = weights(engine)
+        reports[name] = {f: getattr(report, f) for f in ("loss", "grad_norm", "ess_ratio", "reference_gap", "skipped")}
+    seen["reports"] = reports
+
+    # The reference: bit-equal at a ratchet, untouched by steps, carried by a checkpoint.
+    before = [x.clone() for x in reference_logp(engine, "reference")]
+    current = reference_logp(engine, "current")
+    seen["reference differs after a step"] = not all(map(torch.equal, before, current))
+    engine.ratchet_reference()
+    seen["ratchet makes them equal"] = engine.reference_is_current
+    engine._reference_is_current = False  # really score with the copy
+    seen["ratchet is bit-equal"] = all(map(torch.equal, reference_logp(engine, "reference"), current))
+    engine._reference_is_current = True
+    learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
+    seen["a step leaves the reference"] = all(map(torch.equal, reference_logp(engine, "reference"), current))
+
+    # Save, go on; load, go on: the same bits.
+    middle = out / "middle"
+    if engine.rank == 0:
+        middle.mkdir()
+    engine.barrier()
+    engine.save(middle)
+    learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
+    uninterrupted = weights(engine)
+    engine.load(start)
+    engine.load(middle)
+    seen["load restores the reference"] = all(map(torch.equal, reference_logp(engine, "reference"), current))
+    learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
+    seen["continued equals uninterrupted"] = same(uninterrupted, weights(engine))
+
+    # A gradient that is not finite on one rank alone: nothing moves anywhere, and what follows is as if it never was.
+    engine.load(middle)
+    here = weights(engine)
+
+    def poison(micro_batch: MicroBatch, statistics: TokenStatistics) -> Tensor:
+        return statistics.logp.sum() * (math.inf if engine.rank == engine.world_size - 1 else 1.0)
+
+    rates = [group["lr"] for group in engine._engine.optimizer.param_groups]
+    rows = pack(batch(settings(stage)), row_tokens=22, rows_per_micro_batch=2, rank=engine.rank, world_size=engine.world_size)
+    engine.backward(rows, poison)
+    taken = engine.step(1.0)
+    seen["non-finite is not applied"] = not taken.applied and math.isnan(taken.grad_norm)
+    seen["non-finite leaves the weights"] = same(here, weights(engine))
+    learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
+    seen["non-finite leaves the optimizer"] = same(uninterrupted, weights(engine))
+    seen["learning rate is restored"] = rates == [group["lr"] for group in engine._engine.optimizer.param_groups]
+
+    seen["probe needs a step to change"] = probe_before != engine.sequence_logp(PROBE)
+    engine.export(out / "export")
+    probe = engine.sequence_logp(PROBE)
+    seen["bytes"] = engine.broadcast_bytes(b"from rank 0" if engine.rank == 0 else None).decode()
+    seen["sum"] = engine.sum_over_ranks(torch.tensor([float(engine.rank + 1)])).tolist()
+    if engine.rank == 0:
+        exported = AutoModelForCausalLM.from_pretrained(out / "export", dtype=torch.float32, attn_implementation="eager")
+        exported.eval()
+        with torch.no_grad():
+            logits = exported(torch.tensor([PROBE])).logits[0, :-1].log_softmax(-1)
+        expected = logits.gather(1, torch.tensor(PROBE[1:])[:, None])[:, 0]
+        seen["export gap"] = float((torch.tensor(probe) - expected).abs().max())
+        seen["export is tied"] = exported.lm_head.weight is exported.model.embed_tokens.weight
+        (out / "seen.json").write_text(json.dumps(seen))
+        torch.save({"initial": initial, "after": after}, out / "weights.pt")
+    elif seen != {k: v for k, v in seen.items() if v is not False}:
+        raise SystemExit(f"rank {engine.rank}: {seen}")
+    engine.barrier()
+    engine.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

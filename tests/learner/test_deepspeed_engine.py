@@ -1,0 +1,109 @@
+"""Real DeepSpeed engines, one and two ranks, every ZeRO stage: the same step, the same bits after a restart."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.learner.engine_trial import PACKINGS
+from tests.learner.tiny import write_tiny_model
+
+TRIALS = [(stage, ranks) for stage in (0, 1, 2, 3) for ranks in (1, 2)]
+FACTS = [
+    "load restores the weights",
+    "reference differs after a step",
+    "ratchet makes them equal",
+    "ratchet is bit-equal",
+    "a step leaves the reference",
+    "load restores the reference",
+    "continued equals uninterrupted",
+    "non-finite is not applied",
+    "non-finite leaves the weights",
+    "non-finite leaves the optimizer",
+    "learning rate is restored",
+    "probe needs a step to change",
+]
+
+
+@dataclass
+class Trial:
+    seen: dict[str, Any]
+    initial: dict[str, Tensor]
+    after: dict[str, dict[str, Tensor]]
+
+    def change(self, packing: str) -> Tensor:
+        return torch.cat([(self.after[packing][n] - w).double().flatten() for n, w in self.initial.items()])
+
+
+class Trials:
+    """Runs each trial once, when a test first asks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.done = folder, {}
+        self.models = {tied: write_tiny_model(folder / f"model-{tied}", tied=tied) for tied in (False, True)}
+
+    def run(self, stage: int, ranks: int, *, tied: bool = False) -> Trial:
+        key = (stage, ranks, tied)
+        if key not in self.done:
+            out = self.folder / f"trial-{stage}-{ranks}-{tied}"
+            out.mkdir()
+            script = str(Path(__file__).with_name("engine_trial.py"))
+            launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
+            environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+            root = str(Path(__file__).parents[2])
+            subprocess.run(
+                [sys.executable, *launch, script, str(self.models[tied]), str(stage), str(out)],
+                check=True,
+                timeout=300,
+                env={**environment, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
+            )
+            saved = torch.load(out / "weights.pt", weights_only=True)
+            self.done[key] = Trial(json.loads((out / "seen.json").read_text()), **saved)
+        return self.done[key]
+
+
+@pytest.fixture(scope="module")
+def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
+    return Trials(tmp_path_factory.mktemp("trials"))
+
+
+def gap(a: Tensor, b: Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.mark.parametrize(("stage", "ranks"), TRIALS)
+def test_the_step_is_the_same_for_every_packing_stage_and_number_of_ranks(trials: Trials, stage: int, ranks: int) -> None:
+    expected = trials.run(0, 1)
+    step = expected.change("one row each, micro-batch 1")
+    assert step.norm() > 1e-2
+    trial = trials.run(stage, ranks)
+    for packing in PACKINGS:
+        assert gap(trial.change(packing), step) < 1e-5, packing
+        for name, value in expected.seen["reports"]["one row each, micro-batch 1"].items():
+            close = value if value is None else pytest.approx(value, rel=1e-4, abs=1e-7)
+            assert trial.seen["reports"][packing][name] == close, (packing, name)
+
+
+@pytest.mark.parametrize(("stage", "ranks"), TRIALS)
+@pytest.mark.parametrize("fact", FACTS)
+def test_fact(trials: Trials, stage: int, ranks: int, fact: str) -> None:
+    assert trials.run(stage, ranks).seen[fact]
+
+
+@pytest.mark.parametrize(("stage", "ranks", "tied"), [(1, 1, False), (1, 1, True), (3, 2, False), (3, 2, True)])
+def test_the_export_loads_in_transformers_and_says_the_same(trials: Trials, stage: int, ranks: int, tied: bool) -> None:
+    seen = trials.run(stage, ranks, tied=tied).seen
+    assert seen["export gap"] < 1e-5
+    assert seen["export is tied"] is tied
+
+
+def test_ranks_talk(trials: Trials) -> None:
+    seen = trials.run(1, 2).seen
+    assert (seen["bytes"], seen["sum"], seen["ranks"]) == ("from rank 0", [3.0], 2)

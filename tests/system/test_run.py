@@ -1,0 +1,191 @@
+"""The whole system on the bundled example, as a user runs it: it learns, it stops and resumes, it survives kill -9.
+
+One run in three parts, because starting an engine takes half a minute: Ctrl-C after a few steps; called again, and the
+learner killed; then to the end.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.metrics import read_json_lines
+from services.run_folder import RunFolder
+from services.summary import newest
+from tests.system.conftest import RATCHET, ROOT, Ratchet
+
+STEPS = 60
+RUN = "examples/addition/addition.toml"
+
+
+@dataclass
+class Story:
+    """What the three parts of the run left behind."""
+
+    folder: RunFolder
+    options: list[str]
+    interrupted_code: int
+    interrupted_at: int
+    killed_after: int
+    final_code: int
+    final_output: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return json.loads(self.folder.summary.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        return newest(read_json_lines(self.folder.steps), "step")
+
+
+def last_step(folder: RunFolder) -> int:
+    rows = read_json_lines(folder.steps)
+    return rows[-1]["step"] if rows else 0
+
+
+def until(condition: Callable[[], bool], process: "subprocess.Popen[str]", within_s: float) -> None:
+    end = time.monotonic() + within_s
+    while not condition():
+        assert process.poll() is None, f"ended with {process.returncode}: {process.communicate()}"
+        assert time.monotonic() < end, f"not within {within_s} s"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="module")
+def story(example: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    runs = tmp_path_factory.mktemp("runs")
+    folder = RunFolder(runs / "addition")
+    overrides = [
+        f"runs_folder={runs}",
+        f"learner.steps={STEPS}",
+        "learner.checkpoint.every_steps=10",
+        "learner.optimizer.warmup_steps=5",
+        "evaluation.every_steps=1000",
+        "deadlines.lease_s=5.0",
+    ]
+    options = [part for override in overrides for part in ("--set", override)]
+
+    def up() -> "subprocess.Popen[str]":
+        command = [RATCHET, "up", RUN, *options]
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=ROOT
+        )
+
+    first = up()
+    until(lambda: last_step(folder) >= 4, first, within_s=180)
+    first.send_signal(signal.SIGINT)
+    first.communicate(timeout=90)
+    interrupted_at = last_step(folder)
+
+    second = up()
+    until(lambda: last_step(folder) >= interrupted_at + 13, second, within_s=180)
+    killed_after = last_step(folder)
+    os.kill(json.loads((folder.services / "learner.json").read_text(encoding="utf-8"))["pid"], signal.SIGKILL)
+    output, _ = second.communicate(timeout=400)
+    print(output)
+    yield Story(folder, options, first.returncode, interrupted_at, killed_after, second.returncode, output)
+
+
+def test_ctrl_c_stops_with_a_checkpoint_and_the_same_command_goes_on(story: Story) -> None:
+    assert story.interrupted_code == 130
+    attempts = {row["attempt"]: row["step"] for row in reversed(read_json_lines(story.folder.steps))}
+    assert attempts[2] == story.interrupted_at + 1  # first step of the second start
+
+
+def test_accuracy_rises(story: Story) -> None:
+    assert story.final_code == 0, story.final_output
+    summary = story.summary
+    assert summary["steps"] == STEPS
+    assert summary["accuracy_before"] <= 0.5
+    assert summary["accuracy_after"] >= summary["accuracy_before"] + 0.08
+
+
+def test_a_killed_learner_takes_back_what_no_checkpoint_holds_and_loses_nothing(story: Story) -> None:
+    third = [row["step"] for row in read_json_lines(story.folder.steps) if row["attempt"] == 3]
+    assert third[0] <= story.killed_after + 1  # it went back to a checkpoint
+    assert third[0] % 10 == 1 or third[0] == story.interrupted_at + 1
+    groups = story.summary["groups"]
+    dropped = sum(groups["dropped"].values())
+    assert groups["issued"] == groups["trained"] + dropped + groups["dead"] + groups["outstanding"]
+    consumed = [number for row in story.steps for number in row["consumed_groups"]]
+    assert len(consumed) == len(set(consumed))  # none twice
+    assert len(consumed) == groups["trained"] + dropped
+    assert groups["dead"] == 0
+    unconsumed = set(range(groups["issued"])) - set(consumed)
+    assert len(unconsumed) == groups["outstanding"]  # none lost: the rest is still on the streams
+
+
+def test_it_was_asynchronous_and_within_its_bound(story: Story) -> None:
+    lag = story.summary["lag_steps"]
+    assert lag["mean"] > 0.5
+    assert lag["max"] <= 2
+
+
+def test_every_broadcast_was_proved(story: Story) -> None:
+    assert story.summary["weight_syncs"] >= STEPS
+    assert story.summary["weight_gap_nats_max"] < 1e-3
+
+
+def test_the_summary_keeps_its_contract(story: Story) -> None:
+    summary = story.summary
+    assert summary.keys() >= {
+        "accuracy_before", "accuracy_after", "steps", "wall_seconds", "sampled_tokens", "trained_tokens", "groups",
+        "lag_steps", "ess_ratio", "weight_syncs", "weight_sync_seconds", "sampling_gap_seconds", "weight_gap_nats_max",
+        "idle_ratio", "versions",
+    }  # fmt: skip
+    assert summary["groups"].keys() == {"issued", "trained", "dropped", "dead", "outstanding"}
+    assert summary["lag_steps"].keys() == {"mean", "p95", "max"}
+    assert summary["ess_ratio"].keys() == {"mean", "min"}
+    assert summary["weight_sync_seconds"].keys() == summary["sampling_gap_seconds"].keys() == {"p50", "p95"}
+    assert summary["idle_ratio"].keys() == {"learner", "rollout"}
+    assert all(0 <= ratio <= 1 for ratio in summary["idle_ratio"].values())
+
+
+def test_what_a_run_leaves(story: Story) -> None:
+    assert story.folder.picture.stat().st_size > 10_000
+    assert list(story.folder.tensorboard.glob("events.out.tfevents.*"))
+    assert "held-out accuracy after" in story.final_output
+    assert not (story.folder.path / ".redis-url").exists()
+
+
+def test_the_exported_model_loads_in_transformers(story: Story) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(story.folder.export)
+    tokenizer = AutoTokenizer.from_pretrained(story.folder.export)
+    assert model.num_parameters() > 1000
+    assert tokenizer.encode("11+11=", add_special_tokens=False)
+
+
+def test_a_finished_run_starts_nothing(story: Story, ratchet: Ratchet) -> None:
+    result = ratchet("up", RUN, *story.options)
+    assert result.returncode == 0
+    assert "is finished" in result.stdout
+
+
+def test_status_says_where_it_stands(story: Story, ratchet: Ratchet) -> None:
+    result = ratchet("status", story.folder.path)
+    assert result.returncode == 0
+    assert f"step {STEPS} of {STEPS}" in result.stdout
+    assert "not running" in result.stdout
+
+
+def test_eval_measures_the_exported_model(story: Story, ratchet: Ratchet) -> None:
+    """The engine loads the exported folder, and the answer agrees with the run's own last evaluation."""
+    result = ratchet("eval", RUN, "--model", story.folder.export, *story.options, within_s=180)
+    assert result.returncode == 0, result.stdout + result.stderr
+    measured = float(result.stdout.split("avg@4 ")[1].split(",")[0])
+    assert abs(measured - story.summary["accuracy_after"]) < 0.04
+
+
+def test_nothing_is_left_running(story: Story) -> None:
+    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(story.folder.path) not in processes

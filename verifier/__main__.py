@@ -1,0 +1,89 @@
+"""The verifier as a process: `python -m verifier RUN.toml` in a run, `python -m verifier --port 8700` for HTTP alone."""
+
+import argparse
+import asyncio
+import logging
+import socket
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from services import entry
+from services.config.load import load
+from services.config.verifier import VerifierConfig
+from services.errors import InputError
+from services.run_folder import DEAD, SCORED, TRAJECTORIES
+from services.services_file import announce_address
+from services.streams.redis_stream import RedisStream
+from verifier.loop import VerifierStreams
+from verifier.service import serve
+
+log = logging.getLogger("ratchet.verifier")
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    entry.start_logging()
+    entry.watch_supervisor()
+    given = {name: getattr(arguments, name) for name in ("host", "port", "processes")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if arguments.config is None:
+        settings, streams = _alone(given), None
+    else:
+        config = load(arguments.config, [*arguments.overrides, *(f"verifier.{k}={v}" for k, v in given.items())])
+        connection = entry.redis_connection(config)
+
+        def stream(name: str) -> RedisStream:
+            return RedisStream(connection, config.name, name, arguments.verifier_id, config.deadlines.reclaim_idle_s)
+
+        settings = config.verifier
+        streams = VerifierStreams(
+            stream(TRAJECTORIES),
+            stream(SCORED),
+            stream(DEAD),
+            max_deliveries=config.redis.max_deliveries,
+            renew_every_s=config.deadlines.reclaim_idle_s / 3,
+            verifier_id=arguments.verifier_id,
+        )
+    return asyncio.run(_run(settings, streams, arguments.services_folder))
+
+
+def _alone(given: dict[str, Any]) -> VerifierConfig:
+    try:
+        return VerifierConfig(**given)
+    except ValidationError as faults:
+        fault = faults.errors()[0]
+        raise InputError(f"--{fault['loc'][0]} {fault['input']}: {fault['msg']}") from None
+
+
+async def _run(settings: VerifierConfig, streams: VerifierStreams | None, services_folder: Path | None) -> int:
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    entry.StopSignal(on_stop=lambda: loop.call_soon_threadsafe(stop.set))
+
+    def on_ready(url: str) -> None:
+        announce_address(services_folder, "verifier", url)
+        log.info("scoring on %s (its contract: %s/docs)", url, url)
+
+    await serve(settings, streams=streams, stop=stop, on_ready=on_ready)
+    return entry.DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ratchet verifier", description=__doc__)
+    parser.add_argument("config", type=Path, nargs="?", help="the run; without it, the scoring service alone")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="section.key=value")
+    parser.add_argument("--host", help="address to listen on; default: verifier.host, or 127.0.0.1")
+    parser.add_argument("--port", type=int, help="default: verifier.port, or any free one")
+    parser.add_argument("--processes", type=int, help="grader processes; default: verifier.processes, or 1")
+    parser.add_argument(
+        "--verifier-id",
+        default=socket.gethostname(),
+        help="name of this worker on the streams, its own among all that run; default: the host's name",
+    )
+    parser.add_argument("--services-folder", type=Path, help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    entry.end(main)
