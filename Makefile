@@ -4,6 +4,7 @@
 SHELL := /bin/bash
 PYTHON ?=
 PYTEST_ARGS ?=
+OPTIONS ?=
 export PYTHON
 PY := .venv/bin/python
 EXAMPLE := examples/addition
@@ -12,7 +13,7 @@ EXAMPLE := examples/addition
 
 demo: .venv/.ready
 	@$(PY) $(EXAMPLE)/make_example.py
-	@.venv/bin/ratchet up $(EXAMPLE)/addition.toml
+	@.venv/bin/ratchet up $(EXAMPLE)/addition.toml $(OPTIONS)
 
 test: .venv/.ready
 	@$(PY) -m pytest $(PYTEST_ARGS)

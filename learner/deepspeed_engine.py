@@ -95,7 +95,7 @@ class DeepSpeedEngine:
         self._largest: list[Tensor] = []
         """Largest magnitude in each gradient since the last step; nan and inf come through."""
         for parameter in self._model.parameters():
-            parameter.register_hook(self._note_gradient)
+            parameter.register_hook(self._note_gradient)  # type: ignore[no-untyped-call]
         self._reference = [self._shard(p).clone() for p in self._model.parameters()]
         self._reference_is_current = True
 
@@ -125,10 +125,8 @@ class DeepSpeedEngine:
         total = torch.zeros((), device=self._device)
         for micro_batch in micro_batches:
             statistics = self._forward(micro_batch)
-            if len(micro_batch.sequence_index):
-                share = loss(micro_batch, statistics)
-            else:
-                share = statistics.logp.sum() * 0
+            is_filler = len(micro_batch.sequence_index) == 0
+            share = statistics.logp.sum() * 0 if is_filler else loss(micro_batch, statistics)
             total += share.detach()
             # Gradients are averaged over ranks, shares are to be summed.
             self._engine.backward(share * self.world_size, scale_wrt_gas=False)
@@ -175,7 +173,7 @@ class DeepSpeedEngine:
         if policy == "current" or self._reference_is_current:
             yield
             return
-        holders = [p.ds_tensor if self._zero3 else p for p in self._model.parameters()]
+        holders = [self._holder(p) for p in self._model.parameters()]
         current = [holder.data for holder in holders]
         self._release()
         try:
@@ -190,13 +188,19 @@ class DeepSpeedEngine:
     def _release(self) -> None:
         """Stage 3 may leave parameters gathered after a forward: put them back, or they would be of the other policy."""
         if self._zero3:
-            for parameter in self._model.parameters():
+            parameters: list[Any] = list(self._model.parameters())
+            for parameter in parameters:
                 if parameter.ds_status.name == "AVAILABLE":
                     parameter.partition()
 
+    def _holder(self, parameter: Any) -> Tensor:
+        """The tensor that holds this rank's share of a parameter."""
+        holder: Tensor = parameter.ds_tensor if self._zero3 else parameter
+        return holder
+
     def _shard(self, parameter: Any) -> Tensor:
         """What this rank holds of a parameter."""
-        return (parameter.ds_tensor if self._zero3 else parameter).detach()
+        return self._holder(parameter).detach()
 
     # Weights out
 
@@ -304,9 +308,9 @@ class DeepSpeedEngine:
 def _import_deepspeed(device: Literal["cpu", "cuda"]) -> Any:
     if device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"  # before the first import, which settles it
-    import deepspeed
-    import deepspeed.ops
-    from deepspeed.utils import logger
+    import deepspeed  # type: ignore[import-untyped]
+    import deepspeed.ops  # type: ignore[import-untyped]
+    from deepspeed.utils import logger  # type: ignore[import-untyped]
 
     logger.setLevel(logging.WARNING)
     if device == "cpu":

@@ -1,5 +1,6 @@
 """A causal language model from a Hugging Face folder, packed rows in, statistics of response tokens out."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterable
@@ -50,7 +51,10 @@ class PolicyModel(nn.Module):
             trust_remote_code=settings.trust_remote_code,
             **quiet,
         )
-        head = self.causal_lm.get_output_embeddings()
+        for parameter in self.causal_lm.parameters():
+            # Out of the mapped file, whose alignment is the file's: kernels round differently on odd addresses.
+            parameter.data = parameter.data.clone()
+        head = self.causal_lm.get_output_embeddings()  # type: ignore[no-untyped-call]
         if not isinstance(head, nn.Linear) or head.bias is not None:
             raise InputError(f"model.path = {settings.path} has no linear lm_head without bias; train a model that has")
         self.causal_lm.set_output_embeddings(ChunkedHead(head.weight, head_chunk_tokens))
@@ -65,7 +69,7 @@ class PolicyModel(nn.Module):
         hidden = self.causal_lm.base_model(
             input_ids=token_ids, position_ids=position_ids, use_cache=False
         ).last_hidden_state
-        return self.causal_lm.get_output_embeddings()(  # type: ignore[no-any-return]
+        return self.causal_lm.get_output_embeddings()(  # type: ignore[no-any-return, no-untyped-call]
             hidden.flatten(0, 1)[head_index], target_ids, temperature
         )
 
@@ -129,7 +133,5 @@ def write_folder(settings: ModelConfig, weights: Iterable[tuple[str, Tensor]], f
         AutoTokenizer.from_pretrained(settings.path, trust_remote_code=settings.trust_remote_code).save_pretrained(
             folder
         )
-        try:
+        with contextlib.suppress(OSError):  # many models have none
             GenerationConfig.from_pretrained(settings.path).save_pretrained(folder)
-        except OSError:  # many models have none
-            pass

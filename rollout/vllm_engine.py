@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 
+from rollout import lifeline
 from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
 from rollout.receive import WeightReceiver
 from services.clock import Deadline
@@ -24,6 +25,8 @@ from services.wire.codec import Array, decode, encode
 from services.wire.manifest import Rendezvous, WeightManifest
 from services.wire.prompt import Prompt
 from services.wire.trajectory import Trajectory, VersionSpan
+
+lifeline.follow()  # the engine's processes import this file for StagedWeights, before they load a model
 
 if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput, RequestOutput
@@ -69,12 +72,9 @@ class VllmEngine:
 
     async def start(self) -> None:
         _set_environment(self._run)
-        from vllm import envs
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.v1.engine.async_llm import AsyncLLM
-
+        lifeline.announce()
         try:
-            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_engine_arguments(self._run)))
+            self._llm = await asyncio.to_thread(_launch, self._run)  # blocks until the model is loaded
             await self._llm.update_weight_version(str(BASE_VERSION))
         except Exception as fault:
             await self.stop()
@@ -82,7 +82,6 @@ class VllmEngine:
                 f"vLLM did not start with model.path = {self._run.model.path}: {fault}. The lines above, by the "
                 "engine's own processes, say more"
             ) from fault
-        envs.enable_envs_cache()  # or vLLM reads the environment once for each token
         self._tokenizer = self._llm.get_tokenizer()
         self._end_token_ids = _end_token_ids(self._llm, self._tokenizer)
 
@@ -311,6 +310,16 @@ def _repack_output_layer(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, ParallelLMHead):
             dispatch_cpu_unquantized_gemm(module, remove_weight=False)
+
+
+def _launch(run: RunConfig) -> "AsyncLLM":
+    from vllm import envs
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_engine_arguments(run)))
+    envs.enable_envs_cache()  # or vLLM reads the environment once for each token
+    return llm
 
 
 def _set_environment(run: RunConfig) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from services.errors import RatchetError
-from services.redis_server import find_server
+from services.redis_server import find_binary
 
 Device = Literal["cpu", "cuda"]
 ROOT = Path(__file__).resolve().parent.parent
@@ -132,15 +132,17 @@ def _pinned(device: Device) -> list[Finding]:
     if not apart:
         return [*findings, Finding("lock", True, f"all {len(locked)} packages as locked")]
     seen = "; ".join(apart[:4]) + (f"; and {len(apart) - 4} more" if len(apart) > 4 else "")
+    if device == "cuda":  # `pip install ".[gpu]"` fixes what must be exact, checked above; the rest may be newer
+        return [*findings, Finding("lock", True, f"other than in requirements/gpu.lock: {seen}")]
     return [*findings, Finding("lock", False, seen, SET_UP[device])]
 
 
 def _redis() -> Finding:
     try:
-        server = str(find_server())
-    except RatchetError as fault:
+        path, version = find_binary()
+    except (RatchetError, OSError, subprocess.SubprocessError) as fault:
         return Finding("redis-server", False, "none found", str(fault))
-    return Finding("redis-server", True, server)
+    return Finding("redis-server", True, f"{version[0]}.{version[1]} at {path}")
 
 
 def _cores(device: Device) -> Finding:

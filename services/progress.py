@@ -76,7 +76,7 @@ class Progress:
             return
         phase = self._waiting_for()
         if new_evaluations or phase != self._phase or now - self._shown_s >= LINE_EVERY_S:
-            self._console.print(self._line(now), highlight=False)
+            self._console.print(self._line(now), highlight=False, soft_wrap=True)
             self._shown_s, self._phase = now, phase
 
     def _read(self, now: float) -> bool:
@@ -127,9 +127,18 @@ class Progress:
         return Panel(Group(ProgressBar(total=steps, completed=step, width=60), table), title=title, title_align="left")
 
     def _line(self, now: float) -> str:
-        step = (self._step or {}).get("step", 0)
-        facts = "; ".join(f"{name} {value}" for name, value in self._facts(now) if name != "groups")
-        return f"{now - self._start_s:4.0f} s  step {step}/{self._config.learner.steps}  {facts}"
+        facts = [f"{now - self._start_s:4.0f} s"]
+        if self._step is None:
+            return f"{facts[0]}  waiting for {self._waiting_for()}"
+        step = self._step
+        facts.append(f"step {step['step']}/{self._config.learner.steps}")
+        facts.append(
+            f"pass rate {step['pass_rate']:.2f}  lag {step['mean_lag_steps']:.2f}  ESS {step['ess_ratio']:.2f}"
+        )
+        if self._evaluated:
+            version, accuracy = self._evaluated[-1]
+            facts.append(f"held-out {accuracy:.3f} @{version}")
+        return "  ".join(facts)
 
 
 def sparkline(values: list[float], width: int) -> str:

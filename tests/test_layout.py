@@ -59,7 +59,9 @@ def test_nothing_is_pickled() -> None:
     assert importers("pickle") | importers("cloudpickle") | importers("dill") == set()
 
 
-@pytest.mark.parametrize("module", ["services.config.load", "services.wire.score", "services.cli", "services.one_machine"])
+@pytest.mark.parametrize(
+    "module", ["services.config.load", "services.wire.score", "services.cli", "services.one_machine"]
+)
 def test_light_modules_start_without_torch(module: str) -> None:
     heavy = "torch", "vllm", "transformers", "deepspeed"
     program = f"import sys, {module}; print([name for name in {heavy!r} if name in sys.modules])"

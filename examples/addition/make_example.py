@@ -88,7 +88,9 @@ def make_model(recipe: Recipe):  # type: ignore[no-untyped-def]
     """The starting model, trained until it gets recipe.target of sampled sums right. Returns it with what was measured."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     torch.set_num_threads(1)
     torch.manual_seed(recipe.seed)
     model = Qwen2ForCausalLM(
@@ -145,7 +147,9 @@ def make_model(recipe: Recipe):  # type: ignore[no-untyped-def]
         if step % 10 == 0 or (step % 4 == 0 and accuracy >= recipe.fine_from):
             accuracy = sampled_accuracy(probe)
     if accuracy < recipe.target:
-        raise SystemExit(f"the starting model reached {accuracy:.2f} in {step} steps, not {recipe.target}: change --seed")
+        raise SystemExit(
+            f"the starting model reached {accuracy:.2f} in {step} steps, not {recipe.target}: change --seed"
+        )
     facts = {"supervised_steps": step, "probe_accuracy": accuracy, "heldout_accuracy": sampled_accuracy(unseen)}
     return model.eval(), facts
 
@@ -181,7 +185,9 @@ def make(recipe: Recipe, out: Path) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=HERE, help="folder for data/ and model/ (default: beside this file)")
+    parser.add_argument(
+        "--out", type=Path, default=HERE, help="folder for data/ and model/ (default: beside this file)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the initial weights and the order of training")
     parser.add_argument("--untied", action="store_true", help="separate input and output embeddings")
     arguments = parser.parse_args()

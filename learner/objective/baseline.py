@@ -27,8 +27,16 @@ def reward_sign(reward: Tensor, group: Tensor) -> Tensor:
     return torch.where((low == high)[group], torch.zeros_like(reward), (reward - mean).sign())
 
 
-def log_gradient_norm(log_weight: Tensor, token_weight: Tensor, logp: Tensor, sum_p2: Tensor, mask: Tensor,
-                      lengths: Tensor, *, per_token: bool) -> Tensor:
+def log_gradient_norm(
+    log_weight: Tensor,
+    token_weight: Tensor,
+    logp: Tensor,
+    sum_p2: Tensor,
+    mask: Tensor,
+    lengths: Tensor,
+    *,
+    per_token: bool,
+) -> Tensor:
     """log N_i of the logit proxy: N_i = (rho_bar / L)^2 sum_t m w^2 (1 - 2 p_t + sum_v p_v^2). float64 [n].
 
     log_weight: float64 [n], log of the truncated importance ratio. token_weight: [T], one-way weights, 1 without.

@@ -1,6 +1,6 @@
 """One real DeepSpeed engine per process, run under torchrun by test_deepspeed_engine.py: does, measures, writes down.
 
-    torchrun --nproc_per_node RANKS engine_trial.py MODEL_FOLDER ZERO_STAGE OUT_FOLDER
+torchrun --nproc_per_node RANKS engine_trial.py MODEL_FOLDER ZERO_STAGE OUT_FOLDER
 """
 
 import json
@@ -72,6 +72,10 @@ def two_steps(engine: DeepSpeedEngine, config: LearnerConfig) -> StepReport:
     return learner_step(engine, batch(config), config, learning_rate=1.0)
 
 
+def close(a: list[Tensor], b: list[Tensor]) -> bool:
+    return all(torch.allclose(x, y, rtol=0, atol=1e-5) for x, y in zip(a, b, strict=True))
+
+
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
 
@@ -92,7 +96,9 @@ def main(model: Path, stage: int, out: Path) -> None:
     reports: dict[str, dict[str, object]] = {}
     for name, rows in PACKINGS.items():
         engine.load(start)
-        seen["load restores the weights"] = same(initial, weights(engine)) and seen.get("load restores the weights", True)
+        seen["load restores the weights"] = same(initial, weights(engine)) and seen.get(
+            "load restores the weights", True
+        )
         report = two_steps(engine, settings(stage, rows))
         after[name] = weights(engine)
         reports[name] = {f: getattr(report, f) for f in ("loss", "grad_norm", "ess_ratio", "reference_gap", "skipped")}
@@ -101,14 +107,16 @@ def main(model: Path, stage: int, out: Path) -> None:
     # The reference: bit-equal at a ratchet, untouched by steps, carried by a checkpoint.
     before = [x.clone() for x in reference_logp(engine, "reference")]
     current = reference_logp(engine, "current")
-    seen["reference differs after a step"] = not all(map(torch.equal, before, current))
+    seen["reference differs after a step"] = not close(before, current)
     engine.ratchet_reference()
     seen["ratchet makes them equal"] = engine.reference_is_current
     engine._reference_is_current = False  # really score with the copy
-    seen["ratchet is bit-equal"] = all(map(torch.equal, reference_logp(engine, "reference"), current))
+    shards = [engine._shard(p) for p in engine._model.parameters()]
+    seen["ratchet is bit-equal"] = all(map(torch.equal, engine._reference, shards))
+    seen["ratchet scores equal"] = close(reference_logp(engine, "reference"), current)
     engine._reference_is_current = True
     learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
-    seen["a step leaves the reference"] = all(map(torch.equal, reference_logp(engine, "reference"), current))
+    seen["a step leaves the reference"] = close(reference_logp(engine, "reference"), current)
 
     # Save, go on; load, go on: the same bits.
     middle = out / "middle"
@@ -120,7 +128,7 @@ def main(model: Path, stage: int, out: Path) -> None:
     uninterrupted = weights(engine)
     engine.load(start)
     engine.load(middle)
-    seen["load restores the reference"] = all(map(torch.equal, reference_logp(engine, "reference"), current))
+    seen["load restores the reference"] = close(reference_logp(engine, "reference"), current)
     learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
     seen["continued equals uninterrupted"] = same(uninterrupted, weights(engine))
 
@@ -132,7 +140,9 @@ def main(model: Path, stage: int, out: Path) -> None:
         return statistics.logp.sum() * (math.inf if engine.rank == engine.world_size - 1 else 1.0)
 
     rates = [group["lr"] for group in engine._engine.optimizer.param_groups]
-    rows = pack(batch(settings(stage)), row_tokens=22, rows_per_micro_batch=2, rank=engine.rank, world_size=engine.world_size)
+    rows = pack(
+        batch(settings(stage)), row_tokens=22, rows_per_micro_batch=2, rank=engine.rank, world_size=engine.world_size
+    )
     engine.backward(rows, poison)
     taken = engine.step(1.0)
     seen["non-finite is not applied"] = not taken.applied and math.isnan(taken.grad_norm)
@@ -147,7 +157,9 @@ def main(model: Path, stage: int, out: Path) -> None:
     seen["bytes"] = engine.broadcast_bytes(b"from rank 0" if engine.rank == 0 else None).decode()
     seen["sum"] = engine.sum_over_ranks(torch.tensor([float(engine.rank + 1)])).tolist()
     if engine.rank == 0:
-        exported = AutoModelForCausalLM.from_pretrained(out / "export", dtype=torch.float32, attn_implementation="eager")
+        exported = AutoModelForCausalLM.from_pretrained(
+            out / "export", dtype=torch.float32, attn_implementation="eager"
+        )
         exported.eval()
         with torch.no_grad():
             logits = exported(torch.tensor([PROBE])).logits[0, :-1].log_softmax(-1)

@@ -21,6 +21,7 @@ FACTS = [
     "reference differs after a step",
     "ratchet makes them equal",
     "ratchet is bit-equal",
+    "ratchet scores equal",
     "a step leaves the reference",
     "load restores the reference",
     "continued equals uninterrupted",
@@ -79,7 +80,9 @@ def gap(a: Tensor, b: Tensor) -> float:
 
 
 @pytest.mark.parametrize(("stage", "ranks"), TRIALS)
-def test_the_step_is_the_same_for_every_packing_stage_and_number_of_ranks(trials: Trials, stage: int, ranks: int) -> None:
+def test_the_step_is_the_same_for_every_packing_stage_and_number_of_ranks(
+    trials: Trials, stage: int, ranks: int
+) -> None:
     expected = trials.run(0, 1)
     step = expected.change("one row each, micro-batch 1")
     assert step.norm() > 1e-2

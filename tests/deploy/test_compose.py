@@ -1,0 +1,150 @@
+import os
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from services.config.load import load
+
+ROOT = Path(__file__).parents[2]
+RUNS = sorted((ROOT / "deploy" / "runs").glob("*.toml"))
+SERVICES = {"redis", "prometheus", "verifier", "rollout", "learner", "verifier-gpu", "rollout-gpu", "learner-gpu"}
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    return loaded
+
+
+def scrape_ports() -> dict[str, int]:
+    settings = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
+    found = {}
+    for job in settings["scrape_configs"]:
+        for discovery in job.get("dns_sd_configs", []):
+            assert discovery["type"] == "A", "an A record per container: a scaled service has several"
+            assert discovery["names"] == [job["job_name"]]
+            found[job["job_name"]] = discovery["port"]
+    return found
+
+
+def test_every_service_is_there_and_watched(compose: dict[str, Any]) -> None:
+    assert set(compose["services"]) == SERVICES
+    for name, service in compose["services"].items():
+        assert service["healthcheck"]["test"], name
+        assert "no-new-privileges:true" in service["security_opt"], name
+
+
+def test_the_file_has_no_key_that_only_one_generation_of_compose_knows(compose: dict[str, Any]) -> None:
+    top = {key for key in compose if not key.startswith("x-")}
+    assert top == {"services", "volumes"}  # `name` is refused by 1.29; `version` is warned about by v2
+    later = {"develop", "attach", "annotations", "post_start", "pre_stop", "gpus", "pull_refresh_after", "secrets"}
+    for service in compose["services"].values():
+        assert not later & set(service)
+
+
+def test_only_prometheus_is_published_and_only_to_this_host(compose: dict[str, Any]) -> None:
+    published = {name: service["ports"] for name, service in compose["services"].items() if "ports" in service}
+    assert set(published) == {"prometheus"}
+    assert all(str(port).startswith("127.0.0.1:") for port in published["prometheus"])
+
+
+def test_redis_loses_nothing_and_wants_a_password(compose: dict[str, Any]) -> None:
+    redis = compose["services"]["redis"]
+    command = " ".join(redis["command"])
+    for setting in ("appendonly yes", "maxmemory-policy noeviction", "requirepass"):
+        assert setting in command
+    assert redis["environment"]["REDIS_PASSWORD"].startswith("${REDIS_PASSWORD:?")
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_each_profile_runs_the_three_rooms_from_one_image(compose: dict[str, Any], profile: str) -> None:
+    of_profile = {n: s for n, s in compose["services"].items() if profile in s.get("profiles", [])}
+    assert {service["command"][0] for service in of_profile.values()} == {"verifier", "rollout", "learner"}
+    for name, service in of_profile.items():
+        room, run = service["command"]
+        assert service["image"] == f"ratchet:{profile}"
+        assert (ROOT / service["build"]["dockerfile"]).is_file()
+        assert (ROOT / run.split(":-")[1].rstrip("}")).is_file()
+        assert service["environment"]["RATCHET_REDIS_URL"].endswith("@redis:6379/0")
+        assert f":{scrape_ports()[room]}/healthz" in " ".join(service["healthcheck"]["test"])
+        assert "container_name" not in service, "a service with a fixed name cannot be scaled"
+        if profile == "gpu" and room != "verifier":
+            (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+            assert device["driver"] == "nvidia"
+        if name != room:
+            assert room in service["networks"]["default"]["aliases"]
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_each_run_listens_where_compose_and_prometheus_look(path: Path) -> None:
+    config = load(path, [])
+    ports = scrape_ports()
+    assert (config.verifier.host, config.verifier.port) == ("0.0.0.0", ports["verifier"])
+    assert (config.rollout.metrics_host, config.rollout.metrics_port) == ("0.0.0.0", ports["rollout"])
+    assert (config.learner.metrics_host, config.learner.metrics_port) == ("0.0.0.0", ports["learner"])
+    assert config.weights.host == "learner"
+    assert config.weights.port > 0
+    assert config.redis.url is None, "the address holds a password: it comes from the environment"
+    assert config.folder == ROOT / "runs" / config.name, "the volume is mounted at runs/"
+
+
+def test_the_example_under_compose_differs_only_in_where_things_are() -> None:
+    def settings(path: Path) -> dict[str, Any]:
+        loaded = tomllib.loads(path.read_text(encoding="utf-8"))
+        for room in ("rollout", "learner"):
+            for key in ("metrics_host", "metrics_port"):
+                loaded[room].pop(key, None)
+        loaded.pop("verifier", None)
+        for key in ("host", "port"):
+            loaded["weights"].pop(key, None)
+        for section in (loaded["prompts"], loaded["evaluation"]["prompts"]):
+            section["source"]["path"] = Path(section["source"]["path"]).name
+        loaded["model"]["path"] = Path(loaded["model"]["path"]).name
+        return loaded
+
+    assert settings(ROOT / "deploy/runs/addition-cpu.toml") == settings(ROOT / "examples/addition/addition.toml")
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_images_take_their_base_as_an_argument_and_do_not_run_as_root(kind: str) -> None:
+    lines = (ROOT / "deploy" / f"Dockerfile.{kind}").read_text(encoding="utf-8").splitlines()
+    assert any(line.startswith("ARG BASE=") for line in lines)
+    assert "FROM ${BASE}" in lines
+    assert lines.index("USER ratchet") < lines.index('ENTRYPOINT ["ratchet"]')
+    copied = [part for line in lines if line.startswith("COPY ") for part in line.split()[1:-1]]
+    assert all((ROOT / part).exists() for part in copied)
+
+
+def test_what_reads_these_files_for_a_living_accepts_them() -> None:
+    """Compose and promtool, where they are installed; without them the tests above have to do."""
+    environment = {**os.environ, "REDIS_PASSWORD": "for-the-test"}
+    commands = []
+    if shutil.which("docker-compose"):
+        commands.append(["docker-compose", "--profile", "cpu", "--profile", "gpu", "config", "-q"])
+    if (
+        shutil.which("docker")
+        and subprocess.run(["docker", "compose", "version"], check=False, capture_output=True).returncode == 0
+    ):
+        commands.append(["docker", "compose", "--profile", "cpu", "--profile", "gpu", "config", "-q"])
+    if shutil.which("promtool"):
+        commands.append(["promtool", "check", "config", "deploy/prometheus/prometheus.yml"])
+    for command in commands:
+        said = subprocess.run(
+            command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert said.returncode == 0, f"{' '.join(command)}: {said.stdout}{said.stderr}"
+
+
+def test_without_a_password_compose_refuses() -> None:
+    if shutil.which("docker-compose"):
+        environment = {k: v for k, v in os.environ.items() if k != "REDIS_PASSWORD"}
+        said = subprocess.run(
+            ["docker-compose", "config"], check=False, cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert said.returncode != 0
+        assert "set REDIS_PASSWORD" in said.stderr

@@ -1,0 +1,103 @@
+"""A TrainEngine in one process over a table of bigram logits: real gradients, plain SGD, no DeepSpeed."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from learner.engine import GradientStep, LossFunction, Policy, TokenStatistics
+from learner.head import token_statistics
+from learner.packing import MicroBatch
+
+
+class BigramEngine:
+    rank = 0
+    world_size = 1
+    device = torch.device("cpu")
+
+    def __init__(self, vocabulary: int = 17, seed: int = 0) -> None:
+        self.logits = torch.randn(vocabulary, vocabulary, generator=torch.Generator().manual_seed(seed))
+        self.reference = self.logits.clone()
+        self.reference_is_current = True
+        self.gradient = torch.zeros_like(self.logits)
+        self.calls: list[str] = []
+        self.learning_rates: list[float] = []
+
+    def _forward(self, micro_batch: MicroBatch, table: Tensor) -> TokenStatistics:
+        hidden = torch.eye(len(table))[micro_batch.token_ids.flatten()[micro_batch.head_index]]
+        return TokenStatistics(
+            *token_statistics(hidden, table.t(), micro_batch.target_ids, micro_batch.temperature, chunk=8)
+        )
+
+    def token_statistics(self, micro_batches: Sequence[MicroBatch], policy: Policy) -> list[TokenStatistics]:
+        self.calls.append(policy)
+        with torch.no_grad():
+            return [self._forward(m, self.logits if policy == "current" else self.reference) for m in micro_batches]
+
+    def backward(self, micro_batches: Sequence[MicroBatch], loss: LossFunction) -> float:
+        self.calls.append("backward")
+        total = 0.0
+        for micro_batch in micro_batches:
+            table = self.logits.clone().requires_grad_()
+            share = loss(micro_batch, self._forward(micro_batch, table))
+            self.gradient += torch.autograd.grad(share, table)[0]
+            total += share.item()
+        return total
+
+    def step(self, learning_rate: float) -> GradientStep:
+        norm = float(self.gradient.norm())
+        if not math.isfinite(norm):
+            self.discard_gradients()
+            return GradientStep(math.nan, applied=False)
+        self.logits -= learning_rate * self.gradient
+        self.gradient = torch.zeros_like(self.logits)
+        self.learning_rates.append(learning_rate)
+        self.reference_is_current = False
+        return GradientStep(norm, applied=True)
+
+    def discard_gradients(self) -> None:
+        self.calls.append("discard")
+        self.gradient = torch.zeros_like(self.logits)
+
+    def ratchet_reference(self) -> None:
+        self.reference.copy_(self.logits)
+        self.reference_is_current = True
+
+    def snapshot(self, dtype: torch.dtype) -> list[tuple[str, Tensor]]:
+        return [("bigram", self.logits.to(dtype, copy=True))]
+
+    def sequence_logp(self, token_ids: Sequence[int]) -> list[float]:
+        log_p = self.logits.log_softmax(-1)
+        return [float(log_p[a, b]) for a, b in zip(token_ids[:-1], token_ids[1:], strict=True)]
+
+    def save(self, folder: Path) -> None:
+        state = {
+            "logits": self.logits.tolist(),
+            "reference": self.reference.tolist(),
+            "same": self.reference_is_current,
+        }
+        (folder / "bigram.json").write_text(json.dumps(state))
+
+    def load(self, folder: Path) -> None:
+        state = json.loads((folder / "bigram.json").read_text())
+        self.logits, self.reference = torch.tensor(state["logits"]), torch.tensor(state["reference"])
+        self.reference_is_current = state["same"]
+
+    def export(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.save(folder)
+
+    def sum_over_ranks(self, tensor: Tensor) -> Tensor:
+        return tensor.clone()
+
+    def broadcast_bytes(self, payload: bytes | None) -> bytes:
+        return payload or b""
+
+    def barrier(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,133 @@
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from learner.objective.baseline import group_mean, log_gradient_norm, minimum_variance_baseline, reward_sign
+from tests.learner.objective.strategies import SEEDS, groups, ragged
+
+GROUPS = groups()
+
+
+def log_norms(seed: int, count: int, spread: float = 5.0) -> Tensor:
+    return torch.randn(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * spread
+
+
+@given(GROUPS, SEEDS)
+def test_lies_strictly_between_the_rewards_next_to_the_mean(group: tuple[Tensor, Tensor], seed: int) -> None:
+    reward, index = group
+    b = minimum_variance_baseline(reward, log_norms(seed, len(reward)), index)[index]
+    sign = reward_sign(reward, index)
+    assert torch.equal((reward - b).sign()[sign != 0], sign[sign != 0])
+
+
+@given(GROUPS, st.sampled_from([-1.0, 0.0, 1.0]))
+def test_keeps_every_sign_when_one_side_has_no_norm(group: tuple[Tensor, Tensor], side: float) -> None:
+    reward, index = group
+    sign = reward_sign(reward, index)
+    log_norm = torch.where(sign == side, -math.inf, 0.0).double()
+    b = minimum_variance_baseline(reward, log_norm, index)[index]
+    assert torch.isfinite(b).all()
+    assert torch.equal((reward - b).sign()[sign != 0], sign[sign != 0])
+
+
+@given(groups(st.sampled_from([0.0, 1.0])), SEEDS)
+def test_minimizes_the_weighted_square(group: tuple[Tensor, Tensor], seed: int) -> None:
+    reward, index = group
+    log_norm = log_norms(seed, len(reward), spread=1.0)
+    b = minimum_variance_baseline(reward, log_norm, index)
+
+    def cost(candidate: Tensor) -> Tensor:
+        return torch.zeros_like(b).index_add(0, index, log_norm.exp() * (reward - candidate[index]).square())
+
+    for other in (b + 0.01, b - 0.01, group_mean(reward, index)):
+        assert (cost(b) <= cost(other) + 1e-9).all()
+
+
+@given(GROUPS, SEEDS, st.floats(-3, 3))
+def test_moves_with_the_rewards(group: tuple[Tensor, Tensor], seed: int, shift: float) -> None:
+    reward, index = group
+    if not torch.equal(reward_sign(reward + shift, index), reward_sign(reward, index)):
+        return  # a reward at the mean up to rounding
+    log_norm = log_norms(seed, len(reward))
+    moved = minimum_variance_baseline(reward + shift, log_norm, index)
+    assert torch.allclose(moved, minimum_variance_baseline(reward, log_norm, index) + shift, atol=1e-9)
+
+
+@given(groups(st.sampled_from([0.0, 1.0])), st.floats(-1e4, 1e4))
+def test_is_the_mean_for_equal_norms_however_small(group: tuple[Tensor, Tensor], log_norm: float) -> None:
+    reward, index = group
+    b = minimum_variance_baseline(reward, torch.full_like(reward, log_norm), index)
+    assert torch.allclose(b, group_mean(reward, index), atol=1e-9)
+
+
+@pytest.mark.parametrize("log_norm", [-math.inf, math.nan])
+def test_is_the_mean_when_no_norm_is_usable(log_norm: float) -> None:
+    reward, index = torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64), torch.zeros(3, dtype=torch.int64)
+    assert minimum_variance_baseline(reward, torch.full_like(reward, log_norm), index).item() == pytest.approx(2 / 3)
+
+
+@given(st.integers(2, 30), st.floats(-10, 10).map(lambda x: float(torch.tensor(x))))
+def test_equal_rewards_have_no_sign(count: int, reward: float) -> None:
+    equal = torch.full((count,), reward, dtype=torch.float64)
+    assert (reward_sign(equal, torch.zeros(count, dtype=torch.int64)) == 0).all()
+
+
+@given(SEEDS)
+def test_the_norm_is_the_definition_and_blind_to_masked_garbage(seed: int) -> None:
+    b = ragged(seed)
+    weight, log_weight = torch.full_like(b["logp"], 1.5), torch.linspace(-1, 1, 6, dtype=torch.float64)
+    sum_p2 = b["logp"].exp().square() + 0.1 * (1 - b["logp"].exp()).square()
+    got = log_gradient_norm(log_weight, weight, b["logp"], sum_p2, b["mask"], b["lengths"], per_token=False)
+    ends = [0, *b["lengths"].cumsum(0).tolist()]
+    for i, (start, end) in enumerate(itertools.pairwise(ends)):
+        tokens = [t for t in range(start, end) if b["mask"][t]]
+        total = sum(1.5**2 * (1 - 2 * math.exp(b["logp"][t]) + float(sum_p2[t])) for t in tokens)
+        assert got[i].item() == pytest.approx(
+            math.log(math.exp(log_weight[i]) ** 2 / len(tokens) ** 2 * total), rel=1e-5, abs=1e-5
+        )
+    dirty = torch.where(b["mask"], b["logp"], torch.nan)
+    same = log_gradient_norm(
+        log_weight, weight, dirty, torch.where(b["mask"], sum_p2, torch.inf), b["mask"], b["lengths"], per_token=False
+    )
+    assert torch.equal(got, same)
+
+
+def test_the_proxy_is_the_exact_norm_of_the_logit_gradient() -> None:
+    """For one token the gradient of log p_y by the logits is onehot - p: its square is 1 - 2 p_y + sum p^2."""
+    logits = torch.tensor([[0.3, -1.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    log_p = logits.log_softmax(-1)
+    (gradient,) = torch.autograd.grad(log_p[0, 1], logits)
+    log_p = log_p.detach()
+    zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.int64)
+    got = log_gradient_norm(
+        zero, torch.ones(1), log_p[:, 1], log_p.exp().square().sum(-1), one.bool(), one, per_token=False
+    )
+    assert got.exp().item() == pytest.approx(float(gradient.square().sum()))
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.3, 1.0, 2.0])
+def test_no_constant_has_less_variance_over_the_whole_population(drift: float) -> None:
+    """Exact sums over a bandit's actions, untruncated weights: Var of w (R - b) grad log pi, by b."""
+    random = torch.Generator().manual_seed(int(drift * 10))
+    for _ in range(50):
+        behavior = torch.randn(6, generator=random, dtype=torch.float64).log_softmax(0)
+        logp = (behavior + drift * torch.randn(6, generator=random, dtype=torch.float64)).log_softmax(0)
+        reward = (torch.rand(6, generator=random) < 0.5).double()
+        w, score = (logp - behavior).exp(), torch.eye(6, dtype=torch.float64) - logp.exp()
+        norm = behavior.exp() * w.square() * score.square().sum(-1)
+        best = (norm * reward).sum() / norm.sum()
+
+        def variance(b: float, w=w, score=score, reward=reward, behavior=behavior) -> float:  # type: ignore[no-untyped-def]
+            g = (w * (reward - b))[:, None] * score
+            mean = (behavior.exp()[:, None] * g).sum(0)
+            return float((behavior.exp() * (g - mean).square().sum(-1)).sum())
+
+        assert all(
+            variance(float(best)) <= variance(b) + 1e-12
+            for b in (0.0, 0.5, 1.0, float((behavior.exp() * reward).sum()))
+        )
