@@ -74,16 +74,24 @@ class VllmEngine:
         _set_environment(self._run)
         lifeline.announce()
         try:
-            self._llm = await asyncio.to_thread(_launch, self._run)  # blocks until the model is loaded
-            await self._llm.update_weight_version(str(BASE_VERSION))
+            await asyncio.to_thread(self._launch)  # blocks until the model is loaded
+            await self._alive().update_weight_version(str(BASE_VERSION))
         except Exception as fault:
             await self.stop()
             raise EngineFailed(
                 f"vLLM did not start with model.path = {self._run.model.path}: {fault}. The lines above, by the "
                 "engine's own processes, say more"
             ) from fault
-        self._tokenizer = self._llm.get_tokenizer()
-        self._end_token_ids = _end_token_ids(self._llm, self._tokenizer)
+        self._tokenizer = self._alive().get_tokenizer()
+        self._end_token_ids = _end_token_ids(self._alive(), self._tokenizer)
+
+    def _launch(self) -> None:
+        from vllm import envs
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_engine_arguments(self._run)))
+        envs.enable_envs_cache()  # or vLLM reads the environment once for each token
 
     async def stop(self) -> None:
         llm, self._llm = self._llm, None
@@ -310,16 +318,6 @@ def _repack_output_layer(model: torch.nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, ParallelLMHead):
             dispatch_cpu_unquantized_gemm(module, remove_weight=False)
-
-
-def _launch(run: RunConfig) -> "AsyncLLM":
-    from vllm import envs
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.v1.engine.async_llm import AsyncLLM
-
-    llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_engine_arguments(run)))
-    envs.enable_envs_cache()  # or vLLM reads the environment once for each token
-    return llm
 
 
 def _set_environment(run: RunConfig) -> None:

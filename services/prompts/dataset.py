@@ -1,217 +1,169 @@
-"""Problems from files and from the Hugging Face hub, and the order in which a run goes through them.
-
-Whatever is wrong with a row is said with the file, the row, the column and what to do, before anything starts.
-"""
+"""Problems with checkable answers, and the order in which a run goes through them."""
 
 import itertools
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
-from services.config.prompts import ColumnMap, HuggingFaceSource, JsonlSource, ParquetSource, PromptsConfig
+from services.config.prompts import ColumnMap, PromptsConfig
 from services.errors import InputError
 from services.graders import GRADERS, known_graders
+from services.prompts.sources import Row, rows
 
-Row = Mapping[str, Any]
-Message = dict[str, str]
+GSM8K_ANSWER = re.compile(r"####\s*(\S.*?)\s*$")
+LARGEST_WIRE_INTEGER = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One task with a checkable answer."""
+    """One row of a dataset."""
 
     row: int
-    """Place in the dataset, from 0."""
-    prompt: str | list[Message]
+    """From 0, in the order of the dataset."""
+    prompt: str | list[dict[str, str]]
     """Text, or chat messages with `role` and `content`."""
     reference: Any
-    """What the grader compares with: any JSON value."""
+    """What the grader compares with: a JSON value, never null."""
     grader: str
-    options: dict[str, Any]
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 def load_problems(settings: PromptsConfig, *, limit: int | None = None) -> list[Problem]:
-    """All problems, or the first `limit`. Raises InputError naming the row that is wrong."""
-    source = settings.source
-    if isinstance(source, JsonlSource):
-        rows = _jsonl_rows(source.path)
-    elif isinstance(source, ParquetSource):
-        rows = _parquet_rows(source.path)
-    else:
-        rows = _huggingface_rows(source)
-    read = _columns(settings)
-    problems = [read(row, place, number) for number, (place, row) in enumerate(itertools.islice(rows, limit))]
+    """The problems of a dataset, or its first `limit`. Raises InputError naming file, row, column and what to do."""
+    read = _convention(settings)
+    found = itertools.islice(rows(settings.source), limit)
+    problems = [read(index, row) for index, row in enumerate(found)]
     if not problems:
-        raise InputError(f"{_name(source)} is empty; give a dataset with at least one problem")
+        origin = getattr(settings.source, "path", None) or getattr(settings.source, "name", None)
+        raise InputError(f"the dataset {origin} is empty; it needs at least one row")
     return problems
 
 
 class PromptCursor:
-    """From a sequence number to a row: every epoch visits each row once, in an order of its own.
-
-    A function of seed and number alone, so a run resumes by remembering a number.
-    """
+    """Which row a sequence number stands for. A pure function of seed and number: saving the number saves the cursor."""
 
     def __init__(self, seed: int, rows: int, *, shuffle: bool) -> None:
+        if rows < 1:
+            raise ValueError(f"a cursor over {rows} rows")
         self._seed, self._rows, self._shuffle = seed, rows, shuffle
-        self._epoch, self._order = -1, np.arange(rows)
+        self._epoch, self._order = 0, self._order_of(0)
 
     def at(self, sequence_number: int) -> tuple[int, int]:
-        """(epoch, row), both from 0."""
+        """(epoch, row). Each epoch has every row once, in an order of its own."""
         epoch, place = divmod(sequence_number, self._rows)
-        if self._shuffle and epoch != self._epoch:
-            self._order = np.random.default_rng([self._seed, epoch]).permutation(self._rows)
-            self._epoch = epoch
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._order_of(epoch)
         return epoch, int(self._order[place])
 
-
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    try:
-        with path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                place = f"{path}, line {number}"
-                try:
-                    row = json.loads(line)
-                except ValueError as fault:  # not JSON, or not UTF-8
-                    raise InputError(f"{place}: not a JSON object: {fault}; mend the line or delete it") from None
-                if not isinstance(row, dict):
-                    raise InputError(f"{place}: a {type(row).__name__}, not a JSON object; write one object a line")
-                yield place, row
-    except OSError as fault:
-        raise InputError(f"cannot read the dataset {path}: {fault.strerror}") from fault
+    def _order_of(self, epoch: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+        if not self._shuffle:
+            return np.arange(self._rows)
+        return np.random.default_rng([self._seed, epoch]).permutation(self._rows)
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    import pyarrow
-    import pyarrow.parquet
+def _convention(settings: PromptsConfig) -> Callable[[int, Row], Problem]:
+    """How a row becomes a problem. A new convention is one function and one line here."""
 
-    files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not files:
-        raise InputError(f"the folder {path} has no *.parquet file")
-    for file in files:
-        try:
-            table = pyarrow.parquet.ParquetFile(file)
-            rows = itertools.chain.from_iterable(batch.to_pylist() for batch in table.iter_batches())
-            for number, row in enumerate(rows):
-                yield f"{file}, row {number}", row
-        except (OSError, pyarrow.ArrowException) as fault:
-            raise InputError(f"cannot read {file} as Parquet: {fault}") from fault
+    def plain(index: int, row: Row) -> Problem:
+        columns = ColumnMap(prompt="prompt", reference="reference")
+        if "grader" in row.fields:
+            columns = columns.model_copy(update={"grader": "grader"})
+        if "options" in row.fields:
+            columns = columns.model_copy(update={"options": "options"})
+        return mapped(columns, index, row)
+
+    def mapped(columns: ColumnMap, index: int, row: Row) -> Problem:
+        grader = (
+            settings.grader if columns.grader is None else _column(row, columns.grader, str, "the name of a grader")
+        )
+        own = {} if columns.options is None else (_column(row, columns.options, dict, "an object", empty={}) or {})
+        # Parquet gives every row the union of all option names, with null where a row has none.
+        options = settings.options | {name: value for name, value in own.items() if value is not None}
+        prompt, reference = _prompt(row, columns.prompt), _reference(row, columns.reference)
+        return Problem(index, prompt, reference, _known(row, grader), options)
+
+    def gsm8k(index: int, row: Row) -> Problem:
+        solution = _column(row, "answer", str, "a solution whose last line is `#### 42`")
+        answer = GSM8K_ANSWER.search(solution)
+        if answer is None:
+            raise InputError(f"{row.place}: column answer does not end in a line `#### 42`, but in {solution[-40:]!r}")
+        grader = _known(row, settings.grader)
+        return Problem(index, _prompt(row, "question"), answer[1].replace(",", ""), grader, settings.options)
+
+    def dapo(index: int, row: Row) -> Problem:
+        reward_model = _column(row, "reward_model", dict, "an object with ground_truth")
+        reference = _reference(Row(f"{row.place}, column reward_model", reward_model), "ground_truth")
+        return Problem(index, _prompt(row, "prompt"), reference, _known(row, settings.grader), settings.options)
+
+    if isinstance(settings.columns, ColumnMap):
+        given = settings.columns
+        return lambda index, row: mapped(given, index, row)
+    return {"plain": plain, "gsm8k": gsm8k, "dapo-math-17k": dapo}[settings.columns]
 
 
-def _huggingface_rows(source: HuggingFaceSource) -> Iterator[tuple[str, Row]]:
-    import datasets
-
-    try:
-        rows = datasets.load_dataset(source.name, source.subset, split=source.split)
-    except Exception as fault:  # the library raises a dozen kinds for what is one thing here
+def _column(row: Row, name: str, expected: type, description: str, *, empty: Any = None) -> Any:
+    """empty: what null stands for; without it null is an error."""
+    if name not in row.fields:
         raise InputError(
-            f"cannot load the Hugging Face dataset {_name(source)}: {fault}. Check name, subset and split, and that this "
-            "host reaches the hub or has the dataset in its cache"
-        ) from fault
-    for number, row in enumerate(rows):
-        yield f"{_name(source)}, row {number}", row
-
-
-def _name(source: JsonlSource | ParquetSource | HuggingFaceSource) -> str:
-    if isinstance(source, HuggingFaceSource):
-        return ":".join(part for part in (source.name, source.subset, source.split) if part)
-    return str(source.path)
-
-
-Reader = Callable[[Row, str, int], Problem]
-
-
-def _columns(settings: PromptsConfig) -> Reader:
-    """How to read a row, by convention or by column map."""
-    if settings.columns == "gsm8k":
-        return lambda row, place, number: _problem(
-            settings, place, number, _field(row, "question", place), _final_answer(_field(row, "answer", place), place)
+            f"{row.place} has no column {name}; it has {', '.join(row.fields) or 'none'}. "
+            "Name the right ones in prompts.columns"
         )
-    if settings.columns == "dapo-math-17k":
-        return lambda row, place, number: _problem(
-            settings,
-            place,
-            number,
-            _field(row, "prompt", place),
-            _field(_object(_field(row, "reward_model", place), "reward_model", place), "ground_truth", place),
-        )
-    named = settings.columns
-    columns = named if isinstance(named, ColumnMap) else ColumnMap(prompt="prompt", reference="reference")
-    grader = columns.grader or ("grader" if named == "plain" else None)
-    options = columns.options or ("options" if named == "plain" else None)
-    required = isinstance(named, ColumnMap)  # a column that was asked for by name has to be there
-
-    def read(row: Row, place: str, number: int) -> Problem:
-        return _problem(
-            settings,
-            place,
-            number,
-            _field(row, columns.prompt, place),
-            _field(row, columns.reference, place),
-            grader=_optional(row, grader, place, required=required),
-            options=_optional(row, options, place, required=required),
-        )
-
-    return read
+    value = row.fields[name]
+    if value is None and empty is not None:
+        return empty
+    if not isinstance(value, expected):
+        raise InputError(f"{row.place}: column {name} must be {description}, not {_shown(value)}")
+    return value
 
 
-def _problem(
-    settings: PromptsConfig,
-    place: str,
-    number: int,
-    prompt: object,
-    reference: Any,
-    grader: object = None,
-    options: object = None,
-) -> Problem:
-    chosen = settings.grader if grader is None else grader
-    if not isinstance(chosen, str) or chosen not in GRADERS:
-        raise InputError(f"{place}: no grader {chosen!r}; there are {', '.join(sorted(GRADERS))}")
-    if reference is None:
-        raise InputError(f"{place}: the reference is null, so no answer could be right; give one or delete the row")
-    extra = {} if options is None else _object(options, "options", place)
-    return Problem(number, _prompt(prompt, place), reference, chosen, {**settings.options, **extra})
+def _prompt(row: Row, name: str) -> str | list[dict[str, str]]:
+    value = _column(row, name, object, "")
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, list) and value and all(_is_message(message) for message in value):
+        return [{"role": message["role"], "content": message["content"]} for message in value]
+    raise InputError(
+        f"{row.place}: column {name} must be text or a list of messages with role and content, not {_shown(value)}"
+    )
 
 
-def _prompt(prompt: object, place: str) -> str | list[Message]:
-    if isinstance(prompt, str):
-        if not prompt.strip():
-            raise InputError(f"{place}: the prompt is empty")
-        return prompt
-    if isinstance(prompt, Iterable) and not isinstance(prompt, Mapping | bytes):
-        messages = list(prompt)
-        if messages and all(isinstance(m, Mapping) and {"role", "content"} <= m.keys() for m in messages):
-            return [{"role": str(m["role"]), "content": str(m["content"])} for m in messages]
-    raise InputError(f"{place}: a prompt is a text or a list of messages with role and content, not {prompt!r:.80}")
+def _is_message(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str)
 
 
-def _field(row: Row, column: str, place: str) -> Any:
-    if column not in row:
-        raise InputError(f'{place}: no column "{column}"; there are {", ".join(map(repr, row))}. See prompts.columns')
-    return row[column]
+def _reference(row: Row, name: str) -> Any:
+    """A value that survives msgpack and JSON unchanged: integers beyond 64 bits and decimals become text."""
+    value = _column(row, name, object, "")
+    if isinstance(value, Decimal) or (isinstance(value, int) and abs(value) > LARGEST_WIRE_INTEGER):
+        return str(value)
+    if value is None or not _is_json(value):
+        raise InputError(f"{row.place}: column {name} must be a JSON value other than null, not {_shown(value)}")
+    return value
 
 
-def _optional(row: Row, column: str | None, place: str, *, required: bool) -> Any:
-    if column is None or (column not in row and not required):
-        return None
-    return _field(row, column, place)
+def _is_json(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_json(inner) for key, inner in value.items())
+    if isinstance(value, list):
+        return all(map(_is_json, value))
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, int):
+        return abs(value) <= LARGEST_WIRE_INTEGER
+    return value is None or isinstance(value, str)
 
 
-def _object(value: object, column: str, place: str) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise InputError(f'{place}: column "{column}" is {value!r:.60}, not an object')
-    return dict(value)
+def _known(row: Row, grader: str) -> str:
+    if grader not in GRADERS:
+        raise InputError(f'{row.place}: there is no grader "{grader}"; the known ones are {known_graders()}')
+    return grader
 
 
-def _final_answer(answer: object, place: str) -> str:
-    """GSM8K writes its answers as reasoning, then `#### 1,234` on the last line."""
-    text, mark, final = str(answer).rpartition("####")
-    if not mark or not final.strip():
-        raise InputError(f'{place}: the answer does not end with "#### NUMBER", as columns = "gsm8k" says it does')
-    return final.strip().replace(",", "")
+def _shown(value: object) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text[:60]}{'...' if len(text) > 60 else ''}"

@@ -1,4 +1,4 @@
-"""Problems to token ids: through the model's chat template, or as the text stands."""
+"""Problems to the token ids that the engine is given, with the tokenizer of the model that is trained."""
 
 from typing import Any
 
@@ -8,50 +8,70 @@ from services.prompts.dataset import Problem
 
 
 class Renderer:
-    """The model's own tokenizer and chat template."""
+    """One tokenizer. Importing transformers takes seconds, so it waits until a renderer is made."""
 
-    def __init__(self, model_path: str, *, trust_remote_code: bool = False) -> None:
-        """Raises InputError when there is no tokenizer."""
+    def __init__(self, path: str, *, trust_remote_code: bool = False) -> None:
+        """path: a folder in the Hugging Face layout or a hub name. Raises InputError when it has no tokenizer."""
         from transformers import AutoTokenizer
 
+        self._path = path
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(model_path, trust_remote_code=trust_remote_code)
-        except (OSError, ValueError) as fault:
-            raise InputError(f"model.path: {model_path} has no tokenizer that loads: {fault}") from fault
-        self._model_path = model_path
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        except (
+            Exception
+        ) as fault:  # the library raises what its many parts raise; to whoever asks, all of it means this
+            raise InputError(
+                f"model.path = {path} gives no tokenizer: {type(fault).__name__}: {fault}. Check that the folder holds "
+                "tokenizer files, or that the name exists and the hub can be reached"
+            ) from fault
 
     def render(self, problem: Problem, settings: PromptsConfig, *, max_prompt_tokens: int) -> list[int]:
-        """Token ids of the prompt, ready to sample from.
+        """int token ids, 1 to max_prompt_tokens of them. Raises InputError naming the row.
 
-        template = "none": the text alone, without special tokens. Raises InputError naming the row when it is longer
-        than max_prompt_tokens, or cannot be put the way the settings say.
+        template "chat": through the chat template, with the turn of the assistant opened. template "none": the text as
+        it is, without tokens the tokenizer would add of its own accord; a model that wants a beginning-of-sequence token
+        finds it where the dataset writes it, for example `<s>`.
         """
-        token_ids = self._plain(problem, settings) if settings.template == "none" else self._chat(problem, settings)
+        token_ids = self._chat(problem, settings) if settings.template == "chat" else self._plain(problem, settings)
         if not token_ids:
-            raise InputError(
-                f"row {problem.row}: the prompt {problem.prompt!r:.60} has no token in this model's vocabulary"
-            )
+            raise InputError(f"dataset row {problem.row}: the prompt renders to no token at all; remove the row")
         if len(token_ids) > max_prompt_tokens:
             raise InputError(
-                f"row {problem.row}: the prompt has {len(token_ids)} tokens, and model.max_length less "
-                f"rollout.sampling.max_tokens leaves room for {max_prompt_tokens}; raise model.max_length, lower max_tokens, "
-                "or leave the row out"
+                f"dataset row {problem.row}: the prompt has {len(token_ids)} tokens, and model.max_length less "
+                f"rollout.sampling.max_tokens leaves {max_prompt_tokens}; raise the first, lower the second or remove the row"
             )
         return token_ids
 
     def _plain(self, problem: Problem, settings: PromptsConfig) -> list[int]:
         if not isinstance(problem.prompt, str):
-            raise InputError(f'row {problem.row}: chat messages need prompts.template = "chat"')
+            raise InputError(
+                f"dataset row {problem.row}: the prompt is a list of chat messages, which prompts.template = "
+                '"none" cannot render; set it to "chat"'
+            )
         if settings.system_prompt is not None:
-            raise InputError('prompts.system_prompt needs prompts.template = "chat"; or write it into the prompts')
+            raise InputError(
+                'prompts.system_prompt needs prompts.template = "chat"; with "none", write it into the prompts themselves'
+            )
         return list(self._tokenizer.encode(problem.prompt, add_special_tokens=False))
 
     def _chat(self, problem: Problem, settings: PromptsConfig) -> list[int]:
-        if self._tokenizer.chat_template is None:
-            raise InputError(f'the tokenizer of {self._model_path} has no chat template; set prompts.template = "none"')
-        asked = problem.prompt
-        messages = [{"role": "user", "content": asked}] if isinstance(asked, str) else list(asked)
+        if not self._tokenizer.chat_template:
+            raise InputError(
+                f'prompts.template = "chat", but the tokenizer in {self._path} has no chat template; set it to "none", '
+                "or take a model that was trained for chat"
+            )
+        text = problem.prompt
+        messages = [{"role": "user", "content": text}] if isinstance(text, str) else text
         if settings.system_prompt is not None:
+            if messages[0]["role"] == "system":
+                raise InputError(
+                    f"dataset row {problem.row} has a system message of its own; remove prompts.system_prompt or that message"
+                )
             messages = [{"role": "system", "content": settings.system_prompt}, *messages]
-        rendered = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        try:
+            rendered = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        except Exception as fault:  # a template is a program of the model's authors, and raises what it likes
+            raise InputError(
+                f"dataset row {problem.row}: the chat template of {self._path} refuses the messages: {fault}"
+            ) from fault
         return list(rendered)

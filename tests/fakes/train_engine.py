@@ -1,5 +1,6 @@
 """A TrainEngine in one process over a table of bigram logits: real gradients, plain SGD, no DeepSpeed."""
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -71,7 +72,7 @@ class BigramEngine:
 
     def sequence_logp(self, token_ids: Sequence[int]) -> list[float]:
         log_p = self.logits.log_softmax(-1)
-        return [float(log_p[a, b]) for a, b in zip(token_ids[:-1], token_ids[1:], strict=True)]
+        return [float(log_p[a, b]) for a, b in itertools.pairwise(token_ids)]
 
     def save(self, folder: Path) -> None:
         state = {

@@ -1,12 +1,13 @@
 """One real DeepSpeed engine per process, run under torchrun by test_deepspeed_engine.py: does, measures, writes down.
 
-torchrun --nproc_per_node RANKS engine_trial.py MODEL_FOLDER ZERO_STAGE OUT_FOLDER
+torchrun --nproc_per_node RANKS engine_trial.py MODEL_FOLDER ZERO_STAGE DTYPE OUT_FOLDER
 """
 
 import json
 import math
 import sys
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -80,8 +81,8 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
-def main(model: Path, stage: int, out: Path) -> None:
-    engine = DeepSpeedEngine(ModelConfig(path=str(model), max_length=11, dtype="float32"), settings(stage), "cpu")
+def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Path) -> None:  # noqa: PLR0915
+    engine = DeepSpeedEngine(ModelConfig(path=str(model), max_length=11, dtype=dtype), settings(stage), "cpu")
     seen: dict[str, object] = {"ranks": engine.world_size}
     start = out / "start"
     if engine.rank == 0:
@@ -140,10 +141,10 @@ def main(model: Path, stage: int, out: Path) -> None:
         return statistics.logp.sum() * (math.inf if engine.rank == engine.world_size - 1 else 1.0)
 
     rates = [group["lr"] for group in engine._engine.optimizer.param_groups]
-    rows = pack(
+    poisoned = pack(
         batch(settings(stage)), row_tokens=22, rows_per_micro_batch=2, rank=engine.rank, world_size=engine.world_size
     )
-    engine.backward(rows, poison)
+    engine.backward(poisoned, poison)
     taken = engine.step(1.0)
     seen["non-finite is not applied"] = not taken.applied and math.isnan(taken.grad_norm)
     seen["non-finite leaves the weights"] = same(here, weights(engine))
@@ -160,7 +161,7 @@ def main(model: Path, stage: int, out: Path) -> None:
         exported = AutoModelForCausalLM.from_pretrained(
             out / "export", dtype=torch.float32, attn_implementation="eager"
         )
-        exported.eval()
+        exported.eval()  # type: ignore[no-untyped-call]
         with torch.no_grad():
             logits = exported(torch.tensor([PROBE])).logits[0, :-1].log_softmax(-1)
         expected = logits.gather(1, torch.tensor(PROBE[1:])[:, None])[:, 0]
@@ -175,4 +176,4 @@ def main(model: Path, stage: int, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))  # type: ignore[arg-type]

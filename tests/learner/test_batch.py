@@ -104,9 +104,9 @@ def test_what_is_left_of_a_group_must_be_two_with_different_rewards() -> None:
 def test_every_group_and_sequence_is_in_the_batch_or_counted(rewards: list[list[float]], rule: str, now: int) -> None:
     groups = [scored_group(i, rewards=r) for i, r in enumerate(rewards)]
     batch = assemble(groups, now, settings(age_rule=rule))
-    trained = len(batch.group.unique())
+    trained = len(torch.unique(batch.group))
     assert trained + sum(batch.tally.dropped_groups.values()) == len(groups)
-    assert torch.equal(batch.group.unique(), torch.arange(trained))
+    assert torch.equal(torch.unique(batch.group), torch.arange(trained))
     assert len(batch.response_ids) == len(batch.mask) == int(batch.cu_seqlens[-1])
 
 

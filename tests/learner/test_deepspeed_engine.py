@@ -47,20 +47,21 @@ class Trials:
     """Runs each trial once, when a test first asks."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.done = folder, {}
+        self.folder = folder
+        self.done: dict[tuple[int, int, bool, str], Trial] = {}
         self.models = {tied: write_tiny_model(folder / f"model-{tied}", tied=tied) for tied in (False, True)}
 
-    def run(self, stage: int, ranks: int, *, tied: bool = False) -> Trial:
-        key = (stage, ranks, tied)
+    def run(self, stage: int, ranks: int, *, tied: bool = False, dtype: str = "float32") -> Trial:
+        key = (stage, ranks, tied, dtype)
         if key not in self.done:
-            out = self.folder / f"trial-{stage}-{ranks}-{tied}"
+            out = self.folder / f"trial-{stage}-{ranks}-{tied}-{dtype}"
             out.mkdir()
             script = str(Path(__file__).with_name("engine_trial.py"))
             launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
             environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
             root = str(Path(__file__).parents[2])
             subprocess.run(
-                [sys.executable, *launch, script, str(self.models[tied]), str(stage), str(out)],
+                [sys.executable, *launch, script, str(self.models[tied]), str(stage), dtype, str(out)],
                 check=True,
                 timeout=300,
                 env={**environment, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
@@ -98,6 +99,14 @@ def test_the_step_is_the_same_for_every_packing_stage_and_number_of_ranks(
 @pytest.mark.parametrize("fact", FACTS)
 def test_fact(trials: Trials, stage: int, ranks: int, fact: str) -> None:
     assert trials.run(stage, ranks).seen[fact]
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize(
+    "fact", [fact for fact in FACTS if "scores" not in fact and "leaves the reference" not in fact]
+)
+def test_fact_in_bfloat16_with_float32_masters(trials: Trials, stage: int, fact: str) -> None:
+    assert trials.run(stage, 1, dtype="bfloat16").seen[fact]
 
 
 @pytest.mark.parametrize(("stage", "ranks", "tied"), [(1, 1, False), (1, 1, True), (3, 2, False), (3, 2, True)])

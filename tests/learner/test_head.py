@@ -65,7 +65,7 @@ def test_bfloat16_statistics_are_float32() -> None:
         assert float((a.float() - b).norm() / b.norm()) < 0.05
 
 
-class LargestTensor(TorchDispatchMode):
+class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
     elements = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
@@ -80,7 +80,7 @@ class LargestTensor(TorchDispatchMode):
 def test_logits_are_never_whole_forward_or_backward(chunk: int) -> None:
     tokens, vocabulary = 512, 1000
     hidden, weight, target, temperature = drawn(tokens, width=4, vocabulary=vocabulary)
-    with LargestTensor() as largest:
+    with LargestTensor() as largest:  # type: ignore[no-untyped-call]
         logp, *_ = token_statistics(hidden, weight, target, temperature, chunk=chunk)
         torch.autograd.grad(logp.sum(), (hidden, weight))
     assert largest.elements <= max(chunk * vocabulary, weight.numel(), hidden.numel())

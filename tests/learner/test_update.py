@@ -1,5 +1,6 @@
 import math
 
+import hypothesis
 import pytest
 import torch
 from hypothesis import given
@@ -52,6 +53,7 @@ def test_the_fake_is_a_train_engine() -> None:
 
 @pytest.mark.parametrize("aggregation", ["sequence_mean", "token_mean"])
 @pytest.mark.parametrize("baseline", ["mean", "minimum_variance"])
+@hypothesis.settings(max_examples=15)
 @given(row_tokens=st.integers(11, 60), rows=st.integers(1, 9))
 def test_rows_and_micro_batches_do_not_change_the_step(
     aggregation: str, baseline: str, row_tokens: int, rows: int

@@ -33,6 +33,7 @@ def ratchet(environment: dict[str, str]) -> Ratchet:
     def call(*arguments: str | Path, within_s: float = 60, **changes: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [RATCHET, *map(str, arguments)],
+            check=False,
             capture_output=True,
             text=True,
             timeout=within_s,

@@ -46,7 +46,7 @@ def verifier(reader: Path, environment: dict[str, str]) -> Iterator[None]:
 
 def run(command: str, folder: Path, environment: dict[str, str], within_s: float = 240) -> str:
     result = subprocess.run(
-        command, shell=True, cwd=folder, env=environment, capture_output=True, text=True, timeout=within_s
+        command, shell=True, check=False, cwd=folder, env=environment, capture_output=True, text=True, timeout=within_s
     )
     assert result.returncode == 0, f"{command}\n{result.stdout}\n{result.stderr}"
     return result.stdout

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def until(condition: Callable[[], bool], process: "subprocess.Popen[str]", withi
 
 
 @pytest.fixture(scope="module")
-def story(example: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+def story(example: Path, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Story:
     runs = tmp_path_factory.mktemp("runs")
     folder = RunFolder(runs / "addition")
     overrides = [
@@ -91,7 +91,7 @@ def story(example: Path, environment: dict[str, str], tmp_path_factory: pytest.T
     os.kill(json.loads((folder.services / "learner.json").read_text(encoding="utf-8"))["pid"], signal.SIGKILL)
     output, _ = second.communicate(timeout=400)
     print(output)
-    yield Story(folder, options, first.returncode, interrupted_at, killed_after, second.returncode, output)
+    return Story(folder, options, first.returncode, interrupted_at, killed_after, second.returncode, output)
 
 
 def test_ctrl_c_stops_with_a_checkpoint_and_the_same_command_goes_on(story: Story) -> None:

@@ -90,7 +90,7 @@ def test_a_hugging_face_folder(tmp_path: Path) -> None:
 
 def test_a_hugging_face_dataset_that_is_not_there(tmp_path: Path) -> None:
     source = HuggingFaceSource(name=str(tmp_path / "nowhere"), subset="main")
-    with pytest.raises(InputError, match="cannot load the Hugging Face dataset .*nowhere:main:train"):
+    with pytest.raises(InputError, match=r"cannot load the Hugging Face dataset .*nowhere:main:train"):
         load_problems(settings(tmp_path).model_copy(update={"source": source}))
 
 

@@ -12,7 +12,10 @@ from services.prompts.dataset import Problem
 from services.prompts.rendering import Renderer
 
 WORDS = ["<unk>", "<user>", "<system>", "<assistant>", "one", "two", "be", "kind"]
-TEMPLATE = "{% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}> {{ m.content }} {% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
 
 
 @pytest.fixture

@@ -1,0 +1,97 @@
+"""Rows out of files: JSON lines, Parquet, Hugging Face datasets. Each row comes with the place it was found at."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from services.config.prompts import HuggingFaceSource, JsonlSource, ParquetSource
+from services.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    place: str
+    """For error messages: "data/train.jsonl line 7"."""
+    fields: dict[str, Any]
+
+
+def rows(source: JsonlSource | ParquetSource | HuggingFaceSource) -> Iterator[Row]:
+    """Raises InputError, naming the place, at the first row that cannot be read."""
+    match source:
+        case JsonlSource():
+            return _json_lines(source.path)
+        case ParquetSource():
+            return _parquet(source.path)
+        case HuggingFaceSource():
+            return _hugging_face(source)
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                place = f"{path} line {number}"
+                if line.isspace():
+                    continue
+                try:
+                    fields = msgspec.json.decode(line.removeprefix(b"\xef\xbb\xbf"))
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
+                    raise InputError(
+                        f"{place} is not JSON: {fault}. It begins {line[:60]!r}; write one JSON object a line, or remove it"
+                    ) from None
+                if not isinstance(fields, dict):
+                    raise InputError(f"{place} is {_a(fields)}, not an object; write one JSON object a line")
+                yield Row(place, fields)
+    except OSError as fault:
+        raise InputError(f"cannot read the dataset {path}: {fault.strerror}; check prompts.source.path") from fault
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    import pyarrow
+    from pyarrow import parquet
+
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"the folder {path} holds no *.parquet file; check prompts.source.path")
+    for file in files:
+        number = 0
+        try:
+            with parquet.ParquetFile(file) as opened:
+                for batch in opened.iter_batches(batch_size=1024):
+                    for fields in batch.to_pylist():
+                        yield Row(f"{file} row {number}", fields)
+                        number += 1
+        except (OSError, pyarrow.ArrowException) as fault:
+            raise InputError(f"cannot read the dataset {file}: {fault}; check prompts.source.path") from fault
+
+
+def _hugging_face(source: HuggingFaceSource) -> Iterator[Row]:
+    try:
+        import datasets
+    except ImportError as fault:
+        raise InputError(
+            f'prompts.source.type = "huggingface" needs a package: pip install datasets ({fault})'
+        ) from fault
+
+    folder = Path(source.name).expanduser()
+    name = f"{source.name}, subset {source.subset or 'default'}, split {source.split}"
+    try:
+        if (folder / "dataset_info.json").is_file() or (folder / "dataset_dict.json").is_file():
+            loaded = datasets.load_from_disk(str(folder))
+            dataset = loaded[source.split] if isinstance(loaded, datasets.DatasetDict) else loaded
+        else:
+            dataset = datasets.load_dataset(source.name, source.subset, split=source.split)
+    except Exception as fault:  # the library raises what its many parts raise; to whoever asks, all of it means this
+        raise InputError(
+            f"cannot load the dataset {name}: {type(fault).__name__}: {fault}. Check name, subset and split, and that the "
+            "hub can be reached; or download it and give its folder as name"
+        ) from fault
+    for number, fields in enumerate(dataset):
+        yield Row(f"{source.name} row {number}", fields)
+
+
+def _a(value: object) -> str:
+    return {list: "an array", str: "a string", type(None): "null", bool: "a truth value"}.get(type(value), "a number")
