@@ -37,7 +37,13 @@ def main() -> int:
     parser.add_argument("--evaluate-only", action="store_true", help="one evaluation of the weights as they are")
     arguments = begin(parser)
     config = load(arguments.config, arguments.overrides)
-    engine = DeepSpeedEngine(config.model, config.learner, config.device)
+    waits = config.deadlines.first_replica_s, config.deadlines.groups_s, config.deadlines.evaluation_s
+    engine = DeepSpeedEngine(
+        config.model,
+        config.learner,
+        config.device,
+        collective_timeout_s=sum(waits),  # the other ranks sit in a broadcast while rank 0 waits for any of these
+    )
     team = Team(config, engine)
     if engine.rank != 0:
         team.follow()

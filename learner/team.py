@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+import torch
 from torch import Tensor
 
 from learner.batch import assemble
@@ -106,7 +107,7 @@ class Team:
     def _step(self, groups: Sequence[ScoredGroup], policy_version: int, learning_rate: float) -> TakenStep:
         batch = assemble(groups, policy_version, self._config.learner)
         report = learner_step(self.engine, batch, self._config.learner, learning_rate=learning_rate)
-        lags, tokens = batch.lag_steps[batch.mask].clamp(min=0).unique(return_counts=True)
+        lags, tokens = torch.unique(batch.lag_steps[batch.mask].clamp(min=0), return_counts=True)
         return TakenStep(report, dict(zip(lags.tolist(), tokens.tolist(), strict=True)))
 
     def _snapshot(self, probe: tuple[int, ...]) -> TakenSnapshot:

@@ -56,7 +56,7 @@ class InferenceEngine(Protocol):
         """Response tokens of finished trajectories since the start."""
 
     async def start(self) -> None:
-        """Load the model. Raises EngineFailed when the engine does not come up."""
+        """Load the model. Raises EngineFailed when the engine does not come up, InputError when it is not for `device`."""
 
     async def stop(self) -> None:
         """End the engine and its workers; groups in flight raise EngineFailed. Safe to call twice."""

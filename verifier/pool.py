@@ -171,7 +171,9 @@ class GraderPool:
                 if late_at_s <= now_s():
                     process.kill()
                     return await receiving
-                done, _ = await asyncio.wait({receiving}, timeout=late_at_s - now_s())
+                # A process that was still reading or importing when it was looked at is at an item by the next look.
+                look_s = min(late_at_s - now_s(), self._deadlines.item_s)
+                done, _ = await asyncio.wait({receiving}, timeout=look_s)
                 if done:
                     return receiving.result()
         finally:

@@ -50,7 +50,7 @@ def _json_lines(path: Path) -> Iterator[Row]:
 
 
 def _parquet(path: Path) -> Iterator[Row]:
-    import pyarrow
+    import pyarrow  # type: ignore[import-untyped]
     from pyarrow import parquet
 
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
@@ -70,7 +70,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 def _hugging_face(source: HuggingFaceSource) -> Iterator[Row]:
     try:
-        import datasets
+        import datasets  # type: ignore[import-untyped]
     except ImportError as fault:
         raise InputError(
             f'prompts.source.type = "huggingface" needs a package: pip install datasets ({fault})'

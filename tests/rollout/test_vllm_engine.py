@@ -380,6 +380,13 @@ def test_an_engine_that_was_not_started_says_so() -> None:
         asyncio.run(engine.sample(prompt()))
 
 
+def test_an_engine_for_another_device_says_what_to_install(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, tied=True, kv_after_swap="keep")
+    elsewhere = VllmEngine(rig.run_config.model_copy(update={"device": "cuda"}))
+    with pytest.raises(InputError, match='device = "cuda", but the vLLM installed here finds "cpu"'):
+        asyncio.run(elsewhere.start())
+
+
 def test_end_tokens_are_those_of_config_generation_config_and_tokenizer(tmp_path: Path) -> None:
     GenerationConfig(eos_token_id=[7, 9]).save_pretrained(tmp_path)
     model_config = SimpleNamespace(

@@ -1,0 +1,47 @@
+"""Graders that go wrong in every way a grader can; imported only in grader processes."""
+
+import collections
+import itertools
+import os
+import signal
+import time
+from typing import Any
+
+import msgspec
+
+from verifier.scorer import Judgement, ScoringFault
+
+REGISTRY = {
+    "exact": "verifier.exact_match:ExactMatch",
+    "math": "verifier.math_answer:MathAnswer",
+    "odd": "tests.verifier.bad_graders:Odd",
+    "missing": "tests.verifier.no_such_module:Anything",
+    "fatal_import": "tests.verifier.fatal_import:Anything",
+}
+
+
+class Odd(msgspec.Struct, frozen=True):
+    """Does what the response says."""
+
+    def score(self, response: str, reference: Any) -> Judgement:
+        match response.split():
+            case ["spin"]:
+                signal.signal(signal.SIGALRM, signal.SIG_IGN)
+                collections.deque(itertools.repeat(None), maxlen=0)  # for ever, and in C
+            case ["exit"]:
+                os._exit(7)
+            case ["segfault"]:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            case ["raise"]:
+                raise RuntimeError("the grader has a bug")
+            case ["fault"]:
+                raise ScoringFault("the reference is wrong")
+            case ["memory"]:
+                bytearray(64 * 2**30)
+            case ["sleep", seconds]:
+                time.sleep(float(seconds))
+            case ["print"]:
+                print("noise on stdout")
+            case ["leave"]:
+                raise SystemExit(3)
+        return Judgement(response == reference, f"pid {os.getpid()}")
