@@ -15,7 +15,8 @@ from rollout.metrics import READY
 from rollout.vllm_engine import VllmEngine
 from services.config import RunConfig
 from services.config.load import load
-from services.entry import DONE, StopSignal, begin, end, redis_connection, service_parser
+from services.entry import DONE, INTERRUPTED, StopSignal, begin, end, redis_connection, service_parser
+from services.errors import DeadlineExceeded
 from services.health import HealthServer
 from services.membership import Lease, Membership
 from services.run_folder import DEAD, EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES
@@ -42,7 +43,9 @@ async def _run(config: RunConfig, replica_id: str, services_folder: Path | None)
     membership = Membership(connection, config.name, config.deadlines.lease_s)
     incarnation = secrets.token_hex(4)
     engine: InferenceEngine = VllmEngine(config)
-    await asyncio.wait_for(engine.start(), config.deadlines.engine_start_s)
+    if not await _start(engine, stop, config.deadlines.engine_start_s):
+        await engine.stop()
+        return INTERRUPTED
     follower = WeightFollower(
         engine,
         membership,
@@ -111,6 +114,20 @@ async def _run(config: RunConfig, replica_id: str, services_folder: Path | None)
         await engine.stop()
         health.close()
     return DONE
+
+
+async def _start(engine: InferenceEngine, stop: asyncio.Event, within_s: float) -> bool:
+    """False when `stop` came first. Raises what the engine raises, or DeadlineExceeded."""
+    starting, stopped = asyncio.create_task(engine.start()), asyncio.create_task(stop.wait())
+    await asyncio.wait({starting, stopped}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if starting.done():
+        starting.result()
+        return not stop.is_set()
+    starting.cancel()
+    if stop.is_set():
+        return False
+    raise DeadlineExceeded("the inference engine to start", late_s=0.0)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from services.redis_connection import RedisConnection
 DONE, BAD_INPUT, FAILED, INTERRUPTED = 0, 2, 3, 130
 REDIS_URL_VARIABLE = "RATCHET_REDIS_URL"
 SUPERVISED_VARIABLE = "RATCHET_SUPERVISOR_PID"
+ORPHANS_GRACE_S = 20.0
 
 log = logging.getLogger("ratchet")
 
@@ -43,6 +44,8 @@ def end(main: Callable[[], int]) -> NoReturn:
         code = INTERRUPTED
     sys.stdout.flush()
     sys.stderr.flush()
+    if _orphaned():  # nobody is left to clear away what this service may have started
+        os.killpg(os.getpgrp(), signal.SIGKILL)
     # Libraries leave threads behind that may hang the interpreter's own way out; everything of ours is closed by now.
     os._exit(code)
 
@@ -104,16 +107,20 @@ class StopSignal:
 
 def watch_supervisor() -> None:
     """End with the supervisor, also when it was killed: an orphan would hold ports and cores for ever."""
-    expected = os.environ.get(SUPERVISED_VARIABLE)
-    if expected is None:
-        return
 
     def watch() -> None:
-        while os.getppid() == int(expected):
+        while not _orphaned():
             sleep(1.0)
         log.error("the supervisor is gone; ending")
         os.kill(os.getpid(), signal.SIGTERM)
-        sleep(20.0)
-        os._exit(FAILED)
+        sleep(ORPHANS_GRACE_S)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
 
-    threading.Thread(target=watch, name="supervisor-watch", daemon=True).start()
+    if SUPERVISED_VARIABLE in os.environ:
+        threading.Thread(target=watch, name="supervisor-watch", daemon=True).start()
+
+
+def _orphaned() -> bool:
+    """The supervisor that started this process, in a process group of its own, has died."""
+    supervisor = os.environ.get(SUPERVISED_VARIABLE)
+    return supervisor is not None and os.getpgrp() == os.getpid() and os.getppid() != int(supervisor)

@@ -1,6 +1,7 @@
 """The HTTP scoring service: batches in, verdicts out, and a queue that refuses rather than grows."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -37,7 +38,7 @@ def create_app(settings: VerifierConfig, pool: GraderPool) -> FastAPI:
         body = await read_body(request, settings.max_body_bytes)
         if body is None:
             fault = f"the body is larger than verifier.max_body_bytes = {settings.max_body_bytes}; send smaller batches"
-            return refuse(413, fault)
+            return refuse(413, fault, headers={"Connection": "close"})  # the rest of the body may still be coming
         try:
             items = read_request(body).items
             require_known_graders(items, pool)
@@ -48,7 +49,7 @@ def create_app(settings: VerifierConfig, pool: GraderPool) -> FastAPI:
             return refuse(413, fault, "$.items")
         if pool.queued_items + len(items) > settings.max_queued_items:
             fault = f"{pool.queued_items} items are queued and verifier.max_queued_items = {settings.max_queued_items}"
-            return refuse(503, fault, retry_after_s=pool.drain_s)
+            return refuse(503, fault, headers={"Retry-After": str(math.ceil(pool.drain_s))})
         scores = await pool.score([Task(item.grader, item.response, item.reference, item.options) for item in items])
         results = [
             ScoreResult(item.id, score.verdict, score.reward, score.detail, score.elapsed_s)
@@ -106,7 +107,6 @@ async def read_body(request: Request, limit_bytes: int) -> bytearray | None:
     return None if too_large else body
 
 
-def refuse(status: int, error: str, path: str = "$", *, retry_after_s: float | None = None) -> Response:
+def refuse(status: int, error: str, path: str = "$", *, headers: Mapping[str, str] | None = None) -> Response:
     metrics.REQUESTS_REFUSED.labels(str(status)).inc()
-    headers = {} if retry_after_s is None else {"Retry-After": str(max(1, math.ceil(retry_after_s)))}
     return Response(_encoder.encode(Refusal(error, path)), status, headers, media_type="application/json")

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from prometheus_client import REGISTRY
-from transformers import GenerationConfig, Qwen2ForCausalLM
+from transformers import Qwen2ForCausalLM
 
 from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
 from rollout.vllm_engine import VllmEngine, _end_token_ids
@@ -388,7 +388,7 @@ def test_an_engine_for_another_device_says_what_to_install(tmp_path: Path) -> No
 
 
 def test_end_tokens_are_those_of_config_generation_config_and_tokenizer(tmp_path: Path) -> None:
-    GenerationConfig(eos_token_id=[7, 9]).save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [7, 9]}')
     model_config = SimpleNamespace(
         model=str(tmp_path), hf_text_config=SimpleNamespace(eos_token_id=7), get_vocab_size=lambda: 10
     )

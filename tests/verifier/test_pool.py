@@ -130,7 +130,11 @@ def test_a_caller_who_gives_up_does_not_disturb_the_others() -> None:
 
 
 def test_math_and_exact_share_a_process() -> None:
-    tasks = [Task("math", "\\boxed{\\frac{1}{2}}", "0.5", {}), Task("exact", "12", "12", {}), Task("math", "1", "?", {})]
+    tasks = [
+        Task("math", "\\boxed{\\frac{1}{2}}", "0.5", {}),
+        Task("exact", "12", "12", {}),
+        Task("math", "1", "?", {}),
+    ]
     assert verdicts(scored(tasks, item_deadline_s=5.0)) == ["correct", "correct", "error"]
 
 

@@ -59,7 +59,7 @@ def member(pipe: Connection) -> None:
             elif verb == "receive" and group is not None:
                 flat = content(0)
                 group.broadcast(flat, soon(argument))
-                pipe.send(flat.unique().tolist())
+                pipe.send(sorted(set(flat[:: SIZE_BYTES // 100].tolist())))
             elif verb == "die":
                 os._exit(1)
         except WeightSyncError as fault:
@@ -117,7 +117,8 @@ def test_a_member_dies_and_the_others_go_on_in_the_next_generation(members: Memb
         channel.send(manifest(1), [content(8)] * 4, soon(3.0))
     assert time.monotonic() - started_s < 5.0
     channel.close()
-    assert members.answer(0) == [8] or "generation 1, rank 1 of 3" in members.answer(0)
+    survivor = members.answer(0)
+    assert survivor == [8] or "generation 1, rank 1 of 3" in survivor  # the bytes may have reached it before the end
 
     for which, rank in ((0, 1), (2, 2)):  # one that was there before, and one that comes in its place
         members.tell(which, "join", (rendezvous(store.port, 2, 3), rank))

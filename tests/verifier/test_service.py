@@ -1,0 +1,92 @@
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from services.errors import InputError
+from services.graders import GRADERS
+from tests.verifier.running import running
+from verifier.service import reachable_url
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_port_in_use_is_named_with_what_to_do() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(InputError, match=rf"127\.0\.0\.1:{port}.*in use.*verifier\.port"), running(port=port):
+            pass
+
+
+def test_a_host_that_is_not_of_this_machine_is_named() -> None:
+    with pytest.raises(InputError, match=r"192\.0\.2\.1:0.*verifier\.host"), running(host="192.0.2.1"):
+        pass
+
+
+def test_stopping_waits_for_the_answers_that_are_owed() -> None:
+    with running(item_deadline_s=5.0) as verifier:
+        with httpx.Client(timeout=30) as client:
+            item = {"id": "a", "grader": "odd", "response": "sleep 0.6", "reference": "sleep 0.6"}
+            stopping = threading.Thread(target=lambda: (time.sleep(0.3), verifier.stop()))
+            stopping.start()
+            response = client.post(f"{verifier.url}/v1/score", json={"items": [item]})
+            stopping.join()
+        assert response.json()["results"][0]["verdict"] == "correct"
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{verifier.url}/healthz")
+
+
+@pytest.mark.parametrize(
+    ("host", "url"), [("0.0.0.0", "http://127.0.0.1:1"), ("::", "http://[::1]:1"), ("scorer", "http://scorer:1")]
+)
+def test_the_url_is_one_that_can_be_reached(host: str, url: str) -> None:
+    assert reachable_url(host, 1) == url
+
+
+def test_every_registered_grader_is_there_and_imports_nothing_heavy_before_it_is_needed() -> None:
+    program = """
+import sys
+import verifier.service, verifier.__main__
+heavy = {"torch", "vllm", "transformers", "deepspeed", "math_verify", "sympy"} & set(sys.modules)
+from services.graders import GRADERS
+from verifier.scorer import build_scorer, load_scorer_class
+for location in GRADERS.values():
+    build_scorer(load_scorer_class(location), {})
+print(sorted(heavy), {"torch", "vllm", "transformers"} & set(sys.modules))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.split() == ["[]", "set()"]
+    assert set(GRADERS) == {"exact", "math"}
+
+
+def test_a_grader_process_imports_next_to_nothing() -> None:
+    program = """
+import sys, verifier.grader_process
+print({"numpy", "torch", "sympy", "fastapi", "prometheus_client", "asyncio"} & set(sys.modules))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "set()"
+
+
+def test_the_command_serves_alone_and_ends_on_a_signal(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "verifier", "--services-folder", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert "scoring on http://127.0.0.1:" in line
+        assert (tmp_path / "verifier.json").is_file()
+        process.terminate()
+        assert process.wait(20) == 0
+        assert process.stderr.read() == ""
+
+
+def test_the_command_refuses_a_port_that_is_none() -> None:
+    command = [sys.executable, "-m", "verifier", "--port", "70000"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+    assert result.returncode == 2
+    assert "--port 70000" in result.stderr
