@@ -19,7 +19,7 @@ from verifier.pipe import HEADER, LOADING, ProgressPage, Result, Task
 from verifier.scorer import Scorer, ScoringFault, build_scorer, load_scorer_class
 
 FLUSH_S = 0.05  # results older than this are sent before the chunk is done: a kill costs no more work than that
-MEMORY_LIMIT_BYTES = 4 * 2**30
+MEMORY_LIMIT_BYTES = 4 * 2**30  # 9^{9^9} becomes a MemoryError, an error of one response, before it takes the machine
 DETAIL_CHARACTERS = 500
 PR_SET_PDEATHSIG = 1
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -23,7 +24,7 @@ from services.wire.prompt import Prompt
 from services.wire.score import DeadGroup, Score, ScoredGroup
 from services.wire.trajectory import Group
 from verifier import metrics
-from verifier.client import ScoringClient
+from verifier.client import ScoringClient, ServiceAway
 from verifier.contract import ScoreItem
 from verifier.outage import Outage, sleep_unless
 
@@ -63,7 +64,7 @@ class StreamWorker:
         self._stop: asyncio.Event
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`; what was claimed by then is finished first, as far as the services it needs are there.
+        """Until `stop`; what was claimed by then is finished first, or given back when what it needs stays away.
 
         Raises InputError when the URL is none.
         """
@@ -80,10 +81,16 @@ class StreamWorker:
                         batches.add(asyncio.create_task(self._score(claims)))
                     await self._pace(batches)
                 await asyncio.gather(*batches)
+            except (ServiceAway, StreamError) as fault:  # both only after `stop`
+                log.warning("%d groups go back to the stream: %s", len(self._in_flight), fault)
             finally:
                 for task in (renewing, *batches):
                     task.cancel()
                 await asyncio.gather(renewing, *batches, return_exceptions=True)
+            # Only here, after a clean stop: a release does not count as a delivery, and what ended the worker by an
+            # error would meet the next one for ever.
+            with suppress(StreamError):  # they are claimed again all the same, after their idle time
+                await asyncio.to_thread(self._streams.trajectories.release)
 
     async def _claim(self) -> list[Claim]:
         # Twice the groups of a request: while the slowest response of one batch is graded, the next one goes on.

@@ -11,7 +11,7 @@ from services.metrics import waiting
 from verifier import metrics
 
 LONGEST_PAUSE_S = 5.0
-LAST_TRIES = 5  # once the worker is asked to stop, what is away may cost it so many more tries and no more
+LAST_TRIES = 3  # once the worker is asked to stop, what is away may cost it so many more tries and no more
 
 log = logging.getLogger("ratchet.verifier")
 

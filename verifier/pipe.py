@@ -57,6 +57,3 @@ class ProgressPage:
     def read(self) -> Progress:
         chunk, index, since_s = _PROGRESS.unpack_from(self._page)
         return Progress(chunk, index % LOADING, since_s, index >= LOADING)
-
-    def close(self) -> None:
-        self._page.close()

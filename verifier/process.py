@@ -75,6 +75,7 @@ class GraderProcess:
             ) from fault
         except BaseException:
             process.kill()
+            child.wait()  # at once: it has hardly begun
             raise
         return process
 

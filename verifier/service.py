@@ -59,7 +59,7 @@ async def serve(
                 if streams is None:
                     await either(stop.wait(), serving, pool_failure)
                 else:
-                    worker = StreamWorker(settings, streams, settings.url or url)
+                    worker = StreamWorker(settings, streams, url if settings.url is None else settings.url)
                     await either(worker.run(stop), serving, pool_failure)
             finally:
                 pool_failure.cancel()

@@ -122,7 +122,7 @@ class BroadcastGroup:
 
     def _fault(self, what: str, next_action: str, fault: Exception | None = None) -> WeightSyncError:
         rendezvous = self._rendezvous
-        cause = f": {str(fault).splitlines()[0]}" if fault else ""
+        cause = f": {str(fault).splitlines()[0].split(' This is typically')[0].rstrip('.!')}" if fault else ""
         return WeightSyncError(
             f"generation {rendezvous.pg_generation}, rank {self._rank} of {rendezvous.size} ({rendezvous.backend}, "
             f"store {rendezvous.host}:{rendezvous.port}): {what}{cause}. {next_action}"

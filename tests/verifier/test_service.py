@@ -2,7 +2,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import httpx
@@ -32,7 +31,7 @@ def test_stopping_waits_for_the_answers_that_are_owed() -> None:
     with running(item_deadline_s=5.0) as verifier:
         with httpx.Client(timeout=30) as client:
             item = {"id": "a", "grader": "odd", "response": "sleep 0.6", "reference": "sleep 0.6"}
-            stopping = threading.Thread(target=lambda: (time.sleep(0.3), verifier.stop()))
+            stopping = threading.Timer(0.3, verifier.stop)
             stopping.start()
             response = client.post(f"{verifier.url}/v1/score", json={"items": [item]})
             stopping.join()

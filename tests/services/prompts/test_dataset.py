@@ -1,163 +1,227 @@
-"""Datasets in every supported form, and errors that name the row."""
-
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
+import pyarrow  # type: ignore[import-untyped]
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
-from services.config.prompts import (
-    ColumnMap,
-    Convention,
-    HuggingFaceSource,
-    JsonlSource,
-    ParquetSource,
-    PromptsConfig,
-)
+from services.config.prompts import PromptsConfig
 from services.errors import InputError
-from services.prompts.dataset import PromptCursor, load_problems
+from services.prompts.dataset import Problem, PromptCursor, load_problems
 
-PLAIN = [{"prompt": "1+1=", "reference": "2"}, {"prompt": "2+2=", "reference": 4, "options": {"strip": True}}]
-GSM8K = [{"question": "How many?", "answer": "It is 1,200 + 34.\n#### 1,234"}]
-DAPO = [
-    {
-        "data_source": "math_dapo",
-        "prompt": [{"role": "user", "content": "Solve it."}],
-        "reward_model": {"ground_truth": "34", "style": "rule-lighteval/MATH_v2"},
-    }
-]
+ROOT = Path(__file__).parents[3]
 
 
-def jsonl(folder: Path, rows: list[Any]) -> Path:
-    path = folder / "rows.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+def settings(path: Path, kind: str = "jsonl", **fields: Any) -> PromptsConfig:
+    return PromptsConfig.model_validate({"source": {"type": kind, "path": str(path)}} | fields)
+
+
+def jsonl(folder: Path, *rows: dict[str, Any] | bytes) -> Path:
+    path = folder / "train.jsonl"
+    path.write_bytes(b"\n".join(row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows) + b"\n")
     return path
 
 
-def settings(path: Path, columns: Convention | ColumnMap = "plain") -> PromptsConfig:
-    return PromptsConfig(source=JsonlSource(path=path), columns=columns, grader="exact", options={"case": False})
+def row(**fields: Any) -> dict[str, Any]:
+    return {"prompt": "1+1=", "reference": "2"} | fields
 
 
-def test_plain_columns(tmp_path: Path) -> None:
-    first, second = load_problems(settings(jsonl(tmp_path, PLAIN)))
-    assert (first.row, first.prompt, first.reference, first.grader) == (0, "1+1=", "2", "exact")
-    assert second.reference == 4
-    assert second.options == {"case": False, "strip": True}
+def test_a_plain_row_is_a_problem(tmp_path: Path) -> None:
+    path = jsonl(
+        tmp_path,
+        row(),
+        b"  ",
+        row(
+            prompt=[{"role": "user", "content": "2+2?", "name": "x"}],
+            reference=4,
+            grader="exact",
+            options={"strip": False},
+        ),
+        row(source="a column nobody asked for", options=None),
+    )
+    assert load_problems(settings(path, options={"case_sensitive": False}, grader="math")) == [
+        Problem(0, "1+1=", "2", "math", {"case_sensitive": False}),
+        Problem(1, [{"role": "user", "content": "2+2?"}], 4, "exact", {"case_sensitive": False, "strip": False}),
+        Problem(2, "1+1=", "2", "math", {"case_sensitive": False}),
+    ]
 
 
-def test_a_row_may_name_its_own_grader(tmp_path: Path) -> None:
-    (problem,) = load_problems(settings(jsonl(tmp_path, [PLAIN[0] | {"grader": "math"}])))
-    assert problem.grader == "math"
+def test_a_limit_reads_no_further(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, row(), row(), b"broken")
+    assert len(load_problems(settings(path), limit=2)) == 2
 
 
-def test_gsm8k_columns(tmp_path: Path) -> None:
-    (problem,) = load_problems(settings(jsonl(tmp_path, GSM8K), "gsm8k"))
-    assert (problem.prompt, problem.reference) == ("How many?", "1234")
+def test_columns_are_mapped(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, {"question": "1+1?", "gold": 2, "how": "exact", "extra": {"strip": True}})
+    columns = {"prompt": "question", "reference": "gold", "grader": "how", "options": "extra"}
+    assert load_problems(settings(path, columns=columns)) == [Problem(0, "1+1?", 2, "exact", {"strip": True})]
 
 
-def test_dapo_columns(tmp_path: Path) -> None:
-    (problem,) = load_problems(settings(jsonl(tmp_path, DAPO), "dapo-math-17k"))
-    assert (problem.prompt, problem.reference) == ([{"role": "user", "content": "Solve it."}], "34")
+def test_gsm8k_takes_the_last_number_without_commas(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, {"question": "How many?", "answer": "First #### 7 <<1+1=2>>,\nthen more.\n#### 1,234\n"})
+    assert load_problems(settings(path, columns="gsm8k")) == [Problem(0, "How many?", "1234", "math")]
 
 
-def test_mapped_columns(tmp_path: Path) -> None:
-    rows = [{"task": "1+1=", "solution": "2", "judge": "math"}]
-    columns = ColumnMap(prompt="task", reference="solution", grader="judge")
-    (problem,) = load_problems(settings(jsonl(tmp_path, rows), columns))
-    assert (problem.prompt, problem.reference, problem.grader) == ("1+1=", "2", "math")
+def test_dapo_rows_are_chats_with_a_ground_truth(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "Solve."}]
+    path = tmp_path / "dapo.parquet"
+    table = [{"prompt": messages, "reward_model": {"ground_truth": "34", "style": "rule"}, "data_source": "math_dapo"}]
+    parquet.write_table(pyarrow.Table.from_pylist(table), path)
+    problems = load_problems(settings(path, "parquet", columns="dapo-math-17k"))
+    assert problems == [Problem(0, messages, "34", "math")]
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(PLAIN[:1], "plain"), (GSM8K, "gsm8k"), (DAPO, "dapo-math-17k")])
-def test_parquet_reads_as_jsonl_does(tmp_path: Path, rows: list[Any], columns: Convention) -> None:
-    expected = load_problems(settings(jsonl(tmp_path, rows), columns))
-    parts = tmp_path / "parts"
-    parts.mkdir()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), parts / "0.parquet")
-    for path in (parts / "0.parquet", parts):
-        source = ParquetSource(path=path)
-        assert load_problems(settings(tmp_path, columns).model_copy(update={"source": source})) == expected
+def test_a_parquet_folder_is_read_in_the_order_of_its_files(tmp_path: Path) -> None:
+    for part in ("b", "a"):
+        rows = [row(prompt=f"{part}{number}", options={"strip": True} if number else None) for number in range(3)]
+        parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / f"{part}.parquet")
+    problems = load_problems(settings(tmp_path, "parquet"))
+    assert [problem.prompt for problem in problems] == ["a0", "a1", "a2", "b0", "b1", "b2"]
+    assert [problem.row for problem in problems] == list(range(6))
+    assert [problem.options for problem in problems[:2]] == [{}, {"strip": True}]
 
 
-def test_a_hugging_face_folder(tmp_path: Path) -> None:
-    expected = load_problems(settings(jsonl(tmp_path, GSM8K), "gsm8k"))
-    source = HuggingFaceSource(name=str(tmp_path))
-    assert load_problems(settings(tmp_path, "gsm8k").model_copy(update={"source": source})) == expected
-
-
-def test_a_hugging_face_dataset_that_is_not_there(tmp_path: Path) -> None:
-    source = HuggingFaceSource(name=str(tmp_path / "nowhere"), subset="main")
-    with pytest.raises(InputError, match=r"cannot load the Hugging Face dataset .*nowhere:main:train"):
-        load_problems(settings(tmp_path).model_copy(update={"source": source}))
+def test_a_reference_survives_the_wire_whatever_number_it_is(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, row(reference=10**30), row(reference=-3.5), row(reference={"cases": [1, "2", None, True]}))
+    assert [problem.reference for problem in load_problems(settings(path))] == [
+        "1" + "0" * 30,
+        -3.5,
+        {"cases": [1, "2", None, True]},
+    ]
 
 
 @pytest.mark.parametrize(
-    ("row", "columns", "complaint"),
+    ("bad", "says"),
     [
-        ({"prompt": "1+1="}, "plain", "no column \"reference\"; there are 'prompt'"),
-        ({"prompt": "", "reference": "2"}, "plain", "the prompt is empty"),
-        ({"prompt": 7, "reference": "2"}, "plain", "a prompt is a text or a list of messages"),
-        ({"prompt": [{"content": "x"}], "reference": "2"}, "plain", "messages with role and content"),
-        ({"prompt": "1+1=", "reference": None}, "plain", "the reference is null"),
-        ({"prompt": "1+1=", "reference": "2", "grader": "maths"}, "plain", "no grader 'maths'; there are"),
-        ({"prompt": "1+1=", "reference": "2", "options": 3}, "plain", 'column "options" is 3, not an object'),
-        ({"question": "x", "answer": "42"}, "gsm8k", 'does not end with "#### NUMBER"'),
-        ({"prompt": "x", "reward_model": "34"}, "dapo-math-17k", 'column "reward_model" is'),
-        (["a list"], "plain", "a list, not a JSON object"),
+        (b'{"prompt": "1+1=", ', "line 3 is not JSON: Input data was truncated"),
+        (b"\xff\xfe", "line 3 is not JSON"),
+        (b"[1, 2]", "line 3 is an array, not an object"),
+        ({"prompt": "?"}, "line 3 has no column reference; it has prompt. Name the right ones in prompts.columns"),
+        (row(prompt=12), "line 3: column prompt must be text or a list of messages with role and content, not int 12"),
+        (row(prompt=""), "line 3: column prompt must be text"),
+        (row(prompt=[{"role": "user"}]), "line 3: column prompt must be text or a list of messages"),
+        (row(reference=None), "line 3: column reference must be a JSON value other than null, not NoneType None"),
+        (row(grader="maths"), 'line 3: there is no grader "maths"; the known ones are "exact", "math"'),
+        (row(grader=1), "line 3: column grader must be the name of a grader, not int 1"),
+        (row(options=[1]), "line 3: column options must be an object, not list [1]"),
     ],
 )
-def test_a_wrong_row_is_named(tmp_path: Path, row: Any, columns: Convention, complaint: str) -> None:
-    good = {"plain": PLAIN, "gsm8k": GSM8K, "dapo-math-17k": DAPO}[columns][0]
-    with pytest.raises(InputError) as error:
-        load_problems(settings(jsonl(tmp_path, [good, row]), columns))
-    assert "rows.jsonl, line 2" in str(error.value)
-    assert complaint in str(error.value)
-
-
-@pytest.mark.parametrize("line", [b'{"prompt": "1', b"\xff\xfe", b"nonsense"])
-def test_a_broken_line_is_named(tmp_path: Path, line: bytes) -> None:
-    path = tmp_path / "rows.jsonl"
-    path.write_bytes(b'{"prompt": "1+1=", "reference": "2"}\n\n' + line + b"\n")
-    with pytest.raises(InputError, match=r"rows\.jsonl, line 3: not a JSON object"):
+def test_a_broken_row_is_named_with_its_place_and_what_is_wrong(tmp_path: Path, bad: Any, says: str) -> None:
+    path = jsonl(tmp_path, row(), row(), bad, row())
+    with pytest.raises(InputError) as fault:
         load_problems(settings(path))
+    assert f"{path} {says}" in str(fault.value)
 
 
-def test_missing_and_empty_files_are_input_errors(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"cannot read the dataset .*none\.jsonl: No such file"):
-        load_problems(settings(tmp_path / "none.jsonl"))
-    with pytest.raises(InputError, match="is empty"):
-        load_problems(settings(jsonl(tmp_path, [])))
-    broken = tmp_path / "broken.parquet"
-    broken.write_bytes(b"no parquet")
-    with pytest.raises(InputError, match=r"broken\.parquet as Parquet"):
-        load_problems(settings(tmp_path).model_copy(update={"source": ParquetSource(path=broken)}))
+@pytest.mark.parametrize(
+    ("columns", "bad", "says"),
+    [
+        ("gsm8k", {"question": "?", "answer": "It is 42."}, "column answer does not end in a line `#### 42`"),
+        ("gsm8k", {"question": "?"}, "has no column answer; it has question"),
+        ("dapo-math-17k", {"prompt": "?", "reward_model": {"style": 1}}, "has no column ground_truth; it has style"),
+        (
+            "dapo-math-17k",
+            {"prompt": "?", "reward_model": "34"},
+            "column reward_model must be an object with ground_truth",
+        ),
+        ({"prompt": "q", "reference": "a"}, {"q": "?", "b": 1}, "has no column a; it has q, b"),
+    ],
+)
+def test_a_row_that_does_not_follow_its_convention_is_named(tmp_path: Path, columns: Any, bad: Any, says: str) -> None:
+    path = jsonl(tmp_path, bad)
+    with pytest.raises(InputError) as fault:
+        load_problems(settings(path, columns=columns))
+    assert says in str(fault.value)
+    assert f"{path} line 1" in str(fault.value)
 
 
-def test_a_limit_takes_the_first_rows(tmp_path: Path) -> None:
-    assert [p.row for p in load_problems(settings(jsonl(tmp_path, PLAIN)), limit=1)] == [0]
+@pytest.mark.parametrize(
+    ("kind", "name", "says"),
+    [
+        ("jsonl", "nowhere.jsonl", "cannot read the dataset .*nowhere.jsonl: No such file"),
+        ("jsonl", "", "cannot read the dataset .*: Is a directory"),
+        ("parquet", "nowhere.parquet", "cannot read the dataset .*nowhere.parquet"),
+        ("parquet", "", "holds no .*parquet file"),
+        ("jsonl", "empty.jsonl", "empty.jsonl is empty; it needs at least one row"),
+        ("parquet", "empty.jsonl", "cannot read the dataset .*empty.jsonl"),
+    ],
+)
+def test_a_dataset_that_is_not_there_is_named(tmp_path: Path, kind: str, name: str, says: str) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(InputError, match=says):
+        load_problems(settings(tmp_path / name, kind))
 
 
-@given(st.integers(0, 1000), st.integers(1, 50), st.integers(0, 5), st.booleans())
-def test_every_epoch_visits_every_row_once(seed: int, rows: int, epoch: int, shuffle: bool) -> None:
+HUGGING_FACE = """
+import sys
+from services.config.prompts import PromptsConfig
+from services.errors import InputError
+from services.prompts.dataset import load_problems
+for name in sys.argv[1:]:
+    try:
+        print([problem.prompt for problem in load_problems(
+            PromptsConfig.model_validate({"source": {"type": "huggingface", "name": name}})
+        )])
+    except InputError as fault:
+        print("InputError:", str(fault).replace(chr(10), " "))
+"""
+
+
+def test_hugging_face_datasets_come_from_folders_and_an_absent_one_is_named(tmp_path: Path) -> None:
+    folder, saved = tmp_path / "folder", tmp_path / "saved"
+    folder.mkdir()
+    jsonl(folder, row(prompt="from a folder"))
+    save = f"import datasets; datasets.Dataset.from_list([{row(prompt='saved')!r}]).save_to_disk({str(saved)!r})"
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    subprocess.run([sys.executable, "-c", save], env=environment, check=True, capture_output=True)
+    command = [sys.executable, "-c", HUGGING_FACE, str(folder), str(saved), "nobody/no-such-dataset"]
+    result = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, cwd=ROOT)
+    from_folder, from_saved, absent = result.stdout.splitlines()
+    assert (from_folder, from_saved) == ("['from a folder']", "['saved']")
+    assert absent.startswith("InputError: cannot load the dataset nobody/no-such-dataset, subset default, split train")
+    assert "Check name, subset and split" in absent
+
+
+@given(seed=st.integers(0, 2**31 - 1), rows=st.integers(1, 60), epochs=st.integers(1, 4), shuffle=st.booleans())
+def test_every_epoch_has_every_row_once(seed: int, rows: int, epochs: int, shuffle: bool) -> None:
     cursor = PromptCursor(seed, rows, shuffle=shuffle)
-    visited = [cursor.at(epoch * rows + place) for place in range(rows)]
-    assert {e for e, _ in visited} == {epoch}
-    assert sorted(row for _, row in visited) == list(range(rows))
+    places = [cursor.at(number) for number in range(rows * epochs)]
+    for epoch in range(epochs):
+        assert {place[0] for place in places[epoch * rows : (epoch + 1) * rows]} == {epoch}
+        assert sorted(place[1] for place in places[epoch * rows : (epoch + 1) * rows]) == list(range(rows))
 
 
-@given(st.integers(0, 1000), st.integers(1, 50), st.lists(st.integers(0, 500), max_size=30))
-def test_the_order_depends_on_seed_and_number_alone(seed: int, rows: int, numbers: list[int]) -> None:
-    cursor = PromptCursor(seed, rows, shuffle=True)
-    assert [cursor.at(n) for n in numbers] == [PromptCursor(seed, rows, shuffle=True).at(n) for n in numbers]
+@given(st.integers(0, 2**31 - 1), st.lists(st.integers(0, 500), min_size=1, max_size=20))
+def test_a_place_depends_on_seed_and_number_alone(seed: int, numbers: list[int]) -> None:
+    in_turn, cursor = PromptCursor(seed, 37, shuffle=True), PromptCursor(seed, 37, shuffle=True)
+    expected = [in_turn.at(number) for number in range(501)]
+    assert [cursor.at(number) for number in numbers] == [expected[number] for number in numbers]
 
 
-def test_epochs_and_seeds_differ() -> None:
-    def order(seed: int, epoch: int) -> list[int]:
-        return [PromptCursor(seed, 50, shuffle=True).at(epoch * 50 + place)[1] for place in range(50)]
+def test_epochs_and_seeds_differ_in_order_and_without_shuffle_nothing_does() -> None:
+    cursor = PromptCursor(1, 100, shuffle=True)
+    orders = [[cursor.at(epoch * 100 + place)[1] for place in range(100)] for epoch in range(3)]
+    other = PromptCursor(2, 100, shuffle=True)
+    orders.append([other.at(place)[1] for place in range(100)])
+    assert len({tuple(order) for order in orders}) == 4
+    plain = PromptCursor(1, 100, shuffle=False)
+    assert [plain.at(100 + place)[1] for place in range(100)] == list(range(100))
 
-    assert order(0, 0) != order(0, 1)
-    assert order(0, 0) != order(1, 0)
-    assert [PromptCursor(3, 50, shuffle=False).at(place)[1] for place in range(50)] == list(range(50))
+
+def test_reading_a_dataset_pulls_in_nothing_heavy(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, row())
+    program = f"""
+import sys
+from services.config.prompts import PromptsConfig
+from services.prompts.dataset import load_problems
+load_problems(PromptsConfig.model_validate({{"source": {{"type": "jsonl", "path": {str(path)!r}}}}}))
+print({{"torch", "transformers", "datasets", "pyarrow", "verifier"}} & set(sys.modules))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert result.stdout.strip() == "set()"
