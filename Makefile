@@ -44,5 +44,5 @@ lock-gpu:
 	@scripts/lock.sh gpu
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .bench $(EXAMPLE)/model $(EXAMPLE)/data
+	rm -rf build dist *.egg-info .pytest_cache .hypothesis .mypy_cache .ruff_cache .bench $(EXAMPLE)/data
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

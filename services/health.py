@@ -9,21 +9,24 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from services.errors import InputError
 
 
+Answer = tuple[int, str, bytes]
+
+
 class HealthServer:
     """Serves on its own threads until closed. Port 0 takes any free one; `url` says which."""
 
     def __init__(self, host: str, port: int, ready: Callable[[], bool]) -> None:
         class Page(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                pages = {
+                pages: dict[str, Callable[[], Answer]] = {
                     "/healthz": lambda: (200, "text/plain", b"alive\n"),
                     "/readyz": lambda: (
                         (200, "text/plain", b"ready\n") if ready() else (503, "text/plain", b"not ready\n")
                     ),
                     "/metrics": lambda: (200, CONTENT_TYPE_LATEST, generate_latest()),
                 }
-                page = pages.get(self.path.partition("?")[0], lambda: (404, "text/plain", b"no such page\n"))
-                status, kind, body = page()
+                page = pages.get(self.path.partition("?")[0])
+                status, kind, body = page() if page else (404, "text/plain", b"no such page\n")
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))

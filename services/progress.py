@@ -90,8 +90,10 @@ class Progress:
         return bool(rows)
 
     def _waiting_for(self) -> str:
-        if self._step or self._evaluated:
+        if self._step:
             return ""
+        if self._evaluated:
+            return "the first step"
         there = addresses(self._folder.services)
         if "learner" not in there:
             return "the learner (loading the model)"

@@ -62,7 +62,9 @@ class RunConfig(Strict):
     @model_validator(mode="after")
     def stage_fits_dtype(self) -> Self:
         if self.learner.zero_stage == 0 and self.model.dtype == "bfloat16":
-            raise ValueError('learner.zero_stage = 0 keeps no float32 masters for model.dtype = "bfloat16"; use stage 1 or more')
+            raise ValueError(
+                'learner.zero_stage = 0 keeps no float32 masters for model.dtype = "bfloat16"; use stage 1 or more'
+            )
         return self
 
     @model_validator(mode="after")

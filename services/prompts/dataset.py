@@ -35,6 +35,8 @@ class Problem:
 
 def load_problems(settings: PromptsConfig, *, limit: int | None = None) -> list[Problem]:
     """The problems of a dataset, or its first `limit`. Raises InputError naming file, row, column and what to do."""
+    if settings.grader not in GRADERS:
+        raise InputError(f"prompts.grader = {settings.grader!r}: there is no such grader, only {known_graders()}")
     read = _convention(settings)
     found = itertools.islice(rows(settings.source), limit)
     problems = [read(index, row) for index, row in enumerate(found)]
@@ -123,7 +125,7 @@ def _column(row: Row, name: str, expected: type, description: str, *, empty: Any
 
 def _prompt(row: Row, name: str) -> str | list[dict[str, str]]:
     value = _column(row, name, object, "")
-    if isinstance(value, str) and value:
+    if isinstance(value, str) and value.strip():
         return value
     if isinstance(value, list) and value and all(_is_message(message) for message in value):
         return [{"role": message["role"], "content": message["content"]} for message in value]

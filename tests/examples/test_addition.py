@@ -57,7 +57,9 @@ def test_a_made_model_loads_as_described_and_is_not_made_twice(
 ) -> None:
     from transformers import AutoModelForCausalLM
 
-    recipe = make_example.Recipe(tied=tied, clean_until=0.0, slip_steps=1)  # hardly trained: what is tested here is what is written
+    recipe = make_example.Recipe(
+        tied=tied, clean_until=0.0, slip_steps=1
+    )  # hardly trained: what is tested here is what is written
     assert make_example.make(recipe, tmp_path)
     written = (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
