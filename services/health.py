@@ -8,7 +8,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.errors import InputError
 
-
 Answer = tuple[int, str, bytes]
 
 
