@@ -106,6 +106,4 @@ def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
 
 def test_the_bundled_example_renders_character_by_character() -> None:
     folder = Path(__file__).parents[3] / "examples/addition/model"
-    if not (folder / "tokenizer.json").is_file():
-        pytest.skip("examples/addition/make_example.py has not made the model yet")
     assert len(Renderer(str(folder)).render(problem("27+45="), settings(template="none"), max_prompt_tokens=6)) == 6
