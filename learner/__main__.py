@@ -1,8 +1,7 @@
 """The learner as a process: `python -m learner RUN.toml`, one per rank under torchrun."""
 
 import logging
-from functools import lru_cache
-from typing import Any
+from argparse import Namespace
 
 from learner.collect import Collector, Sampled
 from learner.deepspeed_engine import DeepSpeedEngine
@@ -15,10 +14,8 @@ from services.config.load import load
 from services.entry import DONE, INTERRUPTED, StopSignal, begin, end, redis_connection, service_parser
 from services.health import HealthServer
 from services.membership import Membership
-from services.prompts.dataset import Problem, load_problems
 from services.prompts.issuer import PromptIssuer
-from services.prompts.rendering import Renderer
-from services.redis_connection import RedisConnection
+from services.prompts.rendering import RenderedProblems, Renderer
 from services.run_folder import DEAD, EVALUATION_PROMPTS, PROMPTS, SCORED, RunFolder
 from services.services_file import announce_address
 from services.streams.redis_stream import RedisIssueLog, RedisStream
@@ -45,19 +42,19 @@ def main() -> int:
         collective_timeout_s=sum(waits),  # the other ranks sit in a broadcast while rank 0 waits for any of these
     )
     team = Team(config, engine)
+    stopping = StopSignal()  # on every rank: only rank 0 acts on it, at the end of a step
     if engine.rank != 0:
         team.follow()
         engine.close()
         return DONE
     try:
-        return _lead(config, team, arguments)
+        return _lead(config, team, arguments, stopping)
     finally:
         team.finish()
         engine.close()
 
 
-def _lead(config: RunConfig, team: Team, arguments: Any) -> int:
-    stopping = StopSignal()
+def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSignal) -> int:
     connection = redis_connection(config)
     folder = RunFolder(config.folder)
     membership = Membership(connection, config.name, config.deadlines.lease_s)
@@ -65,21 +62,9 @@ def _lead(config: RunConfig, team: Team, arguments: Any) -> int:
     health = HealthServer(config.learner.metrics_host, config.learner.metrics_port, ready=lambda: True)
     announce_address(arguments.services_folder, "learner", health.url)
 
-    problems = load_problems(config.prompts)
     renderer = Renderer(config.model.path, trust_remote_code=config.model.trust_remote_code)
-    longest_prompt = config.model.max_length - config.rollout.sampling.max_tokens
-
-    @lru_cache(maxsize=65536)
-    def rendered(row: int, held_out: bool) -> list[int]:
-        source, settings = (held_out_problems, held_out_settings) if held_out else (problems_by_row, config.prompts)
-        return renderer.render(source[row], settings, max_prompt_tokens=longest_prompt)
-
-    problems_by_row = {problem.row: problem for problem in problems}
-    held_out_settings = config.evaluation.prompts if config.evaluation else config.prompts
-    held_out_problems: dict[int, Problem] = {}
-    if config.evaluation:
-        chosen = load_problems(config.evaluation.prompts, limit=config.evaluation.max_prompts)
-        held_out_problems = {problem.row: problem for problem in chosen}
+    room = config.model.max_length - config.rollout.sampling.max_tokens
+    training = RenderedProblems(config.prompts, renderer, max_prompt_tokens=room)
 
     def stream(name: str) -> RedisStream:
         return RedisStream(connection, config.name, name, CONSUMER, NEVER_RECLAIM_S)
@@ -87,27 +72,33 @@ def _lead(config: RunConfig, team: Team, arguments: Any) -> int:
     ledger, counts = TrainingLoop.saved_ledger(config)
     sampled = Sampled()
     records = Records(folder, sampled, counts, attempt)
-    probe = probe_tokens(
-        [rendered(problem.row, False) for problem in problems[:64]],
-        min(config.weights.probe_tokens, config.model.max_length - 1),
-    )
+    first_prompts = [training.token_ids(problem) for problem in training.problems[:64]]
+    probe = probe_tokens(first_prompts, min(config.weights.probe_tokens, config.model.max_length - 1))
     store = RendezvousStore(config.weights.host, config.weights.port)
     publisher = WeightPublisher(
         config, membership, ProcessGroupChannel(store), (config.weights.host, store.port), records.sync, stopping
     )
+    held_out = None
+    if config.evaluation:
+        chosen = RenderedProblems(
+            config.evaluation.prompts, renderer, max_prompt_tokens=room, limit=config.evaluation.max_prompts
+        )
+        evaluation_prompts = stream(EVALUATION_PROMPTS)
+        held_out = HeldOut(
+            problems=chosen.problems,
+            token_ids=chosen.token_ids,
+            issue_log=lambda version: RedisIssueLog(connection, evaluation_prompts, f"issued-{attempt}-{version}"),
+            attempt=attempt,
+        )
     loop = TrainingLoop(
         config,
         team,
         publisher,
-        PromptIssuer(
-            config, problems, lambda problem: rendered(problem.row, False), RedisIssueLog(connection, stream(PROMPTS))
-        ),
+        PromptIssuer(config, training.problems, training.token_ids, RedisIssueLog(connection, stream(PROMPTS))),
         Collector(stream(SCORED), stream(DEAD), ledger, sampled),
         ledger,
         records,
-        _held_out(connection, stream(EVALUATION_PROMPTS), held_out_problems, rendered, attempt)
-        if config.evaluation
-        else None,
+        held_out,
         probe,
         stopping,
     )
@@ -122,17 +113,6 @@ def _lead(config: RunConfig, team: Team, arguments: Any) -> int:
     if not arguments.evaluate_only:
         write(folder, summarize(folder, loop.groups(), records.counts(), membership.last_leases()))
     return DONE if done else INTERRUPTED
-
-
-def _held_out(
-    connection: RedisConnection, prompts: RedisStream, problems: dict[int, Problem], rendered: Any, attempt: int
-) -> HeldOut:
-    return HeldOut(
-        problems=list(problems.values()),
-        token_ids=lambda problem: rendered(problem.row, True),
-        issue_log=lambda version: RedisIssueLog(connection, prompts, counter=f"issued-{attempt}-{version}"),
-        attempt=attempt,
-    )
 
 
 if __name__ == "__main__":

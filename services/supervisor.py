@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.clock import now_s, sleep
-from services.entry import BAD_INPUT, DONE, SUPERVISED_VARIABLE
+from services.entry import BAD_INPUT, DONE, FAILED, INTERRUPTED, SUPERVISED_VARIABLE
 from services.errors import InputError, ServiceFailed
 
 log = logging.getLogger("ratchet")
@@ -93,7 +93,8 @@ class Supervisor:
                 tick()
                 sleep(LOOK_EVERY_S)
             self._stop(self._learner)
-            return self._learner.process.returncode if self._learner.process else DONE
+            code = self._learner.process.returncode if self._learner.process else INTERRUPTED
+            return code if code in (DONE, BAD_INPUT, FAILED) else INTERRUPTED  # torchrun has codes of its own
         finally:
             for service in [self._learner, *self._feeding]:
                 self._stop(service)

@@ -4,7 +4,7 @@ from typing import Any
 
 from services.config.prompts import PromptsConfig
 from services.errors import InputError
-from services.prompts.dataset import Problem
+from services.prompts.dataset import Problem, load_problems
 
 
 class Renderer:
@@ -75,3 +75,20 @@ class Renderer:
                 f"dataset row {problem.row}: the chat template of {self._path} refuses the messages: {fault}"
             ) from fault
         return list(rendered)
+
+
+class RenderedProblems:
+    """A dataset and its prompts as token ids, each rendered once, when it is first asked for."""
+
+    def __init__(
+        self, settings: PromptsConfig, renderer: Renderer, *, max_prompt_tokens: int, limit: int | None = None
+    ) -> None:
+        self.problems = load_problems(settings, limit=limit)
+        self._settings, self._renderer, self._max_prompt_tokens = settings, renderer, max_prompt_tokens
+        self._rendered: dict[int, list[int]] = {}
+
+    def token_ids(self, problem: Problem) -> list[int]:
+        if problem.row not in self._rendered:
+            rendered = self._renderer.render(problem, self._settings, max_prompt_tokens=self._max_prompt_tokens)
+            self._rendered[problem.row] = rendered
+        return self._rendered[problem.row]
