@@ -7,8 +7,8 @@ every other room only asks whether a name is known.
 from collections.abc import Mapping
 
 GRADERS: Mapping[str, str] = {
-    "exact": "verifier.exact_match:ExactMatch",
-    "math": "verifier.math_answer:MathAnswer",
+    "exact": "verifier.graders.exact:ExactMatch",
+    "math": "verifier.graders.math_answer:MathAnswer",
 }
 """Name -> module:class of a verifier.scorer.Scorer."""
 

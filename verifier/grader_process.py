@@ -93,7 +93,7 @@ class Grading:
         scorer_class = self._classes[task.grader]
         if isinstance(scorer_class, Exception):
             raise scorer_class
-        scorer = build_scorer(scorer_class, task.options)
+        scorer: Scorer = build_scorer(scorer_class, task.options)
         if not task.options:
             self._plain[task.grader] = scorer
         return scorer

@@ -1,5 +1,10 @@
-"""Samples a second, end to end: sampled, scored, trained on, weights in use again. Ratchet, then TRL, one after the other
-on the same machine. The steady state leaves out the start and the first steps; both are reported beside it."""
+"""Samples a second, end to end: sampled, scored, learned from, weights in use again. Ratchet, then TRL, one after the
+other on the same machine. The steady state leaves out the start and the first steps; both are reported beside it.
+
+Both sides count every sample that a step consumed. TRL's step takes 32 groups as they come, those in which all samples
+have the same reward included, although they teach nothing; Ratchet's takes 32 groups that do teach something and drops the
+others on the way. So what it dropped is counted as consumed, and what it kept is reported beside it.
+"""
 
 import argparse
 import importlib.metadata
@@ -17,26 +22,30 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 WARM_UP_STEPS = 10
-SAMPLES_PER_STEP = 256
+GROUP_SIZE = 8
+SAMPLES_PER_STEP = 32 * GROUP_SIZE
 
 
 @dataclass(frozen=True, slots=True)
 class Speed:
     samples_per_s: float
-    """Of the steps after the warm-up."""
+    """Consumed by the steps after the warm-up."""
+    kept_samples_per_s: float
+    """Of these, the ones that a loss was computed on."""
     first_step_s: float
     """From the start of the command to the end of the first step."""
     steps: int
     total_s: float
 
 
-def speed(ends_s: list[float], total_s: float, *, warm_up: int = WARM_UP_STEPS) -> Speed:
-    """ends_s: seconds from the start of the command to the end of each step, in order."""
+def speed(ends_s: list[float], consumed: list[int], total_s: float, *, warm_up: int = WARM_UP_STEPS) -> Speed:
+    """ends_s: seconds from the start of the command to the end of each step, in order; consumed: samples by then."""
     if len(ends_s) < warm_up + 2:
         raise SystemExit(f"only {len(ends_s)} steps; at least {warm_up + 2} are needed to measure a steady state")
-    steady = len(ends_s) - warm_up
+    steady_s = ends_s[-1] - ends_s[warm_up - 1]
     return Speed(
-        samples_per_s=SAMPLES_PER_STEP * steady / (ends_s[-1] - ends_s[warm_up - 1]),
+        samples_per_s=(consumed[-1] - consumed[warm_up - 1]) / steady_s,
+        kept_samples_per_s=SAMPLES_PER_STEP * (len(ends_s) - warm_up) / steady_s,
         first_step_s=ends_s[0],
         steps=len(ends_s),
         total_s=total_s,
@@ -64,9 +73,11 @@ def measure_ratchet(out: Path, steps: int) -> tuple[Speed, dict[str, Any]]:
     command += ["--set", f"learner.steps={steps}", "--set", f"learner.checkpoint.every_steps={steps}"]
     _, began_unix_s, seconds = run(command, {}, out / "ratchet.log")
     lines = (folder / "steps.jsonl").read_text(encoding="utf-8").splitlines()
-    ends = sorted(json.loads(line)["at_unix_s"] - began_unix_s for line in lines)
+    steps = sorted(map(json.loads, lines), key=lambda step: step["step"])
+    ends = [step["at_unix_s"] - began_unix_s for step in steps]
+    consumed = [GROUP_SIZE * (step["groups"]["trained"] + sum(step["groups"]["dropped"].values())) for step in steps]
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return speed(ends, seconds), summary
+    return speed(ends, consumed, seconds), summary
 
 
 def measure_trl(out: Path, site: Path, steps: int, threads: int) -> Speed:
@@ -76,7 +87,8 @@ def measure_trl(out: Path, site: Path, steps: int, threads: int) -> Speed:
     stdout, _, seconds = run(command, environment, out / "trl.log")
     ends = json.loads(stdout.strip().splitlines()[-1])["ends_s"]
     started = seconds - ends[-1]  # interpreter and imports, before the clock of the other process began
-    return speed([end + started for end in ends], seconds)
+    consumed = [SAMPLES_PER_STEP * (number + 1) for number in range(len(ends))]
+    return speed([end + started for end in ends], consumed, seconds)
 
 
 def main() -> None:
@@ -107,11 +119,10 @@ def main() -> None:
         "machine": {"cores": threads, "processor": _processor(), "python": platform.python_version()},
     }
     (out / "end_to_end.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(f"{'':8} {'samples/s':>10} {'first step':>11} {'steps':>6} {'total':>8}")
+    print(f"{'':8} {'samples/s':>10} {'kept/s':>8} {'first step':>11} {'steps':>6} {'total':>8}")
     for name, result in found.items():
-        print(
-            f"{name:8} {result.samples_per_s:10.0f} {result.first_step_s:9.1f} s {result.steps:6} {result.total_s:6.1f} s"
-        )
+        figures = f"{result.samples_per_s:10.0f} {result.kept_samples_per_s:8.0f} {result.first_step_s:9.1f} s"
+        print(f"{name:8} {figures} {result.steps:6} {result.total_s:6.1f} s")
     if ratio is not None:
         print(f"ratio    {ratio:10.2f}")
 

@@ -12,8 +12,8 @@ import msgspec
 from verifier.scorer import Judgement, ScoringFault
 
 REGISTRY = {
-    "exact": "verifier.exact_match:ExactMatch",
-    "math": "verifier.math_answer:MathAnswer",
+    "exact": "verifier.graders.exact:ExactMatch",
+    "math": "verifier.graders.math_answer:MathAnswer",
     "odd": "tests.verifier.bad_graders:Odd",
     "missing": "tests.verifier.no_such_module:Anything",
     "fatal_import": "tests.verifier.fatal_import:Anything",
@@ -22,6 +22,9 @@ REGISTRY = {
 
 class Odd(msgspec.Struct, frozen=True):
     """Does what the response says."""
+
+    def check(self, reference: Any) -> None:
+        self.score(str(reference), reference)  # a reference that is an order is obeyed too
 
     def score(self, response: str, reference: Any) -> Judgement:
         match response.split():

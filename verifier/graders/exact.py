@@ -28,6 +28,9 @@ class ExactMatch(msgspec.Struct, frozen=True):
         if groups != 1:
             raise ScoringFault(f"option pattern = {self.pattern!r} has {groups} groups; it needs exactly one")
 
+    def check(self, reference: Any) -> None:
+        _text(reference)
+
     def score(self, response: str, reference: Any) -> Judgement:
         answer = response
         if self.pattern is not None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from verifier.math_answer import MathAnswer
+from verifier.graders.math_answer import MathAnswer
 from verifier.scorer import ScoringFault
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from verifier.exact_match import ExactMatch
+from verifier.graders.exact import ExactMatch
 from verifier.scorer import ScoringFault, build_scorer
 
 

@@ -8,7 +8,8 @@ import logging
 import re
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from importlib.metadata import version as version_of_package
+from typing import Any, ClassVar
 
 import msgspec
 from math_verify import parse, verify  # type: ignore[import-untyped]
@@ -23,10 +24,18 @@ SCIENTIFIC = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d{1,3}\s*")
 
 
 class MathAnswer(msgspec.Struct, frozen=True):
+    version: ClassVar[str] = f"1 math-verify {version_of_package('math-verify')}"
+    cached: ClassVar[bool] = True
+
     strict: bool = True
     """Variables must have the same names, and a set is no tuple."""
     float_rounding: int = 6
     """Decimal places to which numbers are compared."""
+
+    def check(self, reference: Any) -> None:
+        gold = _parse_reference(_reference_text(reference))
+        if not self._equal(gold, gold):
+            raise ScoringFault(f"reference {reference!r} is not equal to itself")
 
     def score(self, response: str, reference: Any) -> Judgement:
         gold = _parse_reference(_reference_text(reference))
