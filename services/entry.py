@@ -73,15 +73,18 @@ def start_logging() -> None:
     log.setLevel(logging.INFO)
 
 
-def redis_connection(config: RunConfig) -> RedisConnection:
-    """A connection that was tried. Raises InputError, or StreamError when nobody answers."""
+def redis_connection(config: RunConfig, *, deadline_s: float | None = None) -> RedisConnection:
+    """A connection that was tried. deadline_s: for each command, if not that of the run.
+
+    Raises InputError, or StreamError when nobody answers.
+    """
     url = os.environ.get(REDIS_URL_VARIABLE) or config.redis.url
     if not url:
         raise InputError(
             f"no Redis: set redis.url or the environment variable {REDIS_URL_VARIABLE} to redis://:PASSWORD@HOST:6379/0, "
             "or let `ratchet up` start a server of its own"
         )
-    connection = RedisConnection(url, deadline_s=config.deadlines.redis_s)
+    connection = RedisConnection(url, deadline_s=deadline_s or config.deadlines.redis_s)
     connection.check()
     return connection
 
@@ -121,6 +124,20 @@ def watch_supervisor() -> None:
 
 
 def _orphaned() -> bool:
-    """The supervisor that started this process, in a process group of its own, has died."""
+    """The supervisor that started this process has died. Between the two may be a launcher of several ranks."""
     supervisor = os.environ.get(SUPERVISED_VARIABLE)
-    return supervisor is not None and os.getpgrp() == os.getpid() and os.getppid() != int(supervisor)
+    if supervisor is None or os.getpgrp() != os.getpid():
+        return False
+    ancestor = os.getppid()
+    while ancestor not in (0, 1, int(supervisor)):
+        ancestor = _parent(ancestor)
+    return ancestor != int(supervisor)
+
+
+def _parent(process: int) -> int:
+    """0: it has ended."""
+    try:
+        status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return 0
+    return int(status.rpartition(")")[2].split()[1])  # the name before the bracket may hold anything

@@ -1,0 +1,60 @@
+"""How services end with the supervisor that started them, whoever stands between."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SERVICE = """
+import pathlib, sys, time
+from services import entry
+entry.watch_supervisor()
+pathlib.Path(sys.argv[1]).write_text("up")
+time.sleep(60)
+"""
+# A supervisor, which tells its process number to what it starts; and a launcher in between, as torchrun is one.
+SUPERVISOR = """
+import os, subprocess, sys
+from services.entry import SUPERVISED_VARIABLE
+service = [sys.executable, "-c", {service!r}, sys.argv[1]]
+launcher = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:], start_new_session=True)"]
+environment = os.environ | {{SUPERVISED_VARIABLE: str(os.getpid())}}
+subprocess.run([*({between} * launcher), *service], env=environment, start_new_session=True)
+"""
+
+
+@pytest.mark.parametrize("between", [0, 1])
+def test_a_service_ends_with_its_supervisor_and_not_before(between: int, tmp_path: Path) -> None:
+    up = tmp_path / "up"
+    program = SUPERVISOR.format(service=SERVICE, between=between)
+    with subprocess.Popen([sys.executable, "-c", program, str(up)]) as supervisor:
+        until(up.exists, "it did not start")
+        time.sleep(2.5)  # two looks of the watch
+        assert services_of(up), "it ended although its supervisor is there"
+        supervisor.kill()
+    until(lambda: not services_of(up), "it outlives its supervisor")
+
+
+def until(condition: object, complaint: str) -> None:
+    assert callable(condition)
+    end_s = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end_s, complaint
+        time.sleep(0.05)
+
+
+def services_of(up: Path) -> list[int]:
+    """Processes that are the service itself, by its arguments."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit() and int(folder.name) != os.getpid():
+            try:
+                arguments = (folder / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if arguments[1:3] == [b"-c", SERVICE.encode()] and arguments[3:4] == [str(up).encode()]:
+                found.append(int(folder.name))
+    return found
