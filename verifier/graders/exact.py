@@ -1,8 +1,13 @@
-"""Grader `exact`: the response, or what a pattern finds in it, is the reference, letter for letter."""
+"""Grader `exact`: the response, or what a pattern finds in it, is the reference, letter for letter.
+
+Failure modes: a number in the reference is compared as it is written, so that 1.0 is no "1"; letters that only look the
+same (composed and decomposed accents) differ; a pattern that backtracks without end on some response brings its grader
+process to its deadline, and the pool ends it.
+"""
 
 import re
 from collections import deque
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -12,9 +17,12 @@ SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 
 
 class ExactMatch(msgspec.Struct, frozen=True):
+    version: ClassVar[str] = "1"
+
     strip: bool = True
     """Leave white space around both sides out of the comparison."""
     case_sensitive: bool = True
+    """Upper and lower case differ."""
     pattern: str | None = None
     """Regular expression with one group; its last match in the response is the answer."""
 
@@ -23,7 +31,7 @@ class ExactMatch(msgspec.Struct, frozen=True):
             return
         try:
             groups = re.compile(self.pattern).groups
-        except re.error as fault:
+        except (re.error, OverflowError, RecursionError) as fault:
             raise ScoringFault(f"option pattern = {self.pattern!r} is no regular expression: {fault}") from fault
         if groups != 1:
             raise ScoringFault(f"option pattern = {self.pattern!r} has {groups} groups; it needs exactly one")
@@ -32,13 +40,13 @@ class ExactMatch(msgspec.Struct, frozen=True):
         _text(reference)
 
     def score(self, response: str, reference: Any) -> Judgement:
-        answer = response
+        expected, answer = _text(reference), response
         if self.pattern is not None:
             last = deque(re.finditer(self.pattern, response), maxlen=1)
             if not last or last[0][1] is None:
                 return Judgement(False, "the pattern finds no answer in the response")
             answer = last[0][1]
-        if self._canonical(answer) == self._canonical(_text(reference)):
+        if self._canonical(answer) == self._canonical(expected):
             return Judgement(True)
         return Judgement(False, f"answer {answer[:SHOWN_CHARACTERS]!r}")
 

@@ -1,96 +1,138 @@
-"""Grader `math`: the last mathematical answer in the response is equal to the reference, by math-verify.
+"""Grader `math`: the answer in the last complete box is mathematically equal to the reference, by math-verify's parser.
 
-Its own time limits are off: they rest on SIGALRM, which a loop in C never sees, and the pool kills what is too slow.
-Importing this takes a third of a second and 60 MB, so that only grader processes do.
+The last complete \\boxed{} decides and text outside it is ignored. math_extract says what counts without a box,
+math_notation and math_read how an answer is read, math_compare and math_expression when two are equal.
+
+Failure modes. Incorrect, with a detail: no answer, an empty or unclosed box, an answer that cannot be read (anything that is
+not wholly one of the forms of math_read), several answers where the reference has one. Right answers judged incorrect: a
+form that math-verify's parser does not know, a decimal rounding of an exact reference (unless `tolerance` admits it), a
+quantity in another unit (500 cm for 5 m), an identity that holds on a part of the plane only (ln x^2 and 2 ln x), families
+of solutions that are shifted (k and k + 1), inequalities that must be solved first unless they are linear. Grading may
+hang in an integral or a limit; there are no time limits of its own, and the pool kills what is too slow.
+Importing and warming this up takes a second and 80 MB, so that only grader processes do.
 """
 
-import logging
-import re
 from decimal import Decimal
 from functools import lru_cache
 from importlib.metadata import version as version_of_package
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
-from math_verify import parse, verify  # type: ignore[import-untyped]
 
+from verifier.graders import math_extract
+from verifier.graders.math_compare import Percent, Rules
+from verifier.graders.math_expression import Unreadable
+from verifier.graders.math_notation import plain
+from verifier.graders.math_read import Answer, Words, read, words_of
 from verifier.scorer import Judgement, ScoringFault
 
-logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns about the limits that are off, once a process
-
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
-DELIMITED = re.compile(r"\$|\\boxed|\\\(|\\\[")
-SCIENTIFIC = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d{1,3}\s*")
+
+FIRST_USE = (
+    (r"x + y \le 3", r"3 \ge y + x"),
+    ("x^2 + 2x + 1", "(x + 1)^2"),
+    (r"\sin^2 x + \cos^2 x", "1"),
+    (r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", r"\begin{pmatrix} 2 & 1 \\ 3 & 4 \end{pmatrix}"),
+    ("[1, 2)", r"(1, 2] \cup (3, \infty)"),
+    (r"\sqrt{2} + \frac{1}{3}", r"\frac{1 + 3\sqrt{2}}{3}"),
+)
 
 
 class MathAnswer(msgspec.Struct, frozen=True):
-    version: ClassVar[str] = f"1 math-verify {version_of_package('math-verify')}"
+    version: ClassVar[str] = f"2 math-verify {version_of_package('math-verify')}"
     cached: ClassVar[bool] = True
 
-    strict: bool = True
-    """Variables must have the same names, and a set is no tuple."""
-    float_rounding: int = 6
-    """Decimal places to which numbers are compared."""
+    unboxed: Literal["last", "incorrect"] = "last"
+    """What a response without any box is: judged by its last stated answer, or incorrect."""
+    tolerance: float = 0.0
+    """Largest difference between two numbers, as a share of the reference. 0: they must be equal exactly."""
+    percent: Percent = "either"
+    """When only one side has a percent sign. value: 50% is 0.5. unit: 50% is 50. either: both, but a reference without the
+    sign between -1 and 1 is a share, so that 0.5% is not 0.5."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance < 1:
+            raise ScoringFault(f"option tolerance = {self.tolerance} must be at least 0 and below 1")
+
+    @classmethod
+    def warm_up(cls) -> None:
+        """sympy and the parser's grammar build tables at their first use, a quarter of a second each."""
+        for one, another in FIRST_USE:
+            cls().score(f"\\boxed{{{one}}}", another)
 
     def check(self, reference: Any) -> None:
-        gold = _parse_reference(_reference_text(reference))
-        if not self._equal(gold, gold):
-            raise ScoringFault(f"reference {reference!r} is not equal to itself")
+        text = _reference_text(reference)
+        _read_reference(text)
+        if not (judgement := self.score(f"\\boxed{{{text}}}", reference)).correct:
+            raise ScoringFault(f"reference {text[:SHOWN_CHARACTERS]!r} is not equal to itself: {judgement.detail}")
 
     def score(self, response: str, reference: Any) -> Judgement:
-        gold = _parse_reference(_reference_text(reference))
+        gold_text = _reference_text(reference)
+        gold = _read_reference(gold_text)
+        found = math_extract.boxed(response)
+        if found is None:
+            if self.unboxed == "incorrect":
+                return Judgement(False, "the response has no box")
+            found = math_extract.stated(response)
+        if found.text is None:
+            return Judgement(False, found.why)
         try:
-            answer = parse(response, parsing_timeout=None, raise_on_error=True)
-        except MemoryError:
-            raise
-        except Exception as fault:
-            return Judgement(False, f"the response cannot be parsed: {type(fault).__name__}")
-        if not answer:
-            return Judgement(False, "no answer in the response")
-        try:
-            equal = self._equal(gold, answer)
-        except MemoryError:
-            raise
-        except Exception as fault:
-            # Whose fault it is shows when the reference is compared with itself.
-            if not self._equal(gold, gold):
-                raise ScoringFault(f"reference {reference!r} is not equal to itself") from fault
-            return Judgement(False, f"the answer cannot be compared: {type(fault).__name__}")
-        return Judgement(True) if equal else Judgement(False, f"answer {str(answer[-1])[:SHOWN_CHARACTERS]!r}")
-
-    def _equal(self, gold: list[Any], answer: list[Any]) -> bool:
-        # The order matters: verify is not symmetric.
-        return bool(
-            verify(
-                gold,
-                answer,
-                float_rounding=self.float_rounding,
-                strict=self.strict,
-                timeout_seconds=None,
-                raise_on_error=True,
+            equal = self._equal(gold, gold_text, found.text)
+        except (Unreadable, RecursionError) as fault:
+            return Judgement(
+                False, f"{fault if isinstance(fault, Unreadable) else 'nested too deep'}: {_shown(found.text)}"
             )
-        )
+        except (ArithmeticError, AttributeError, TypeError, ValueError, NotImplementedError) as fault:
+            # sympy's own, from values that have no order or no number; the reference has been compared with itself.
+            return Judgement(False, f"the answer cannot be compared ({type(fault).__name__}): {_shown(found.text)}")
+        return Judgement(True) if equal else Judgement(False, f"answer {_shown(found.text)}")
+
+    def _equal(self, gold: Answer, gold_text: str, text: str) -> bool:
+        if plain(text) == plain(gold_text):
+            return True
+        if isinstance(gold, Words):
+            return words_of(text) == words_of(gold_text)
+        answer = read(text)
+        if isinstance(answer, Words):
+            return words_of(text) == words_of(gold_text) and words_of(text).isalpha()
+        return Rules(self.tolerance, self.percent).same(gold, answer)
+
+
+def _shown(text: str) -> str:
+    return repr(text[: SHOWN_CHARACTERS // 2])
 
 
 def _reference_text(reference: Any) -> str:
-    """A float in scientific notation is written out: math-verify reads 1e5 as 1 times Euler's number times 5."""
     if isinstance(reference, bool) or not isinstance(reference, str | int | float):
         raise ScoringFault(f"reference must be a string or a number, not {type(reference).__name__}")
+    if isinstance(reference, float):
+        return f"{Decimal(repr(reference)):f}"
     text = str(reference)
-    return f"{Decimal(text.strip()):f}" if SCIENTIFIC.fullmatch(text) else text
+    if (box := math_extract.boxed(text)) is not None:
+        if box.text is None:
+            raise ScoringFault(f"reference {text[:SHOWN_CHARACTERS]!r}: {box.why}")
+        return box.text
+    return text.strip()
 
 
 @lru_cache(maxsize=1024)  # a group's samples share their reference, and come one after the other
-def _parse_reference(text: str) -> list[Any]:
-    """A bare number or LaTeX counts as mathematics as a whole. Raises ScoringFault when nothing in it can be parsed."""
-    latex = text if DELIMITED.search(text) else f"${text}$"
+def _read_reference(text: str) -> Answer:
+    """Raises ScoringFault when it states nothing that could be compared with itself."""
+    shown = repr(text[:SHOWN_CHARACTERS])
+    if len(text) > math_extract.LONGEST_ANSWER:
+        raise ScoringFault(f"reference of {len(text)} characters: {math_extract.LONGEST_ANSWER} can be judged")
     try:
-        gold = parse(latex, fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=True)
-    except MemoryError:
-        raise
-    except Exception as fault:
-        raise ScoringFault(f"reference {text!r} cannot be parsed: {type(fault).__name__}: {fault}") from fault
-    if not gold:
-        raise ScoringFault(f"reference {text!r} holds nothing that math-verify can parse")
-    parsed: list[Any] = gold
-    return parsed
+        answer = read(text)
+        if not isinstance(answer, Words) and not Rules().same(answer, answer):
+            raise ScoringFault(f"reference {shown} is not equal to itself")
+    except (
+        Unreadable,
+        RecursionError,
+        ArithmeticError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        NotImplementedError,
+    ) as fault:
+        raise ScoringFault(f"reference {shown} cannot be read: {fault}") from fault
+    return answer

@@ -31,6 +31,10 @@ def test_the_answer_is_compared_letter_for_letter(
 def test_a_reference_that_is_no_text_is_a_fault_and_not_a_wrong_answer(reference: object) -> None:
     with pytest.raises(ScoringFault, match="reference must be a string or a number"):
         ExactMatch().score("12", reference)
+    with pytest.raises(ScoringFault, match="reference must be a string or a number"):
+        ExactMatch(pattern=r"answer: (\d+)").score("no answer at all", reference)
+    with pytest.raises(ScoringFault, match="reference must be a string or a number"):
+        ExactMatch().check(reference)
 
 
 @pytest.mark.parametrize(
@@ -40,8 +44,13 @@ def test_a_reference_that_is_no_text_is_a_fault_and_not_a_wrong_answer(reference
         ({"strip": "yes"}, r"Expected `bool`, got `str` - at `\$.strip`"),
         ({"pattern": "(unclosed"}, "is no regular expression"),
         ({"pattern": r"\d+"}, "has 0 groups; it needs exactly one"),
+        ({"pattern": "(a{99999999999})"}, "is no regular expression"),
     ],
 )
 def test_wrong_options_are_faults_that_name_them(options: dict[str, object], names: str) -> None:
     with pytest.raises(ScoringFault, match=names):
         build_scorer(ExactMatch, options)
+
+
+def test_a_detail_shows_little_of_a_flood() -> None:
+    assert len(ExactMatch().score("x" * 1_000_000, "y").detail) < 100

@@ -1,0 +1,139 @@
+"""Grader `choice`: the letter of a multiple choice question, from where the response states it.
+
+It is looked for, in this order, in the last complete \\boxed{}; behind the last "the answer is", "Answer:" or "I choose"; in the
+last letter in bold; in a response that is nothing but the letter; and, by option, in the last letter that stands alone. The
+first of these that states anything decides. Incorrect: no letter, a letter that is no choice, two different letters in one
+place ("B or C"), and the text of another choice behind the right letter.
+
+The reference is a letter, the index of the choice from 0, or with `texts` the full text of one. It is a fault when it is none,
+or when a text stands for two choices. Every step is linear in the length of the response.
+"""
+
+import re
+import string
+from collections import deque
+from typing import Any, ClassVar
+
+import msgspec
+
+from verifier.graders.math_extract import boxed
+from verifier.scorer import Judgement, ScoringFault
+
+SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
+LONGEST_STATEMENT = 300
+"""Characters that are read behind "the answer is"."""
+
+STATED = re.compile(
+    r"\b(?:answer|choice|option)\b(?:\s+(?:choice|option|letter))?(?:\s+(?:is|would be|should be|must be))\b\s*:?"
+    r"|\banswer\s*:|\bI\s+(?:choose|pick|select)\b",
+    re.IGNORECASE,
+)
+NEGATED = re.compile(r"\s*(?:is\s+)?(?:not|neither|none|isn't|never|unclear|unknown)\b", re.IGNORECASE)
+BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*")
+DECORATION = re.compile(r"\\(?:text|textbf|mathbf|mathrm|textrm|mbox|rm|bf)\b|[{}$*_`\\]")
+SENTENCE_END = re.compile(r"\n|[.;!?](?=\s|$)")
+
+
+class ChoiceAnswer(msgspec.Struct, frozen=True):
+    version: ClassVar[str] = "1"
+
+    choices: str = "ABCDE"
+    """The letters, in the order of the choices."""
+    texts: tuple[str, ...] = ()
+    """The full texts of the choices, in their order; then an answer or a reference may be a text."""
+    last_letter: bool = False
+    """When the response states no answer, its last capital letter that stands alone counts."""
+
+    def __post_init__(self) -> None:
+        if not self.choices or len(set(self.choices.upper())) != len(self.choices):
+            raise ScoringFault(f"option choices = {self.choices!r} must be different letters")
+        if not set(self.choices.upper()) <= set(string.ascii_uppercase):
+            raise ScoringFault(f"option choices = {self.choices!r} must be letters from A to Z")
+        if self.texts and len(self.texts) > len(self.choices):
+            raise ScoringFault(f"option texts has {len(self.texts)} texts for {len(self.choices)} letters")
+        if not all(map(_canonical, self.texts)):
+            raise ScoringFault("option texts has an empty text")
+
+    def check(self, reference: Any) -> None:
+        self._letter_of_reference(reference)
+
+    def score(self, response: str, reference: Any) -> Judgement:
+        gold = self._letter_of_reference(reference)
+        stated = self._stated(response)
+        if stated is None:
+            return Judgement(False, "the response states no choice")
+        letters = self._letters(stated)
+        if not letters:
+            return Judgement(False, f"no choice in {stated[:SHOWN_CHARACTERS]!r}")
+        if len(letters) > 1:
+            return Judgement(False, f"several choices in {stated[:SHOWN_CHARACTERS]!r}")
+        (letter,) = letters
+        return Judgement(True) if letter == gold else Judgement(False, f"choice {letter}")
+
+    def _stated(self, response: str) -> str | None:  # noqa: PLR0911
+        if (box := boxed(response)) is not None:
+            return box.text or ""
+        if stated := deque(STATED.finditer(response), maxlen=1):
+            rest = response[stated[0].end() : stated[0].end() + LONGEST_STATEMENT].lstrip(" :*\n")
+            if NEGATED.match(rest):
+                return ""
+            rest = rest.partition("**")[0]  # the answer was in bold up to there
+            end = SENTENCE_END.search(rest, 2)
+            return rest[: end.start()] if end else rest
+        bold = [found[1] for found in BOLD.finditer(response) if self._letters(found[1])]
+        if bold:
+            return bold[-1]
+        if len(response) <= LONGEST_STATEMENT and self._is_only_choice(response):
+            return response
+        if self.last_letter:
+            alone = re.findall(rf"(?<![\w'-])([{self.choices.upper()}])(?![\w'-])", response)
+            return alone[-1] if alone else None
+        return None
+
+    def _is_only_choice(self, response: str) -> bool:
+        text = response.strip().splitlines()[0] if response.strip() else ""
+        return bool(re.match(r"\(?[A-Za-z]\)?(?:$|[.):,])", text)) or _canonical(response) in map(
+            _canonical, self.texts
+        )
+
+    def _letters(self, stated: str) -> set[str]:
+        """The choices that the statement names. With texts, a text behind a letter must be that letter's own."""
+        plain = DECORATION.sub(" ", stated).strip()
+        if (whole := self._letter_of_text(plain)) is not None:
+            return {whole}
+        named = re.match(r"[\s(\[]*([A-Za-z])(?![A-Za-z'])[\s)\].:,-]*(.*)", plain, re.DOTALL)
+        letters = self.choices.upper()
+        found = set(re.findall(rf"(?<![\w'])([{letters}])(?![\w'])", plain))
+        found |= set(re.findall(r"\(([A-Z])\)", plain))  # outside the choices, and then no right answer
+        if named:
+            first, rest = named[1].upper(), named[2].strip(" .")
+            if "A" in found and not re.match(r"[\s(\[]*A\b", plain) and re.search(r"\bA [a-z]", plain):
+                found.discard("A")  # the article
+            if named[1].isupper() or not rest:
+                found.add(first)
+            if rest and (other := self._letter_of_text(rest)) is not None:
+                found.add(other)
+        return found
+
+    def _letter_of_text(self, text: str) -> str | None:
+        matches = [at for at, choice in enumerate(self.texts) if _canonical(choice) == _canonical(text)]
+        return self.choices.upper()[matches[0]] if len(matches) == 1 else None
+
+    def _letter_of_reference(self, reference: Any) -> str:
+        letters = self.choices.upper()
+        if isinstance(reference, int) and not isinstance(reference, bool):
+            if 0 <= reference < len(self.texts or letters):
+                return letters[reference]
+            raise ScoringFault(f"reference {reference} is no index of {len(self.texts or letters)} choices, from 0 on")
+        if not isinstance(reference, str):
+            raise ScoringFault(f"reference must be a letter, an index or a text, not {type(reference).__name__}")
+        if (letter := self._letter_of_text(reference)) is not None:
+            return letter
+        bare = reference.strip().strip("().").upper()
+        if len(bare) == 1 and bare in letters[: len(self.texts) or None]:
+            return bare
+        raise ScoringFault(f"reference {reference[:SHOWN_CHARACTERS]!r} is none of the choices {letters}")
+
+
+def _canonical(text: str) -> str:
+    return " ".join(text.casefold().split()).strip(" .")

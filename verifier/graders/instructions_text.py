@@ -1,0 +1,78 @@
+"""What grader `instructions` counts in a text, and the base of its constraints.
+
+Everything here takes time linear in the text: no pattern can start again inside what another start has already read.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import groupby
+from typing import Annotated, Literal
+
+import msgspec
+
+Relation = Literal["less than", "at most", "exactly", "at least", "more than"]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Text = Annotated[str, msgspec.Meta(min_length=1, pattern=r"\S")]
+Texts = Annotated[list[Text], msgspec.Meta(min_length=1)]
+
+WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
+SENTENCE_END = re.compile(r"(?<![.!?…。！？])(?:[.!?…]++[\"'”’)\]*_]*+(?=\s|\Z)|[。！？]++)")
+ABBREVIATIONS = frozenset(
+    {"mr", "mrs", "ms", "dr", "prof", "sr", "jr", "st", "vs", "e.g", "i.e", "cf", "al", "vol", "approx", "a.m", "p.m"}
+)
+LONGEST_ABBREVIATION = 8
+
+
+class Constraint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"):
+    """One thing that can be seen in the response without understanding it."""
+
+    def unmet(self, text: str) -> str | None:
+        """What is wrong, in a few words; None when the constraint holds. text: not empty, no white space around it."""
+        raise NotImplementedError
+
+
+def compare(count: int, relation: Relation, bound: int, unit: str) -> str | None:
+    """None when `count` stands in this relation to `bound`, else both in words."""
+    holds = {
+        "less than": count < bound,
+        "at most": count <= bound,
+        "exactly": count == bound,
+        "at least": count >= bound,
+        "more than": count > bound,
+    }[relation]
+    return None if holds else f"{count} {unit}, not {relation} {bound}"
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters and digits; an apostrophe or a hyphen within one does not end it."""
+    return WORD.findall(text)
+
+
+def paragraphs(text: str) -> list[str]:
+    """What blank lines separate."""
+    lines = text.splitlines(keepends=True)
+    return ["".join(group) for blank, group in groupby(lines, key=lambda line: not line.strip()) if not blank]
+
+
+def count_sentences(text: str) -> int:
+    """Sentences end at . ! ? before white space, common abbreviations and initials aside, and with their paragraph."""
+    return sum(1 for paragraph in paragraphs(text) for sentence in _sentences(paragraph) if WORD.search(sentence))
+
+
+def _sentences(paragraph: str) -> Iterator[str]:
+    start = 0
+    for end in SENTENCE_END.finditer(paragraph):
+        if end[0] != "." or not _is_abbreviation(
+            paragraph[max(start, end.start() - LONGEST_ABBREVIATION) : end.start()]
+        ):
+            yield paragraph[start : end.end()]
+            start = end.end()
+    yield paragraph[start:]
+
+
+def _is_abbreviation(before: str) -> bool:
+    """before: the characters up to the full stop, enough of them to hold the longest abbreviation."""
+    pieces = re.split(r"[\s(\[\"'“*_]", before)
+    last = pieces[-1]
+    return last.lower() in ABBREVIATIONS or (len(last) == 1 and last.isupper() and last != "I")

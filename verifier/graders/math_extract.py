@@ -1,0 +1,113 @@
+"""Which part of a response is its answer: the last complete box, or without any box the last stated answer.
+
+The box that closes last decides, also when an unclosed box follows it: what a response leaves open it has not stated.
+A box inside the deciding box belongs to its content. Everything here is linear in the length of the response.
+"""
+
+import re
+from collections import deque
+from typing import NamedTuple
+
+LONGEST_ANSWER = 2_000
+"""Characters. A longer one is no answer but a text, and reading it could cost more than it is worth."""
+
+LONGEST_SHORT = 200
+"""Characters of a response that may be nothing but its answer."""
+
+# A brace behind a backslash is printed and groups nothing.
+# Data that was escaped once too often has \\boxed.
+BRACES = re.compile(r"(?<!\\)\\+boxed\s*\{|\\.|[{}]", re.DOTALL)
+STATED = re.compile(
+    r"(?:final\s+answer|answer|result)(?:\s+(?:to|for)\s+[^.:\n]{1,60})?\s*(?:is|are|=|:)+[\s*_:]*"
+    r"|^[ \t]*+\**+[ \t]*+(?:ans|answer)\b[\s*:.)]*|####",
+    re.IGNORECASE | re.MULTILINE,
+)
+SEGMENT = re.compile(
+    r"\$\$(?:\\\$|[^$]){1,2000}\$\$|\$(?:\\\$|[^$\n]){1,2000}\$"
+    r"|\\\((?:[^\\]|\\(?![()])){1,2000}\\\)|\\\[(?:[^\\]|\\(?![\[\]])){1,2000}\\\]"
+)
+NUMBER = re.compile(
+    r"(?<![\w.])[-−+]?[$€£]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?(?:\s?/\s?\d+)?(?:\s*\\?%|\s+percent\b)?"
+)
+WORD = re.compile(r"(?<![\w\\{])[A-Za-z']{2,}(?![\w{(])")
+SENTENCE_END = re.compile(r"[.;!?](?=\s|$)|\n")
+
+
+class Found(NamedTuple):
+    text: str | None
+    """None: there is no answer to judge."""
+    why: str = ""
+
+
+def boxed(response: str) -> Found | None:
+    """The content of the last complete box. None when the response opens no box at all."""
+    open_groups: list[tuple[int, bool]] = []
+    last: tuple[int, int] | None = None
+    seen = False
+    for token in BRACES.finditer(response):
+        text = token[0]
+        if text.startswith("\\") and text.endswith("{") and "boxed" in text:
+            seen = True
+            open_groups.append((token.end(), True))
+        elif text == "{":
+            open_groups.append((token.end(), False))
+        elif text == "}" and open_groups:
+            start, is_box = open_groups.pop()
+            if is_box:
+                last = (start, token.start())
+    if last is None:
+        return Found(None, "the box is not closed") if seen else None
+    return _checked(response[last[0] : last[1]], "the box is empty")
+
+
+def stated(response: str) -> Found:
+    """Without a box: what the sentence after the last "the answer is" or #### states, else all of a short response, else
+    the last formula, else the last number."""
+    anchor = _last(STATED, response)
+    if anchor is not None and (found := _of_sentence(response[anchor.end() : anchor.end() + LONGEST_ANSWER].lstrip())):
+        return found
+    if len(short := response.strip()) <= LONGEST_SHORT and "\n" not in short and not _is_prose(short):
+        formula = SEGMENT.search(short)
+        if formula is None or formula.span() == (0, len(short)):
+            return _checked(short, "no answer in the response")
+    if (last := _last(SEGMENT, response)) is not None:
+        return _checked(last[0] + _percent_behind(response, last.end()), "the last formula is empty")
+    last = _last(NUMBER, response)
+    return _checked(last[0] if last else "", "no answer in the response")
+
+
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    found = deque(pattern.finditer(text), maxlen=1)
+    return found[0] if found else None
+
+
+def _of_sentence(rest: str) -> Found | None:
+    """What the first sentence states: the formula that it begins with, else what follows "is", else all of it."""
+    if formula := SEGMENT.match(rest):
+        return _checked(formula[0] + _percent_behind(rest, formula.end()), "the stated answer is empty")
+    end = SENTENCE_END.search(rest)
+    sentence = (rest[: end.start()] if end else rest).strip(" *_`")
+    subject, verb, predicate = sentence.partition(" is ")
+    if verb and not any(character.isdigit() for character in subject):
+        return _of_sentence(predicate) or Found(predicate)
+    if _is_prose(sentence):
+        numbers = NUMBER.findall(sentence)
+        return Found(numbers[0]) if len(numbers) == 1 else _checked(sentence, "the stated answer is empty")
+    return Found(sentence) if sentence else None
+
+
+def _is_prose(text: str) -> bool:
+    return len(WORD.findall(text)) > 1
+
+
+def _percent_behind(text: str, start: int) -> str:
+    return "\\%" if re.match(r"\s*(?:\\?%|percent\b)", text[start : start + 20]) else ""
+
+
+def _checked(text: str, empty: str) -> Found:
+    text = text.strip()
+    if not text:
+        return Found(None, empty)
+    if len(text) > LONGEST_ANSWER:
+        return Found(None, f"an answer of {len(text)} characters is too long to be read")
+    return Found(text)

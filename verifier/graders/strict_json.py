@@ -1,0 +1,103 @@
+"""JSON text, read as strictly as RFC 8259 recommends: what two readers could understand differently is refused.
+
+Refused: a name that occurs twice in an object, NaN and Infinity, numbers beyond a double's range, nesting deeper than
+asked for. Never raises anything but NotJson, whatever the text.
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+MAX_DEPTH = 64
+"""Of arrays and objects within each other. Far beyond what is written on purpose, and within every reader's own limits."""
+
+LONGEST_INTEGER = 310
+"""Characters: the largest double has 309 digits. Longer ones are not even converted."""
+
+
+class NotJson(Exception):
+    """Why, in a few words; none of them out of the text."""
+
+
+def read_json(text: str, *, max_depth: int = MAX_DEPTH) -> Any:
+    """Raises NotJson."""
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_object,
+            parse_constant=_no_constant,
+            parse_int=_integer,
+            parse_float=_float,
+        )
+    except json.JSONDecodeError as fault:
+        raise NotJson(f"no JSON: {fault.msg} at character {fault.pos}") from None
+    except RecursionError:
+        raise NotJson("nested too deeply") from None
+    if _deeper_than(value, max_depth):
+        raise NotJson(f"nested deeper than {max_depth}")
+    return value
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equality of JSON values: 1 is 1.0, true is no 1, the order of names is free, that of elements is not."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same(value, right[name]) for name, value in left.items())
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    return bool(left == right)
+
+
+def last_fenced_json(text: str) -> str | None:
+    """The body of the last complete block between ``` lines that is marked json or not marked at all."""
+    found: str | None = None
+    body: list[str] | None = None
+    wanted = False
+    for line in text.splitlines(keepends=True):
+        bare = line.strip()
+        if body is None:
+            if bare.startswith("```"):
+                body, wanted = [], bare[3:].strip().lower() in ("", "json")
+        elif bare != "```":
+            body.append(line)
+        else:
+            found, body = "".join(body) if wanted else found, None
+    return found
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise NotJson("an object has a name twice")
+    return value
+
+
+def _no_constant(constant: str) -> NoReturn:
+    raise NotJson(f"{constant} is no JSON number")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > LONGEST_INTEGER or math.isinf(float(digits)):
+        raise NotJson("a number is beyond a double's range")
+    return int(digits)
+
+
+def _float(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise NotJson("a number is beyond a double's range")
+    return number
+
+
+def _deeper_than(value: Any, depth: int) -> bool:
+    """Level by level, without recursion."""
+    level = _nested([value])
+    for _ in range(depth):
+        level = _nested(inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer))
+    return bool(level)
+
+
+def _nested(values: Iterable[Any]) -> list[dict[str, Any] | list[Any]]:
+    return [value for value in values if isinstance(value, dict | list)]
