@@ -75,5 +75,16 @@ UV_HTTP_TIMEOUT=120 .venv/bin/uv pip install --python "$python" --no-deps -r "$l
 DS_BUILD_OPS=0 pip --no-build-isolation "$(pin deepspeed)" || stop "installing deepspeed"
 pip --no-build-isolation -e . || stop "installing ratchet itself"
 
+# The grader `code` runs what a model wrote in a sandbox of bubblewrap. All else does without it.
+if ! command -v bwrap >/dev/null; then
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        say "installing bubblewrap, the sandbox of the grader code"
+        get() { DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends bubblewrap >>"$log" 2>&1; }
+        get || { apt-get update >>"$log" 2>&1 && get; } || say "that failed (see $log); everything but the grader code works"
+    else
+        say "bubblewrap is not installed, and the grader code needs it (Debian, Ubuntu: apt-get install bubblewrap)"
+    fi
+fi
+
 echo "$recipe" >"$stamp"
 say "ready in ${SECONDS} s"

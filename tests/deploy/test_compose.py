@@ -148,3 +148,9 @@ def test_without_a_password_compose_refuses() -> None:
         )
         assert said.returncode != 0
         assert "set REDIS_PASSWORD" in said.stderr
+
+
+def test_only_the_verifiers_are_let_out_of_the_default_profiles_for_the_sandbox(compose: dict[str, Any]) -> None:
+    # YAML's merge takes the first of several mappings that has a key: the order of the list matters.
+    loose = {name for name, service in compose["services"].items() if "seccomp=unconfined" in service["security_opt"]}
+    assert loose == {"verifier", "verifier-gpu"}

@@ -1,0 +1,57 @@
+"""When what a graded program returned or printed counts as what the test expects."""
+
+import math
+from typing import Any
+
+NUMBER_CHARACTERS = 400  # a longer word of the output is compared as text
+
+
+def same(result: Any, expected: Any, tolerance: float) -> bool:
+    """Of two values of JSON."""
+    if isinstance(result, bool) or isinstance(expected, bool):
+        return result is expected
+    if isinstance(result, int | float) and isinstance(expected, int | float):
+        return _same_number(result, expected, tolerance)
+    if isinstance(result, list) and isinstance(expected, list | tuple):
+        return len(result) == len(expected) and all(
+            same(one, other, tolerance) for one, other in zip(result, expected, strict=True)
+        )
+    if isinstance(result, dict) and isinstance(expected, dict):
+        return result.keys() == expected.keys() and all(same(result[key], expected[key], tolerance) for key in result)
+    return type(result) is type(expected) and bool(result == expected)
+
+
+def same_output(printed: str, expected: str, tolerance: float) -> bool:
+    """Line by line; word by word where there is a tolerance."""
+    if tolerance == 0.0:
+        return _lines(printed) == _lines(expected)
+    words, expected_words = printed.split(), expected.split()
+    return len(words) == len(expected_words) and all(
+        one == other or _same_word(one, other, tolerance) for one, other in zip(words, expected_words, strict=True)
+    )
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.rstrip().split("\n")]
+
+
+def _same_word(one: str, other: str, tolerance: float) -> bool:
+    if max(len(one), len(other)) > NUMBER_CHARACTERS:
+        return False
+    try:
+        return _same_number(float(one), float(other), tolerance)
+    except ValueError:
+        return False
+
+
+def _same_number(one: float, other: float, tolerance: float) -> bool:
+    if one == other:
+        return True
+    if isinstance(one, int) and isinstance(other, int):
+        return False
+    try:
+        if math.isnan(one) and math.isnan(other):
+            return True
+        return tolerance > 0.0 and math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
+    except OverflowError:  # a whole number that no float can hold
+        return False

@@ -1,0 +1,41 @@
+"""What one run of graded code may use: what the request asks for, within the ceilings of the configuration."""
+
+from dataclasses import dataclass
+
+from services.config.sandbox import Bubblewrap, NoSandbox
+from verifier.scorer import ScoringFault
+
+
+@dataclass(frozen=True)
+class Limits:
+    wall_s: float
+    """For loading the program, and for each test. The CPU time of all its processes together has the same limit."""
+    total_s: float
+    memory_mb: int
+    """Address space of each process, and memory of all processes together."""
+    output_bytes: int
+    processes: int
+    files: int
+    file_mb: int
+
+
+def limits_within(ceilings: Bubblewrap | NoSandbox, *, wall_s: float, memory_mb: int) -> Limits:
+    """Raises ScoringFault when the request asks for more than the configuration allows."""
+    for name, asked, ceiling in (
+        ("wall_s", wall_s, ceilings.max_wall_s),
+        ("memory_mb", memory_mb, ceilings.max_memory_mb),
+    ):
+        if asked > ceiling:
+            raise ScoringFault(
+                f"option {name} = {asked:g} is above max_{name} = {ceiling:g} of [verifier.sandbox]; "
+                "ask for less or raise the ceiling"
+            )
+    return Limits(
+        wall_s=wall_s,
+        total_s=ceilings.max_total_s,
+        memory_mb=memory_mb,
+        output_bytes=ceilings.max_output_bytes,
+        processes=ceilings.max_processes,
+        files=ceilings.max_files,
+        file_mb=ceilings.max_file_mb,
+    )

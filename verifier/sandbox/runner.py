@@ -1,0 +1,239 @@
+"""What runs inside the sandbox: a keeper, and a process that loads the program and forks for each test.
+
+Started as `python -c SOURCE LIMITS COMMANDS RESULTS`, so it imports nothing of Ratchet; and it never learns what a test
+expects. Once the program is loaded, its process belongs to the program: all that it sends is an answer to be judged
+outside, and no more. The keeper is the first process of the namespace, which signals from within cannot end: it ends,
+and the sandbox with it, when the grader process is gone. bwrap --die-with-parent would leave a process behind when the
+grader process dies at the wrong moment (https://github.com/containers/bubblewrap/issues/633).
+
+COMMANDS and RESULTS are file descriptors. A command is a length (4 bytes) and JSON; a result is a letter, a length and
+bytes. S: the limits are set. L: the program is loaded. R: a result, as JSON. X: what the program raised. E: how the
+process of a test ended; sent when nothing that it started is left.
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import json
+import os
+import resource
+import select
+import signal
+import sys
+import time
+import types
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing it would take longer than the rest of this file
+    from typing import Any, NoReturn
+
+RAISED_CHARACTERS = 200  # of an exception's text
+STACK_BYTES = 64 * 2**20
+LEFTOVERS_S = 5.0
+
+
+def main() -> types.CodeType | None:
+    """Returns code in the process of one test of a whole program: it is to be run as __main__, and nothing after it."""
+    limits, commands, results = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    set_limits(limits)
+    # From `site`, which is left out because importing it takes longer than everything else here.
+    import _sitebuiltins
+
+    for name in ("exit", "quit"):
+        setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
+    sys.path[:] = [folder for folder in sys.path if folder]
+    sys.argv[:] = ["program.py"]
+    keep(commands, results, limits["own_namespaces"])
+    send(results, b"S")
+    command = receive(commands)
+    if command is None:
+        return None
+    load = json.loads(command)
+    if load["entry_point"] is None:
+        return serve_program(load["program"], commands, results, limits)
+    serve_function(load["program"], load["entry_point"], commands, results, limits)
+    return None
+
+
+def set_limits(limits: dict[str, Any]) -> None:
+    memory = limits["memory_mb"] * 2**20
+    wanted = {
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_AS: memory,
+        resource.RLIMIT_STACK: min(memory // 2, STACK_BYTES),
+        resource.RLIMIT_CPU: limits["cpu_s"],
+        resource.RLIMIT_FSIZE: limits["file_mb"] * 2**20,
+        resource.RLIMIT_NOFILE: limits["files"],
+        resource.RLIMIT_MEMLOCK: 0,
+        resource.RLIMIT_MSGQUEUE: 0,
+        resource.RLIMIT_SIGPENDING: 256,
+    }
+    if limits["own_namespaces"]:  # elsewhere it would count every process of the user
+        wanted[resource.RLIMIT_NPROC] = limits["processes"]
+    for kind, value in wanted.items():
+        hard = resource.getrlimit(kind)[1]
+        limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (limit, limit))
+
+
+def keep(commands: int, results: int, own_namespaces: bool) -> None:
+    """Returns in a new process; this one ends when that one does, or when nobody is left who could write commands."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a handler would let the program interrupt the keeper
+    if own_namespaces:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # of all that ends here, nobody has to read how
+    worker = os.fork()
+    if worker == 0:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        return
+    os.close(results)
+    os.closerange(0, 3)
+    either = select.poll()
+    either.register(commands, 0)  # hang-up only
+    either.register(os.pidfd_open(worker), select.POLLIN)
+    either.poll()
+    try:
+        os.kill(worker, signal.SIGKILL)
+    finally:
+        os._exit(0)
+
+
+def serve_function(program: str, entry_point: str, commands: int, results: int, limits: dict[str, Any]) -> None:
+    silence()
+    module = types.ModuleType("program")
+    sys.modules["program"] = module
+    try:
+        exec(compile(program, "<program>", "exec"), module.__dict__)
+        find(module, entry_point)
+    except BaseException as fault:
+        send(results, b"X", raised(fault))
+        return
+    send(results, b"L")
+    while (command := receive(commands)) is not None:
+        child = os.fork()
+        if child == 0:
+            call(module, entry_point, command, results)
+        send(results, b"E", ending(child, limits))
+
+
+def call(module: types.ModuleType, entry_point: str, command: bytes, results: int) -> NoReturn:
+    own = os.getpid()
+    try:
+        test = json.loads(command)
+        result = json.dumps(find(module, entry_point)(*test["args"], **test["kwargs"])).encode()
+        if os.getpid() == own:  # and not one that the program forked
+            send(results, b"R", result)
+    except BaseException as fault:
+        if os.getpid() == own:
+            send(results, b"X", raised(fault))
+    finally:
+        os._exit(0)
+
+
+def find(module: types.ModuleType, entry_point: str) -> Any:
+    """`name`, or `Class.method` of an instance made without arguments."""
+    found: Any = module
+    for name in entry_point.split("."):
+        found = getattr(found() if isinstance(found, type) else found, name)
+    if not callable(found):
+        raise TypeError(f"{entry_point} is not callable")
+    return found
+
+
+def serve_program(program: str, commands: int, results: int, limits: dict[str, Any]) -> types.CodeType | None:
+    try:
+        code = compile(program, "<program>", "exec")
+    except BaseException as fault:
+        send(results, b"X", raised(fault))
+        return None
+    send(results, b"L")
+    while (command := receive(commands)) is not None:
+        child = os.fork()
+        if child == 0:
+            os.close(commands)
+            os.close(results)
+            read_from(json.loads(command)["stdin"])
+            return code
+        send(results, b"E", ending(child, limits))
+    return None
+
+
+def read_from(text: str) -> None:
+    """A file without a name rather than a pipe: nobody has to feed it."""
+    file = os.open(os.getcwd(), os.O_TMPFILE | os.O_RDWR, 0o600)
+    content = memoryview(text.encode())
+    while content:
+        content = content[os.write(file, content) :]
+    os.lseek(file, 0, os.SEEK_SET)
+    os.dup2(file, 0)
+    os.close(file)
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
+
+
+def ending(child: int, limits: dict[str, Any]) -> bytes:
+    """The exit code, minus the signal where one ended it, once every process that it left behind is gone."""
+    _, status = os.waitpid(child, 0)
+    if limits["own_namespaces"] and os.getpid() == 2:  # on the host, -1 would be every process of the user
+        give_up_s = time.monotonic() + LEFTOVERS_S
+        while time.monotonic() < give_up_s:
+            try:
+                os.kill(-1, signal.SIGKILL)
+            except ProcessLookupError:
+                break
+            reap()
+            time.sleep(0.0005)
+    return str(os.waitstatus_to_exitcode(status)).encode()
+
+
+def reap() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
+
+
+def silence() -> None:
+    """What a function prints is nobody's answer."""
+    nowhere = os.open("/dev/null", os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nowhere, standard)
+    os.close(nowhere)
+
+
+def raised(fault: BaseException) -> bytes:
+    try:
+        text = str(fault)
+    except BaseException:
+        text = "(its text cannot be read)"
+    return f"{type(fault).__name__}: {text}"[:RAISED_CHARACTERS].encode("utf-8", "replace")
+
+
+def send(results: int, letter: bytes, body: bytes = b"") -> None:
+    message = memoryview(letter + len(body).to_bytes(4, "little") + body)
+    while message:
+        message = message[os.write(results, message) :]
+
+
+def receive(commands: int) -> bytes | None:
+    """None: the other side has closed."""
+    header = read_exactly(commands, 4)
+    return None if header is None else read_exactly(commands, int.from_bytes(header, "little"))
+
+
+def read_exactly(commands: int, size: int) -> bytes | None:
+    parts = []
+    while size:
+        part = os.read(commands, min(size, 2**20))
+        if not part:
+            return None
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+if __name__ == "__main__":
+    to_run = main()
+    if to_run is not None:
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        exec(to_run, sys.modules["__main__"].__dict__)
