@@ -1,0 +1,60 @@
+"""What a judge said, read to the letter: one JSON object, whole, with the keys asked for and a value that is allowed.
+
+Nothing is searched for in a text: a judge that thinks aloud may quote the response, and the response may hold a verdict.
+"""
+
+import json
+import re
+from typing import Any
+
+from verifier.network.chat import Reply
+
+_THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
+_FENCED = re.compile(r"\A```(?:json)?[ \t]*\n(.*)\n```\Z", re.DOTALL)
+
+
+class Unreadable(Exception):
+    """The judge's fault. Its text holds nothing of what the judge wrote."""
+
+
+def read_verdict(reply: Reply) -> tuple[bool, str]:
+    """Whether correct, and the reason. Raises Unreadable."""
+    answer = _object(reply, "verdict")
+    if answer["verdict"] not in ("correct", "incorrect"):
+        raise Unreadable("its verdict is neither correct nor incorrect")
+    return answer["verdict"] == "correct", answer.get("reason", "")
+
+
+def read_score(reply: Reply, low: float, high: float) -> tuple[float, str]:
+    """The score on its scale, and the reason. Raises Unreadable."""
+    answer = _object(reply, "score")
+    score = answer["score"]
+    if isinstance(score, bool) or not isinstance(score, int | float) or not low <= score <= high:
+        raise Unreadable(f"its score is no number from {low:g} to {high:g}")
+    return float(score), answer.get("reason", "")
+
+
+def _object(reply: Reply, key: str) -> dict[str, Any]:
+    if reply.cut:
+        raise Unreadable("its answer was cut at max_tokens")
+    text = _THOUGHT.sub("", reply.text, count=1).strip()
+    if (fenced := _FENCED.match(text)) is not None:
+        text = fenced[1]
+    if not text:
+        raise Unreadable("it said nothing")
+    try:
+        answer = json.loads(text, object_pairs_hook=_without_repetition)
+    except (ValueError, RecursionError):
+        raise Unreadable("its answer is not one JSON object") from None
+    if not isinstance(answer, dict) or key not in answer or answer.keys() - {key, "reason"}:
+        raise Unreadable(f"its answer is no JSON object with {key} and reason alone")
+    if not isinstance(answer.get("reason", ""), str):
+        raise Unreadable("its reason is no text")
+    return answer
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return found

@@ -1,0 +1,138 @@
+"""Grader `remote`: a service of somebody else's judges the response, over HTTP.
+
+Two protocols. `json`: an object with the response, the reference and its options goes to the endpoint's URL, and an object
+with a reward comes back; where each field is, is an option. `ratchet`: another verifier of this kind is asked for the
+verdict of one of its graders. When it fails:
+
+- an answer without a reward, or with one that is no number, not finite or out of its range: error, never a zero;
+- verdict error or timeout of another verifier: error, with what it said;
+- an endpoint that is away, refuses, or has spent its budget: error.
+"""
+
+import json
+import math
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from services.wire.score import Score
+from verifier.client import read_scores
+from verifier.contract import ScoreItem
+from verifier.network import pointer
+from verifier.network.endpoint import Endpoint
+from verifier.network.endpoints import Endpoints
+from verifier.scorer import Judgement, Lane, ScoringFault
+
+SHOWN_CHARACTERS = 60  # of the service's detail, which may quote the response
+POINTERS = ("response_at", "reference_at", "options_at", "reward_at", "correct_at", "detail_at")
+ONLY_ITEM = "0"
+
+
+class Remote(msgspec.Struct, frozen=True):
+    lane: ClassVar[Lane] = "network"
+
+    endpoint: str = "remote"
+    """Name of the endpoint in [verifier.endpoints]."""
+    protocol: Literal["json", "ratchet"] = "json"
+    """ratchet: the endpoint is the URL of another verifier; /v1/score is appended to it."""
+    grader: str | None = None
+    """Which grader of the other verifier; protocol ratchet alone."""
+    options: dict[str, Any] = {}
+    """Handed on as they are."""
+    lowest: float = 0.0
+    """A reward below it is a fault of the service."""
+    highest: float = 1.0
+    """A reward above it is a fault of the service."""
+    threshold: float | None = None
+    """Reward from which a response counts as correct when the service does not say; the middle when it is not given."""
+    response_at: str = "/response"
+    """JSON pointer: where the response goes in the request. This and the following: protocol json alone."""
+    reference_at: str = "/reference"
+    """JSON pointer: where the reference goes in the request."""
+    options_at: str = "/options"
+    """JSON pointer: where the options go in the request."""
+    reward_at: str = "/reward"
+    """JSON pointer: where the reward is in the answer."""
+    correct_at: str = "/correct"
+    """JSON pointer: where the answer says true or false; it may be missing there."""
+    detail_at: str = "/detail"
+    """JSON pointer: where the answer says why; it may be missing there."""
+
+    def __post_init__(self) -> None:
+        if (self.protocol == "ratchet") != (self.grader is not None):
+            raise ScoringFault(
+                "option grader names a grader of the other verifier: with protocol ratchet, and only then"
+            )
+        if not (math.isfinite(self.lowest) and math.isfinite(self.highest) and self.lowest < self.highest):
+            raise ScoringFault(f"options lowest = {self.lowest} and highest = {self.highest} span no range of rewards")
+        if self.threshold is not None and not self.lowest <= self.threshold <= self.highest:
+            raise ScoringFault(f"option threshold = {self.threshold} is not from {self.lowest} to {self.highest}")
+        try:
+            for name in POINTERS:
+                pointer.steps(getattr(self, name))
+            self._request("", None)
+        except ValueError as fault:
+            raise ScoringFault(f"options {', '.join(POINTERS)}: {fault}") from fault
+
+    def check(self, reference: Any) -> None:
+        """Only the service knows whether it can use the reference; here, whether it can be sent at all."""
+        try:
+            msgspec.json.encode(reference)
+        except (TypeError, ValueError, RecursionError, msgspec.MsgspecError) as fault:
+            raise ScoringFault(f"the reference cannot be put into a request: {fault}"[:200]) from fault
+
+    def cache_salt(self, endpoints: Endpoints) -> str:
+        """Belongs in the key of a cached verdict, should an operator's grader of this kind be cached."""
+        return endpoints[self.endpoint].identity
+
+    async def score(self, response: str, reference: Any, endpoints: Endpoints) -> Judgement:
+        endpoint, response = endpoints[self.endpoint], response.encode(errors="replace").decode()
+        if self.protocol == "ratchet":
+            return await self._score_by_verifier(endpoint, response, reference)
+        answer = await endpoint.post(self._request(response, reference), _decode)
+        reward = self._reward(pointer.found(answer, self.reward_at), self.reward_at)
+        correct = pointer.found(answer, self.correct_at)
+        if correct in (pointer.MISSING, None):
+            middle = (self.lowest + self.highest) / 2
+            correct = reward >= (middle if self.threshold is None else self.threshold)
+        elif not isinstance(correct, bool):
+            raise ScoringFault(
+                f"the remote grader's answer has {type(correct).__name__} at {self.correct_at}, not a bool"
+            )
+        detail = pointer.found(answer, self.detail_at)
+        return Judgement(correct, detail[:SHOWN_CHARACTERS] if isinstance(detail, str) else "", reward)
+
+    async def _score_by_verifier(self, endpoint: Endpoint, response: str, reference: Any) -> Judgement:
+        assert self.grader is not None
+        item = ScoreItem(ONLY_ITEM, self.grader, response, reference, self.options)
+        score = await endpoint.post({"items": [item]}, _decode_score, path="/v1/score")
+        if score.reward is None:
+            raise ScoringFault(f"the other verifier's verdict is {score.verdict}: {score.detail[:SHOWN_CHARACTERS]}")
+        reward = self._reward(score.reward, "/results/0/reward")
+        return Judgement(score.verdict == "correct", score.detail[:SHOWN_CHARACTERS], reward)
+
+    def _request(self, response: str, reference: Any) -> dict[str, Any]:
+        """Raises ValueError when two of the pointers name the same place."""
+        body: dict[str, Any] = {}
+        pointer.put(body, self.response_at, response)
+        pointer.put(body, self.reference_at, reference)
+        pointer.put(body, self.options_at, self.options)
+        return body
+
+    def _reward(self, value: Any, place: str) -> float:
+        if value is pointer.MISSING:
+            raise ScoringFault(f"the remote grader's answer has no reward at {place}")
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ScoringFault(f"the remote grader's reward at {place} is no number but {type(value).__name__}")
+        if not self.lowest <= value <= self.highest:  # nan is in no range
+            raise ScoringFault(f"the remote grader's reward is not from {self.lowest:g} to {self.highest:g}, the range")
+        return float(value)
+
+
+def _decode(content: bytes) -> Any:
+    # Not msgspec: NaN and Infinity, which Python's servers send, should be told from an answer that is no JSON at all.
+    return json.loads(content)
+
+
+def _decode_score(content: bytes) -> Score:
+    return read_scores(content, [ONLY_ITEM])[0]
