@@ -41,17 +41,28 @@ class ColumnMap(Strict):
     """Column with an object of grader options."""
 
 
-Convention = Literal["plain", "gsm8k", "dapo-math-17k"]
+Convention = Literal["plain", "gsm8k", "dapo-math-17k", "math", "aime", "apps", "mbpp", "ifeval"]
 """plain: `prompt`, `reference`, optional `grader` and `options`.
 gsm8k: `question`, and `answer` whose last line is `#### 42`.
-dapo-math-17k: `prompt` as chat messages and `reward_model.ground_truth`."""
+dapo-math-17k: `prompt` as chat messages and `reward_model.ground_truth`.
+math: `problem`, and `answer` or the last box in `solution`.
+aime: `problem`, and `answer`, an integer from 000 to 999.
+apps: `question`, `input_output` as JSON text, optional `starter_code`; TACO too.
+mbpp: `text` or `prompt`, and `test_list` of `assert f(1) == 2`.
+ifeval: `prompt`, `instruction_id_list`, `kwargs`.
+docs/datasets.md has each with an example."""
 
 
 class PromptsConfig(Strict):
     source: Annotated[JsonlSource | ParquetSource | HuggingFaceSource, Field(discriminator="type")]
     columns: Convention | ColumnMap = "plain"
-    grader: str = "math"
+    grader: str | None = None
+    """Of all rows that name none; without it the one of the convention: "code" of apps and mbpp, "instructions" of ifeval,
+    "math" of the others."""
     options: dict[str, Any] = {}
+    """Of the grader; a row's own count more."""
+    skip_unreadable: bool = False
+    """Leave out, and count in the log, rows that do not follow the convention, instead of refusing the dataset."""
     template: Literal["chat", "none"] = "chat"
     """chat: the tokenizer's chat template. none: the text as it is, for models without one."""
     system_prompt: str | None = None

@@ -13,6 +13,7 @@ from pyarrow import parquet
 
 from services.config.prompts import PromptsConfig
 from services.errors import InputError
+from services.graders import known_graders
 from services.prompts.dataset import Problem, PromptCursor, load_problems
 
 ROOT = Path(__file__).parents[3]
@@ -107,7 +108,7 @@ def test_a_reference_survives_the_wire_whatever_number_it_is(tmp_path: Path) -> 
         (row(prompt=""), "line 3: column prompt must be text"),
         (row(prompt=[{"role": "user"}]), "line 3: column prompt must be text or a list of messages"),
         (row(reference=None), "line 3: column reference must be a JSON value other than null, not NoneType None"),
-        (row(grader="maths"), 'line 3: there is no grader "maths"; the known ones are "exact", "math"'),
+        (row(grader="maths"), f'line 3: there is no grader "maths"; the known ones are {known_graders()}'),
         (row(grader=1), "line 3: column grader must be the name of a grader, not int 1"),
         (row(options=[1]), "line 3: column options must be an object, not list [1]"),
     ],
@@ -141,6 +142,45 @@ def test_a_row_that_does_not_follow_its_convention_is_named(tmp_path: Path, colu
     assert f"{path} line 1" in str(fault.value)
 
 
+def test_a_convention_brings_its_grader_unless_the_settings_name_one(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, {"text": "Square it.", "test_list": ["assert f(2) == 4"]})
+    (problem,) = load_problems(settings(path, columns="mbpp", options={"wall_s": 1.0}))
+    assert (problem.grader, problem.options) == ("code", {"wall_s": 1.0})
+    (problem,) = load_problems(settings(path, columns="mbpp", grader="remote"))
+    assert problem.grader == "remote"
+    with pytest.raises(InputError, match=r"prompts.grader = 'cod': there is no such grader, only \"choice\""):
+        load_problems(settings(path, columns="mbpp", grader="cod"))
+
+
+UNREADABLE = {"question": "?", "answer": "It is 42."}
+READABLE = {"question": "?", "answer": "#### 42"}
+
+
+def test_rows_that_cannot_be_read_are_left_out_only_when_the_settings_say_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = jsonl(tmp_path, UNREADABLE, READABLE, UNREADABLE, READABLE, READABLE)
+    with pytest.raises(InputError, match=r"line 1.* With skip_unreadable = true such rows are left out"):
+        load_problems(settings(path, columns="gsm8k"))
+    assert not caplog.messages
+    problems = load_problems(settings(path, columns="gsm8k", skip_unreadable=True), limit=2)
+    assert [problem.row for problem in problems] == [1, 3]
+    assert len(load_problems(settings(path, columns="gsm8k", skip_unreadable=True))) == 3
+    assert caplog.messages[1].startswith(f"{path}: 2 rows left out, 3 read. The first: {path} line 1: column answer")
+
+
+def test_a_dataset_of_which_nothing_can_be_read_is_an_error_all_the_same(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, UNREADABLE, UNREADABLE)
+    with pytest.raises(InputError, match=r"none of the 2 rows of .*train.jsonl can be read; the first: .* line 1"):
+        load_problems(settings(path, columns="gsm8k", skip_unreadable=True))
+
+
+def test_neither_broken_lines_nor_unknown_graders_are_left_out(tmp_path: Path) -> None:
+    for bad in (b"{broken", row(grader="maths")):
+        with pytest.raises(InputError, match="line 2"):
+            load_problems(settings(jsonl(tmp_path, row(), bad), skip_unreadable=True))
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "says"),
     [
@@ -162,6 +202,7 @@ HUGGING_FACE = """
 import sys
 from services.config.prompts import PromptsConfig
 from services.errors import InputError
+from services.graders import known_graders
 from services.prompts.dataset import load_problems
 for name in sys.argv[1:]:
     try:
