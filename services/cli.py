@@ -20,6 +20,8 @@ def _main() -> int:
     # A room reads its own arguments: it may run on a host that has nothing else of ours installed.
     if len(sys.argv) > 1 and sys.argv[1] in ROOMS:
         os.execv(sys.executable, [sys.executable, "-m", sys.argv[1], *sys.argv[2:]])
+    if len(sys.argv) > 1 and sys.argv[1] == "verify":
+        os.execv(sys.executable, [sys.executable, "-m", "verifier.offline", *sys.argv[2:]])
     arguments = _parser().parse_args()
     code: int = arguments.run(arguments)
     return code
@@ -36,6 +38,8 @@ def _parser() -> argparse.ArgumentParser:
 
     for room, what in (("rollout", "one replica"), ("verifier", "the scoring service"), ("learner", "the learner")):
         commands.add_parser(room, help=f"{what}, alone; see ratchet {room} --help", add_help=False)
+
+    commands.add_parser("verify", help="score a file of responses; see ratchet verify --help", add_help=False)
 
     evaluation = commands.add_parser("eval", help="held-out accuracy of a model or of a run's latest checkpoint")
     entry.add_config_arguments(evaluation)

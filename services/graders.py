@@ -1,18 +1,50 @@
-"""Which graders there are, and where each one lives. Adding one takes its file and its line here.
+"""Which graders there are, and where each one lives. Adding one takes its file and its line here; or, from outside, a
+package with an entry point in the group `ratchet.graders`.
 
 The classes are named, not imported: the verifier's processes import them when the first response to grade arrives, and
 every other room only asks whether a name is known.
 """
 
 from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import entry_points
 
-GRADERS: Mapping[str, str] = {
+from services.errors import InputError
+
+ENTRY_POINTS = "ratchet.graders"
+
+OURS: Mapping[str, str] = {
+    "choice": "verifier.graders.choice:ChoiceAnswer",
+    "code": "verifier.graders.code_tests:CodeTests",
+    "combine": "verifier.graders.combine:Combine",
     "exact": "verifier.graders.exact:ExactMatch",
+    "format": "verifier.graders.response_format:ResponseFormat",
+    "instructions": "verifier.graders.instructions:Instructions",
+    "json": "verifier.graders.json_schema:JsonSchema",
+    "judge": "verifier.graders.judge:Judge",
     "math": "verifier.graders.math_answer:MathAnswer",
+    "number": "verifier.graders.number:NumberAnswer",
+    "regex": "verifier.graders.regex:Regex",
+    "remote": "verifier.graders.remote:Remote",
 }
 """Name -> module:class of a verifier.scorer.Scorer."""
 
 
+@cache
+def graders() -> Mapping[str, str]:
+    """Ours and those of installed packages: name -> module:class. Raises InputError when two claim one name."""
+    found = dict(OURS)
+    for point in entry_points(group=ENTRY_POINTS):
+        if found.get(point.name, point.value) != point.value:
+            origin = point.dist.name if point.dist else "a package"
+            raise InputError(
+                f'{origin} brings a grader "{point.name}" ({point.value}), but that name is already that of '
+                f"{found[point.name]}. Uninstall it, or have it renamed in its entry point"
+            )
+        found[point.name] = point.value
+    return found
+
+
 def known_graders() -> str:
     """The names, for an error message."""
-    return ", ".join(f'"{name}"' for name in sorted(GRADERS))
+    return ", ".join(f'"{name}"' for name in sorted(graders()))

@@ -1,19 +1,29 @@
 """What can be known to be wrong before anything expensive starts: model, datasets, lengths, ports."""
 
 import json
+import os
 import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from services.config import RunConfig
 from services.errors import InputError
-from services.prompts.dataset import load_problems
+from services.prompts.dataset import Problem, load_problems
 from services.prompts.rendering import Renderer
+
+CHECKED_ROWS = 100  # of each dataset, spread over all of it
+CHECK_DEADLINE_S = 120.0
+SANDBOX_VARIABLE = "RATCHET_SANDBOX"
 
 
 def check(config: RunConfig) -> list[str]:
     """Raises InputError. Returns warnings: settings that are allowed and rarely meant."""
     _check_model(config)
-    _check_prompts(config)
+    problems = _check_prompts(config)
+    _check_references(config, problems)
     _check_ports(config)
     lag, period = config.learner.max_lag, config.learner.reference.every_steps
     warnings = []
@@ -44,12 +54,72 @@ def _check_model(config: RunConfig) -> None:
         )
 
 
-def _check_prompts(config: RunConfig) -> None:
+def _check_prompts(config: RunConfig) -> dict[str, list[Problem]]:
+    """The problems, by the section that they are of."""
     renderer = Renderer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     room = config.model.max_length - config.rollout.sampling.max_tokens
-    for settings in [config.prompts, *([config.evaluation.prompts] if config.evaluation else [])]:
-        for problem in load_problems(settings):
+    sections = {"prompts": config.prompts} | (
+        {"evaluation.prompts": config.evaluation.prompts} if config.evaluation else {}
+    )
+    found = {}
+    for section, settings in sections.items():
+        found[section] = load_problems(settings)
+        for problem in found[section]:
             renderer.render(problem, settings, max_prompt_tokens=room)
+    return found
+
+
+def _check_references(config: RunConfig, problems: Mapping[str, Sequence[Problem]]) -> None:
+    """That the graders can judge by what the datasets give them: a sample of the rows, by the graders themselves, in a
+    process of its own, because they import much."""
+    asked = []
+    for section, rows in problems.items():
+        for problem in rows[:: max(1, len(rows) // CHECKED_ROWS)]:
+            place = f"{section}: row {problem.row + 1}"
+            _check_endpoints(config, place, problem.grader, problem.options)
+            asked.append(
+                {
+                    "place": place,
+                    "grader": problem.grader,
+                    "reference": problem.reference,
+                    "options": problem.options,
+                }
+            )
+    try:
+        checked = subprocess.run(
+            [sys.executable, "-m", "verifier.check_references"],
+            input="".join(json.dumps(one) + "\n" for one in asked),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=CHECK_DEADLINE_S,
+            env=os.environ | {SANDBOX_VARIABLE: config.verifier.sandbox.model_dump_json()},
+        )
+    except subprocess.TimeoutExpired as late:
+        raise InputError(
+            f"checking {len(asked)} references took more than {CHECK_DEADLINE_S:.0f} s: one of them keeps its grader busy. "
+            "`ratchet verify` shows which"
+        ) from late
+    if checked.returncode != 0:
+        raise InputError(f"the references cannot be checked: {checked.stderr.strip()[-500:]}")
+    faults = [json.loads(line) for line in checked.stdout.splitlines()]
+    if faults:
+        more = f" ({len(faults)} of {len(asked)} rows looked at)" if len(faults) > 1 else ""
+        raise InputError(f"{faults[0]['place']}: {faults[0]['fault']}{more}")
+
+
+def _check_endpoints(config: RunConfig, place: str, grader: str, options: Mapping[str, Any]) -> None:
+    if grader in ("judge", "remote"):
+        name = options.get("endpoint", grader)
+        if name not in config.verifier.endpoints:
+            known = ", ".join(sorted(config.verifier.endpoints)) or "none"
+            raise InputError(
+                f'{place}: grader {grader} asks the endpoint "{name}", and there is no [verifier.endpoints.{name}]; '
+                f"known: {known}"
+            )
+    for part in options.get("parts", []) if grader == "combine" else []:
+        if isinstance(part, dict):
+            _check_endpoints(config, place, str(part.get("grader")), part.get("options", {}))
 
 
 def _check_ports(config: RunConfig) -> None:

@@ -16,8 +16,13 @@ from services.errors import InputError
 from services.run_folder import DEAD, SCORED, TRAJECTORIES
 from services.services_file import announce_address
 from services.streams.redis_stream import RedisStream
+from services.streams.shelf import RedisShelf
+from verifier.cache import MemoryShelf, Shelf
 from verifier.loop import VerifierStreams
 from verifier.service import serve
+
+FILES = ("tls_certificate", "tls_key")
+SHELF_DEADLINE_S = 2.0  # a verdict that cannot be looked up by then is worked out
 
 log = logging.getLogger("ratchet.verifier")
 
@@ -26,8 +31,9 @@ def main() -> int:
     arguments = _parser().parse_args()
     entry.start_logging()
     entry.watch_supervisor()
-    given = {name: getattr(arguments, name) for name in ("host", "port", "processes")}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {name: getattr(arguments, name) for name in ("host", "port", "processes", *FILES)}
+    given = {name: str(value) if name in FILES else value for name, value in given.items() if value is not None}
+    shelf: Shelf | None = None
     if arguments.config is None:
         settings, streams = _alone(given), None
     else:
@@ -46,7 +52,12 @@ def main() -> int:
             renew_every_s=config.deadlines.reclaim_idle_s / 3,
             verifier_id=arguments.verifier_id,
         )
-    return asyncio.run(_run(settings, streams, arguments.services_folder))
+        if settings.cache.type == "redis":
+            quick = entry.redis_connection(config, deadline_s=SHELF_DEADLINE_S)
+            shelf = RedisShelf(quick, config.name, "verdicts", settings.cache.max_entries)
+    if shelf is None and settings.cache.type != "none":
+        shelf = MemoryShelf(settings.cache.max_entries)
+    return asyncio.run(_run(settings, streams, arguments.services_folder, shelf))
 
 
 def _alone(given: dict[str, Any]) -> VerifierConfig:
@@ -54,10 +65,13 @@ def _alone(given: dict[str, Any]) -> VerifierConfig:
         return VerifierConfig(**given)
     except ValidationError as faults:
         fault = faults.errors()[0]
-        raise InputError(f"--{fault['loc'][0]} {fault['input']}: {fault['msg']}") from None
+        name = f"--{fault['loc'][0]} {fault['input']}: " if fault["loc"] else ""
+        raise InputError(f"{name}{fault['msg']}") from None
 
 
-async def _run(settings: VerifierConfig, streams: VerifierStreams | None, services_folder: Path | None) -> int:
+async def _run(
+    settings: VerifierConfig, streams: VerifierStreams | None, services_folder: Path | None, shelf: Shelf | None
+) -> int:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     entry.StopSignal(on_stop=lambda: loop.call_soon_threadsafe(stop.set))
 
@@ -65,7 +79,7 @@ async def _run(settings: VerifierConfig, streams: VerifierStreams | None, servic
         announce_address(services_folder, "verifier", url)
         log.info("scoring on %s (its contract: %s/docs)", url, url)
 
-    await serve(settings, streams=streams, stop=stop, on_ready=on_ready)
+    await serve(settings, streams=streams, stop=stop, on_ready=on_ready, shelf=shelf)
     return entry.DONE
 
 
@@ -76,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", help="address to listen on; default: verifier.host, or 127.0.0.1")
     parser.add_argument("--port", type=int, help="default: verifier.port, or any free one")
     parser.add_argument("--processes", type=int, help="grader processes; default: verifier.processes, or 1")
+    parser.add_argument("--tls-certificate", type=Path, metavar="PEM", help="speak HTTPS; with --tls-key")
+    parser.add_argument("--tls-key", type=Path, metavar="PEM")
     parser.add_argument(
         "--verifier-id",
         default=socket.gethostname(),

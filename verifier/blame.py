@@ -1,19 +1,25 @@
-"""Which item of a chunk is at fault when its grader process has ended. Pure: facts come in, a verdict goes out."""
+"""Which item of a chunk is at fault when its grader process has ended, and how. Pure: facts come in, a finding goes out.
+
+Whether the response or the verifier is to blame shows in two ways. A process that was computing until its deadline was kept
+busy by what it was given; one that hardly had the processor was starved by the machine, or waited for something. What is
+unclear is tried again, without being made to wait for others; if that is unclear too, the process was busy. And what was
+given is a response and a reference: the pool has the reference checked alone before it blames the response.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from verifier.pipe import Progress
 
+BUSY_SHARE = 0.5
+"""Of the deadline: a process that had the processor for so long was busy, whatever else went on."""
+STARVED_SHARE = 0.05
+"""Of the deadline: a process that had the processor for less was starved. Low, because a process that is slow is made to
+wait for the others, and at a tenth of their share it still gets more than this. Between the two, nobody can tell yet."""
+FROM_OUTSIDE = ("signal SIGKILL", "signal SIGTERM")
+"""No process of ours ends like this by itself: the system was out of memory, or an operator did it."""
 
-@dataclass(frozen=True, slots=True)
-class Deadlines:
-    item_s: float
-    load_s: float
-
-    def late_at_s(self, progress: Progress) -> float:
-        """When the step on which the process is counts as stuck; monotonic seconds."""
-        return progress.since_s + (self.load_s if progress.loading else self.item_s)
+Kind = Literal["busy", "unclear", "starved", "crashed", "killed", "loading", "memory"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +32,9 @@ class Death:
     progress: Progress
     """Read after the end, so that it cannot change any more."""
     killed_s: float | None
-    """When the pool killed it; None: it ended by itself."""
+    """When the pool killed it; None: it ended by itself, or somebody else did it."""
+    killed_cpu_s: float
+    """CPU time that it had used by then."""
     ending: str
     """For example "exit code 7"."""
 
@@ -34,13 +42,16 @@ class Death:
 @dataclass(frozen=True, slots=True)
 class Blame:
     index: int
-    verdict: Literal["error", "timeout"]
+    kind: Kind
     detail: str
-    whole_grader: bool
-    """Its grader could not even be imported: every item of that grader is at the same fault."""
 
 
-def blame(death: Death, deadlines: Deadlines) -> Blame | None:
+def late_at_s(progress: Progress, deadline_s: float, load_s: float) -> float:
+    """When the step on which the process is counts as stuck, in monotonic seconds. deadline_s: for one item."""
+    return progress.since_s + (load_s if progress.loading else deadline_s)
+
+
+def blame(death: Death, deadline_s: float, load_s: float) -> Blame | None:
     """None: nobody can be named, because the process had not begun, was between two items, or had moved on from the item
     for which it was killed."""
     progress = death.progress
@@ -48,10 +59,16 @@ def blame(death: Death, deadlines: Deadlines) -> Blame | None:
         return None
     if death.killed_s is None:
         step = "while it imported the grader" if progress.loading else "at this response"
-        return Blame(progress.index, "error", f"the grader process ended {step} ({death.ending})", progress.loading)
-    if deadlines.late_at_s(progress) > death.killed_s:
+        detail = f"the grader process ended {step} ({death.ending})"
+        if death.ending in FROM_OUTSIDE:
+            return Blame(progress.index, "killed", detail)
+        return Blame(progress.index, "loading" if progress.loading else "crashed", detail)
+    if late_at_s(progress, deadline_s, load_s) > death.killed_s:
         return None
     if progress.loading:
-        detail = f"importing the grader took longer than {deadlines.load_s:g} s"
-        return Blame(progress.index, "error", detail, whole_grader=True)
-    return Blame(progress.index, "timeout", f"no verdict within {deadlines.item_s:g} s", whole_grader=False)
+        return Blame(progress.index, "loading", f"importing the grader took longer than {load_s:g} s")
+    cpu_s = death.killed_cpu_s - progress.since_cpu_s
+    kind: Kind = "busy" if cpu_s >= BUSY_SHARE * deadline_s else "unclear"
+    if cpu_s < STARVED_SHARE * deadline_s:
+        kind = "starved"
+    return Blame(progress.index, kind, f"no verdict within {deadline_s:g} s, of which {cpu_s:.2f} s computing")

@@ -5,6 +5,7 @@ is known which item is meant; and everything else, which says that the service i
 """
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 
 import httpx
@@ -13,6 +14,7 @@ import msgspec
 from services.config.verifier import VerifierConfig
 from services.errors import InputError, RatchetError
 from services.wire.score import Score
+from verifier.access import own_token
 from verifier.contract import Refusal, ScoreItem, ScoreResponse
 from verifier.outage import Outage
 
@@ -39,6 +41,8 @@ class ScoringClient:
     def __init__(self, http: httpx.AsyncClient, url: str, settings: VerifierConfig, stop: asyncio.Event) -> None:
         """Raises InputError when `url` is none."""
         self._http, self._settings = http, settings
+        token = own_token()
+        self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._endpoint = score_url(url)
         self._outage = Outage("scoring", f"the scoring service at {url}", stop)
 
@@ -73,14 +77,17 @@ class ScoringClient:
 
     async def _post(self, ids: list[str], body: bytes) -> list[Score]:
         """Raises RequestRefused or ServiceAway."""
-        answer_s = len(ids) * self._settings.item_deadline_s + ANSWER_SLACK_S
+        deadlines_s = [self._settings.item_deadline_s, *map(self._settings.deadline_s, self._settings.limits)]
+        asked_s = [
+            2 * endpoint.deadline_s for endpoint in self._settings.endpoints.values()
+        ]  # a judge may be asked twice
+        answer_s = len(ids) * max(deadlines_s) + max(asked_s, default=0.0) + ANSWER_SLACK_S
         timeout = httpx.Timeout(10.0, read=answer_s, write=60.0, pool=None)
-        headers = {"Content-Type": "application/json"}
         reason = ""
         for pause_s in self._outage.pauses():
             least_s = 0.0
             try:
-                response = await self._http.post(self._endpoint, content=body, headers=headers, timeout=timeout)
+                response = await self._http.post(self._endpoint, content=body, headers=self._headers, timeout=timeout)
                 if response.status_code == 200:
                     scores = read_scores(response.content, ids)
                     self._outage.over()
@@ -96,6 +103,21 @@ class ScoringClient:
                 reason = f"its answer does not follow the contract: {fault}"
             await self._outage.pause(reason, max(pause_s, least_s))
         raise ServiceAway(f"stopped with groups that the scoring service never answered for ({reason})")
+
+
+def tls_context(settings: VerifierConfig) -> ssl.SSLContext | bool:
+    """What an https:// service is checked with. Raises InputError when a certificate cannot be read."""
+    own = settings.url is None
+    trusted = settings.tls_certificate if own else settings.ca_certificate
+    if trusted is None:
+        return True
+    try:
+        context = ssl.create_default_context(cafile=str(trusted))
+    except (OSError, ssl.SSLError) as fault:
+        setting = "tls_certificate" if own else "ca_certificate"
+        raise InputError(f"verifier.{setting} = {trusted} cannot be read as PEM: {fault}") from fault
+    context.check_hostname = not own  # our own certificate is for the name that others know us by
+    return context
 
 
 def read_scores(body: bytes, ids: list[str]) -> list[Score]:

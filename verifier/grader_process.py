@@ -1,10 +1,11 @@
 """A grader process: takes chunks of tasks from the pool, grades them one by one, and may be killed at any moment.
 
-Started by verifier.process as `python -m verifier.grader_process SOCKET PAGE PARENT`. It ends when the pool closes the
-socket, and the kernel ends it when the parent dies, even in the middle of a loop in C.
+Forked from verifier.fork_server with what it needs already imported. It ends when the pool closes the socket, and the
+kernel ends it when its parent dies, even in the middle of a loop in C.
 """
 
 import ctypes
+import math
 import os
 import resource
 import signal
@@ -15,31 +16,26 @@ from collections.abc import Mapping
 
 import msgspec
 
-from verifier.pipe import HEADER, LOADING, ProgressPage, Result, Task
-from verifier.scorer import Scorer, ScoringFault, build_scorer, load_scorer_class
+from verifier.pipe import HEADER, LOADING, Hello, ProgressPage, Result, Task
+from verifier.scorer import Judgement, Scorer, ScoringFault, build_scorer, make_ready
 
 FLUSH_S = 0.05  # results older than this are sent before the chunk is done: a kill costs no more work than that
-MEMORY_LIMIT_BYTES = 4 * 2**30  # 9^{9^9} becomes a MemoryError, an error of one response, before it takes the machine
 DETAIL_CHARACTERS = 500
 PR_SET_PDEATHSIG = 1
 
-_encoder = msgspec.msgpack.Encoder()
-_chunk_decoder = msgspec.msgpack.Decoder(tuple[int, list[Task]])
+_encoder = msgspec.json.Encoder()
+_chunk_decoder = msgspec.json.Decoder(tuple[int, list[Task]])
 
 
-def main() -> None:
-    socket_fd, page_fd, parent = (int(argument) for argument in sys.argv[1:4])
-    die_with(parent)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Whoever stops the service decides when its graders stop: an interrupt on the terminal reaches all processes at once.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    pool = socket.socket(fileno=socket_fd)
+def serve(pool: socket.socket, page: ProgressPage) -> None:
+    """Until the pool closes the socket."""
     hello = receive(pool)
     if hello is None:
         return
-    grade = Grading(ProgressPage(page_fd), msgspec.msgpack.decode(hello, type=dict[str, str]))
+    told = msgspec.json.decode(hello, type=Hello)
+    # What takes too much becomes a MemoryError, of one response, before it takes the machine.
+    resource.setrlimit(resource.RLIMIT_AS, (told.memory_bytes, told.memory_bytes))
+    grade = Grading(page, told.locations)
     send(pool, [])
     while (message := receive(pool)) is not None:
         chunk, tasks = _chunk_decoder.decode(message)
@@ -65,25 +61,37 @@ class Grading:
     def __call__(self, chunk: int, index: int, task: Task) -> Result:
         start_s = time.monotonic()
         if task.grader not in self._classes:
-            self._page.write(chunk, index + LOADING, start_s)
+            self._page.write(chunk, index + LOADING, start_s, time.process_time())
             self._classes[task.grader] = self._load(task.grader)
             start_s = time.monotonic()
-        self._page.write(chunk, index, start_s)
+        self._page.write(chunk, index, start_s, time.process_time())
         try:
-            judgement = self._scorer(task).score(task.response, task.reference)
-            correct, detail = bool(judgement.correct), judgement.detail
+            outcome, reward, detail = self._judge(task)
         except ScoringFault as fault:
-            correct, detail = None, str(fault)
+            outcome, reward, detail = "error", 0.0, str(fault)
+        except MemoryError:
+            outcome, reward, detail = "memory", 0.0, "it needs more memory than a grader process may use"
         except Exception as fault:
             # The one place that may catch everything: whatever a grader raises is a verdict of its own, `error`.
-            correct, detail = None, f"grader {task.grader} failed: {type(fault).__name__}: {fault}"
-        return Result(correct, detail[:DETAIL_CHARACTERS], time.monotonic() - start_s)
+            outcome, reward, detail = "error", 0.0, f"grader {task.grader} failed: {type(fault).__name__}: {fault}"
+        return Result(outcome, reward, detail[:DETAIL_CHARACTERS], time.monotonic() - start_s)  # type: ignore[arg-type]
+
+    def _judge(self, task: Task) -> tuple[str, float, str]:
+        scorer = self._scorer(task)
+        if task.response is None:
+            scorer.check(task.reference)
+            return "correct", 1.0, ""
+        judgement: Judgement = scorer.score(task.response, task.reference)
+        reward = float(judgement.correct if judgement.reward is None else judgement.reward)
+        if not math.isfinite(reward):
+            raise ScoringFault(f"grader {task.grader} gave the reward {reward}")
+        return "correct" if judgement.correct else "incorrect", reward, judgement.detail
 
     def _load(self, grader: str) -> type[msgspec.Struct] | Exception:
         if grader not in self._locations:
             return ScoringFault(f"unknown grader {grader}; known: {', '.join(sorted(self._locations))}")
         try:
-            return load_scorer_class(self._locations[grader])
+            return make_ready(self._locations[grader])
         except Exception as fault:
             return ScoringFault(f"grader {grader} cannot be loaded: {type(fault).__name__}: {fault}")
 
@@ -99,12 +107,17 @@ class Grading:
         return scorer
 
 
-def die_with(parent: int) -> None:
-    """The kernel kills this process when its parent dies. On systems other than Linux the closed socket has to do."""
+def settle_in(parent: int) -> None:
+    """What a process that may be killed at any moment does first."""
+    # The kernel kills it when its parent dies. On systems other than Linux the closed socket has to do.
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above
         os._exit(1)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Whoever stops the service decides when its graders stop: an interrupt on the terminal reaches all processes at once.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def send(pool: socket.socket, results: list[Result]) -> None:
@@ -127,7 +140,3 @@ def receive_exactly(pool: socket.socket, size: int) -> bytearray | None:
             return None
         view = view[received:]
     return message
-
-
-if __name__ == "__main__":
-    main()

@@ -21,9 +21,18 @@ POOL_RESTARTS = Counter(
     "Grader processes replaced, because one was stuck (killed) or ended by itself (crashed).",
     ["cause"],
 )
+POOL_SLOW = Counter(
+    "ratchet_verifier_pool_slow",
+    "Responses that took far longer than is usual for their grader and were finished at low priority.",
+)
+CACHE_LOOKUPS = Counter(
+    "ratchet_verifier_cache_lookups",
+    "Responses looked up among the verdicts that are known already, by result: hit, miss.",
+    ["result"],
+)
 REQUESTS_REFUSED = Counter(
     "ratchet_verifier_requests_refused",
-    "Requests not scored, by HTTP status: 413 too large, 422 malformed, 503 saturated.",
+    "Requests not scored, by HTTP status: 401 without a token, 413 too large, 422 malformed, 503 saturated.",
     ["status"],
 )
 GROUPS = Counter(
@@ -46,6 +55,8 @@ RETRIED_CALLS = Counter(
     ["awaiting"],
 )
 
+for _result in ("hit", "miss"):
+    CACHE_LOOKUPS.labels(_result)
 for _cause in ("stuck", "crashed"):
     POOL_RESTARTS.labels(_cause)
 for _outcome in ("scored", "dead", "repeated"):

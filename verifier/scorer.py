@@ -12,7 +12,9 @@ A grader is a frozen msgspec struct whose fields are its options:
             ...
 
 It lives in one module and has one line in services/graders.py, or an entry point in a package of its own. Three class
-variables say how the service treats it; each has a default that fits most: `version`, `cached` and `lane`.
+variables say how the service treats it; each has a default that fits most: `version`, `cached` and `lane`. One whose first
+use takes far longer than the others, because a library builds its tables then, gets that over with in a class method
+`warm_up()`, and grader processes to come have it done from the start.
 """
 
 import importlib
@@ -21,8 +23,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
-Lane = Literal["process", "network"]
-"""process: in a killable grader process. network: it waits for another service and runs in the event loop of ours."""
+Lane = Literal["process", "network", "parts"]
+"""process: in a killable grader process. network: it waits for another service and runs in the event loop of ours.
+parts: it asks other graders and makes one verdict of theirs."""
 
 
 class Judgement(NamedTuple):
@@ -54,8 +57,17 @@ def load_scorer_class(location: str) -> type[msgspec.Struct]:
     loaded = getattr(importlib.import_module(module), name)
     if not (isinstance(loaded, type) and issubclass(loaded, msgspec.Struct)):
         raise TypeError(f"{location} is no msgspec.Struct")
-    if missing := [method for method in ("check", "score") if not callable(getattr(loaded, method, None))]:
+    needed = ("judge",) if lane_of(loaded) == "parts" else ("check", "score")
+    if missing := [method for method in needed if not callable(getattr(loaded, method, None))]:
         raise TypeError(f"{location} has no method {' and no method '.join(missing)}")
+    return loaded
+
+
+def make_ready(location: str) -> type[msgspec.Struct]:
+    """As load_scorer_class, and warmed up."""
+    loaded = load_scorer_class(location)
+    if (warm_up := getattr(loaded, "warm_up", None)) is not None:
+        warm_up()
     return loaded
 
 

@@ -1,21 +1,32 @@
 """The verifier as a whole: the pool, the HTTP service before it and, in a run, the stream worker that calls it."""
 
 import asyncio
+import logging
 import socket
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import closing, contextmanager
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from typing import Any
 
 import uvicorn
 
+import services.graders
 from services.config.verifier import VerifierConfig
 from services.errors import InputError
-from services.graders import GRADERS
+from verifier.access import Tokens, tokens_of
 from verifier.app import create_app
+from verifier.cache import Shelf
+from verifier.catalogue import Catalogue, catalogue
+from verifier.front import Front
+from verifier.grading import Grading
 from verifier.loop import StreamWorker, VerifierStreams
+from verifier.network.endpoints import Endpoints
 from verifier.pool import GraderPool
+from verifier.sandbox.settings import SETTINGS_VARIABLE
 
 LAST_ANSWERS_S = 30  # requests of others that are still being scored when the service stops may take so long
+
+log = logging.getLogger("ratchet.verifier")
 
 
 class Server(uvicorn.Server):
@@ -32,29 +43,36 @@ async def serve(
     streams: VerifierStreams | None,
     stop: asyncio.Event,
     on_ready: Callable[[str], None],
-    graders: Mapping[str, str] = GRADERS,
+    shelf: Shelf | None = None,
+    entries: Catalogue | None = None,
 ) -> None:
     """Runs until `stop` is set, then finishes what it has claimed and returns.
 
     streams: None for the HTTP service alone. on_ready gets the URL under which this machine reaches the service, once
-    it answers. Raises InputError when the address cannot be had, before anything is started.
+    it answers. shelf: verdicts known already; None: none are kept. Raises InputError when the address cannot be had or a
+    certificate or token is missing, before anything is started.
     """
+    tokens = Tokens(tokens_of()) if settings.authentication == "bearer" else None
+    check_certificate(settings)
     with closing(listen(settings.host, settings.port)) as listener:
-        async with GraderPool(settings.processes, settings.item_deadline_s, graders) as pool:
+        async with Endpoints(settings.endpoints) as endpoints, grading(settings, endpoints, shelf, entries) as desk:
             config = uvicorn.Config(
-                create_app(settings, pool),
+                Front(create_app(settings, desk), tokens, log_all=settings.log_requests == "all"),
                 log_config=None,
                 access_log=False,
                 lifespan="off",
                 ws="none",
                 timeout_graceful_shutdown=LAST_ANSWERS_S,
+                ssl_certfile=settings.tls_certificate,
+                ssl_keyfile=settings.tls_key,
             )
             server = Server(config)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
-            pool_failure = asyncio.create_task(pool.failed())
+            pool_failure = asyncio.create_task(desk.pool.failed())
             try:
                 await either(until_started(server), serving)
-                url = reachable_url(settings.host, listener.getsockname()[1])
+                scheme = "http" if settings.tls_certificate is None else "https"
+                url = reachable_url(settings.host, listener.getsockname()[1], scheme)
                 on_ready(url)
                 if streams is None:
                     await either(stop.wait(), serving, pool_failure)
@@ -65,6 +83,39 @@ async def serve(
                 pool_failure.cancel()
                 server.should_exit = True
                 await serving
+
+
+@asynccontextmanager
+async def grading(
+    settings: VerifierConfig,
+    endpoints: Endpoints,
+    shelf: Shelf | None = None,
+    entries: Catalogue | None = None,
+) -> AsyncIterator[Grading]:
+    """All that judges, without the HTTP service. entries: the graders; None: all that are installed are looked at."""
+    found = (
+        services.graders.graders() if entries is None else {entry.name: entry.location for entry in entries.values()}
+    )
+    async with GraderPool(settings, found, {SETTINGS_VARIABLE: settings.sandbox.model_dump_json()}) as pool:
+        if entries is None:
+            entries = await catalogue(found)
+        for entry in entries.values():
+            if entry.fault:
+                log.warning("grader %s cannot be used: %s", entry.name, entry.fault)
+        yield Grading(settings, entries, pool, endpoints, shelf)
+
+
+def check_certificate(settings: VerifierConfig) -> None:
+    """Raises InputError."""
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(settings.tls_certificate, settings.tls_key)
+    except (OSError, ssl.SSLError) as fault:
+        raise InputError(
+            f"verifier.tls_certificate = {settings.tls_certificate} and verifier.tls_key = {settings.tls_key} cannot be "
+            f"used: {fault}. Give PEM files that belong together"
+        ) from fault
 
 
 async def either(work: Coroutine[Any, Any, Any], *others: "asyncio.Task[None]") -> None:
@@ -104,7 +155,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def reachable_url(host: str, port: int) -> str:
+def reachable_url(host: str, port: int, scheme: str = "http") -> str:
     """From this machine: a service that listens on all addresses is reached on the loopback one."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

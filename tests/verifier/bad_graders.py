@@ -14,6 +14,7 @@ from verifier.scorer import Judgement, ScoringFault
 REGISTRY = {
     "exact": "verifier.graders.exact:ExactMatch",
     "math": "verifier.graders.math_answer:MathAnswer",
+    "combine": "verifier.graders.combine:Combine",
     "odd": "tests.verifier.bad_graders:Odd",
     "missing": "tests.verifier.no_such_module:Anything",
     "fatal_import": "tests.verifier.fatal_import:Anything",
@@ -26,7 +27,7 @@ class Odd(msgspec.Struct, frozen=True):
     def check(self, reference: Any) -> None:
         self.score(str(reference), reference)  # a reference that is an order is obeyed too
 
-    def score(self, response: str, reference: Any) -> Judgement:
+    def score(self, response: str, reference: Any) -> Judgement:  # noqa: PLR0912 - one line for each way to go wrong
         match response.split():
             case ["spin"]:
                 signal.signal(signal.SIGALRM, signal.SIG_IGN)
@@ -43,8 +44,26 @@ class Odd(msgspec.Struct, frozen=True):
                 bytearray(64 * 2**30)
             case ["sleep", seconds]:
                 time.sleep(float(seconds))
+            case ["stall", path]:  # the second process that looks at it has it easy
+                with open(path, "a+") as looks:
+                    looks.write("x")
+                    first = looks.tell() == 1
+                if first:
+                    stall()
+            case ["stall"]:
+                stall()
+            case ["nan"]:
+                return Judgement(True, "", float("nan"))
             case ["print"]:
                 print("noise on stdout")
             case ["leave"]:
                 raise SystemExit(3)
         return Judgement(response == reference, f"pid {os.getpid()}")
+
+
+def stall() -> None:
+    """As on a machine that is too busy: some work, and no end."""
+    end_s = time.process_time() + 0.2
+    while time.process_time() < end_s:
+        pass
+    time.sleep(60)

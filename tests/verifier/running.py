@@ -4,11 +4,20 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from services.config.verifier import VerifierConfig
 from tests.verifier.bad_graders import REGISTRY
+from verifier.cache import MemoryShelf
+from verifier.catalogue import Catalogue, catalogue
 from verifier.loop import VerifierStreams
 from verifier.service import serve
+
+
+@cache
+def registry() -> Catalogue:
+    """Found out once: a process that imports them all takes its time."""
+    return asyncio.run(catalogue(REGISTRY))
 
 
 class Running:
@@ -42,7 +51,14 @@ class Running:
             self.url = url
             self._ready.set()
 
-        work = serve(self._settings, streams=self._streams, stop=self._stop, on_ready=on_ready, graders=REGISTRY)
+        work = serve(
+            self._settings,
+            streams=self._streams,
+            stop=self._stop,
+            on_ready=on_ready,
+            shelf=MemoryShelf(1000),
+            entries=registry(),
+        )
         try:
             self._loop.run_until_complete(work)
         except BaseException as fault:
@@ -55,7 +71,7 @@ class Running:
 
 @contextmanager
 def running(streams: VerifierStreams | None = None, **settings: object) -> Iterator[Running]:
-    given = {"item_deadline_s": 0.5} | settings
+    given = {"item_deadline_s": 0.5, "processes": 1} | settings
     verifier = Running(VerifierConfig.model_validate(given), streams).start()
     try:
         yield verifier

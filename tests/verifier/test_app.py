@@ -36,10 +36,10 @@ def test_results_come_in_the_order_of_the_items(verifier: Running) -> None:
 
 
 def test_an_error_or_a_timeout_has_no_reward_and_harms_nobody(verifier: Running) -> None:
-    items = [item(), item("raise", grader="odd"), item("spin", grader="odd"), item("exit", grader="odd"), item("13")]
+    items = [item(), item("raise", grader="odd"), item("sleep 9", grader="odd"), item("spin", grader="odd"), item("13")]
     results = post(verifier, *items).json()["results"]
-    assert [result["verdict"] for result in results] == ["correct", "error", "timeout", "error", "incorrect"]
-    assert [result["reward"] for result in results] == [1.0, None, None, None, 0.0]
+    assert [result["verdict"] for result in results] == ["correct", "error", "timeout", "incorrect", "incorrect"]
+    assert [result["reward"] for result in results] == [1.0, None, None, 0.0, 0.0]
 
 
 def test_unknown_options_are_an_error_that_names_them(verifier: Running) -> None:
@@ -57,7 +57,7 @@ def test_nothing_to_score_is_no_fault(verifier: Running) -> None:
     [
         ([item(), {"id": "b"}], "$.items[1]", "missing required field `grader`"),
         ([item(response=12)], "$.items[0].response", "Expected `str`, got `int`"),
-        ([item(), item(), item(grader="maths")], "$.items[2].grader", 'unknown grader "maths"; known: exact'),
+        ([item(), item(), item(grader="maths")], "$.items[2].grader", 'unknown grader "maths"; known: combine, exact'),
         ([item(prompt="?")], "$.items[0]", "unknown field `prompt`"),
         ([item(options=[1])], "$.items[0].options", "Expected `object`, got `array`"),
         (["12"], "$.items[0]", "Expected `object`, got `str`"),

@@ -1,41 +1,47 @@
-from verifier.blame import Blame, Deadlines, Death, blame
+from verifier.blame import Blame, Death, blame
 from verifier.pipe import Progress
 
-DEADLINES = Deadlines(item_s=5.0, load_s=60.0)
+ITEM_S, LOAD_S = 5.0, 60.0
 
 
-def death(*, index: int = 3, since_s: float = 100.0, loading: bool = False, chunk: int = 1, **facts: object) -> Death:
-    given = {"chunk": 1, "received": 2, "killed_s": None, "ending": "exit code 7"} | facts
-    return Death(progress=Progress(chunk, index, since_s, loading), **given)  # type: ignore[arg-type]
+def found(
+    *, index: int = 3, since_s: float = 100.0, loading: bool = False, chunk: int = 1, **facts: object
+) -> Blame | None:
+    given = {"chunk": 1, "received": 2, "killed_s": None, "killed_cpu_s": 0.0, "ending": "exit code 7"} | facts
+    death = Death(progress=Progress(chunk, index, since_s, 40.0, loading), **given)  # type: ignore[arg-type]
+    return blame(death, ITEM_S, LOAD_S)
 
 
-def test_a_crash_is_the_error_of_the_response_it_happened_at() -> None:
-    assert blame(death(), DEADLINES) == Blame(
-        3, "error", "the grader process ended at this response (exit code 7)", whole_grader=False
-    )
+def kind(blamed: Blame | None) -> str:
+    assert blamed is not None
+    return blamed.kind
 
 
-def test_a_kill_after_the_deadline_is_a_timeout() -> None:
-    found = blame(death(killed_s=105.1), DEADLINES)
-    assert found is not None
-    assert (found.index, found.verdict) == (3, "timeout")
+def test_a_crash_is_put_down_to_the_response_it_happened_at() -> None:
+    assert found() == Blame(3, "crashed", "the grader process ended at this response (exit code 7)")
+
+
+def test_a_process_killed_by_somebody_else_accuses_nobody_of_a_crash() -> None:
+    assert kind(found(ending="signal SIGKILL")) == "killed"
+
+
+def test_a_kill_after_the_deadline_tells_a_busy_process_from_one_that_was_starved() -> None:
+    busy, starved = found(killed_s=105.1, killed_cpu_s=42.6), found(killed_s=105.1, killed_cpu_s=40.1)
+    assert (kind(busy), kind(starved)) == ("busy", "starved")
+    assert kind(found(killed_s=105.1, killed_cpu_s=41.0)) == "unclear"
+    assert "0.10 s computing" in starved.detail  # type: ignore[union-attr]
 
 
 def test_nobody_is_blamed_for_a_kill_that_came_when_the_slow_response_was_already_done() -> None:
-    assert blame(death(killed_s=105.1, since_s=105.0), DEADLINES) is None
+    assert found(killed_s=105.1, since_s=105.0) is None
 
 
 def test_nobody_is_blamed_when_the_process_had_not_begun_or_was_between_two_responses() -> None:
-    assert blame(death(chunk=0), DEADLINES) is None
-    assert blame(death(index=1), DEADLINES) is None
+    assert found(chunk=0) is None
+    assert found(index=1) is None
 
 
-def test_a_grader_that_cannot_be_imported_fails_all_its_responses() -> None:
-    crashed = blame(death(loading=True), DEADLINES)
-    stuck = blame(death(loading=True, killed_s=161.0), DEADLINES)
-    assert crashed is not None
-    assert stuck is not None
-    assert crashed.whole_grader
-    assert stuck.whole_grader
-    assert {crashed.verdict, stuck.verdict} == {"error"}
-    assert blame(death(loading=True, killed_s=130.0), DEADLINES) is None
+def test_a_grader_that_cannot_be_imported_is_at_fault_itself() -> None:
+    assert kind(found(loading=True)) == "loading"
+    assert kind(found(loading=True, killed_s=161.0)) == "loading"
+    assert found(loading=True, killed_s=130.0) is None

@@ -107,7 +107,7 @@ def test_groups_cross_with_a_verdict_for_each_trajectory_and_nothing_else_change
 def test_a_group_without_a_verdict_goes_to_dead_with_its_cause_and_holds_up_nobody() -> None:
     wiring = Wiring()
     good = [group(number, "right", "wrong") for number in range(10)]
-    wiring.feed(*good[:5], group(100, "right", "raise", grader="odd"), group(101, "spin", grader="odd"), *good[5:])
+    wiring.feed(*good[:5], group(100, "right", "raise", grader="odd"), group(101, "sleep 9", grader="odd"), *good[5:])
     with running(wiring.streams, item_deadline_s=0.3, attempts=3) as verifier:
         assert verifier.url
         start_s = time.monotonic()
@@ -145,7 +145,7 @@ def test_entries_that_cannot_be_scored_go_to_dead_each_with_its_cause() -> None:
     assert dead["1-0"].prompt is None
     assert dead["1-0"].payload == b"no record"
     assert "holds no trajectories" in causes["train-2"]
-    assert 'unknown grader "maths"; known: exact' in causes["train-3"]
+    assert 'unknown grader "maths"; known: combine, exact' in causes["train-3"]
     assert "unknown options fuzzy" in causes["train-4"]
     assert "reference must be a string or a number" in causes["train-5"]
 

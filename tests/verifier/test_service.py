@@ -1,3 +1,4 @@
+import asyncio
 import socket
 import subprocess
 import sys
@@ -8,8 +9,9 @@ import httpx
 import pytest
 
 from services.errors import InputError
-from services.graders import GRADERS
-from tests.verifier.running import running
+from services.graders import OURS
+from tests.verifier.running import registry, running
+from verifier.catalogue import catalogue
 from verifier.service import reachable_url
 
 ROOT = Path(__file__).parents[2]
@@ -47,25 +49,35 @@ def test_the_url_is_one_that_can_be_reached(host: str, url: str) -> None:
     assert reachable_url(host, 1) == url
 
 
-def test_every_registered_grader_is_there_and_imports_nothing_heavy_before_it_is_needed() -> None:
+def test_the_service_imports_nothing_heavy() -> None:
     program = """
 import sys
 import verifier.service, verifier.__main__
-heavy = {"torch", "vllm", "transformers", "deepspeed", "math_verify", "sympy"} & set(sys.modules)
-from services.graders import GRADERS
-from verifier.scorer import build_scorer, load_scorer_class
-for location in GRADERS.values():
-    build_scorer(load_scorer_class(location), {})
-print(sorted(heavy), {"torch", "vllm", "transformers"} & set(sys.modules))
+print({"torch", "vllm", "transformers", "deepspeed", "math_verify", "sympy"} & set(sys.modules))
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert result.stdout.split() == ["[]", "set()"]
-    assert set(GRADERS) == {"exact", "math"}
+    assert result.stdout.strip() == "set()"
+
+
+def test_every_grader_of_ours_can_be_used_and_describes_its_options() -> None:
+    entries = asyncio.run(catalogue(OURS))
+    assert {name: entry.fault for name, entry in entries.items()} == dict.fromkeys(OURS, "")
+    for entry in entries.values():
+        assert entry.summary
+        scorer = entry.options["$defs"][entry.options["$ref"].rpartition("/")[2]]
+        assert all("default" in option for option in scorer["properties"].values()), entry.name
+
+
+def test_a_grader_that_cannot_be_imported_says_why_and_the_others_are_there() -> None:
+    entries = registry()
+    assert "ModuleNotFoundError" in entries["missing"].fault
+    assert "importing it ends the process" in entries["fatal_import"].fault
+    assert entries["exact"].fault == entries["math"].fault == ""
 
 
 def test_a_grader_process_imports_next_to_nothing() -> None:
     program = """
-import sys, verifier.grader_process
+import sys, verifier.fork_server
 print({"numpy", "torch", "sympy", "fastapi", "prometheus_client", "asyncio"} & set(sys.modules))
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
