@@ -1,0 +1,250 @@
+"""Builds the bundled example of grader `code`: one-line Python functions that do three things to a list of whole numbers,
+and a small model that writes about two in five of them right, which is where reinforcement learning takes over.
+
+    python examples/programs/make_example.py [--out FOLDER] [--seed N]
+
+    # drop last, square each, sum        the prompt: one comment line
+    def f(x):return sum([y*y for y in x[:-1]])
+
+Most steps can be written in more than one way, and every program that passes the tests is right, written so or otherwise.
+Writes data/train.jsonl, data/heldout.jsonl (other problems: no held-out one is ever trained on, by supervision or by
+rewards) and model/ beside this file or under --out. Deterministic by seed; does nothing when the outputs are there and
+were made by this recipe. The model of the recipe as it stands comes with the project, so at first only the data is
+written; to train it anew, delete model/ and wait some minutes (one thread).
+
+The model first learns from right solutions of the training problems, then from solutions with slips in them: a step left
+out, two steps swapped, another step in the place of one, a mistyped token. It knows how to write these functions and is as
+careless as its data; rewards have to teach it not to be. (So this is no test of whether rewards teach how to program.)
+"""
+
+import argparse
+import hashlib
+import json
+import random
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from make_model import EOS, PAD, Lesson, Recipe, train
+
+HERE = Path(__file__).resolve().parent
+HELDOUT = 128  # problems
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    name: str
+    apply: Callable[[Any], Any]
+    writings: tuple[str, ...]
+    """Python for this step, {} being what comes before it; the first is the plainest."""
+
+
+LISTS = (  # a list to a list
+    Step("reverse", lambda x: x[::-1], ("{}[::-1]", "list(reversed({}))")),
+    Step("sort", sorted, ("sorted({})",)),
+    Step("drop first", lambda x: x[1:], ("{}[1:]",)),
+    Step("drop last", lambda x: x[:-1], ("{}[:-1]",)),
+    Step("double each", lambda x: [y * 2 for y in x], ("[y*2 for y in {}]", "[y+y for y in {}]")),
+    Step("square each", lambda x: [y * y for y in x], ("[y*y for y in {}]",)),
+    Step("negate each", lambda x: [-y for y in x], ("[-y for y in {}]",)),
+    Step("abs each", lambda x: [abs(y) for y in x], ("[abs(y) for y in {}]", "list(map(abs,{}))")),
+)
+REDUCTIONS = (  # a list to a number
+    Step("sum", sum, ("sum({})",)),
+    Step("max", max, ("max({})", "sorted({})[-1]")),
+    Step("min", min, ("min({})", "sorted({})[0]")),
+    Step("first", lambda x: x[0], ("{}[0]",)),
+    Step("last", lambda x: x[-1], ("{}[-1]",)),
+    Step("count", len, ("len({})",)),
+)
+NUMBERS = (  # a number to a number
+    *(Step(f"add {k}", lambda n, k=k: n + k, (f"{{}}+{k}", f"{k}+{{}}")) for k in range(2, 6)),
+    *(Step(f"times {k}", lambda n, k=k: n * k, (f"{{}}*{k}", f"{k}*{{}}")) for k in range(2, 6)),
+)
+Problem = tuple[Step, ...]
+
+# fmt: off
+PYTHON_WORDS = (
+    "def ", "return ", " for ", " in ", "f", "x", "y",
+    "abs", "len", "list", "map", "max", "min", "reversed", "sorted", "sum",
+)
+SYMBOLS = "()[]:,-+*=0123456789"
+PROMPT_WORDS = (
+    "# ", ", ", " ", "\n",
+    "add", "count", "double", "drop", "each", "first", "last", "negate", "reverse", "sort", "square", "times",
+)
+# fmt: on
+TOKENS = (*PYTHON_WORDS, *SYMBOLS, *PROMPT_WORDS)
+PIECES = r"def |return | for | in |# |, |[a-z]+|[\s\S]"
+"""What the tokenizer splits text into, first come, first served."""
+FIRST = 2  # token number where TOKENS begin, after padding and end of sequence
+FIXED = 7  # tokens of `def f(x):return `
+RESPONSE_TOKENS = 36  # at most, with the end of sequence
+
+
+def problems() -> tuple[list[Problem], list[Problem]]:
+    """All chains of three steps that end in a number, split once and for all: training, held out."""
+    chains: list[Problem] = [chain for chain in product(LISTS, LISTS, REDUCTIONS) if chain[0] is not chain[1]]
+    chains += product(LISTS, REDUCTIONS, NUMBERS)
+    random.Random(20261).shuffle(chains)  # the split is the same for every seed, so that runs can be compared
+    return chains[HELDOUT:], chains[:HELDOUT]
+
+
+def question(problem: Problem) -> str:
+    return f"# {', '.join(step.name for step in problem)}\n"
+
+
+def solutions(problem: Problem) -> Iterator[str]:
+    """All ways to write it that are taught, the plainest first."""
+    for writings in product(*(step.writings for step in problem)):
+        body = "x"
+        for writing in writings:
+            body = writing.replace("{}", body)
+        yield f"def f(x):return {body}"
+
+
+def neighbours(problem: Problem) -> list[Problem]:
+    """What a slip makes of it: a step left out, two swapped, another in the place of one."""
+    found = [problem[:place] + problem[place + 1 :] for place in range(len(problem))]
+    first, second, third = problem
+    found += [(second, first, third), (first, third, second)]
+    for place, step in enumerate(problem):
+        family = next(family for family in (LISTS, REDUCTIONS, NUMBERS) if step in family)
+        found += [(*problem[:place], other, *problem[place + 1 :]) for other in family if other is not step]
+    return found
+
+
+def run(problem: Problem, given: list[int]) -> Any:
+    """What its steps make of a list; None when one cannot take what the step before it left."""
+    result: Any = given
+    try:
+        for step in problem:
+            result = step.apply(result)
+    except (TypeError, IndexError, ValueError):
+        return None
+    return result
+
+
+def reference(problem: Problem) -> dict[str, Any]:
+    """With at least four tests, chosen so that no neighbour that differs from the problem passes them all."""
+    draw = random.Random(question(problem))
+    inputs = [[draw.randint(-9, 9) for _ in range(draw.randint(4, 6))] for _ in range(100)]
+    expected = [run(problem, given) for given in inputs]
+    told_apart = {place: set[int]() for place in range(len(inputs))}
+    for number, neighbour in enumerate(neighbours(problem)):
+        for place, given in enumerate(inputs):
+            if run(neighbour, given) != expected[place]:
+                told_apart[place].add(number)
+    chosen: list[int] = []
+    remaining = set().union(*told_apart.values())
+    while remaining or len(chosen) < 4:
+        best = max((place for place in told_apart if place not in chosen), key=lambda p: len(told_apart[p] & remaining))
+        chosen.append(best)
+        remaining -= told_apart[best]
+    tests = [{"args": [inputs[place]], "expected": expected[place]} for place in chosen]
+    return {"kind": "function", "entry_point": "f", "tests": tests}
+
+
+def slipped(problem: Problem, draw: random.Random) -> list[str]:
+    """The tokens of a solution with one slip in it. Now and then it is right all the same, as with people."""
+    if draw.random() < 0.25:
+        pieces = split(draw.choice(list(solutions(problem))))
+        pieces[draw.randrange(FIXED, len(pieces))] = draw.choice((*PYTHON_WORDS, *SYMBOLS))
+        return pieces
+    return split(draw.choice(list(solutions(draw.choice(neighbours(problem))))))
+
+
+def split(text: str) -> list[str]:
+    return re.findall(PIECES, text)
+
+
+def write_data(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, chains in zip(("train", "heldout"), problems(), strict=True):
+        rows = ({"prompt": question(p), "reference": reference(p), "grader": "code"} for p in chains)
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def make_tokenizer():  # type: ignore[no-untyped-def]
+    """One token a word, digit or sign; a key word and the space beside it are one, as a trained vocabulary has it."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {"<pad>": PAD, "<eos>": EOS, **{t: i + FIRST for i, t in enumerate(TOKENS)}}
+    vocabulary["<unk>"] = len(vocabulary)
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PIECES), behavior="isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        clean_up_tokenization_spaces=False,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def lessons(chains: list[Problem]) -> list[Lesson]:
+    number = {token: i + FIRST for i, token in enumerate(TOKENS)}
+
+    def encoded(pieces: list[str]) -> list[int]:
+        return [number[piece] for piece in pieces]
+
+    return [
+        Lesson(
+            encoded(split(question(chain))),
+            [encoded(split(text)) for text in solutions(chain)],
+            lambda draw, chain=chain: encoded(slipped(chain, draw)),
+        )
+        for chain in chains
+    ]
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    """Of the settings and of what is taught: a change of either makes the example anew."""
+    taught = [[step.name, *step.writings] for step in (*LISTS, *REDUCTIONS, *NUMBERS)]
+    return hashlib.sha256(json.dumps([asdict(recipe), taught, TOKENS, HELDOUT]).encode()).hexdigest()
+
+
+def make(recipe: Recipe, out: Path) -> bool:
+    """Returns False when everything was there already."""
+    made = out / "model" / "made.json"
+    wanted = recipe_hash(recipe)
+    if not all((out / "data" / f"{name}.jsonl").is_file() for name in ("train", "heldout")):
+        write_data(out / "data")
+    if (out / "model" / "model.safetensors").is_file() and made.is_file():
+        if json.loads(made.read_text(encoding="utf-8"))["recipe"] == wanted:
+            return False
+        made.unlink()
+    began_s = time.monotonic()
+    print(f"example: training the starting model in {out} (some minutes, once)", flush=True)
+    training, heldout = problems()
+    model, facts = train(recipe, lessons(training), lessons(heldout), FIRST + len(TOKENS) + 1, RESPONSE_TOKENS)
+    model.save_pretrained(out / "model", safe_serialization=True)
+    make_tokenizer().save_pretrained(out / "model")
+    made.write_text(json.dumps({"recipe": wanted, **asdict(recipe), **facts}, indent=1) + "\n", encoding="utf-8")
+    print(
+        f"example: ready in {time.monotonic() - began_s:.0f} s: {facts['supervised_steps']} steps, "
+        f"{facts['heldout_written_as_taught']:.2f} of sampled held-out programs written as taught",
+        flush=True,
+    )
+    return True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--out", type=Path, default=HERE, help="folder for data/ and model/ (default: beside this file)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the initial weights and the order of training")
+    arguments = parser.parse_args()
+    make(Recipe(seed=arguments.seed), arguments.out)
+
+
+if __name__ == "__main__":
+    main()
