@@ -3,6 +3,7 @@ come from package metadata, the hardware from the operating system."""
 
 import ctypes.util
 import importlib.metadata
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from services.redis_server import find_binary
 Device = Literal["cpu", "cuda"]
 ROOT = Path(__file__).resolve().parent.parent
 GIB = 2**30
+SANDBOX_DEADLINE_S = 120.0
 SET_UP = {
     "cpu": "run `make .venv/.ready`, which installs requirements/cpu.lock",
     "cuda": 'run `pip install ".[gpu]"`',
@@ -39,7 +41,7 @@ class Finding:
 def diagnose(device: str) -> list[Finding]:
     """Everything a run on `device` ("cpu" or "cuda") needs from this machine; never raises for what it finds."""
     kind: Device = "cuda" if device == "cuda" else "cpu"
-    found = [_python(), _torch(kind), _engine(kind), *_pinned(kind), _redis()]
+    found = [_python(), _torch(kind), _engine(kind), *_pinned(kind), _redis(), _sandbox()]
     found += [_cores(kind), _memory(), _shared_memory(kind), _disk()]
     return [*found, *_gpus()] if kind == "cuda" else found
 
@@ -143,6 +145,25 @@ def _redis() -> Finding:
     except (RatchetError, OSError, subprocess.SubprocessError) as fault:
         return Finding("redis-server", False, "none found", str(fault))
     return Finding("redis-server", True, f"{version[0]}.{version[1]} at {path}")
+
+
+def _sandbox() -> Finding:
+    """No problem where it is missing: only grader `code` needs it, and a run that does says so before it starts."""
+    program = {"kind": "function", "entry_point": "f", "tests": [{"args": [], "expected": 0}]}
+    asked = {"place": "", "grader": "code", "reference": program, "options": {}}
+    try:
+        checked = subprocess.run(
+            [sys.executable, "-m", "verifier.check_references"],
+            input=json.dumps(asked) + "\n",
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=SANDBOX_DEADLINE_S,
+        )
+        seen = [json.loads(line)["fault"] for line in checked.stdout.splitlines()]
+    except (OSError, subprocess.SubprocessError) as fault:
+        seen = [str(fault)]
+    return Finding("sandbox", True, f"only grader code needs it. {seen[0]}" if seen else "works, for grader code")
 
 
 def _cores(device: Device) -> Finding:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from services.config import RunConfig
+from services.config.sandbox import SANDBOX_VARIABLE
 from services.errors import InputError
 from services.prompts.dataset import Problem, load_problems
 from services.prompts.rendering import Renderer
 
 CHECKED_ROWS = 100  # of each dataset, spread over all of it
 CHECK_DEADLINE_S = 120.0
-SANDBOX_VARIABLE = "RATCHET_SANDBOX"
 
 
 def check(config: RunConfig) -> list[str]:

@@ -16,7 +16,11 @@ from verifier.scorer import ScoringFault, build_scorer, load_scorer_class
 
 def faults_of(grader: str, reference: Any, options: dict[str, Any]) -> Iterator[str]:
     try:
-        scorer = build_scorer(load_scorer_class(graders()[grader]), options)
+        scorer_class = load_scorer_class(graders()[grader])
+        if missing := getattr(scorer_class, "unavailable", str)():
+            yield f"grader {grader} cannot be used on this machine: {missing}"
+            return
+        scorer = build_scorer(scorer_class, options)
         if grader != "combine":
             scorer.check(reference)
             return

@@ -6,7 +6,7 @@ is known which item is meant; and everything else, which says that the service i
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import httpx
 import msgspec
@@ -56,32 +56,37 @@ class ScoringClient:
                 encoded.append(no_verdict(f"cannot be put into a request: {fault}"))
         sendable = [index for index, body in enumerate(encoded) if isinstance(body, bytes)]
         bodies = [body for body in encoded if isinstance(body, bytes)]
-        scores = await self._score_bodies([items[index].id for index in sendable], bodies)
+        item_s = self._longest_s({item.grader for item in items})
+        scores = await self._score_bodies([items[index].id for index in sendable], bodies, item_s)
         answered = dict(zip(sendable, scores, strict=True))
         return [body if isinstance(body, Score) else answered[index] for index, body in enumerate(encoded)]
 
-    async def _score_bodies(self, ids: list[str], bodies: list[bytes]) -> list[Score]:
+    def _longest_s(self, graders: Set[str]) -> float:
+        """What the slowest item may take."""
+        if "combine" in graders:  # its parts may be any
+            graders = graders | {"code", "judge", *self._settings.limits}
+        asked_s = [2 * endpoint.deadline_s for endpoint in self._settings.endpoints.values()]  # a judge may ask twice
+        own_s = [self._settings.item_deadline_s, *map(self._settings.deadline_s, graders)]
+        return max(own_s + asked_s if graders & {"judge", "remote"} else own_s)
+
+    async def _score_bodies(self, ids: list[str], bodies: list[bytes], item_s: float) -> list[Score]:
         if not bodies:
             return []
         size_bytes = sum(map(len, bodies)) + len(bodies) + len(b"".join(ENVELOPE))
         fits = size_bytes <= self._settings.max_body_bytes and len(bodies) <= self._settings.max_batch_items
         if fits or len(bodies) == 1:
             try:
-                return await self._post(ids, ENVELOPE[0] + b",".join(bodies) + ENVELOPE[1])
+                return await self._post(ids, ENVELOPE[0] + b",".join(bodies) + ENVELOPE[1], item_s)
             except RequestRefused as refusal:
                 if len(bodies) == 1:
                     return [no_verdict(str(refusal))]
         middle = len(bodies) // 2
-        first = await self._score_bodies(ids[:middle], bodies[:middle])
-        return first + await self._score_bodies(ids[middle:], bodies[middle:])
+        first = await self._score_bodies(ids[:middle], bodies[:middle], item_s)
+        return first + await self._score_bodies(ids[middle:], bodies[middle:], item_s)
 
-    async def _post(self, ids: list[str], body: bytes) -> list[Score]:
+    async def _post(self, ids: list[str], body: bytes, item_s: float) -> list[Score]:
         """Raises RequestRefused or ServiceAway."""
-        deadlines_s = [self._settings.item_deadline_s, *map(self._settings.deadline_s, self._settings.limits)]
-        asked_s = [
-            2 * endpoint.deadline_s for endpoint in self._settings.endpoints.values()
-        ]  # a judge may be asked twice
-        answer_s = len(ids) * max(deadlines_s) + max(asked_s, default=0.0) + ANSWER_SLACK_S
+        answer_s = len(ids) * item_s + ANSWER_SLACK_S
         timeout = httpx.Timeout(10.0, read=answer_s, write=60.0, pool=None)
         reason = ""
         for pause_s in self._outage.pauses():

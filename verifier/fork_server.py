@@ -82,4 +82,5 @@ def reap(control: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(ConnectionError):  # the service has closed the socket in the middle of something: as good as an end
+        main()

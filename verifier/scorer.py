@@ -14,7 +14,8 @@ A grader is a frozen msgspec struct whose fields are its options:
 It lives in one module and has one line in services/graders.py, or an entry point in a package of its own. Three class
 variables say how the service treats it; each has a default that fits most: `version`, `cached` and `lane`. One whose first
 use takes far longer than the others, because a library builds its tables then, gets that over with in a class method
-`warm_up()`, and grader processes to come have it done from the start.
+`warm_up()`, and grader processes to come have it done from the start. One that needs more of the machine than Python says
+in a class method `unavailable()` what is missing, and runs are told before they start.
 """
 
 import importlib

@@ -22,7 +22,7 @@ from verifier.grading import Grading
 from verifier.loop import StreamWorker, VerifierStreams
 from verifier.network.endpoints import Endpoints
 from verifier.pool import GraderPool
-from verifier.sandbox.settings import SETTINGS_VARIABLE
+from verifier.sandbox.probe import environment_for_graders, probe
 
 LAST_ANSWERS_S = 30  # requests of others that are still being scored when the service stops may take so long
 
@@ -96,13 +96,21 @@ async def grading(
     found = (
         services.graders.graders() if entries is None else {entry.name: entry.location for entry in entries.values()}
     )
-    async with GraderPool(settings, found, {SETTINGS_VARIABLE: settings.sandbox.model_dump_json()}) as pool:
+    environment = await asyncio.to_thread(_sandbox, settings) if "code" in found else {}
+    async with GraderPool(settings, found, environment) as pool:
         if entries is None:
             entries = await catalogue(found)
         for entry in entries.values():
             if entry.fault:
                 log.warning("grader %s cannot be used: %s", entry.name, entry.fault)
         yield Grading(settings, entries, pool, endpoints, shelf)
+
+
+def _sandbox(settings: VerifierConfig) -> dict[str, str]:
+    """Environment of the grader processes. What is missing for code is said now, and again with each item of it."""
+    if missing := probe(settings.sandbox).missing:
+        log.warning("grader code cannot be used: %s", missing)
+    return environment_for_graders(settings.sandbox)
 
 
 def check_certificate(settings: VerifierConfig) -> None:

@@ -7,6 +7,11 @@ from pydantic import BeforeValidator, Field, ValidationInfo
 
 from services.config.base import Strict
 
+SANDBOX_VARIABLE = "RATCHET_SANDBOX"
+"""Environment variable in which these settings reach the processes that grade, as JSON."""
+START_S = 30.0
+"""Within which a sandbox has to be there, on a machine that is very busy; takes 0.02 s on an idle one."""
+
 
 def _beside_the_file(value: object, info: ValidationInfo) -> object:
     """Unlike LocalPath it follows no link: the python of a virtual environment is one, and means another thing there."""

@@ -6,14 +6,14 @@ from pydantic import Field, model_validator
 
 from services.config.base import LocalPath, Strict
 from services.config.endpoints import EndpointsConfig
-from services.config.sandbox import Bubblewrap, SandboxConfig
+from services.config.sandbox import START_S, Bubblewrap, SandboxConfig
 
 
 class GraderLimits(Strict):
     """[verifier.limits.NAME]: what one grader may take."""
 
     deadline_s: float | None = Field(default=None, gt=0.0)
-    """For one response; without it verifier.item_deadline_s."""
+    """For one response; without it verifier.item_deadline_s, and for `code` a little more than sandbox.max_total_s."""
     processes: int | None = Field(default=None, ge=1)
     """At most so many grader processes work for it at once."""
     response_characters: int | None = Field(default=None, ge=1)
@@ -93,5 +93,8 @@ class VerifierConfig(Strict):
         return self
 
     def deadline_s(self, grader: str) -> float:
+        """For one response. The sandbox has limits of its own, and knows that the response broke them."""
         limits = self.limits.get(grader)
-        return self.item_deadline_s if limits is None or limits.deadline_s is None else limits.deadline_s
+        if limits is not None and limits.deadline_s is not None:
+            return limits.deadline_s
+        return self.sandbox.max_total_s + START_S if grader == "code" else self.item_deadline_s

@@ -101,3 +101,13 @@ def test_it_starts_without_the_heavy_packages_it_asks_about() -> None:
     code = "import sys, services.doctor; print({'torch', 'vllm', 'deepspeed', 'transformers'} & set(sys.modules))"
     seen = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert seen.stdout.strip() == "set()"
+
+
+def test_a_machine_without_a_sandbox_fits_and_says_what_code_would_need(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = by_subject(diagnose("cpu"))["sandbox"]
+    assert found.ok
+    assert "only grader code needs it" in found.seen
+    assert "bubblewrap is not installed" in found.seen

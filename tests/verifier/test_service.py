@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from services.config.verifier import GraderLimits, VerifierConfig
 from services.errors import InputError
 from services.graders import OURS
 from tests.verifier.running import registry, running
@@ -65,7 +66,8 @@ def test_every_grader_of_ours_can_be_used_and_describes_its_options() -> None:
     for entry in entries.values():
         assert entry.summary
         scorer = entry.options["$defs"][entry.options["$ref"].rpartition("/")[2]]
-        assert all("default" in option for option in scorer["properties"].values()), entry.name
+        without_default = {name for name, option in scorer["properties"].items() if "default" not in option}
+        assert without_default == ({"parts"} if entry.name == "combine" else set())
 
 
 def test_a_grader_that_cannot_be_imported_says_why_and_the_others_are_there() -> None:
@@ -101,3 +103,13 @@ def test_the_command_refuses_a_port_that_is_none() -> None:
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
     assert result.returncode == 2
     assert "--port 70000" in result.stderr
+
+
+def test_code_has_as_long_as_its_sandbox_may_take_unless_the_settings_say_otherwise() -> None:
+    settings = VerifierConfig.model_validate(
+        {"item_deadline_s": 2.0, "sandbox": {"type": "bubblewrap", "max_total_s": 7.0}}
+    )
+    assert settings.deadline_s("math") == 2.0
+    assert settings.deadline_s("code") > 7.0
+    given = settings.model_copy(update={"limits": {"code": GraderLimits(deadline_s=3.0)}})
+    assert given.deadline_s("code") == 3.0

@@ -77,6 +77,11 @@ class CodeTests(msgspec.Struct, frozen=True):
         if not (math.isfinite(self.float_tolerance) and self.float_tolerance >= 0):
             raise ScoringFault(f"option float_tolerance = {self.float_tolerance} must be 0 or more")
 
+    @classmethod
+    def unavailable(cls) -> str:
+        """Why this machine cannot run code; empty: it can."""
+        return probe(settings_from_environment()).missing
+
     def check(self, reference: Any) -> None:
         _read(reference)
 

@@ -62,7 +62,7 @@ class Combine(msgspec.Struct, frozen=True):
     version: ClassVar[str] = "1"
     lane: ClassVar[Lane] = "parts"
 
-    parts: Annotated[tuple[Part, ...], msgspec.Meta(min_length=1, max_length=16)] = (Part("exact"),)
+    parts: Annotated[tuple[Part, ...], msgspec.Meta(min_length=1, max_length=16)]
     """The graders that are asked."""
     gate_reward: float = 0.0
     """Of a response that does not pass a gate."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from verifier.graders.math_expression import Unreadable
 
 SPELLINGS = {
+    "dm": "dm decimeter decimeters decimetre decimetres",
     "mm": "mm millimeter millimeters millimetre millimetres",
     "cm": "cm centimeter centimeters centimetre centimetres cms",
     "m": "m meter meters metre metres",
@@ -37,7 +38,8 @@ SPELLINGS = {
     "ml": "ml mL milliliter milliliters millilitre millilitres",
     "l": "l L liter liters litre litres",
     "gallon": "gallon gallons gal",
-    "mph": "mph",
+    "mi/h": "mph",
+    "km/h": "kph kmh kmph",
     "dollar": "dollar dollars usd",
     "cent": "cent cents",
     "euro": "euro euros",
@@ -60,8 +62,11 @@ SQUARE, CUBIC = {"square", "squared", "sq"}, {"cubic", "cubed", "cu"}
 AMOUNTS = frozenset(
     "hundred thousand million billion trillion dozen score half third quarter twice double couple pair pairs squared cubed"  # noqa: SIM905
     " hundreds thousands millions billions dozens not no minus plus times about approximately approx roughly nearly almost"
-    " least most more less fewer than over under between to or and either both if when where for mod modulo base remainder"
-    " possibly maybe else otherwise but unless except is are equals infinity pi e i percent lor land".split()
+    " least most more less fewer below than over under between to or and either both if when where for mod modulo base remainder"
+    " possibly maybe else otherwise but unless except is are equals infinity pi e i percent lor land"
+    " tens halves thirds fourths quarters fifths sixths sevenths eighths ninths tenths elevenths twelfths hundredths"
+    " thousandths millionths billionths lakh lakhs crore crores gross bn mn factorial root negative inverse reciprocal"
+    " repeating recurring wrong incorrect false never none neither nor".split()
 )
 LONGEST_UNIT = 6  # words and signs, such as "kilometers per hour"
 TRAILING_TEXT = re.compile(r"(?:\\text\s*+\{[^{}]*\}(?:\s*+\^\s*+\{?\s*+-?\d\s*+\}?)?\s*+(?:/|\\cdot)?\s*+)++$")
@@ -100,7 +105,7 @@ def without_unit(text: str) -> Measured:
         text = text[: found.start()].strip()
         if text.endswith("/"):
             text, words = text[:-1], [("per " + words[0][0], words[0][1]), *words[1:]]
-    elif (found := TRAILING_WORDS.search(text)) and _is_bare_unit(found[1]):
+    elif (found := TRAILING_WORDS.search(text)) and _is_bare_unit(found[1], apart=text[found.start() - 1].isspace()):
         words.append((found[1], found[2] or ""))
         text = text[: found.start()].strip()
     if words:
@@ -114,9 +119,10 @@ def without_unit(text: str) -> Measured:
     return Measured(text, unit)
 
 
-def _is_bare_unit(words: str) -> bool:
+def _is_bare_unit(words: str, *, apart: bool) -> bool:
+    """A noun stands apart from its number: 5abc is a product, and so is 5 abc."""
     first = re.split(r"[ /]", words)[0]
-    return first in CANONICAL or first in SQUARE or first in CUBIC or len(first) >= 3
+    return first in CANONICAL or first in SQUARE or first in CUBIC or (apart and len(first) >= 4)
 
 
 def _canonical(words: list[tuple[str, str]]) -> str:

@@ -13,12 +13,12 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from services.clock import now_s
+from services.config.sandbox import START_S
 from verifier.sandbox.footprint import descendants
 from verifier.sandbox.launch import Launcher
 from verifier.sandbox.limits import Limits
 from verifier.sandbox.watch import LOOK_S, Watch
 
-START_S = 30.0  # takes 0.02 s on an idle machine
 END_S = 10.0  # a process with gigabytes in hand takes its time to die
 READ_BYTES = 2**16
 ERROR_TAIL_BYTES = 4096

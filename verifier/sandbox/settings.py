@@ -6,21 +6,19 @@ import os
 
 from pydantic import TypeAdapter
 
-from services.config.sandbox import Bubblewrap, NoSandbox, SandboxConfig
+from services.config.sandbox import SANDBOX_VARIABLE, Bubblewrap, NoSandbox, SandboxConfig
 from verifier.scorer import ScoringFault
-
-SETTINGS_VARIABLE = "RATCHET_SANDBOX"
 
 _adapter: TypeAdapter[Bubblewrap | NoSandbox] = TypeAdapter(SandboxConfig)
 
 
 def settings_from_environment() -> Bubblewrap | NoSandbox:
     """The defaults where the variable is not set. Raises ScoringFault when it cannot be read."""
-    return _read(os.environ.get(SETTINGS_VARIABLE, ""))
+    return _read(os.environ.get(SANDBOX_VARIABLE, ""))
 
 
 def for_environment(settings: Bubblewrap | NoSandbox) -> dict[str, str]:
-    return {SETTINGS_VARIABLE: settings.model_dump_json()}
+    return {SANDBOX_VARIABLE: settings.model_dump_json()}
 
 
 @functools.lru_cache(maxsize=8)
@@ -31,5 +29,5 @@ def _read(text: str) -> Bubblewrap | NoSandbox:
         return _adapter.validate_python(json.loads(text))
     except ValueError as fault:
         raise ScoringFault(
-            f"the environment variable {SETTINGS_VARIABLE} holds no settings of a sandbox: {fault}"
+            f"the environment variable {SANDBOX_VARIABLE} holds no settings of a sandbox: {fault}"
         ) from fault
