@@ -55,18 +55,19 @@ def run(command: str, folder: Path, environment: dict[str, str], within_s: float
 def test_every_command_is_run_by_a_test() -> None:
     own = {line for line in COMMANDS if line.startswith((".venv/bin/ratchet", "curl"))}
     assert set(COMMANDS) == own | set(ELSEWHERE)
-    assert len(own) == 7
+    assert len(own) == 8
 
 
 def test_your_own_problems(reader: Path, environment: dict[str, str]) -> None:
-    """config, up, status, eval and doctor, in the reader's order."""
+    """config, up, status, eval, verify and doctor, in the reader's order."""
     said = {
         command: run(command, reader, environment)
         for command in COMMANDS
-        if command.startswith(".venv/bin/ratchet") and "verifier" not in command
+        if command.startswith(".venv/bin/ratchet") and " verifier " not in command
     }
     assert (reader / "runs/my-run/export/config.json").exists()
     assert (reader / "runs/my-run/summary.json").exists()
+    assert "agreement 100.00 % (3 of 3)" in next(output for command, output in said.items() if " verify " in command)
     assert any("avg@4" in output for command, output in said.items() if " eval " in command)
 
 
