@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from learner.head import ChunkedHead
 from learner.packing import MicroBatch
-from services.config.model import ModelConfig
+from services.config.model import ModelConfig, TeacherConfig
 from services.errors import InputError
 
 UNSUPPORTED_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
@@ -22,14 +22,16 @@ TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json",
                    "chat_template*", "generation_config.json", "*.py")  # fmt: skip
 
 
-def model_dtype(settings: ModelConfig) -> torch.dtype:
+def model_dtype(settings: ModelConfig | TeacherConfig) -> torch.dtype:
     return torch.float32 if settings.dtype == "float32" else torch.bfloat16
 
 
 class PolicyModel(nn.Module):
     """The backbone's hidden states at response positions, through the chunked head. Never the whole logits."""
 
-    def __init__(self, settings: ModelConfig, *, head_chunk_tokens: int, gradient_checkpointing: bool) -> None:
+    def __init__(
+        self, settings: ModelConfig | TeacherConfig, *, head_chunk_tokens: int, gradient_checkpointing: bool
+    ) -> None:
         super().__init__()
         config = AutoConfig.from_pretrained(settings.path, trust_remote_code=settings.trust_remote_code)
         refused = [name for name in UNSUPPORTED_LOGITS if getattr(config, name, None) not in (None, 1.0)]

@@ -25,11 +25,12 @@ def check(config: RunConfig) -> list[str]:
     problems = _check_prompts(config)
     _check_references(config, problems)
     _check_ports(config)
-    lag, period = config.learner.max_lag, config.learner.reference.every_steps
-    warnings = []
-    if config.learner.objective.type == "owpo" and period < 5 * (lag + 1):
+    reference, warnings = config.learner.reference, []
+    least = 5 * (config.learner.max_lag + 1) * config.learner.mini_batches
+    one_way = config.learner.objective.type in ("owpo", "owpo_reinforce")
+    if one_way and reference.type == "ratchet" and reference.every_steps < least:
         warnings.append(
-            f"learner.reference.every_steps = {period} is below 5 x (max_lag + 1) = {5 * (lag + 1)}: "
+            f"learner.reference.every_steps = {reference.every_steps} is below 5 x (max_lag + 1) x mini_batches = {least}: "
             "the reference is then hardly older than the data, and one-way weights are noise"
         )
     return warnings

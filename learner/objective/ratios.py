@@ -24,6 +24,12 @@ def segment_sum(values: Tensor, lengths: Tensor) -> Tensor:
     return torch.zeros(len(lengths), dtype=values.dtype, device=values.device).index_add(0, segments, values)
 
 
+def segment_cumsum(values: Tensor, lengths: Tensor) -> Tensor:
+    """Running sums within consecutive runs, each token's own value included. [T]; lengths: int64 [n], summing to T."""
+    running = torch.cat([torch.zeros_like(values[:1]), values.cumsum(0)])
+    return running[1:] - running[lengths.cumsum(0) - lengths].repeat_interleave(lengths)
+
+
 def sequence_log_weight(logp: Tensor, behavior_logp: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
     """log rho_i: sum over tokens that count of current - behavior (arXiv:2602.17616). float64 [n], no gradient."""
     return segment_sum(log_ratio(logp.detach(), behavior_logp, mask).double(), lengths)

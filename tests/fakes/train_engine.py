@@ -24,6 +24,7 @@ class BigramEngine:
         self.reference = self.logits.clone()
         self.reference_is_current = True
         self.gradient = torch.zeros_like(self.logits)
+        self.teachers: list[Tensor] = []
         self.calls: list[str] = []
         self.learning_rates: list[float] = []
 
@@ -34,9 +35,11 @@ class BigramEngine:
         )
 
     def token_statistics(self, micro_batches: Sequence[MicroBatch], policy: Policy) -> list[TokenStatistics]:
-        self.calls.append(policy)
+        self.calls.append(policy if isinstance(policy, str) else f"teacher {policy}")
         with torch.no_grad():
-            return [self._forward(m, self.logits if policy == "current" else self.reference) for m in micro_batches]
+            own = {"current": self.logits, "reference": self.reference}
+            table = own[policy] if isinstance(policy, str) else self.teachers[policy]
+            return [self._forward(m, table) for m in micro_batches]
 
     def backward(self, micro_batches: Sequence[MicroBatch], loss: LossFunction) -> float:
         self.calls.append("backward")
@@ -66,6 +69,10 @@ class BigramEngine:
     def ratchet_reference(self) -> None:
         self.reference.copy_(self.logits)
         self.reference_is_current = True
+
+    def blend_reference(self, decay: float) -> None:
+        self.reference.lerp_(self.logits, 1 - decay)
+        self.reference_is_current = decay == 0
 
     def snapshot(self, dtype: torch.dtype) -> list[tuple[str, Tensor]]:
         return [("bigram", self.logits.to(dtype, copy=True))]
