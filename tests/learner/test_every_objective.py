@@ -108,7 +108,9 @@ class GarbledEngine(BigramEngine):
     def _forward(self, micro_batch: MicroBatch, table: Tensor) -> TokenStatistics:
         clean = super()._forward(micro_batch, table)
         masked = micro_batch.target_ids == MASKED
-        return TokenStatistics(*(torch.where(masked, self.garbage, x) for x in (clean.logp, clean.entropy, clean.sum_p2)))
+        return TokenStatistics(
+            *(torch.where(masked, self.garbage, x) for x in (clean.logp, clean.entropy, clean.sum_p2))
+        )
 
 
 @EVERY
