@@ -128,8 +128,8 @@ def test_equal_rewards_have_no_advantage_under_any_baseline(
     value: float, count: int, baseline: str, normalize: str
 ) -> None:
     reward = torch.full((count,), value, dtype=torch.float32).double()
-    got = estimate(reward, torch.zeros(count, dtype=torch.int64), baseline=baseline, normalize=normalize)
-    assert not got.any()
+    index, tokens = torch.zeros(count, dtype=torch.int64), torch.arange(count) + 3
+    assert not estimate(reward, index, tokens, baseline=baseline, normalize=normalize).any()
 
 
 @given(groups(), BASELINES)
