@@ -57,7 +57,8 @@ def prepare(engine: BigramEngine) -> BigramEngine:
 
 
 def step(engine: BigramEngine, config: LearnerConfig, scored: list[ScoredGroup]) -> StepReport:
-    return learner_step(engine, assemble(scored, 4, config), config, learning_rate=1.0)
+    """At a rate at which a second optimizer step finds ratios beyond every clip."""
+    return learner_step(engine, assemble(scored, 4, config), config, learning_rate=20.0)
 
 
 def moved(config: LearnerConfig, scored: list[ScoredGroup]) -> Tensor:
