@@ -83,6 +83,7 @@ class DeepSpeedEngine:
             gradient_checkpointing=settings.gradient_checkpointing,
         )
         self._model.train()
+        self._model.shows_hidden = settings.objective.needs_hidden
         self._teachers = [
             PolicyModel(teacher, head_chunk_tokens=settings.head_chunk_tokens, gradient_checkpointing=False)
             .requires_grad_(False)

@@ -28,6 +28,8 @@ class TokenStatistics:
     """Of the next-token distribution, nats; no gradient."""
     sum_p2: Tensor
     """Sum over the vocabulary of squared probabilities, in (0, 1]; no gradient."""
+    hidden: Tensor | None = None
+    """[M, H], last hidden states in the model's dtype, with gradient in `backward`: where the objective needs them."""
 
 
 LossFunction = Callable[[MicroBatch, TokenStatistics], Tensor]

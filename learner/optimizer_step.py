@@ -15,7 +15,7 @@ from learner.objective.aggregate import aggregate, token_scale
 from learner.objective.baseline import group_mean, log_gradient_norm, minimum_variance_baseline, reward_sign
 from learner.objective.ess import ess_ratio, learning_rate_factor
 from learner.objective.importance import importance_weight, log_importance
-from learner.objective.ratios import log_ratio, segment_sum, sequence_log_weight
+from learner.objective.ratios import log_ratio, segment_mean, segment_sum, sequence_log_weight
 from learner.objective.tokens import Tokens
 from learner.packing import MicroBatch, pack
 from learner.step_report import StepReport, report
@@ -54,6 +54,7 @@ class OptimizerStep:
         self.statistics: Tensor | None = None  # float64; None: the objective's own wait for the current policy
         self.reference_logp: Tensor | None = None  # None: the reference is the current policy, or is not needed
         self.proximal_logp: Tensor | None = None  # None: the proximal policy is the current one
+        self.reference_hidden: Tensor | None = None  # [N, H]; None as reference_logp
         self.teacher_logp = torch.zeros(0, len(self.behavior_logp), device=self.device)
         self.logp = torch.zeros_like(self.behavior_logp)
         self.entropy = torch.zeros_like(self.behavior_logp)
@@ -65,6 +66,8 @@ class OptimizerStep:
         """The reference and the teachers, as far as the objective needs them."""
         if self.settings.objective.references and not self.engine.reference_is_current:
             self.reference_logp = self._score("reference").logp
+            if self.settings.objective.needs_hidden:
+                self.reference_hidden = self._represent("reference")
         teachers = range(len(self.settings.teachers))
         if teachers:
             self.teacher_logp = torch.stack([self._score(teacher).logp for teacher in teachers])
@@ -113,7 +116,7 @@ class OptimizerStep:
             self._prepare(self._flatten([micro_batch], [detached]))
         at, sequences = micro_batch.token_index.to(self.device), micro_batch.sequence_index.to(self.device)
         lengths, mask = self.lengths[sequences], self.mask[at]
-        tokens = self._tokens(at, sequences, statistics.logp)
+        tokens = self._tokens(at, sequences, statistics.logp, statistics.hidden)
         weight = self.objective.token_weight(tokens, self.settings.objective)
         importance = importance_weight(self._log_importance(tokens), tokens.lengths, self.settings.importance)
         token_loss = -importance * weight * self.objective.surrogate(tokens, self.settings.objective)
@@ -137,6 +140,21 @@ class OptimizerStep:
         return TokenStatistics(
             *(self.engine.sum_over_ranks(torch.stack([flat.logp, flat.entropy, flat.sum_p2])).unbind())
         )
+
+    def _represent(self, policy: Policy) -> Tensor:
+        """Mean hidden state of each sequence over its tokens that count, of all ranks. float32 [N, H]."""
+        whole: Tensor | None = None
+        for micro_batch in self.micro_batches:  # one at a time: hidden states are large
+            (scored,) = self.engine.token_statistics([micro_batch], policy)
+            assert scored.hidden is not None
+            if whole is None:
+                whole = torch.zeros(len(self.lengths), scored.hidden.shape[1], device=self.device)
+            sequences = micro_batch.sequence_index.to(self.device)
+            if len(sequences):
+                keep = self.mask[micro_batch.token_index.to(self.device)]
+                whole[sequences] = segment_mean(scored.hidden[keep].float(), self.counted[sequences])
+        assert whole is not None
+        return self.engine.sum_over_ranks(whole)
 
     def _flatten(self, micro_batches: Sequence[MicroBatch], scored: Sequence[TokenStatistics]) -> TokenStatistics:
         """This rank's micro-batches on the batch's axis, 0 elsewhere."""
@@ -181,13 +199,17 @@ class OptimizerStep:
         everything = torch.arange(len(logp), device=self.device)
         return self._tokens(everything, torch.arange(len(self.lengths), device=self.device), logp)
 
-    def _tokens(self, at: Tensor, sequences: Tensor, logp: Tensor) -> Tokens:
-        """at: places of whole `sequences` on the batch's axis; logp: there, under the current policy."""
+    def _tokens(self, at: Tensor, sequences: Tensor, logp: Tensor, hidden: Tensor | None = None) -> Tokens:
+        """at: places of whole `sequences` on the batch's axis; logp, hidden: there, under the current policy."""
         assert self.advantage is not None
         keep = self.mask[at]
         at, logp = at[keep], logp[keep]
         current, lengths = logp.detach(), self.counted[sequences]
         nothing = torch.zeros(0, dtype=torch.float64, device=self.device)
+        kept = torch.zeros(len(at), 0, device=self.device) if hidden is None else hidden[keep].float()
+        held = (
+            segment_mean(kept.detach(), lengths) if self.reference_hidden is None else self.reference_hidden[sequences]
+        )
         return Tokens(
             logp=logp,
             current_logp=current,
@@ -195,6 +217,8 @@ class OptimizerStep:
             behavior_logp=self.behavior_logp[at],
             reference_logp=current if self.reference_logp is None else self.reference_logp[at],
             teacher_logp=self.teacher_logp[:, at],
+            hidden=kept,
+            reference_hidden=held,
             advantage=self.advantage[sequences].repeat_interleave(lengths),
             lag_steps=self.lag_steps[at],
             lengths=lengths,

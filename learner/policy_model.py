@@ -29,6 +29,9 @@ def model_dtype(settings: ModelConfig | TeacherConfig) -> torch.dtype:
 class PolicyModel(nn.Module):
     """The backbone's hidden states at response positions, through the chunked head. Never the whole logits."""
 
+    shows_hidden: bool = False
+    """Whether `forward` gives those hidden states too."""
+
     def __init__(
         self, settings: ModelConfig | TeacherConfig, *, head_chunk_tokens: int, gradient_checkpointing: bool
     ) -> None:
@@ -66,14 +69,17 @@ class PolicyModel(nn.Module):
 
     def forward(
         self, token_ids: Tensor, position_ids: Tensor, head_index: Tensor, target_ids: Tensor, temperature: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """As in MicroBatch. transformers keeps packed sequences apart by their restarting positions."""
+    ) -> tuple[Tensor, ...]:
+        """The fields of TokenStatistics, the hidden states only when `shows_hidden`.
+
+        Arguments as in MicroBatch. transformers keeps packed sequences apart by their restarting positions.
+        """
         hidden = self.causal_lm.base_model(
             input_ids=token_ids, position_ids=position_ids, use_cache=False
         ).last_hidden_state
-        return self.causal_lm.get_output_embeddings()(  # type: ignore[no-any-return, no-untyped-call]
-            hidden.flatten(0, 1)[head_index], target_ids, temperature
-        )
+        hidden = hidden.flatten(0, 1)[head_index]
+        statistics: tuple[Tensor, ...] = self.causal_lm.get_output_embeddings()(hidden, target_ids, temperature)  # type: ignore[no-untyped-call]
+        return (*statistics, hidden) if self.shows_hidden else statistics
 
     def named_weights(self) -> list[tuple[str, nn.Parameter]]:
         """Every parameter once, under its Hugging Face name: a tied lm_head goes by its embedding."""

@@ -19,9 +19,16 @@ def log_ratio(logp: Tensor, other_logp: Tensor, mask: Tensor) -> Tensor:
 
 
 def segment_sum(values: Tensor, lengths: Tensor) -> Tensor:
-    """Sums of consecutive runs. values: [T]; lengths: int64 [n], summing to T. Same dtype, [n]."""
+    """Sums of consecutive runs. values: [T] or [T, H]; lengths: int64 [n], summing to T. Same dtype, [n] or [n, H]."""
     segments = torch.repeat_interleave(torch.arange(len(lengths), device=values.device), lengths)
-    return torch.zeros(len(lengths), dtype=values.dtype, device=values.device).index_add(0, segments, values)
+    shape = (len(lengths), *values.shape[1:])
+    return torch.zeros(shape, dtype=values.dtype, device=values.device).index_add(0, segments, values)
+
+
+def segment_mean(values: Tensor, lengths: Tensor) -> Tensor:
+    """Means of the same runs; 0 for an empty one."""
+    count = lengths.clamp(min=1)
+    return segment_sum(values, lengths) / (count if values.dim() == 1 else count[:, None])
 
 
 def segment_cumsum(values: Tensor, lengths: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from learner.objective.ratios import segment_sum
+from learner.objective.ratios import segment_mean, segment_sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Tokens:
     """
 
     logp: Tensor
-    """[T], current policy: the only field that carries a gradient."""
+    """[T], current policy. It and `hidden` are the only fields that carry a gradient."""
     current_logp: Tensor
     """[T], the same numbers without it: for everything under a stop-gradient."""
     proximal_logp: Tensor
@@ -26,6 +26,10 @@ class Tokens:
     """[T]; the current policy where no reference is needed."""
     teacher_logp: Tensor
     """[K, T]."""
+    hidden: Tensor
+    """float32 [T, H], last hidden states with gradient; H = 0 unless the objective needs them."""
+    reference_hidden: Tensor
+    """float32 [n, H], mean of a sequence's under the reference policy."""
     advantage: Tensor
     """[T], of its sequence."""
     lag_steps: Tensor
@@ -40,8 +44,8 @@ class Tokens:
         return segment_sum(values, self.lengths)
 
     def sequence_mean(self, values: Tensor) -> Tensor:
-        """[n]; 0 for a sequence without tokens."""
-        return segment_sum(values, self.lengths) / self.lengths.clamp(min=1)
+        """[n] or [n, H]; 0 for a sequence without tokens."""
+        return segment_mean(values, self.lengths)
 
     def spread(self, values: Tensor) -> Tensor:
         """A number a sequence to its tokens: [n] to [T]."""

@@ -36,6 +36,11 @@ class ObjectiveSettings(Strict):
         """Whether several optimizer steps a batch need the log-probs of the weights that it began with."""
         return self.numerator == "proximal"
 
+    @property
+    def needs_hidden(self) -> bool:
+        """Whether it looks at the last hidden states, which the engine otherwise keeps to itself."""
+        return False
+
 
 class ClipRange(Strict):
     """PPO clip of the ratio current/proximal to [1 - low, 1 + high]; binds only when a batch is stepped on more than once."""
@@ -252,6 +257,12 @@ class PopoObjective(ObjectiveSettings):
     type: Literal["popo"] = "popo"
     above_one: float = Field(default=0.2, ge=0.0)
     """A sequence's geometric mean ratio counts up to 1 + this."""
+    similarity: float = Field(default=0.01, ge=0.0)
+    """Times 1 - cosine of the sequence's mean hidden states, current and average: between 0 and twice this."""
+
+    @property
+    def needs_hidden(self) -> bool:
+        return self.similarity > 0
 
 
 class AsymreObjective(ObjectiveSettings):

@@ -30,9 +30,8 @@ class BigramEngine:
 
     def _forward(self, micro_batch: MicroBatch, table: Tensor) -> TokenStatistics:
         hidden = torch.eye(len(table))[micro_batch.token_ids.flatten()[micro_batch.head_index]]
-        return TokenStatistics(
-            *token_statistics(hidden, table.t(), micro_batch.target_ids, micro_batch.temperature, chunk=8)
-        )
+        statistics = token_statistics(hidden, table.t(), micro_batch.target_ids, micro_batch.temperature, chunk=8)
+        return TokenStatistics(*statistics, hidden=hidden @ table)  # its logits stand for hidden states
 
     def token_statistics(self, micro_batches: Sequence[MicroBatch], policy: Policy) -> list[TokenStatistics]:
         self.calls.append(policy if isinstance(policy, str) else f"teacher {policy}")

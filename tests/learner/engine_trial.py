@@ -34,6 +34,7 @@ PACKINGS = {
     "packed, all at once": (3, 1000),
 }
 PROBE = [1, 2, 3, 4, 5]
+POPO = {"type": "popo", "similarity": 0.5}
 
 
 def settings(stage: int, rows: tuple[int, int] = (3, 2), **changes: object) -> LearnerConfig:
@@ -116,14 +117,18 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
         reports[name] = {f: getattr(report, f) for f in ("loss", "grad_norm", "ess_ratio", "reference_gap", "skipped")}
     seen["reports"] = reports
 
-    # Every kind of collective that an objective can ask for: statistics of the step, several optimizer steps, an average.
-    for objective in ({"type": "acpo"}, {"type": "ppo_ewma"}, {"type": "opd", "outcome": 1.0}):
+    # Every kind of collective that an objective can ask for: statistics of the step, several optimizer steps, an
+    # average, hidden states.
+    for objective in ({"type": "acpo"}, {"type": "ppo_ewma"}, {"type": "opd", "outcome": 1.0}, POPO):
         engine.load(start)
+        engine._model.shows_hidden = objective["type"] == "popo"
         teachers = held.teachers if objective["type"] == "opd" else ()
         config = settings(stage, (3, 2), objective=objective, teachers=teachers, mini_batches=2)
         report = two_steps(engine, config)
         after[str(objective["type"])] = weights(engine)
         reports[str(objective["type"])] = {"loss": report.loss, "optimizer_steps": report.optimizer_steps}
+
+    engine._model.shows_hidden = False
 
     # A moving average: all, nothing, or half of the way.
     engine.load(start)

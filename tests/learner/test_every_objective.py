@@ -109,8 +109,10 @@ class GarbledEngine(BigramEngine):
     def _forward(self, micro_batch: MicroBatch, table: Tensor) -> TokenStatistics:
         clean = super()._forward(micro_batch, table)
         masked = micro_batch.target_ids == MASKED
+        assert clean.hidden is not None
         return TokenStatistics(
-            *(torch.where(masked, self.garbage, x) for x in (clean.logp, clean.entropy, clean.sum_p2))
+            *(torch.where(masked, self.garbage, x) for x in (clean.logp, clean.entropy, clean.sum_p2)),
+            hidden=torch.where(masked[:, None], self.garbage, clean.hidden),
         )
 
 

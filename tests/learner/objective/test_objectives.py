@@ -16,7 +16,7 @@ from learner.objective.distillation import distillation
 from learner.objective.gspo import gspo, sequence_ratio
 from learner.objective.minpro import minpro, smallest_before
 from learner.objective.p3o import p3o, p3o_ess
-from learner.objective.popo import popo
+from learner.objective.popo import popo, similarity_penalty
 from learner.objective.reinforce import asymre, opmd, reinforce
 from learner.objective.sapo import sapo
 from learner.objective.surrogate import pessimistic
@@ -57,6 +57,8 @@ def tokens(
         behavior_logp=current,
         reference_logp=current,
         teacher_logp=current[None],
+        hidden=torch.zeros(count, 0),
+        reference_hidden=torch.zeros(len(lengths or [count]), 0),
         advantage=torch.tensor(advantage),
         lag_steps=torch.zeros(count, dtype=torch.int64),
         lengths=torch.tensor(lengths or [count]),
@@ -177,14 +179,37 @@ def test_ppo_ewma_weighs_at_most_the_cap(ratio: float, average: float) -> None:
 
 def test_popo_learns_from_positives_alone_up_to_its_bound() -> None:
     t = tokens([1.1, 1.1, 1.5, 1.0], [2.0, 2.0, 2.0, 0.0], [2, 1, 1], over="reference")
-    assert gradient(popo(t, PopoObjective()), t).tolist() == pytest.approx([2.2, 2.2, 0.0, 0.0])
+    assert gradient(popo(t, PopoObjective(similarity=0.0)), t).tolist() == pytest.approx([2.2, 2.2, 0.0, 0.0])
 
 
 def test_popo_without_positives_has_a_graph_and_no_gradient() -> None:
     t = tokens([1.1, 0.9], [0.0, 0.0], over="reference")
-    value = popo(t, PopoObjective())
+    value = popo(t, PopoObjective(similarity=0.0))
     assert value.requires_grad
     assert not gradient(value, t).any()
+
+
+@given(SEEDS, st.floats(0.0, 5.0), st.sampled_from([1e-20, 1.0, 1e20]))
+def test_the_similarity_penalty_is_bounded_whatever_the_size_of_hidden_states(
+    seed: int, similarity: float, size: float
+) -> None:
+    t = tokens_of(ragged(seed))
+    t = dataclasses.replace(t, hidden=t.hidden * size, reference_hidden=-t.reference_hidden * size)
+    penalty = similarity_penalty(t, PopoObjective(similarity=similarity))
+    assert ((penalty >= 0) & (penalty <= 2 * similarity)).all()
+
+
+def test_the_similarity_penalty_vanishes_at_the_twin_and_pulls_back_to_it() -> None:
+    t, settings = tokens_of(ragged(1), dtype=torch.float64), PopoObjective(similarity=0.5)
+    same = dataclasses.replace(t, hidden=t.hidden.requires_grad_(), reference_hidden=t.sequence_mean(t.hidden).detach())
+    penalty = similarity_penalty(same, settings)
+    (at_rest,) = torch.autograd.grad(penalty.sum(), same.hidden)
+    assert penalty.abs().max() < 1e-9
+    assert at_rest.abs().max() < 1e-7
+    moved = dataclasses.replace(t, hidden=t.hidden.detach().requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda hidden: similarity_penalty(dataclasses.replace(moved, hidden=hidden), settings), moved.hidden
+    )
 
 
 def test_distillation_moves_to_the_teacher_and_can_turn_against_the_verdict() -> None:
