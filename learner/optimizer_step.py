@@ -62,9 +62,12 @@ class OptimizerStep:
 
     # Before the batch's first optimizer step
 
-    def score_references(self) -> None:
-        """The reference and the teachers, as far as the objective needs them."""
-        if self.settings.objective.references and not self.engine.reference_is_current:
+    def score_references(self, *, weights_will_move: bool) -> None:
+        """The reference and the teachers, as far as the objective needs them.
+
+        weights_will_move: before this step; a reference that is the current policy by now will not be it then.
+        """
+        if self.settings.objective.references and (weights_will_move or not self.engine.reference_is_current):
             self.reference_logp = self._score("reference").logp
             if self.settings.objective.needs_hidden:
                 self.reference_hidden = self._represent("reference")
@@ -73,7 +76,8 @@ class OptimizerStep:
             self.teacher_logp = torch.stack([self._score(teacher).logp for teacher in teachers])
 
     def score_proximal(self) -> None:
-        self.proximal_logp = self._score("current").logp
+        known = self.reference_logp if self.engine.reference_is_current else None
+        self.proximal_logp = self._score("current").logp if known is None else known
 
     # The step
 

@@ -19,7 +19,7 @@ def learner_step(engine: TrainEngine, batch: StepBatch, settings: LearnerConfig,
         return report(batch, "empty")
     steps = [OptimizerStep(engine, part, settings) for part in split(batch, settings.mini_batches)]
     for number, step in enumerate(steps):
-        step.score_references()
+        step.score_references(weights_will_move=number > 0)
         if number > 0 and settings.objective.needs_proximal:
             step.score_proximal()
     return merged([step.take(learning_rate) for step in steps])

@@ -64,6 +64,20 @@ def test_two_optimizer_steps_share_the_proximal_policy_of_the_batch() -> None:
     assert engine.calls == ["current", "backward", "backward"]  # the first step's proximal policy is the current one
 
 
+def test_a_reference_that_the_batch_began_at_is_behind_from_the_second_optimizer_step_on() -> None:
+    """Right after a ratchet one-way weights are 1 in the first of them, and not in the second."""
+    bounds = {"weight_low": 0.01, "weight_high": 100.0}
+    config = settings(
+        "owpo", mini_batches=2, objective={"type": "owpo", **bounds}, advantage={"baseline": "mean"}, max_lag=0
+    )
+    engine, behind = BigramEngine(), BigramEngine()
+    learner_step(engine, assemble(groups(), 0, config), config, learning_rate=2.0)
+    behind.reference_is_current = False  # as far as it can know: the same log-probs, asked for
+    learner_step(behind, assemble(groups(), 0, config), config, learning_rate=2.0)
+    assert torch.equal(engine.logits, behind.logits)
+    assert engine.calls == ["reference", "backward", "backward"]  # which is the proximal policy as well
+
+
 def test_objectives_without_a_proximal_policy_do_not_score_one() -> None:
     for variant in ("reinforce", "asymre", "opmd", "minpro"):
         engine, config = BigramEngine(), settings(variant, mini_batches=2)
