@@ -1,9 +1,11 @@
 """Scored groups in, the ragged batch of one step out; whatever does not reach the loss is counted by reason.
 
 Invariants: a sequence is in the batch only if it has a token that counts, every log-prob of those is finite, and its
-group has two sequences with different rewards among those in the batch. So the group mean never sees a rejected one.
+group has two sequences among those in the batch, with different rewards unless `zero_variance = "train"`. So the group
+mean never sees a rejected one.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from learner.objective.ratios import segment_sum
 from services.config.learner import LearnerConfig
 from services.errors import InputError
 from services.wire.score import ScoredGroup
@@ -72,6 +75,11 @@ class StepBatch:
     def __len__(self) -> int:
         return len(self.prompt_ids)
 
+    @property
+    def counted_sequences(self) -> int:
+        """With a token that counts."""
+        return int((segment_sum(self.mask.long(), self.cu_seqlens.diff()) > 0).sum())
+
 
 def old_tokens(
     policy_version: "np.ndarray[tuple[int], np.dtype[np.int32]]", learner_version: int, max_lag: int
@@ -99,7 +107,13 @@ class SiftedGroup:
 
 
 def sift(
-    scored: ScoredGroup, policy_version: int, *, age_rule: AgeRule, max_lag: int, truncated: Literal["train", "mask"]
+    scored: ScoredGroup,
+    policy_version: int,
+    *,
+    age_rule: AgeRule,
+    max_lag: int,
+    truncated: Literal["train", "mask"],
+    zero_variance: Literal["drop", "train"] = "drop",
 ) -> SiftedGroup:
     """The rules for one group, in order: age, sequences that cannot be used, singles, zero variance. Pure.
 
@@ -135,7 +149,7 @@ def sift(
     drop: GroupDrop | None = None
     if len(kept) < 2:
         drop = "single"
-    elif max(rewards) == min(rewards):
+    elif zero_variance == "drop" and max(rewards) == min(rewards):
         drop = "zero_variance"
     return SiftedGroup(() if drop else tuple(kept), drop, dict(reasons), masked_tokens)
 
@@ -146,7 +160,14 @@ def assemble(groups: Sequence[ScoredGroup], policy_version: int, settings: Learn
     policy_version: the learner's, against which lag is measured.
     """
     sifted = [
-        sift(g, policy_version, age_rule=settings.age_rule, max_lag=settings.max_lag, truncated=settings.truncated)
+        sift(
+            g,
+            policy_version,
+            age_rule=settings.age_rule,
+            max_lag=settings.max_lag,
+            truncated=settings.truncated,
+            zero_variance=settings.zero_variance,
+        )
         for g in groups
     ]
     scores = [score for g in groups for score in g.scores]
@@ -179,6 +200,33 @@ def assemble(groups: Sequence[ScoredGroup], policy_version: int, settings: Learn
         temperature=torch.tensor([prompt.temperature for prompt, _, _ in rows], dtype=torch.float32),
         lag_steps=policy_version - versions,
         tally=tally,
+    )
+
+
+def split(batch: StepBatch, parts: int) -> list[StepBatch]:
+    """Parts of as equal a number of whole groups as can be, in order; fewer when there are fewer groups."""
+    groups = int(batch.group.max()) + 1 if len(batch) else 0
+    if parts == 1 or groups <= 1:
+        return [batch]
+    bounds = [groups * i // min(parts, groups) for i in range(min(parts, groups) + 1)]
+    return [_groups(batch, first, end) for first, end in itertools.pairwise(bounds)]
+
+
+def _groups(batch: StepBatch, first: int, end: int) -> StepBatch:
+    rows = slice(*(int((batch.group < g).sum()) for g in (first, end)))
+    tokens = slice(int(batch.cu_seqlens[rows.start]), int(batch.cu_seqlens[rows.stop]))
+    return StepBatch(
+        prompt_ids=batch.prompt_ids[rows],
+        response_ids=batch.response_ids[tokens],
+        cu_seqlens=batch.cu_seqlens[rows.start : rows.stop + 1] - tokens.start,
+        behavior_logp=batch.behavior_logp[tokens],
+        policy_version=batch.policy_version[tokens],
+        mask=batch.mask[tokens],
+        reward=batch.reward[rows],
+        group=batch.group[rows] - first,
+        temperature=batch.temperature[rows],
+        lag_steps=batch.lag_steps[tokens],
+        tally=batch.tally,
     )
 
 

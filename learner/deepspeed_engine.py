@@ -1,7 +1,8 @@
 """TrainEngine over DeepSpeed ZeRO 0-3, on CPU (gloo, float32 or bfloat16) and GPU (NCCL): the only file importing deepspeed.
 
-The reference policy is a second copy of this rank's weights, same dtype: its shard at stage 3, else all of them. To
-score with it, parameters point at the copy for the length of a forward without gradient, and back.
+The reference policy is a second copy of this rank's weights: its shard at stage 3, else all of them; in their dtype, or
+in float32 when it is a moving average. To score with it, parameters point at the copy for the length of a forward
+without gradient, and back. Teachers are models of their own, whole on every rank.
 """
 
 import contextlib
@@ -82,6 +83,14 @@ class DeepSpeedEngine:
             gradient_checkpointing=settings.gradient_checkpointing,
         )
         self._model.train()
+        self._model.shows_hidden = settings.objective.needs_hidden
+        self._teachers = [
+            PolicyModel(teacher, head_chunk_tokens=settings.head_chunk_tokens, gradient_checkpointing=False)
+            .requires_grad_(False)
+            .eval()
+            .to(self._device)
+            for teacher in settings.teachers
+        ]
         self._optimizer = _SkippableAdamW(
             self._model.parameters(),
             lr=settings.optimizer.learning_rate,
@@ -96,7 +105,10 @@ class DeepSpeedEngine:
         """Largest magnitude in each gradient since the last step; nan and inf come through."""
         for parameter in self._model.parameters():
             parameter.register_hook(self._note_gradient)  # type: ignore[no-untyped-call]
-        self._reference = [self._shard(p).clone() for p in self._model.parameters()]
+        averaged = settings.reference.type == "ema"  # steps below bfloat16's precision would be lost in it
+        self._reference = [
+            self._shard(p).to(torch.float32 if averaged else p.dtype, copy=True) for p in self._model.parameters()
+        ]
         self._reference_is_current = True
 
     @property
@@ -118,6 +130,9 @@ class DeepSpeedEngine:
     # Scoring and gradients
 
     def token_statistics(self, micro_batches: Sequence[MicroBatch], policy: Policy) -> list[TokenStatistics]:
+        if isinstance(policy, int):
+            with torch.no_grad():
+                return [TokenStatistics(*self._teachers[policy](*inputs(m, self._device))) for m in micro_batches]
         with torch.no_grad(), self._pointing_at(policy):
             return [self._forward(m) for m in micro_batches]
 
@@ -168,6 +183,12 @@ class DeepSpeedEngine:
                 copy.copy_(self._shard(parameter))
         self._reference_is_current = True
 
+    def blend_reference(self, decay: float) -> None:
+        with torch.no_grad():
+            for copy, parameter in zip(self._reference, self._model.parameters(), strict=True):
+                copy.lerp_(self._shard(parameter).to(copy.dtype), 1 - decay)
+        self._reference_is_current = decay == 0
+
     @contextlib.contextmanager
     def _pointing_at(self, policy: Policy) -> Iterator[None]:
         if policy == "current" or self._reference_is_current:
@@ -178,7 +199,7 @@ class DeepSpeedEngine:
         self._release()
         try:
             for holder, copy in zip(holders, self._reference, strict=True):
-                holder.data = copy
+                holder.data = copy.to(holder.dtype)
             yield
         finally:
             self._release()

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from learner.packing import MicroBatch
 
-Policy = Literal["current", "reference"]
+Policy = Literal["current", "reference"] | int
+"""A number: the teacher at that place of learner.teachers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class TokenStatistics:
     """Of the next-token distribution, nats; no gradient."""
     sum_p2: Tensor
     """Sum over the vocabulary of squared probabilities, in (0, 1]; no gradient."""
+    hidden: Tensor | None = None
+    """[M, H], last hidden states in the model's dtype, with gradient in `backward`: where the objective needs them."""
 
 
 LossFunction = Callable[[MicroBatch, TokenStatistics], Tensor]
@@ -53,7 +56,7 @@ class TrainEngine(Protocol):
     def device(self) -> torch.device: ...
     @property
     def reference_is_current(self) -> bool:
-        """No step was taken since `ratchet_reference` or the start: scoring with the reference would give the same."""
+        """No step since the start, or since the reference was made the current policy: both would score the same."""
         ...
 
     def token_statistics(self, micro_batches: Sequence[MicroBatch], policy: Policy) -> list[TokenStatistics]:
@@ -74,6 +77,10 @@ class TrainEngine(Protocol):
 
     def ratchet_reference(self) -> None:
         """reference := current, bit for bit."""
+        ...
+
+    def blend_reference(self, decay: float) -> None:
+        """reference := decay x reference + (1 - decay) x current; 0 copies, 1 leaves it alone."""
         ...
 
     def snapshot(self, dtype: torch.dtype) -> list[tuple[str, Tensor]]:

@@ -172,7 +172,12 @@ class TrainingLoop:
                 return None
             gathered.append(group)
             sifted = sift(
-                group, self._version, age_rule=settings.age_rule, max_lag=settings.max_lag, truncated=settings.truncated
+                group,
+                self._version,
+                age_rule=settings.age_rule,
+                max_lag=settings.max_lag,
+                truncated=settings.truncated,
+                zero_variance=settings.zero_variance,
             )
             if sifted.drop is None:
                 useful += 1
@@ -206,10 +211,15 @@ class TrainingLoop:
             )
 
     def _ratchet_when_due(self, pass_rate: float, *, skipped: bool) -> None:
-        if skipped:
+        settings = self._config.learner
+        if skipped or settings.reference.type != "ratchet":
             return
         self._ratchet, verdict = observe(
-            self._config.learner.reference, self._ratchet, step=self._version, pass_rate=pass_rate
+            settings.reference,
+            self._ratchet,
+            step=self._version,
+            pass_rate=pass_rate,
+            optimizer_steps=settings.mini_batches,
         )
         if verdict == "swap":
             self._team.ratchet()

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Genera
 
 from learner.head import ChunkedHead
 from learner.packing import MicroBatch
-from services.config.model import ModelConfig
+from services.config.model import ModelConfig, TeacherConfig
 from services.errors import InputError
 
 UNSUPPORTED_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
@@ -22,14 +22,19 @@ TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json",
                    "chat_template*", "generation_config.json", "*.py")  # fmt: skip
 
 
-def model_dtype(settings: ModelConfig) -> torch.dtype:
+def model_dtype(settings: ModelConfig | TeacherConfig) -> torch.dtype:
     return torch.float32 if settings.dtype == "float32" else torch.bfloat16
 
 
 class PolicyModel(nn.Module):
     """The backbone's hidden states at response positions, through the chunked head. Never the whole logits."""
 
-    def __init__(self, settings: ModelConfig, *, head_chunk_tokens: int, gradient_checkpointing: bool) -> None:
+    shows_hidden: bool = False
+    """Whether `forward` gives those hidden states too."""
+
+    def __init__(
+        self, settings: ModelConfig | TeacherConfig, *, head_chunk_tokens: int, gradient_checkpointing: bool
+    ) -> None:
         super().__init__()
         config = AutoConfig.from_pretrained(settings.path, trust_remote_code=settings.trust_remote_code)
         refused = [name for name in UNSUPPORTED_LOGITS if getattr(config, name, None) not in (None, 1.0)]
@@ -64,14 +69,17 @@ class PolicyModel(nn.Module):
 
     def forward(
         self, token_ids: Tensor, position_ids: Tensor, head_index: Tensor, target_ids: Tensor, temperature: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """As in MicroBatch. transformers keeps packed sequences apart by their restarting positions."""
+    ) -> tuple[Tensor, ...]:
+        """The fields of TokenStatistics, the hidden states only when `shows_hidden`.
+
+        Arguments as in MicroBatch. transformers keeps packed sequences apart by their restarting positions.
+        """
         hidden = self.causal_lm.base_model(
             input_ids=token_ids, position_ids=position_ids, use_cache=False
         ).last_hidden_state
-        return self.causal_lm.get_output_embeddings()(  # type: ignore[no-any-return, no-untyped-call]
-            hidden.flatten(0, 1)[head_index], target_ids, temperature
-        )
+        hidden = hidden.flatten(0, 1)[head_index]
+        statistics: tuple[Tensor, ...] = self.causal_lm.get_output_embeddings()(hidden, target_ids, temperature)  # type: ignore[no-untyped-call]
+        return (*statistics, hidden) if self.shows_hidden else statistics
 
     def named_weights(self) -> list[tuple[str, nn.Parameter]]:
         """Every parameter once, under its Hugging Face name: a tied lm_head goes by its embedding."""

@@ -21,8 +21,8 @@ from learner.metrics import (
     TRAINED_TOKENS,
 )
 from learner.publish import SyncReport
+from learner.step_report import StepReport
 from learner.team import TakenStep
-from learner.update import StepReport
 from services.clock import now_s
 from services.metrics import JsonLines
 from services.run_folder import RunFolder

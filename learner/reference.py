@@ -22,7 +22,7 @@ class RatchetState:
     pass_rate_at_swap: float | None = None
     """Smoothed pass rate when the reference last moved, at first that of the first smoothing_steps steps."""
     reference_version: int = 0
-    """Optimizer steps behind the reference's weights."""
+    """Policy version of the reference's weights."""
     swaps: int = 0
     refusals: int = 0
 
@@ -45,17 +45,18 @@ class RatchetState:
 
 
 def observe(
-    settings: ReferenceConfig, state: RatchetState, *, step: int, pass_rate: float
+    settings: ReferenceConfig, state: RatchetState, *, step: int, pass_rate: float, optimizer_steps: int = 1
 ) -> tuple[RatchetState, Verdict]:
-    """After optimizer step number `step` (from 1), whose groups had this pass rate (nan: unknown, not remembered).
+    """After learner step number `step` (from 1), whose groups had this pass rate (nan: unknown, not remembered).
 
+    optimizer_steps: in each learner step. The period counts those, and the reference moves at the first boundary after.
     On "swap" the caller makes reference := current; the state returned takes that as done. Skipped steps do not come here.
     """
     if math.isfinite(pass_rate):
         state = replace(state, recent=(*state.recent, pass_rate)[-settings.smoothing_steps :])
     if state.pass_rate_at_swap is None and len(state.recent) == settings.smoothing_steps:
         state = replace(state, pass_rate_at_swap=state.smoothed_pass_rate)
-    if step % settings.every_steps != 0:
+    if step * optimizer_steps // settings.every_steps == (step - 1) * optimizer_steps // settings.every_steps:
         return state, "not_due"
     now, before = state.smoothed_pass_rate, state.pass_rate_at_swap
     # 1e-12: a fall of exactly the tolerance counts as none, whatever the rounding of the mean.

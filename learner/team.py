@@ -16,7 +16,8 @@ from torch import Tensor
 from learner.batch import assemble
 from learner.engine import TrainEngine
 from learner.publish import torch_dtype
-from learner.update import StepReport, learner_step
+from learner.step_report import StepReport
+from learner.update import learner_step
 from services.config import RunConfig
 from services.wire.codec import decode, encode
 from services.wire.score import ScoredGroup

@@ -21,35 +21,42 @@ CHECK_DEADLINE_S = 120.0
 
 def check(config: RunConfig) -> list[str]:
     """Raises InputError. Returns warnings: settings that are allowed and rarely meant."""
-    _check_model(config)
+    _check_models(config)
     problems = _check_prompts(config)
     _check_references(config, problems)
     _check_ports(config)
-    lag, period = config.learner.max_lag, config.learner.reference.every_steps
-    warnings = []
-    if config.learner.objective.type == "owpo" and period < 5 * (lag + 1):
+    reference, warnings = config.learner.reference, []
+    least = 5 * (config.learner.max_lag + 1) * config.learner.mini_batches
+    one_way = config.learner.objective.type in ("owpo", "owpo_reinforce")
+    if one_way and reference.type == "ratchet" and reference.every_steps < least:
         warnings.append(
-            f"learner.reference.every_steps = {period} is below 5 x (max_lag + 1) = {5 * (lag + 1)}: "
+            f"learner.reference.every_steps = {reference.every_steps} is below 5 x (max_lag + 1) x mini_batches = {least}: "
             "the reference is then hardly older than the data, and one-way weights are noise"
         )
     return warnings
 
 
-def _check_model(config: RunConfig) -> None:
-    path = Path(config.model.path)
+def _check_models(config: RunConfig) -> None:
+    models = [("model.path", config.model.path)]
+    models += [(f"learner.teachers.{i}.path", teacher.path) for i, teacher in enumerate(config.learner.teachers)]
+    for setting, name in models:
+        _check_model(setting, Path(name), config.model.max_length)
+
+
+def _check_model(setting: str, path: Path, max_length: int) -> None:
     if not path.is_absolute():
         return  # a hub name: the first service that loads it says what is wrong
     if not path.is_dir():
-        raise InputError(f"model.path: no folder {path}; give a Hugging Face model folder or name")
+        raise InputError(f"{setting}: no folder {path}; give a Hugging Face model folder or name")
     settings_file = path / "config.json"
     if not settings_file.is_file():
-        raise InputError(f"model.path: {path} has no config.json, so it is no Hugging Face model folder")
+        raise InputError(f"{setting}: {path} has no config.json, so it is no Hugging Face model folder")
     if not (any(path.glob("*.safetensors")) or any(path.glob("*.bin"))):
-        raise InputError(f"model.path: {path} holds no weights (*.safetensors)")
+        raise InputError(f"{setting}: {path} holds no weights (*.safetensors)")
     longest = json.loads(settings_file.read_text(encoding="utf-8")).get("max_position_embeddings")
-    if longest is not None and config.model.max_length > longest:
+    if longest is not None and max_length > longest:
         raise InputError(
-            f"model.max_length = {config.model.max_length} is above the {longest} positions that the model in {path} has; "
+            f"model.max_length = {max_length} is above the {longest} positions that the model in {path} has; "
             f"lower it to {longest} or less"
         )
 

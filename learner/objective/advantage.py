@@ -1,19 +1,21 @@
 """Advantages: reward less baseline, over a deviation or not."""
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from learner.objective.baseline import group_mean, reward_sign
+from services.config.learner import AdvantageConfig
 
 SAMPLE_STD_EPSILON = 1e-6
 """Added to the sample standard deviation, as GRPO is published."""
 
+Normalize = Literal["none", "sample_std", "population_std"]
 
-def advantages(
-    reward: Tensor, baseline: Tensor, group: Tensor, normalize: Literal["none", "sample_std", "population_std"]
-) -> Tensor:
+
+def advantages(reward: Tensor, baseline: Tensor, group: Tensor, normalize: Normalize) -> Tensor:
     """(R - b) / sigma of its group. A reward equal to the group mean has advantage exactly 0. float32 [N].
 
     reward: float64 [N]; baseline: float64 [G]; group: int64 [N] of groups with two sequences or more.
@@ -21,12 +23,70 @@ def advantages(
     """
     sign = reward_sign(reward, group)
     advantage = torch.where(sign == 0, torch.zeros_like(reward), reward - baseline[group])
+    return _over_deviation(advantage, reward, group, normalize).float()
+
+
+def group_advantages(reward: Tensor, group: Tensor, tokens: Tensor, settings: AdvantageConfig) -> Tensor:
+    """Advantages under every baseline that needs no model: all but minimum_variance. float32 [N].
+
+    reward: float64 [N]; group: int64 [N]; tokens: int64 [N], that count in each sequence.
+    mean: R - mean. leave_one_out: R - mean of the others, n / (n - 1) (R - mean) (RLOO, arXiv:2402.14740).
+    length_weighted: R - sum L R / sum L (OPO, arXiv:2505.23585). median: R - median (MC-GRPO).
+    log_mean_exp: R - tau log mean exp(R / tau) (OPMD). positives: n / |P| where R > 0, else 0.
+    A group with one reward only has none, whatever the baseline, but for `positives`.
+    """
+    mean, size = group_mean(reward, group), torch.bincount(group)
+    if settings.baseline == "positives":
+        positive = (reward > 0).double()
+        share = group_mean(positive, group).clamp(min=1e-12)  # a group without any has no numerator either
+        return (positive / share[group]).float()
+    if settings.baseline in ("mean", "leave_one_out"):
+        advantage = advantages(reward, mean, group, "none").double()
+        if settings.baseline == "leave_one_out":
+            advantage = advantage * (size / (size - 1))[group]
+    else:
+        if settings.baseline == "length_weighted":
+            weight = tokens.double()
+            baseline = group_mean(reward * weight, group) / group_mean(weight, group).clamp(min=1e-12)
+        elif settings.baseline == "median":
+            baseline = reward[pivots(reward, group)]
+        elif settings.baseline == "log_mean_exp":
+            baseline = _log_mean_exp(reward, group, settings.tau)
+        else:
+            raise ValueError(f"{settings.baseline} needs the gradient norms of a step")
+        varies = group_mean(reward_sign(reward, group).abs(), group) > 0
+        advantage = torch.where(varies[group], reward - baseline[group], torch.zeros_like(reward))
+    return _over_deviation(advantage, reward, group, settings.normalize).float()
+
+
+def pivots(reward: Tensor, group: Tensor) -> Tensor:
+    """Index of each group's median reward, the first of tied ones; the lower middle where a group is even. int64 [G].
+
+    A group is odd when sampled, but may have lost a sequence that could not be used.
+    """
+    chosen = []
+    for g in range(int(group.max()) + 1 if len(group) else 0):
+        members = (group == g).nonzero()[:, 0]
+        # The median's value, then the first that has it: sorting alone would not say which of the tied is the pivot.
+        middle = reward[members].median()
+        chosen.append(members[(reward[members] == middle).nonzero()[0, 0]])
+    return torch.stack(chosen) if chosen else torch.zeros(0, dtype=torch.int64, device=group.device)
+
+
+def _log_mean_exp(reward: Tensor, group: Tensor, tau: float) -> Tensor:
+    groups = int(group.max()) + 1 if len(group) else 0
+    top = torch.full((groups,), -math.inf, dtype=reward.dtype, device=reward.device)
+    top = top.scatter_reduce(0, group, reward, "amax")
+    return top + tau * group_mean(((reward - top[group]) / tau).exp(), group).log()
+
+
+def _over_deviation(advantage: Tensor, reward: Tensor, group: Tensor, normalize: Normalize) -> Tensor:
     if normalize == "none":
-        return advantage.float()
+        return advantage
     variance = group_mean((reward - group_mean(reward, group)[group]).square(), group)  # population
     if normalize == "population_std":
         sigma = variance.sqrt()
     else:
         count = torch.bincount(group, minlength=len(variance))
         sigma = (variance * count / (count - 1)).sqrt() + SAMPLE_STD_EPSILON
-    return torch.where(sign == 0, advantage, advantage / sigma[group]).float()
+    return torch.where(advantage == 0, advantage, advantage / sigma[group])

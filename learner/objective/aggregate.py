@@ -4,26 +4,34 @@ So the sum over micro-batches and ranks is the loss, whatever the packing. A rej
 of others' tokens, and a sequence without tokens that count contributes nothing.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 from learner.objective.ratios import segment_sum
-
-Aggregation = Literal["sequence_mean", "token_mean"]
+from services.config.objective import Aggregation
 
 
 def token_scale(
-    aggregation: Aggregation, mask: Tensor, lengths: Tensor, *, step_sequences: int, step_tokens: int
+    aggregation: Aggregation,
+    mask: Tensor,
+    lengths: Tensor,
+    *,
+    step_sequences: int,
+    step_tokens: int,
+    constant_tokens: int | None = None,
 ) -> Tensor:
     """What each token's loss is multiplied by; 0 where it does not count. float32 [T].
 
     sequence_mean: 1 / (B L_i), L_i the tokens of the sequence that count. token_mean: 1 / (tokens of the step that count).
+    constant: 1 / (B constant_tokens), whatever the sequence's length (Dr. GRPO, arXiv:2503.20783).
     step_sequences, step_tokens: over all micro-batches and ranks. lengths: int64 [n], masked tokens included.
     """
     if aggregation == "token_mean":
         return mask.float() / max(1, step_tokens)
+    if aggregation == "constant":
+        if constant_tokens is None:
+            raise ValueError('aggregation = "constant" needs constant_tokens')
+        return mask.float() / (constant_tokens * max(1, step_sequences))
     counted = segment_sum(mask.float(), lengths)
     per_token = (counted.clamp(min=1.0) * max(1, step_sequences)).reciprocal().repeat_interleave(lengths)
     return torch.where(mask, per_token, torch.zeros_like(per_token))

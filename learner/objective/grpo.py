@@ -1,20 +1,18 @@
-"""Group-relative policy optimization (arXiv:2402.03300): the clipped surrogate with group advantages, no KL term."""
+"""GRPO (arXiv:2402.03300), Dr. GRPO, DAPO, MC-GRPO and the base of OWPO: one surrogate, without a KL term.
 
-import torch
+What sets them apart is outside: clip range and dual clip, the baseline and deviation ([learner.advantage]), and what
+sums are divided by (learner.aggregation).
+"""
+
 from torch import Tensor
 
 from learner.objective.surrogate import clipped_surrogate
-from services.config.learner import GrpoObjective
+from learner.objective.tokens import Tokens
+from services.config.objective import DapoObjective, DrGrpoObjective, GrpoObjective, McGrpoObjective, OwpoObjective
 
 
-class Grpo:
-    needs_reference = False
-
-    def __init__(self, settings: GrpoObjective) -> None:
-        self.settings = settings
-
-    def token_weight(self, logp: Tensor, ref_logp: Tensor, sign: Tensor) -> Tensor:
-        return torch.ones_like(logp)
-
-    def surrogate(self, logp: Tensor, proximal_logp: Tensor, advantage: Tensor) -> Tensor:
-        return clipped_surrogate(logp, proximal_logp, advantage, self.settings.clip)
+def grpo(
+    tokens: Tokens, settings: GrpoObjective | DrGrpoObjective | DapoObjective | McGrpoObjective | OwpoObjective
+) -> Tensor:
+    """min(r A, clip(r) A), r = current/proximal; dual clip where set. [T]."""
+    return clipped_surrogate(tokens.logp, tokens.proximal_logp, tokens.advantage, settings.clip, settings.dual_clip)

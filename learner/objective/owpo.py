@@ -9,8 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-from learner.objective.surrogate import clipped_surrogate
-from services.config.learner import OwpoObjective
+from learner.objective.tokens import Tokens
+from services.config.objective import OwpoObjective, OwpoReinforceObjective
 
 
 def one_way_weight(logp: Tensor, ref_logp: Tensor, sign: Tensor, low: float, high: float) -> Tensor:
@@ -25,14 +25,12 @@ def one_way_weight(logp: Tensor, ref_logp: Tensor, sign: Tensor, low: float, hig
     return log_weight.exp().clamp(low, high).detach()
 
 
-class Owpo:
-    needs_reference = True
-
-    def __init__(self, settings: OwpoObjective) -> None:
-        self.settings = settings
-
-    def token_weight(self, logp: Tensor, ref_logp: Tensor, sign: Tensor) -> Tensor:
-        return one_way_weight(logp, ref_logp, sign, self.settings.weight_low, self.settings.weight_high)
-
-    def surrogate(self, logp: Tensor, proximal_logp: Tensor, advantage: Tensor) -> Tensor:
-        return clipped_surrogate(logp, proximal_logp, advantage, self.settings.clip)
+def owpo_weight(tokens: Tokens, settings: OwpoObjective | OwpoReinforceObjective) -> Tensor:
+    """The one-way weight of each token, float32 [T]. The base objective's surrogate is multiplied by it."""
+    return one_way_weight(
+        tokens.current_logp,
+        tokens.reference_logp,
+        tokens.advantage.sign(),
+        settings.weight_low,
+        settings.weight_high,
+    )

@@ -19,9 +19,22 @@ def log_ratio(logp: Tensor, other_logp: Tensor, mask: Tensor) -> Tensor:
 
 
 def segment_sum(values: Tensor, lengths: Tensor) -> Tensor:
-    """Sums of consecutive runs. values: [T]; lengths: int64 [n], summing to T. Same dtype, [n]."""
+    """Sums of consecutive runs. values: [T] or [T, H]; lengths: int64 [n], summing to T. Same dtype, [n] or [n, H]."""
     segments = torch.repeat_interleave(torch.arange(len(lengths), device=values.device), lengths)
-    return torch.zeros(len(lengths), dtype=values.dtype, device=values.device).index_add(0, segments, values)
+    shape = (len(lengths), *values.shape[1:])
+    return torch.zeros(shape, dtype=values.dtype, device=values.device).index_add(0, segments, values)
+
+
+def segment_mean(values: Tensor, lengths: Tensor) -> Tensor:
+    """Means of the same runs; 0 for an empty one."""
+    count = lengths.clamp(min=1)
+    return segment_sum(values, lengths) / (count if values.dim() == 1 else count[:, None])
+
+
+def segment_cumsum(values: Tensor, lengths: Tensor) -> Tensor:
+    """Running sums within consecutive runs, each token's own value included. [T]; lengths: int64 [n], summing to T."""
+    running = torch.cat([torch.zeros_like(values[:1]), values.cumsum(0)])
+    return running[1:] - running[lengths.cumsum(0) - lengths].repeat_interleave(lengths)
 
 
 def sequence_log_weight(logp: Tensor, behavior_logp: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:

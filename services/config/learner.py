@@ -1,10 +1,13 @@
 """[learner]: the optimizer step, its objective and its control."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
 from services.config.base import Strict
+from services.config.model import TeacherConfig
+from services.config.objective import Aggregation, ObjectiveConfig, ObjectiveSettings, OwpoObjective
 
 
 class OptimizerConfig(Strict):
@@ -20,48 +23,33 @@ class OptimizerConfig(Strict):
     warmup_steps: int = Field(default=0, ge=0)
 
 
-class ClipRange(Strict):
-    """PPO clip of the ratio current/proximal to [1 - low, 1 + high]; binds only when a batch is stepped on more than once."""
-
-    low: float = Field(default=0.2, ge=0.0, le=1.0)
-    high: float = Field(default=0.28, ge=0.0)
-
-
-class OwpoObjective(Strict):
-    """One-Way Policy Optimization (arXiv:2605.22156; our reading)."""
-
-    type: Literal["owpo"] = "owpo"
-    weight_low: float = 0.5
-    weight_high: float = 2.0
-    clip: ClipRange = ClipRange()
-
-    @model_validator(mode="after")
-    def bounds_enclose_one(self) -> Self:
-        if not 0.0 < self.weight_low <= 1.0 <= self.weight_high:
-            raise ValueError(
-                f"the one-way bounds must enclose 1: 0 < weight_low <= 1 <= weight_high, "
-                f"not weight_low = {self.weight_low}, weight_high = {self.weight_high}"
-            )
-        return self
-
-
-class GrpoObjective(Strict):
-    """Group-relative policy optimization with the clipped surrogate."""
-
-    type: Literal["grpo"] = "grpo"
-    clip: ClipRange = ClipRange(low=0.2, high=0.2)
-
-
 class AdvantageConfig(Strict):
-    baseline: Literal["mean", "minimum_variance"] = "minimum_variance"
-    """minimum_variance: the off-policy optimal baseline, with the logit proxy for the gradient norms."""
+    baseline: Literal[
+        "mean", "leave_one_out", "length_weighted", "median", "log_mean_exp", "positives", "minimum_variance"
+    ] = "minimum_variance"
+    """minimum_variance: the off-policy optimal baseline, with the logit proxy for the gradient norms. median: needs an odd
+    group size; the pivot is left out. positives: no baseline, only rewards above 0 count, alike within their group."""
     normalize: Literal["none", "sample_std", "population_std"] = "none"
+    tau: float = Field(default=1.0, gt=0.0)
+    """Of log_mean_exp: tau log mean exp(R / tau)."""
 
 
 class ImportanceConfig(Strict):
-    """Sequence-level truncated importance weights current/behavior."""
+    """Importance weights current/behavior, or proximal/behavior for the clipped objectives."""
 
+    level: Literal["token", "sequence", "prefix", "none"] = "sequence"
+    """Over which tokens the ratios are multiplied: one, all of the sequence, or those up to here."""
+    action: Literal["truncate", "mask", "reject"] = "truncate"
+    """Beyond the bounds: cut to the cap, the tokens left out, or their whole sequence; denominators count them still."""
     cap: float = Field(default=8.0, ge=1.0)
+    floor: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Lower bound of mask and reject; truncation has none."""
+
+    @model_validator(mode="after")
+    def truncation_has_no_floor(self) -> Self:
+        if self.action == "truncate" and self.floor > 0:
+            raise ValueError(f'floor = {self.floor} says nothing under action = "truncate"; use mask or reject')
+        return self
 
 
 class EssConfig(Strict):
@@ -74,8 +62,9 @@ class EssConfig(Strict):
 
 
 class ReferenceConfig(Strict):
-    """The ratchet: reference := current every so many steps."""
+    """The ratchet: reference := current every so many optimizer steps."""
 
+    type: Literal["ratchet"] = "ratchet"
     every_steps: int = Field(default=50, ge=1)
     gated: bool = True
     """Only when the smoothed pass rate did not fall since the last time."""
@@ -83,6 +72,19 @@ class ReferenceConfig(Strict):
     """A fall of the pass rate up to this counts as none."""
     smoothing_steps: int = Field(default=10, ge=1)
     """The pass rate is a mean over so many steps."""
+
+
+class EmaReference(Strict):
+    """reference := decay x reference + (1 - decay) x current after every optimizer step, in float32."""
+
+    type: Literal["ema"] = "ema"
+    decay: float = Field(default=0.99, ge=0.0, le=1.0)
+
+
+class FixedReference(Strict):
+    """The weights that the run began with."""
+
+    type: Literal["fixed"] = "fixed"
 
 
 class CheckpointConfig(Strict):
@@ -98,12 +100,19 @@ class LearnerConfig(Strict):
     age_rule: Literal["train", "drop", "mask"] = "drop"
     """What happens to tokens older than max_lag: trained on all the same, their group dropped, or left out of the loss."""
     optimizer: OptimizerConfig = OptimizerConfig()
-    objective: Annotated[OwpoObjective | GrpoObjective, Field(discriminator="type")] = OwpoObjective()
-    aggregation: Literal["sequence_mean", "token_mean"] = "sequence_mean"
+    objective: Annotated[ObjectiveConfig, Field(discriminator="type")] = OwpoObjective()
+    aggregation: Aggregation = "sequence_mean"
+    constant_tokens: int | None = Field(default=None, ge=1)
+    """Of aggregation = "constant": what a sequence's sum is divided by, as rollout.sampling.max_tokens."""
+    mini_batches: int = Field(default=1, ge=1)
+    """Optimizer steps a batch, each on its share of the groups."""
     advantage: AdvantageConfig = AdvantageConfig()
     importance: ImportanceConfig = ImportanceConfig()
     ess: EssConfig = EssConfig()
-    reference: ReferenceConfig = ReferenceConfig()
+    reference: Annotated[ReferenceConfig | EmaReference | FixedReference, Field(discriminator="type")] = (
+        ReferenceConfig()
+    )
+    teachers: Annotated[tuple[TeacherConfig, ...], Field(strict=False)] = ()
     checkpoint: CheckpointConfig = CheckpointConfig()
     zero_stage: Literal[0, 1, 2, 3] = 1
     ranks: int = Field(default=1, ge=1)
@@ -116,8 +125,67 @@ class LearnerConfig(Strict):
     gradient_checkpointing: bool = False
     truncated: Literal["train", "mask"] = "train"
     """Responses cut by max_tokens: trained on, or left out of the loss."""
+    zero_variance: Literal["drop", "train"] = "drop"
+    """Groups whose rewards are all equal: dropped and replaced, or trained on by objectives that learn from them."""
     max_skipped_steps: int = Field(default=5, ge=1)
     """Consecutive non-finite steps after which the run stops."""
     cpu_threads: int = Field(default=1, ge=1)
     metrics_host: str = "127.0.0.1"
     metrics_port: int = Field(default=0, ge=0, le=65535)
+
+    @model_validator(mode="before")
+    @classmethod
+    def with_published_settings(cls, given: Any) -> Any:
+        """Fill in what comes with the objective and was not given."""
+        if not isinstance(given, Mapping):
+            return given
+        filled = dict(given)
+        objective = filled.get("objective")
+        kind = objective.get("type") if isinstance(objective, Mapping) else getattr(objective, "type", None)
+        for key, value in _published(cls, kind).items():
+            filled[key] = _filled(filled[key], value) if key in filled else value
+        reference = filled.get("reference")
+        if isinstance(reference, Mapping):
+            filled["reference"] = {"type": "ratchet", **reference}
+        return filled
+
+    @model_validator(mode="after")
+    def objective_has_what_it_needs(self) -> Self:
+        objective, kind = self.objective, f'learner.objective.type = "{self.objective.type}"'
+        if self.aggregation not in objective.aggregations:
+            raise ValueError(
+                f'{kind} is defined with learner.aggregation = "{objective.aggregations[0]}", not "{self.aggregation}"'
+            )
+        if self.aggregation == "constant" and self.constant_tokens is None:
+            raise ValueError(
+                'learner.aggregation = "constant" needs learner.constant_tokens; set it to rollout.sampling.max_tokens'
+            )
+        if objective.references and self.reference.type not in objective.references:
+            raise ValueError(
+                f'{kind} needs learner.reference.type = "{objective.references[0]}", not "{self.reference.type}"'
+            )
+        least, most = objective.teachers
+        if not least <= len(self.teachers) <= most:
+            wanted = str(least) if least == most else f"{least} or more"
+            raise ValueError(f"{kind} takes {wanted} [[learner.teachers]], not {len(self.teachers)}")
+        weights = getattr(objective, "weights", ())
+        if weights and len(weights) != len(self.teachers):
+            raise ValueError(f"{kind} has {len(weights)} weights for {len(self.teachers)} teachers; give one each")
+        if objective.numerator == "none" and self.importance != ImportanceConfig():
+            raise ValueError(f"{kind} weighs for itself; leave [learner.importance] out")
+        return self
+
+
+def _published(settings: type[LearnerConfig], kind: str | None) -> Mapping[str, Any]:
+    for member in get_args(settings.model_fields["objective"].annotation):
+        if issubclass(member, ObjectiveSettings) and member.model_fields["type"].default == kind:
+            published: Mapping[str, Any] = member.published
+            return published
+    return {}
+
+
+def _filled(given: Any, published: Any) -> Any:
+    """A section that names another type than the published one has nothing of it."""
+    if not (isinstance(given, Mapping) and isinstance(published, Mapping)):
+        return given
+    return given if given.get("type", published.get("type")) != published.get("type") else {**published, **given}

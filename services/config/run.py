@@ -93,3 +93,12 @@ class RunConfig(Strict):
                 f"rollout.sampling.group_size = {self.rollout.sampling.group_size}"
             )
         return self
+
+    @model_validator(mode="after")
+    def median_has_a_middle(self) -> Self:
+        size = self.rollout.sampling.group_size
+        if self.learner.advantage.baseline == "median" and size % 2 == 0:
+            raise ValueError(
+                f'learner.advantage.baseline = "median" needs an odd rollout.sampling.group_size, not {size}'
+            )
+        return self

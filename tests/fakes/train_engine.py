@@ -24,19 +24,21 @@ class BigramEngine:
         self.reference = self.logits.clone()
         self.reference_is_current = True
         self.gradient = torch.zeros_like(self.logits)
+        self.teachers: list[Tensor] = []
         self.calls: list[str] = []
         self.learning_rates: list[float] = []
 
     def _forward(self, micro_batch: MicroBatch, table: Tensor) -> TokenStatistics:
         hidden = torch.eye(len(table))[micro_batch.token_ids.flatten()[micro_batch.head_index]]
-        return TokenStatistics(
-            *token_statistics(hidden, table.t(), micro_batch.target_ids, micro_batch.temperature, chunk=8)
-        )
+        statistics = token_statistics(hidden, table.t(), micro_batch.target_ids, micro_batch.temperature, chunk=8)
+        return TokenStatistics(*statistics, hidden=hidden @ table)  # its logits stand for hidden states
 
     def token_statistics(self, micro_batches: Sequence[MicroBatch], policy: Policy) -> list[TokenStatistics]:
-        self.calls.append(policy)
+        self.calls.append(policy if isinstance(policy, str) else f"teacher {policy}")
         with torch.no_grad():
-            return [self._forward(m, self.logits if policy == "current" else self.reference) for m in micro_batches]
+            own = {"current": self.logits, "reference": self.reference}
+            table = own[policy] if isinstance(policy, str) else self.teachers[policy]
+            return [self._forward(m, table) for m in micro_batches]
 
     def backward(self, micro_batches: Sequence[MicroBatch], loss: LossFunction) -> float:
         self.calls.append("backward")
@@ -66,6 +68,10 @@ class BigramEngine:
     def ratchet_reference(self) -> None:
         self.reference.copy_(self.logits)
         self.reference_is_current = True
+
+    def blend_reference(self, decay: float) -> None:
+        self.reference.lerp_(self.logits, 1 - decay)
+        self.reference_is_current = decay == 0
 
     def snapshot(self, dtype: torch.dtype) -> list[tuple[str, Tensor]]:
         return [("bigram", self.logits.to(dtype, copy=True))]

@@ -34,9 +34,10 @@ PACKINGS = {
     "packed, all at once": (3, 1000),
 }
 PROBE = [1, 2, 3, 4, 5]
+POPO = {"type": "popo", "similarity": 0.5}
 
 
-def settings(stage: int, rows: tuple[int, int] = (3, 2)) -> LearnerConfig:
+def settings(stage: int, rows: tuple[int, int] = (3, 2), **changes: object) -> LearnerConfig:
     """rows: longest sequences per row, rows per micro-batch."""
     return LearnerConfig.model_validate(
         {
@@ -48,6 +49,7 @@ def settings(stage: int, rows: tuple[int, int] = (3, 2)) -> LearnerConfig:
             "rows_per_micro_batch": rows[1],
             "head_chunk_tokens": 3,
             "age_rule": "mask",
+            **changes,
         }
     )
 
@@ -61,7 +63,7 @@ def weights(engine: DeepSpeedEngine) -> dict[str, Tensor]:
     return {name: tensor.cpu() for name, tensor in engine.snapshot(torch.float32)}
 
 
-def reference_logp(engine: DeepSpeedEngine, policy: str) -> list[Tensor]:
+def reference_logp(engine: DeepSpeedEngine, policy: str | int) -> list[Tensor]:
     config = settings(1)
     rows = pack(batch(config), row_tokens=22, rows_per_micro_batch=2, rank=engine.rank, world_size=engine.world_size)
     return [s.logp for s in engine.token_statistics(rows, policy)]  # type: ignore[arg-type]
@@ -82,7 +84,13 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Path) -> None:  # noqa: PLR0915
-    engine = DeepSpeedEngine(ModelConfig(path=str(model), max_length=11, dtype=dtype), settings(stage), "cpu")
+    held = settings(
+        stage,
+        objective={"type": "opd"},
+        teachers=[{"path": str(model), "dtype": "float32"}],
+        reference={"type": "ema" if dtype == "bfloat16" else "ratchet"},
+    )
+    engine = DeepSpeedEngine(ModelConfig(path=str(model), max_length=11, dtype=dtype), held, "cpu")
     seen: dict[str, object] = {"ranks": engine.world_size}
     start = out / "start"
     if engine.rank == 0:
@@ -91,6 +99,10 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     engine.save(start)
     initial = weights(engine)
     probe_before = engine.sequence_logp(PROBE)
+    taught = reference_logp(engine, 0)
+    seen["a teacher of the same weights says the same"] = dtype == "bfloat16" or close(
+        taught, reference_logp(engine, "current")
+    )
 
     # The same two steps however they are cut up.
     after: dict[str, dict[str, Tensor]] = {}
@@ -105,6 +117,38 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
         reports[name] = {f: getattr(report, f) for f in ("loss", "grad_norm", "ess_ratio", "reference_gap", "skipped")}
     seen["reports"] = reports
 
+    # Every kind of collective that an objective can ask for: statistics of the step, several optimizer steps, an
+    # average, hidden states.
+    for objective in ({"type": "acpo"}, {"type": "ppo_ewma"}, {"type": "opd", "outcome": 1.0}, POPO):
+        engine.load(start)
+        engine._model.shows_hidden = objective["type"] == "popo"
+        teachers = held.teachers if objective["type"] == "opd" else ()
+        config = settings(stage, (3, 2), objective=objective, teachers=teachers, mini_batches=2)
+        report = two_steps(engine, config)
+        after[str(objective["type"])] = weights(engine)
+        reports[str(objective["type"])] = {"loss": report.loss, "optimizer_steps": report.optimizer_steps}
+
+    engine._model.shows_hidden = False
+
+    # A moving average: all, nothing, or half of the way.
+    engine.load(start)
+    learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
+    was, shards = [r.clone() for r in engine._reference], [engine._shard(p).clone() for p in engine._model.parameters()]
+    engine.blend_reference(1.0)
+    seen["blending nothing leaves the reference"] = all(map(torch.equal, engine._reference, was))
+    engine.blend_reference(0.5)
+    middle_of = [(a.double() + b.double()) / 2 for a, b in zip(was, shards, strict=True)]
+    seen["blending half is the middle"] = all(
+        torch.allclose(r.double(), m, atol=1e-6) for r, m in zip(engine._reference, middle_of, strict=True)
+    )
+    engine.blend_reference(0.0)
+    seen["blending all is the current policy"] = engine.reference_is_current and all(
+        torch.equal(r.to(s.dtype), s) for r, s in zip(engine._reference, shards, strict=True)
+    )
+    seen["a teacher stays what it was"] = close(reference_logp(engine, 0), taught)
+    engine.load(start)
+    two_steps(engine, settings(stage))
+
     # The reference: bit-equal at a ratchet, untouched by steps, carried by a checkpoint.
     before = [x.clone() for x in reference_logp(engine, "reference")]
     current = reference_logp(engine, "current")
@@ -113,7 +157,8 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     seen["ratchet makes them equal"] = engine.reference_is_current
     engine._reference_is_current = False  # really score with the copy
     shards = [engine._shard(p) for p in engine._model.parameters()]
-    seen["ratchet is bit-equal"] = all(map(torch.equal, engine._reference, shards))
+    copies = [r.to(s.dtype) for r, s in zip(engine._reference, shards, strict=True)]  # an average is held in float32
+    seen["ratchet is bit-equal"] = all(map(torch.equal, copies, shards))
     seen["ratchet scores equal"] = close(reference_logp(engine, "reference"), current)
     engine._reference_is_current = True
     learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)

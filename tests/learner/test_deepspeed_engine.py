@@ -30,6 +30,11 @@ FACTS = [
     "non-finite leaves the optimizer",
     "learning rate is restored",
     "probe needs a step to change",
+    "blending nothing leaves the reference",
+    "blending half is the middle",
+    "blending all is the current policy",
+    "a teacher of the same weights says the same",
+    "a teacher stays what it was",
 ]
 
 
@@ -93,6 +98,18 @@ def test_the_step_is_the_same_for_every_packing_stage_and_number_of_ranks(
         for name, value in expected.seen["reports"]["one row each, micro-batch 1"].items():
             close = value if value is None else pytest.approx(value, rel=1e-4, abs=1e-7)
             assert trial.seen["reports"][packing][name] == close, (packing, name)
+
+
+@pytest.mark.parametrize(("stage", "ranks"), TRIALS)
+@pytest.mark.parametrize("objective", ["acpo", "ppo_ewma", "opd", "popo"])
+def test_two_batches_of_two_optimizer_steps_are_the_same_for_every_stage_and_number_of_ranks(
+    trials: Trials, stage: int, ranks: int, objective: str
+) -> None:
+    expected, trial = trials.run(0, 1), trials.run(stage, ranks)
+    assert expected.change(objective).norm() > 1e-2
+    assert gap(trial.change(objective), expected.change(objective)) < 1e-5
+    report = expected.seen["reports"][objective]
+    assert trial.seen["reports"][objective] == pytest.approx(report, rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize(("stage", "ranks"), TRIALS)

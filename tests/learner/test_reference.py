@@ -57,3 +57,13 @@ def test_saved_and_resumed_is_uninterrupted(rates: list[float], cut: int, every:
             resumed = RatchetState.from_dict(json.loads(json.dumps(resumed.to_dict())))
         resumed, got = observe(settings, resumed, step=step, pass_rate=rate)
         assert (got, resumed) == (expected, state)
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 60))
+def test_the_period_counts_optimizer_steps_and_moves_at_the_next_boundary(every: int, each: int, steps: int) -> None:
+    settings, state, moved = ReferenceConfig(every_steps=every, gated=False), RatchetState(), []
+    for step in range(1, steps + 1):
+        state, verdict = observe(settings, state, step=step, pass_rate=0.5, optimizer_steps=each)
+        moved += [step] if verdict == "swap" else []
+    due = {-(-multiple // each) for multiple in range(every, steps * each + 1, every)}
+    assert moved == sorted(due)

@@ -4,6 +4,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from learner.objective.ratios import segment_sum
+from learner.objective.tokens import Tokens
+
 REWARDS = st.sampled_from([0.0, 1.0]) | st.floats(-2, 2).map(lambda x: round(x, 3))
 SEEDS = st.integers(0, 2**31 - 1)
 
@@ -34,3 +37,25 @@ def ragged(seed: int, sequences: int = 6) -> dict[str, Tensor]:
         "lengths": lengths,
         "advantage": torch.randn(sequences, generator=random),
     }
+
+
+def tokens_of(b: dict[str, Tensor], *, on_policy: bool = True, dtype: torch.dtype = torch.float32) -> Tokens:
+    """What an objective gets of `ragged`: the tokens that count. The proximal policy is the current one when on_policy."""
+    keep = b["mask"]
+    lengths = segment_sum(keep.long(), b["lengths"])
+    current = b["logp"][keep].to(dtype)
+    other = (current + 0.3 * torch.sin(37 * current)).clamp(max=-0.01)
+    return Tokens(
+        logp=current.clone().requires_grad_(),
+        current_logp=current,
+        proximal_logp=current if on_policy else other,
+        behavior_logp=b["behavior_logp"][keep].to(dtype),
+        reference_logp=b["ref_logp"][keep].to(dtype),
+        teacher_logp=torch.stack([b["ref_logp"][keep], b["behavior_logp"][keep]]).to(dtype),
+        hidden=torch.stack([current, current.sin(), current.cos()], 1),
+        reference_hidden=torch.stack([b["advantage"], b["advantage"].cos(), b["advantage"].sin()], 1).to(dtype),
+        advantage=b["advantage"].to(dtype).repeat_interleave(lengths),
+        lag_steps=torch.arange(len(current)) % 4,
+        lengths=lengths,
+        statistics=torch.zeros(0, dtype=torch.float64),
+    )

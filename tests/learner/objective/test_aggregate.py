@@ -50,3 +50,11 @@ def test_the_definitions() -> None:
     by_token = token_scale("token_mean", mask, lengths, step_sequences=2, step_tokens=3)
     assert by_sequence.tolist() == [0.25, 0.25, 0.0, 0.5]
     assert torch.allclose(by_token, torch.tensor([1 / 3, 1 / 3, 0.0, 1 / 3]))
+
+
+def test_a_constant_divides_every_token_alike_however_long_its_sequence() -> None:
+    mask, lengths = torch.tensor([True, True, False, True]), torch.tensor([3, 1])
+    scale = token_scale("constant", mask, lengths, step_sequences=2, step_tokens=3, constant_tokens=10)
+    assert torch.allclose(scale, torch.tensor([0.05, 0.05, 0.0, 0.05]))
+    with pytest.raises(ValueError, match="constant_tokens"):
+        token_scale("constant", mask, lengths, step_sequences=2, step_tokens=3)

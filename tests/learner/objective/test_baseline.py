@@ -131,3 +131,46 @@ def test_no_constant_has_less_variance_over_the_whole_population(drift: float) -
             variance(float(best)) <= variance(b) + 1e-12
             for b in (0.0, 0.5, 1.0, float((behavior.exp() * reward).sum()))
         )
+
+
+def bandit(seed: int, drift: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(probabilities of behavior, ratios, scores, rewards) of six actions."""
+    random = torch.Generator().manual_seed(seed)
+    behavior = torch.randn(6, generator=random, dtype=torch.float64).log_softmax(0)
+    logp = (behavior + drift * torch.randn(6, generator=random, dtype=torch.float64)).log_softmax(0)
+    reward = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+    return behavior.exp(), (logp - behavior).exp(), torch.eye(6, dtype=torch.float64) - logp.exp(), reward
+
+
+@pytest.mark.parametrize("drift", [0.0, 1.0, 2.0])
+def test_a_constant_baseline_leaves_the_mean_gradient_only_without_truncation(drift: float) -> None:
+    gap = 0.0
+    for seed in range(20):
+        mu, ratio, score, reward = bandit(seed, drift)
+
+        def mean_gradient(weight: Tensor, b: float, mu=mu, score=score, reward=reward) -> Tensor:  # type: ignore[no-untyped-def]
+            return ((mu * weight * (reward - b))[:, None] * score).sum(0)
+
+        assert torch.allclose(mean_gradient(ratio, 0.0), mean_gradient(ratio, 0.7), atol=1e-14)
+        cut = ratio.clamp(max=1.2)
+        gap = max(gap, float((mean_gradient(cut, 0.0) - mean_gradient(cut, 0.7)).abs().max()))
+    assert (gap > 1e-3) == (drift > 0)
+
+
+def test_over_many_groups_the_plug_in_baseline_has_the_smaller_mean_squared_error() -> None:
+    """Drawn groups of eight, truncated weights: it is biased, so the error and not the bias is compared."""
+    mu, ratio, score, reward = bandit(1, 1.0)
+    weight, many, size = ratio.clamp(max=8.0), 4000, 8
+    actions = torch.multinomial(mu, many * size, replacement=True, generator=torch.Generator().manual_seed(0))
+    index = torch.arange(many).repeat_interleave(size)
+    log_norm = (weight[actions].square() * score[actions].square().sum(-1)).log()
+    exact = ((mu * ratio * reward)[:, None] * score).sum(0)
+    errors = []
+    for baseline in (
+        minimum_variance_baseline(reward[actions], log_norm, index),
+        group_mean(reward[actions], index),
+    ):
+        terms = (weight[actions] * (reward[actions] - baseline[index]))[:, None] * score[actions]
+        estimate = torch.zeros(many, 6, dtype=torch.float64).index_add(0, index, terms) / size
+        errors.append(float((estimate - exact).square().sum(-1).mean()))
+    assert errors[0] < errors[1]

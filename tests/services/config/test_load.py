@@ -1,10 +1,12 @@
 """A wrong setting gets an error that names its place and what to do; a right one survives a round trip."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from services.config.load import load, render
+from services.config.objective import ObjectiveConfig
 from services.errors import InputError
 
 ROOT = Path(__file__).parents[3]
@@ -113,7 +115,7 @@ RUN_FILES = [
     path
     for folder in ("examples", "deploy", "benchmarks")
     for path in sorted((ROOT / folder).rglob("*.toml"))
-    if path.name != "pyproject.toml"
+    if path.name != "pyproject.toml"  # of an example that is a package
 ]
 
 
@@ -124,3 +126,50 @@ def test_every_run_file_in_the_repository_loads(path: Path) -> None:
 
 def test_there_are_run_files() -> None:
     assert RUN_FILES
+
+
+def test_every_objective_has_a_preset_of_its_name() -> None:
+    presets = {path.stem: load(path) for path in (ROOT / "deploy" / "runs" / "objectives").glob("*.toml")}
+    members = {member.model_fields["type"].default for member in get_args(ObjectiveConfig)}
+    assert {name: config.learner.objective.type for name, config in presets.items()} == {m: m for m in members}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        (["learner.objective.type=dr_grpo"], "set it to rollout.sampling.max_tokens"),
+        (
+            ["learner.objective.type=gspo", "learner.aggregation=token_mean"],
+            'with learner.aggregation = "sequence_mean"',
+        ),
+        (["learner.objective.type=popo", "learner.reference.type=fixed"], 'needs learner.reference.type = "ema"'),
+        (["learner.objective.type=opd"], "takes 1 [[learner.teachers]], not 0"),
+        (["learner.objective.type=minpro", "learner.importance.cap=2.0"], "leave [learner.importance] out"),
+        (["learner.objective.type=mc_grpo"], "needs an odd rollout.sampling.group_size, not 8"),
+        (["learner.importance.floor=0.5"], 'says nothing under action = "truncate"'),
+        (["learner.objective.type=bapo", "learner.objective.low=0.9"], "bounds only rise"),
+        (["learner.objective.type=acpo", "learner.objective.base=5.0"], "narrowest <= base <= widest"),
+        (
+            [
+                "learner.objective.type=mopd",
+                "learner.objective.weights=[1.0]",
+                'learner.teachers=[{path="./a"}, {path="./b"}]',
+            ],
+            "1 weights for 2 teachers",
+        ),
+    ],
+)
+def test_an_objective_without_what_it_needs_says_so(smallest: Path, overrides: list[str], complaint: str) -> None:
+    with pytest.raises(InputError) as error:
+        load(smallest, overrides)
+    assert complaint in str(error.value)
+
+
+def test_what_an_objective_was_published_with_gives_way_to_what_is_written(smallest: Path) -> None:
+    plain = load(smallest, ["learner.objective.type=dapo"]).learner
+    assert (plain.aggregation, plain.advantage.normalize, plain.ess.enabled) == ("token_mean", "sample_std", False)
+    said = load(smallest, ["learner.objective.type=dapo", "learner.advantage.baseline=length_weighted"]).learner
+    assert (said.advantage.baseline, said.advantage.normalize) == ("length_weighted", "sample_std")
+    averaged = load(smallest, ["learner.objective.type=ppo_ewma", "learner.reference.decay=0.5"]).learner
+    assert (averaged.reference.type, averaged.reference.decay) == ("ema", 0.5)  # type: ignore[union-attr]
+    assert load(smallest).learner.reference.type == "ratchet"

@@ -1,0 +1,30 @@
+"""MinPRO (our reading of its abstract): a prefix weight without the product that explodes with length."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from learner.objective.surrogate import LOG_RATIO_LIMIT
+from learner.objective.tokens import Tokens
+from services.config.objective import MinproObjective
+
+
+def smallest_before(values: Tensor, lengths: Tensor) -> Tensor:
+    """min over earlier tokens of the same sequence; +inf at its first. [T]; lengths: int64 [n], summing to T."""
+    if len(values) == 0:
+        return values
+    start = lengths.cumsum(0) - lengths
+    row = torch.arange(len(lengths), device=values.device).repeat_interleave(lengths)
+    column = torch.arange(len(values), device=values.device) - start[row]
+    padded = torch.full((len(lengths), int(lengths.max()) + 1), math.inf, dtype=values.dtype, device=values.device)
+    padded[row, column + 1] = values
+    return padded.cummin(1).values[row, column]
+
+
+def minpro(tokens: Tokens, settings: MinproObjective) -> Tensor:
+    """sg[min(r_t min_{j<t} r_j, cap)] A log pi, r = current/behavior; a sequence's first token has r_1. [T]."""
+    log_r = (tokens.current_logp - tokens.behavior_logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
+    before = smallest_before(log_r, tokens.lengths)
+    log_weight = log_r + torch.where(torch.isinf(before), torch.zeros_like(before), before)
+    return log_weight.clamp(max=math.log(settings.cap)).exp() * tokens.advantage * tokens.logp

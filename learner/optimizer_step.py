@@ -1,0 +1,272 @@
+"""One optimizer step, in the order of the paper: score, weigh, subtract the baseline, backward, ESS, step."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from learner.batch import StepBatch
+from learner.engine import Policy, TokenStatistics, TrainEngine
+from learner.objective import OBJECTIVES
+from learner.objective.advantage import advantages, group_advantages, pivots
+from learner.objective.aggregate import aggregate, token_scale
+from learner.objective.baseline import group_mean, log_gradient_norm, minimum_variance_baseline, reward_sign
+from learner.objective.ess import ess_ratio, learning_rate_factor
+from learner.objective.importance import importance_weight, log_importance
+from learner.objective.ratios import log_ratio, segment_mean, segment_sum, sequence_log_weight
+from learner.objective.tokens import Tokens
+from learner.packing import MicroBatch, pack
+from learner.step_report import StepReport, report
+from services.config.learner import LearnerConfig
+
+
+class OptimizerStep:
+    """A mini-batch on the engine's device, and what this rank's backward leaves on its flat axis.
+
+    Masked tokens are taken out before any arithmetic of the objective: their log-probs may be anything.
+    """
+
+    def __init__(self, engine: TrainEngine, batch: StepBatch, settings: LearnerConfig) -> None:
+        self.engine, self.settings, self.device = engine, settings, engine.device
+        self.objective = OBJECTIVES[settings.objective.type]
+        self.micro_batches = pack(
+            batch,
+            row_tokens=settings.row_tokens,
+            rows_per_micro_batch=settings.rows_per_micro_batch,
+            rank=engine.rank,
+            world_size=engine.world_size,
+        )
+        if settings.advantage.baseline == "median":
+            batch = _without_pivots(batch)
+        self.batch = batch
+        self.mask = batch.mask.to(self.device)
+        self.lengths = batch.cu_seqlens.diff().to(self.device)
+        self.counted = segment_sum(self.mask.long(), self.lengths)
+        self.behavior_logp = batch.behavior_logp.to(self.device)
+        self.lag_steps = batch.lag_steps.to(self.device)
+        self.reward = batch.reward.to(self.device)
+        self.group = batch.group.to(self.device)
+        self.step_sequences, self.step_tokens = int((self.counted > 0).sum()), int(batch.mask.sum())
+        self.advantage: Tensor | None = None  # float32 [N]; None: the baseline waits for the gradient norms
+        self.baseline_shift = 0.0
+        self.statistics: Tensor | None = None  # float64; None: the objective's own wait for the current policy
+        self.reference_logp: Tensor | None = None  # None: the reference is the current policy, or is not needed
+        self.proximal_logp: Tensor | None = None  # None: the proximal policy is the current one
+        self.reference_hidden: Tensor | None = None  # [N, H]; None as reference_logp
+        self.teacher_logp = torch.zeros(0, len(self.behavior_logp), device=self.device)
+        self.logp = torch.zeros_like(self.behavior_logp)
+        self.entropy = torch.zeros_like(self.behavior_logp)
+        self.one_way_weight = torch.zeros_like(self.behavior_logp)
+
+    # Before the batch's first optimizer step
+
+    def score_references(self, *, weights_will_move: bool) -> None:
+        """The reference and the teachers, as far as the objective needs them.
+
+        weights_will_move: before this step; a reference that is the current policy by now will not be it then.
+        """
+        if self.settings.objective.references and (weights_will_move or not self.engine.reference_is_current):
+            self.reference_logp = self._score("reference").logp
+            if self.settings.objective.needs_hidden:
+                self.reference_hidden = self._represent("reference")
+        teachers = range(len(self.settings.teachers))
+        if teachers:
+            self.teacher_logp = torch.stack([self._score(teacher).logp for teacher in teachers])
+
+    def score_proximal(self) -> None:
+        known = self.reference_logp if self.engine.reference_is_current else None
+        self.proximal_logp = self._score("current").logp if known is None else known
+
+    # The step
+
+    def take(self, learning_rate: float) -> StepReport:
+        """Steps at learning_rate times the ESS factor, or not at all when a number is not finite."""
+        engine = self.engine
+        missing = self._missing_references()
+        if missing:
+            return report(self.batch, "non_finite_reference", missing_reference_tokens=missing)
+        if self.settings.advantage.baseline != "minimum_variance":
+            self.advantage = group_advantages(self.reward, self.group, self.counted, self.settings.advantage)
+        if not self._is_prepared and (len(self.micro_batches) > 1 or engine.world_size > 1):
+            self._prepare(self._score("current"))
+        # else the one micro-batch is the whole step: its own forward says what baseline and objective need
+
+        loss = engine.backward(self.micro_batches, self.loss)
+        # What the backward saw, from every rank: the same numbers everywhere, so the same decision everywhere.
+        logp, entropy, weight = engine.sum_over_ranks(
+            torch.stack([self.logp, self.entropy, self.one_way_weight])
+        ).unbind()
+        loss = float(engine.sum_over_ranks(torch.tensor(loss, dtype=torch.float64)))
+        log_weight = sequence_log_weight(logp, self.behavior_logp, self.mask, self.lengths)[self.counted > 0]
+        ratio = ess_ratio(log_weight)
+        measured = self._measure(logp, entropy, weight)
+        if not math.isfinite(ratio) or not math.isfinite(loss):
+            engine.discard_gradients()
+            return report(self.batch, "non_finite_loss" if math.isfinite(ratio) else "non_finite_ess", **measured)
+        factor = learning_rate_factor(ratio, self.settings.ess)
+        taken = engine.step(learning_rate * factor)
+        if taken.applied and self.settings.reference.type == "ema":
+            engine.blend_reference(self.settings.reference.decay)
+        measured |= {"loss": loss, "ess_ratio": ratio, "lr_factor": factor, "grad_norm": taken.grad_norm}
+        measured["learning_rate"] = learning_rate * factor if taken.applied else math.nan
+        return report(self.batch, None if taken.applied else "non_finite_gradient", **measured)
+
+    def loss(self, micro_batch: MicroBatch, statistics: TokenStatistics) -> Tensor:
+        """The micro-batch's share of -(1/B) sum_i (1/L_i) sum_t importance_t weight_t surrogate_t, or as aggregated."""
+        if not self._is_prepared:
+            detached = TokenStatistics(statistics.logp.detach(), statistics.entropy, statistics.sum_p2)
+            self._prepare(self._flatten([micro_batch], [detached]))
+        at, sequences = micro_batch.token_index.to(self.device), micro_batch.sequence_index.to(self.device)
+        lengths, mask = self.lengths[sequences], self.mask[at]
+        tokens = self._tokens(at, sequences, statistics.logp, statistics.hidden)
+        weight = self.objective.token_weight(tokens, self.settings.objective)
+        importance = importance_weight(self._log_importance(tokens), tokens.lengths, self.settings.importance)
+        token_loss = -importance * weight * self.objective.surrogate(tokens, self.settings.objective)
+        scale = token_scale(
+            self.settings.aggregation,
+            mask,
+            lengths,
+            step_sequences=self.step_sequences,
+            step_tokens=self.step_tokens,
+            constant_tokens=self.settings.constant_tokens,
+        )
+        self.logp[at], self.entropy[at] = statistics.logp.detach(), statistics.entropy
+        self.one_way_weight[at[mask]] = weight
+        return aggregate(token_loss, scale[mask])
+
+    # Inside
+
+    def _score(self, policy: Policy) -> TokenStatistics:
+        """Of all ranks, on the batch's axis: [T]."""
+        flat = self._flatten(self.micro_batches, self.engine.token_statistics(self.micro_batches, policy))
+        return TokenStatistics(
+            *(self.engine.sum_over_ranks(torch.stack([flat.logp, flat.entropy, flat.sum_p2])).unbind())
+        )
+
+    def _represent(self, policy: Policy) -> Tensor:
+        """Mean hidden state of each sequence over its tokens that count, of all ranks. float32 [N, H]."""
+        whole: Tensor | None = None
+        for micro_batch in self.micro_batches:  # one at a time: hidden states are large
+            (scored,) = self.engine.token_statistics([micro_batch], policy)
+            assert scored.hidden is not None
+            if whole is None:
+                whole = torch.zeros(len(self.lengths), scored.hidden.shape[1], device=self.device)
+            sequences = micro_batch.sequence_index.to(self.device)
+            if len(sequences):
+                keep = self.mask[micro_batch.token_index.to(self.device)]
+                whole[sequences] = segment_mean(scored.hidden[keep].float(), self.counted[sequences])
+        assert whole is not None
+        return self.engine.sum_over_ranks(whole)
+
+    def _flatten(self, micro_batches: Sequence[MicroBatch], scored: Sequence[TokenStatistics]) -> TokenStatistics:
+        """This rank's micro-batches on the batch's axis, 0 elsewhere."""
+        flat = torch.zeros(3, len(self.behavior_logp), device=self.device)
+        for micro_batch, s in zip(micro_batches, scored, strict=True):
+            if len(micro_batch.sequence_index):
+                flat[:, micro_batch.token_index.to(self.device)] = torch.stack([s.logp, s.entropy, s.sum_p2])
+        return TokenStatistics(*flat.unbind())
+
+    def _missing_references(self) -> int:
+        scored = [self.teacher_logp] if self.reference_logp is None else [self.teacher_logp, self.reference_logp[None]]
+        return int((~torch.isfinite(torch.cat(scored)[:, self.mask])).sum())
+
+    @property
+    def _is_prepared(self) -> bool:
+        return self.advantage is not None and (self.statistics is not None or self.objective.statistics is None)
+
+    def _prepare(self, current: TokenStatistics) -> None:
+        """What depends on the whole step under the current policy. current: [T], all ranks."""
+        settings = self.settings
+        if settings.advantage.baseline == "minimum_variance":
+            # The weights need only the advantage's sign, which the baseline leaves as it is.
+            self.advantage = reward_sign(self.reward, self.group).float()
+            tokens = self._whole_step(current.logp)
+            importance = importance_weight(self._log_importance(tokens), tokens.lengths, settings.importance)
+            log_norm = log_gradient_norm(
+                torch.zeros_like(self.reward),
+                importance.double() * self.objective.token_weight(tokens, settings.objective),
+                tokens.current_logp,
+                current.sum_p2[self.mask],
+                torch.ones_like(importance, dtype=torch.bool),
+                tokens.lengths,
+                per_token=settings.aggregation != "sequence_mean",
+            )
+            baseline = minimum_variance_baseline(self.reward, log_norm, self.group)
+            self.baseline_shift = float((baseline - group_mean(self.reward, self.group)).abs().mean())
+            self.advantage = advantages(self.reward, baseline, self.group, settings.advantage.normalize)
+        if self.objective.statistics is not None:
+            self.statistics = self.objective.statistics(self._whole_step(current.logp), settings.objective)
+
+    def _whole_step(self, logp: Tensor) -> Tokens:
+        everything = torch.arange(len(logp), device=self.device)
+        return self._tokens(everything, torch.arange(len(self.lengths), device=self.device), logp)
+
+    def _tokens(self, at: Tensor, sequences: Tensor, logp: Tensor, hidden: Tensor | None = None) -> Tokens:
+        """at: places of whole `sequences` on the batch's axis; logp, hidden: there, under the current policy."""
+        assert self.advantage is not None
+        keep = self.mask[at]
+        at, logp = at[keep], logp[keep]
+        current, lengths = logp.detach(), self.counted[sequences]
+        nothing = torch.zeros(0, dtype=torch.float64, device=self.device)
+        kept = torch.zeros(len(at), 0, device=self.device) if hidden is None else hidden[keep].float()
+        held = (
+            segment_mean(kept.detach(), lengths) if self.reference_hidden is None else self.reference_hidden[sequences]
+        )
+        return Tokens(
+            logp=logp,
+            current_logp=current,
+            proximal_logp=current if self.proximal_logp is None else self.proximal_logp[at],
+            behavior_logp=self.behavior_logp[at],
+            reference_logp=current if self.reference_logp is None else self.reference_logp[at],
+            teacher_logp=self.teacher_logp[:, at],
+            hidden=kept,
+            reference_hidden=held,
+            advantage=self.advantage[sequences].repeat_interleave(lengths),
+            lag_steps=self.lag_steps[at],
+            lengths=lengths,
+            statistics=nothing if self.statistics is None else self.statistics,
+        )
+
+    def _log_importance(self, tokens: Tokens) -> Tensor:
+        """log importance weights under the objective's numerator. float64 [T]."""
+        numerator = self.settings.objective.numerator
+        if numerator == "none":
+            return torch.zeros_like(tokens.current_logp, dtype=torch.float64)
+        above = tokens.current_logp if numerator == "current" else tokens.proximal_logp
+        return log_importance(above.float() - tokens.behavior_logp.float(), tokens.lengths, self.settings.importance)
+
+    def _measure(self, logp: Tensor, entropy: Tensor, weight: Tensor) -> dict[str, float]:
+        """Means over tokens that count, from all ranks' [T]; of importance weights, over what they are one of."""
+        settings = self.settings
+        low = getattr(settings.objective, "weight_low", 1.0)
+        high = getattr(settings.objective, "weight_high", 1.0)
+        counted = weight[self.mask]
+        mismatch = log_ratio(logp, self.behavior_logp, self.mask)[self.mask]
+        gap = torch.zeros(()) if self.reference_logp is None else (logp - self.reference_logp)[self.mask]
+        tokens = self._whole_step(logp)
+        log_weight = self._log_importance(tokens)
+        importance = importance_weight(log_weight, tokens.lengths, settings.importance)
+        if settings.importance.level == "sequence":
+            last = (tokens.lengths.cumsum(0) - 1)[tokens.lengths > 0]
+            log_weight, importance = log_weight[last], importance[last]
+        return {
+            "entropy": float(entropy[self.mask].mean()),
+            "mismatch_kl": float((mismatch.exp() - 1 - mismatch).mean()),
+            "truncated_fraction": float((log_weight > math.log(settings.importance.cap)).double().mean()),
+            "mean_importance_ratio": float(importance.mean()),
+            "one_way_mean": float(counted.mean()),
+            "one_way_low_fraction": float((counted <= low).float().mean()) if low < 1 else 0.0,
+            "one_way_high_fraction": float((counted >= high).float().mean()) if high > 1 else 0.0,
+            "reference_gap": float(gap.mean()),
+            "mean_baseline_shift": self.baseline_shift,
+        }
+
+
+def _without_pivots(batch: StepBatch) -> StepBatch:
+    """The pivot of each group is its baseline and nothing else: no token of it counts (MC-GRPO)."""
+    mask, ends = batch.mask.clone(), batch.cu_seqlens.tolist()
+    for pivot in pivots(batch.reward, batch.group).tolist():
+        mask[ends[pivot] : ends[pivot + 1]] = False
+    return dataclasses.replace(batch, mask=mask)

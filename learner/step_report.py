@@ -1,0 +1,121 @@
+"""What one learner step says about itself."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from learner.batch import StepBatch
+
+SkipReason = Literal["empty", "non_finite_reference", "non_finite_ess", "non_finite_loss", "non_finite_gradient"]
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one step did; the same on every rank. Numbers of a skipped step are nan where they were not reached.
+
+    With several optimizer steps a batch: means over those that changed something, and sums of the counts.
+    """
+
+    skipped: SkipReason | None
+    """Why the weights did not change; None when they did."""
+    optimizer_steps: int
+    """That were applied."""
+    sequences: int
+    """That reached the loss: B."""
+    tokens: int
+    """Response tokens that reached the loss."""
+    mean_reward: float
+    """Over every sequence of the groups consumed, zero-variance groups included."""
+    pass_rate: float
+    """Fraction of those with the verdict `correct`."""
+    loss: float
+    grad_norm: float
+    """Before clipping."""
+    ess_ratio: float
+    """Effective sample size over sequences, (0, 1]."""
+    lr_factor: float
+    learning_rate: float
+    """That the step was taken with: the schedule's times lr_factor."""
+    mean_lag_steps: float
+    p95_lag_steps: float
+    max_lag_steps: int
+    entropy: float
+    """Mean over response tokens, nats, at the sampling temperature."""
+    mismatch_kl: float
+    """Mean over response tokens of r - 1 - log r with r = current/behavior, nats: estimates KL(behavior || current)."""
+    truncated_fraction: float
+    """Importance weights beyond the cap: of sequences, or of tokens at the levels `token` and `prefix`."""
+    mean_importance_ratio: float
+    """Mean of the same, after truncation, masking or rejection."""
+    one_way_mean: float
+    """Mean one-way weight over response tokens; 1 for objectives without one."""
+    one_way_low_fraction: float
+    """Tokens at the lower bound (gain locked)."""
+    one_way_high_fraction: float
+    """Tokens at the upper bound (alignment accelerated)."""
+    reference_gap: float
+    """Mean over response tokens of current - reference log-prob, nats; 0 right after a ratchet."""
+    mean_baseline_shift: float
+    """Mean over groups of |baseline - mean reward|, of the minimum-variance baseline; 0 for others."""
+    missing_reference_tokens: int
+    """Tokens whose reference log-prob was not finite: with one, the step is skipped."""
+
+
+_NOT_REACHED: dict[str, float] = {
+    "loss": math.nan,
+    "grad_norm": math.nan,
+    "ess_ratio": math.nan,
+    "lr_factor": math.nan,
+    "learning_rate": math.nan,
+    "entropy": math.nan,
+    "mismatch_kl": math.nan,
+    "truncated_fraction": math.nan,
+    "mean_importance_ratio": math.nan,
+    "one_way_mean": math.nan,
+    "one_way_low_fraction": math.nan,
+    "one_way_high_fraction": math.nan,
+    "reference_gap": math.nan,
+    "mean_baseline_shift": math.nan,
+    "missing_reference_tokens": 0,
+}
+
+
+def report(batch: StepBatch, skipped: SkipReason | None, **measured: float) -> StepReport:
+    """A report of `batch`; numbers that are not given are nan."""
+    lag = batch.lag_steps[batch.mask].double()
+    return StepReport(
+        skipped=skipped,
+        optimizer_steps=int(skipped is None),
+        sequences=batch.counted_sequences,
+        tokens=len(lag),
+        mean_reward=batch.tally.mean_reward,
+        pass_rate=batch.tally.pass_rate,
+        mean_lag_steps=float(lag.mean()) if len(lag) else math.nan,
+        p95_lag_steps=float(lag.kthvalue(math.ceil(0.95 * len(lag))).values) if len(lag) else math.nan,
+        max_lag_steps=int(lag.max()) if len(lag) else 0,
+        **{**_NOT_REACHED, **measured},  # type: ignore[arg-type]
+    )
+
+
+COUNTS = ("optimizer_steps", "sequences", "tokens", "missing_reference_tokens")
+
+
+def merged(reports: Sequence[StepReport]) -> StepReport:
+    """Of the optimizer steps on one batch, in order. One alone is itself."""
+    if len(reports) == 1:
+        return reports[0]
+    applied = [r for r in reports if r.skipped is None]
+    together: dict[str, Any] = {}
+    for name in (f.name for f in fields(StepReport)):
+        values = [getattr(r, name) for r in reports]
+        if name == "skipped":
+            together[name] = None if applied else values[0]
+        elif name in COUNTS:
+            together[name] = sum(values)
+        elif name == "max_lag_steps":
+            together[name] = max(values)
+        else:
+            of = [getattr(r, name) for r in applied or reports]
+            together[name] = math.fsum(of) / len(of)
+    return StepReport(**together)

@@ -1,0 +1,77 @@
+"""What every objective has to be true of, whatever it says."""
+
+import dataclasses
+
+import hypothesis
+import pytest
+import torch
+from hypothesis import given
+from torch import Tensor
+
+from learner.objective import OBJECTIVES
+from learner.objective.tokens import Tokens
+from tests.learner.every_objective import MEMBERS, VARIANTS, settings
+from tests.learner.objective.strategies import SEEDS, ragged, tokens_of
+
+EVERY = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def surrogate(variant: str, tokens: Tokens, logp: Tensor) -> Tensor:
+    chosen = settings(variant).objective
+    objective = OBJECTIVES[chosen.type]
+    if objective.statistics is not None:
+        tokens = dataclasses.replace(tokens, statistics=objective.statistics(tokens, chosen))
+    weight = objective.token_weight(tokens, chosen)
+    return weight * objective.surrogate(dataclasses.replace(tokens, logp=logp), chosen)
+
+
+def test_settings_and_functions_are_of_the_same_objectives() -> None:
+    assert set(OBJECTIVES) == set(MEMBERS)
+
+
+@EVERY
+@pytest.mark.parametrize("on_policy", [True, False])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_derivatives_are_those_of_finite_differences(variant: str, on_policy: bool, seed: int) -> None:
+    """In float64; what is under a stop-gradient is a field of its own and stays where it is."""
+    tokens = tokens_of(ragged(seed), on_policy=on_policy, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda logp: surrogate(variant, tokens, logp), tokens.logp, eps=1e-7, atol=1e-5)
+
+
+@EVERY
+@hypothesis.settings(max_examples=20)
+@given(seed=SEEDS)
+def test_there_is_one_finite_value_and_gradient_a_token(variant: str, seed: int) -> None:
+    tokens = tokens_of(ragged(seed), on_policy=False)
+    value = surrogate(variant, tokens, tokens.logp)
+    (got,) = torch.autograd.grad(value.sum(), tokens.logp)
+    assert value.shape == got.shape == tokens.logp.shape
+    assert value.dtype == torch.float32
+    assert torch.isfinite(value).all()
+    assert torch.isfinite(got).all()
+
+
+@EVERY
+def test_ratios_beyond_every_bound_leave_value_and_gradient_finite(variant: str) -> None:
+    for far in (-300.0, 300.0):
+        tokens = tokens_of(ragged(5), on_policy=False)
+        tokens = dataclasses.replace(tokens, behavior_logp=tokens.current_logp + far)
+        if variant not in ("opd", "mopd", "opd with outcome", "mopd with weights"):
+            tokens = dataclasses.replace(tokens, proximal_logp=tokens.current_logp + far)
+        value = surrogate(variant, tokens, tokens.logp)
+        (got,) = torch.autograd.grad(value.sum(), tokens.logp)
+        assert torch.isfinite(value).all()
+        assert torch.isfinite(got).all()
+
+
+CLIPPED = ["owpo", "grpo", "dr_grpo", "dapo", "mc_grpo", "cispo", "gspo", "sapo", "acpo", "bapo"]
+
+
+@pytest.mark.parametrize("kind", [*CLIPPED, "reinforce", "owpo_reinforce"])
+@given(seed=SEEDS)
+def test_where_all_policies_are_one_it_is_the_policy_gradient(kind: str, seed: int) -> None:
+    """Ratio 1: the gradient of each token is its advantage, however the objective bounds what comes after."""
+    tokens = tokens_of(ragged(seed))
+    same = dataclasses.replace(tokens, behavior_logp=tokens.current_logp, reference_logp=tokens.current_logp)
+    (got,) = torch.autograd.grad(surrogate(kind, same, tokens.logp).sum(), tokens.logp)
+    assert torch.allclose(got, tokens.advantage, atol=1e-6)

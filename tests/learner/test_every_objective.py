@@ -1,0 +1,150 @@
+"""Whole learner steps under every objective: what is cut up, masked or spread over ranks gives the same step."""
+
+import math
+
+import hypothesis
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from learner.batch import assemble
+from learner.engine import TokenStatistics
+from learner.packing import MicroBatch
+from learner.step_report import StepReport
+from learner.update import learner_step
+from services.config.learner import LearnerConfig
+from services.wire.score import ScoredGroup
+from tests.fakes.ranks import on_ranks
+from tests.fakes.train_engine import BigramEngine
+from tests.learner.every_objective import VARIANTS, settings
+from tests.learner.tiny import scored_group
+
+EVERY = pytest.mark.parametrize("variant", VARIANTS)
+MASKED = 9
+"""A token that occurs only where it does not count."""
+
+
+def groups(masked_logp: float | None = None) -> list[ScoredGroup]:
+    """Six groups of three, some tokens two versions old. masked_logp: one more token at the end of some, older still."""
+    made = []
+    for i in range(6):
+        drawn = scored_group(i, rewards=[1.0, 0.0, 0.25])
+        responses = [[t % MASKED for t in x.token_ids.numpy().tolist()] for x in drawn.group.trajectories]
+        versions = [[(1, 1), (3, len(r) - 1)] if len(r) > 1 else [(3, 1)] for r in responses]
+        logp = [x.behavior_logp.numpy().tolist() for x in drawn.group.trajectories]
+        if masked_logp is not None:
+            responses[i % 3].insert(0, MASKED)
+            logp[i % 3].insert(0, masked_logp)
+            versions[i % 3].insert(0, (0, 1))
+        prompt = [t % MASKED for t in drawn.group.prompt.token_ids.numpy().tolist()]
+        made.append(
+            scored_group(
+                i, rewards=[1.0, 0.0, 0.25], prompt=prompt, responses=responses, versions=versions, behavior_logp=logp
+            )
+        )
+    return made
+
+
+def prepare(engine: BigramEngine) -> BigramEngine:
+    """A reference that has fallen behind, and two teachers."""
+    random = torch.Generator().manual_seed(7)
+    tables = [engine.logits + torch.randn(engine.logits.shape, generator=random) * 0.5 for _ in range(3)]
+    engine.reference, engine.reference_is_current = tables[0], False
+    engine.teachers = tables[1:]
+    return engine
+
+
+def step(engine: BigramEngine, config: LearnerConfig, scored: list[ScoredGroup]) -> StepReport:
+    """At a rate at which a second optimizer step finds ratios beyond every clip."""
+    return learner_step(engine, assemble(scored, 4, config), config, learning_rate=20.0)
+
+
+def moved(config: LearnerConfig, scored: list[ScoredGroup]) -> Tensor:
+    engine = prepare(BigramEngine())
+    assert step(engine, config, scored).skipped is None
+    return engine.logits - BigramEngine().logits
+
+
+def gap(a: Tensor, b: Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+@EVERY
+@hypothesis.settings(max_examples=6)
+@given(row_tokens=st.integers(11, 60), rows=st.integers(1, 20))
+def test_rows_and_micro_batches_do_not_change_the_step(variant: str, row_tokens: int, rows: int) -> None:
+    expected = moved(settings(variant, mini_batches=2, row_tokens=11, rows_per_micro_batch=1), groups())
+    got = moved(settings(variant, mini_batches=2, row_tokens=row_tokens, rows_per_micro_batch=rows), groups())
+    assert expected.norm() > 1e-3
+    assert gap(got, expected) < 1e-5
+
+
+@EVERY
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_do_not_change_the_step_and_agree_on_it(variant: str, ranks: int) -> None:
+    config = settings(variant, mini_batches=2)
+    alone = prepare(BigramEngine())
+    report = step(alone, config, groups())
+
+    def work(engine: BigramEngine) -> tuple[StepReport, Tensor, Tensor, list[float]]:
+        prepare(engine)
+        return step(engine, config, groups()), engine.logits, engine.reference, engine.learning_rates
+
+    together = on_ranks(ranks, work)
+    for seen, logits, reference, rates in together:
+        assert gap(logits - BigramEngine().logits, alone.logits - BigramEngine().logits) < 1e-5
+        assert torch.allclose(reference, alone.reference, atol=1e-6)
+        assert seen == together[0][0]
+        assert rates == together[0][3]
+        assert (seen.loss, seen.ess_ratio) == pytest.approx((report.loss, report.ess_ratio), rel=1e-4, abs=1e-6)
+
+
+class GarbledEngine(BigramEngine):
+    """Every policy says `garbage` of the masked token, whatever it is asked for."""
+
+    garbage = 0.0
+
+    def _forward(self, micro_batch: MicroBatch, table: Tensor) -> TokenStatistics:
+        clean = super()._forward(micro_batch, table)
+        masked = micro_batch.target_ids == MASKED
+        assert clean.hidden is not None
+        return TokenStatistics(
+            *(torch.where(masked, self.garbage, x) for x in (clean.logp, clean.entropy, clean.sum_p2)),
+            hidden=torch.where(masked[:, None], self.garbage, clean.hidden),
+        )
+
+
+@EVERY
+def test_garbage_at_masked_tokens_changes_nothing(variant: str) -> None:
+    """Said by the behavior policy, by the learner's policies, or by both."""
+    config = settings(variant, age_rule="mask", max_lag=3, mini_batches=2)
+
+    def moved_with(masked_logp: float, garbage: float) -> Tensor:
+        engine = prepare(GarbledEngine())
+        engine.garbage = garbage  # type: ignore[attr-defined]
+        report = step(engine, config, groups(masked_logp))
+        assert report.skipped is None
+        assert all(math.isfinite(x) for x in (report.loss, report.entropy, report.mismatch_kl, report.reference_gap))
+        return engine.logits - BigramEngine().logits
+
+    expected = moved_with(-1.0, -1.0)
+    assert expected.norm() > 1e-3
+    for garbage in (math.nan, math.inf, -math.inf, 1e30):
+        assert torch.equal(moved_with(garbage, -1.0), expected)
+        assert torch.equal(moved_with(garbage, garbage), expected)
+
+
+@EVERY
+def test_several_optimizer_steps_count_and_report_as_one(variant: str) -> None:
+    engine = prepare(BigramEngine())
+    report = step(engine, settings(variant, mini_batches=3), groups())
+    assert (report.skipped, report.optimizer_steps, len(engine.learning_rates)) == (None, 3, 3)
+    once = step(prepare(BigramEngine()), settings(variant), groups())
+    assert (report.sequences, report.tokens) == (once.sequences, once.tokens)
+
+
+@EVERY
+def test_more_mini_batches_than_groups_are_one_a_group(variant: str) -> None:
+    assert step(prepare(BigramEngine()), settings(variant, mini_batches=99), groups()).optimizer_steps == 6
