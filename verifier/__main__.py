@@ -5,12 +5,9 @@ import asyncio
 import logging
 import socket
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from services import entry
-from services.config.load import load
+from services.config.load import load, load_verifier
 from services.config.verifier import VerifierConfig
 from services.errors import InputError
 from services.run_folder import DEAD, SCORED, TRAJECTORIES
@@ -21,7 +18,7 @@ from verifier.cache import MemoryShelf, Shelf
 from verifier.loop import VerifierStreams
 from verifier.service import serve
 
-FILES = ("tls_certificate", "tls_key")
+FLAGS = ("host", "port", "processes", "tls_certificate", "tls_key")
 SHELF_DEADLINE_S = 2.0  # a verdict that cannot be looked up by then is worked out
 
 log = logging.getLogger("ratchet.verifier")
@@ -31,13 +28,16 @@ def main() -> int:
     arguments = _parser().parse_args()
     entry.start_logging()
     entry.watch_supervisor()
-    given = {name: getattr(arguments, name) for name in ("host", "port", "processes", *FILES)}
-    given = {name: str(value) if name in FILES else value for name, value in given.items() if value is not None}
+    given = {name: getattr(arguments, name) for name in FLAGS}
+    flags = [f"verifier.{name}={value}" for name, value in given.items() if value is not None]
+    overrides = [*arguments.overrides, *flags]
     shelf: Shelf | None = None
     if arguments.config is None:
-        settings, streams = _alone(given), None
+        settings, streams = load_verifier(arguments.settings, overrides), None
+    elif arguments.settings is not None:
+        raise InputError("give a run or --settings, not both: a run has a [verifier] of its own")
     else:
-        config = load(arguments.config, [*arguments.overrides, *(f"verifier.{k}={v}" for k, v in given.items())])
+        config = load(arguments.config, overrides)
         connection = entry.redis_connection(config)
 
         def stream(name: str) -> RedisStream:
@@ -60,15 +60,6 @@ def main() -> int:
     return asyncio.run(_run(settings, streams, arguments.services_folder, shelf))
 
 
-def _alone(given: dict[str, Any]) -> VerifierConfig:
-    try:
-        return VerifierConfig(**given)
-    except ValidationError as faults:
-        fault = faults.errors()[0]
-        name = f"--{fault['loc'][0]} {fault['input']}: " if fault["loc"] else ""
-        raise InputError(f"{name}{fault['msg']}") from None
-
-
 async def _run(
     settings: VerifierConfig, streams: VerifierStreams | None, services_folder: Path | None, shelf: Shelf | None
 ) -> int:
@@ -86,10 +77,11 @@ async def _run(
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ratchet verifier", description=__doc__)
     parser.add_argument("config", type=Path, nargs="?", help="the run; without it, the scoring service alone")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="section.key=value")
+    parser.add_argument("--settings", type=Path, metavar="FILE.toml", help="[verifier] of a service without a run")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="verifier.key=value")
     parser.add_argument("--host", help="address to listen on; default: verifier.host, or 127.0.0.1")
     parser.add_argument("--port", type=int, help="default: verifier.port, or any free one")
-    parser.add_argument("--processes", type=int, help="grader processes; default: verifier.processes, or 1")
+    parser.add_argument("--processes", type=int, help="grader processes; default: verifier.processes, or 2")
     parser.add_argument("--tls-certificate", type=Path, metavar="PEM", help="speak HTTPS; with --tls-key")
     parser.add_argument("--tls-key", type=Path, metavar="PEM")
     parser.add_argument(

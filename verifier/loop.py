@@ -161,7 +161,7 @@ class StreamWorker:
         """Ask again for the verdicts that are none, until they are there or the attempts are used up."""
         for attempt in range(1, self._settings.attempts):
             metrics.GROUP_RETRIES.inc()
-            await sleep_unless(self._stop, SECOND_ATTEMPT_S * 4 ** (attempt - 1))
+            await sleep_unless(self._stop, pause_s(attempt))
             missing = faults(scores)
             for index, score in zip(
                 missing, await self._client.score([claimed.items[index] for index in missing]), strict=True
@@ -220,6 +220,11 @@ class StreamWorker:
                 self._outage.over()
                 return answer
         raise fault or StreamError("stopped before the stream server was asked")
+
+
+def pause_s(attempt: int) -> float:
+    """After so many attempts: 0.5 s, 2 s, 8 s, ..."""
+    return SECOND_ATTEMPT_S * 4.0 ** (attempt - 1)
 
 
 def faults(scores: Sequence[Score]) -> list[int]:

@@ -21,20 +21,19 @@ from pathlib import Path
 from typing import IO, Any
 
 import msgspec
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import Progress
 from rich.text import Text
 
 from services import entry
-from services.config.load import load
+from services.config.load import load, load_verifier
 from services.config.verifier import VerifierConfig
 from services.errors import InputError
 from services.graders import graders, known_graders
 from services.wire.score import Score
 from verifier.contract import ScoreItem
 from verifier.grading import Grading
-from verifier.loop import SECOND_ATTEMPT_S, faults
+from verifier.loop import faults, pause_s
 from verifier.network.endpoints import Endpoints
 from verifier.offline_lines import Defaults, Line, read_lines
 from verifier.offline_report import Report
@@ -128,7 +127,7 @@ async def _insist(desk: Grading, items: list[ScoreItem], attempts: int) -> list[
         missing = faults(scores)
         if not missing:
             break
-        await asyncio.sleep(SECOND_ATTEMPT_S * 2 ** (attempt - 1))
+        await asyncio.sleep(pause_s(attempt))
         again = await desk.score([items[index] for index in missing])
         for index, score in zip(missing, again, strict=True):
             scores[index] = score
@@ -174,15 +173,10 @@ def _options(text: str) -> dict[str, Any]:
 
 def _settings(arguments: argparse.Namespace) -> VerifierConfig:
     given = {"processes": arguments.processes, "item_deadline_s": arguments.deadline}
-    given = {name: value for name, value in given.items() if value is not None}
+    overrides = [f"verifier.{name}={value}" for name, value in given.items() if value is not None]
     if arguments.config is not None:
-        return load(arguments.config, [f"verifier.{name}={value}" for name, value in given.items()]).verifier
-    try:
-        return VerifierConfig(**given)
-    except ValidationError as faults:
-        flags = {"processes": "--processes", "item_deadline_s": "--deadline"}
-        fault = faults.errors()[0]
-        raise InputError(f"{flags[str(fault['loc'][0])]} {fault['input']}: {fault['msg']}") from None
+        return load(arguments.config, overrides).verifier
+    return load_verifier(None, overrides)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,23 +11,42 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from services.config.base import Strict
 from services.config.run import RunConfig
+from services.config.verifier import VerifierConfig
 from services.errors import InputError
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """overrides: `section.key=value` with a TOML value, or a bare word for a string. Raises InputError."""
+    return parse(_overridden(_read(path), overrides), folder=path.parent, origin=str(path))
+
+
+def load_verifier(path: Path | None, overrides: Sequence[str] = ()) -> VerifierConfig:
+    """Of a scoring service that belongs to no run. path: a file that has nothing but [verifier]; None: overrides only.
+    Raises InputError."""
+    settings = _overridden({} if path is None else _read(path), overrides)
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        alone = _VerifierAlone.model_validate(settings, context={"folder": Path.cwd() if path is None else path.parent})
+    except ValidationError as faults:
+        origin = "the command line" if path is None else str(path)
+        raise _invalid(f"{origin} has no valid settings of a verifier:", faults) from None
+    return alone.verifier
+
+
+class _VerifierAlone(Strict):
+    verifier: VerifierConfig = VerifierConfig()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no configuration at {path}; give the path of a TOML file") from None
     except (OSError, UnicodeDecodeError) as fault:
         raise InputError(f"cannot read {path}: {fault}") from fault
     except tomllib.TOMLDecodeError as fault:
         raise InputError(f"{path} is not valid TOML: {fault}") from fault
-    for override in overrides:
-        _override(settings, override)
-    return parse(settings, folder=path.parent, origin=str(path))
 
 
 def parse(settings: dict[str, Any], *, folder: Path, origin: str) -> RunConfig:
@@ -35,13 +54,23 @@ def parse(settings: dict[str, Any], *, folder: Path, origin: str) -> RunConfig:
     try:
         config = RunConfig.model_validate(settings, context={"folder": folder})
     except ValidationError as faults:
-        raise InputError("\n".join([f"{origin} is not a valid run:", *map(_explain, faults.errors())])) from None
+        raise _invalid(f"{origin} is not a valid run:", faults) from None
     return config.model_copy(update={"runs_folder": config.runs_folder.resolve()})
 
 
 def render(config: RunConfig) -> str:
     """The resolved settings as TOML that `load` reads again."""
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def _invalid(what: str, faults: ValidationError) -> InputError:
+    return InputError("\n".join([what, *map(_explain, faults.errors())]))
+
+
+def _overridden(settings: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    for override in overrides:
+        _override(settings, override)
+    return settings
 
 
 def _override(settings: dict[str, Any], override: str) -> None:

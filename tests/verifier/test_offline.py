@@ -105,8 +105,8 @@ def test_a_wrong_line_is_named_before_anything_is_graded(tmp_path: Path) -> None
         (["--grader", "maths"], 'no such grader; known: "choice"'),
         (["--options", "{"], "not JSON"),
         (["--options", "[1]"], "give a JSON object"),
-        (["--processes", "0"], "--processes 0: Input should be greater than or equal to 1"),
-        (["--deadline", "-1"], "--deadline -1.0: Input should be greater than 0"),
+        (["--processes", "0"], "verifier.processes = 0: input should be greater than or equal to 1"),
+        (["--deadline", "-1"], "verifier.item_deadline_s = -1.0: input should be greater than 0"),
         (["--out", "FILE"], "is the file that is graded"),
         (["--out", "/proc/nowhere"], "cannot be written"),
     ],
@@ -219,7 +219,7 @@ def test_a_long_file_is_graded_in_its_order_and_never_held_as_a_whole(
 
 
 def test_a_verdict_that_is_none_is_asked_for_again_as_in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offline, "SECOND_ATTEMPT_S", 0.0)
+    monkeypatch.setattr("verifier.loop.SECOND_ATTEMPT_S", 0.0)
     lines = [line(1), line(2, "flaky")]
     assert [given_.verdict for _, given_ in all_scored(Desk(), lines, attempts=1)] == ["correct", "timeout"]
     assert [given_.verdict for _, given_ in all_scored(Desk(), lines, attempts=2)] == ["correct", "correct"]

@@ -1,4 +1,5 @@
 import asyncio
+import os
 import socket
 import subprocess
 import sys
@@ -8,10 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from services.config.load import load_verifier
 from services.config.verifier import GraderLimits, VerifierConfig
 from services.errors import InputError
 from services.graders import OURS
 from tests.verifier.running import registry, running
+from verifier.access import TOKENS_VARIABLE
 from verifier.catalogue import catalogue
 from verifier.service import reachable_url
 
@@ -102,7 +105,7 @@ def test_the_command_refuses_a_port_that_is_none() -> None:
     command = [sys.executable, "-m", "verifier", "--port", "70000"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
     assert result.returncode == 2
-    assert "--port 70000" in result.stderr
+    assert "verifier.port = 70000" in result.stderr
 
 
 def test_code_has_as_long_as_its_sandbox_may_take_unless_the_settings_say_otherwise() -> None:
@@ -113,3 +116,25 @@ def test_code_has_as_long_as_its_sandbox_may_take_unless_the_settings_say_otherw
     assert settings.deadline_s("code") > 7.0
     given = settings.model_copy(update={"limits": {"code": GraderLimits(deadline_s=3.0)}})
     assert given.deadline_s("code") == 3.0
+
+
+def test_the_service_alone_takes_its_settings_from_a_file_and_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "scoring.toml"
+    file.write_text("[verifier]\nmax_batch_items = 2\nmax_depth = 9\n")
+    settings = load_verifier(file, ["verifier.max_depth=5", "verifier.limits.math.deadline_s=1.5"])
+    assert (settings.max_batch_items, settings.max_depth, settings.deadline_s("math")) == (2, 5, 1.5)
+    for text, says in (
+        ("[verifier]\nmax_dept = 9\n", 'did you mean "max_depth"'),
+        ("[learner]\n", "learner: no such key"),
+    ):
+        file.write_text(text)
+        with pytest.raises(InputError, match=says):
+            load_verifier(file)
+
+
+def test_a_service_alone_with_bearer_tokens_by_a_setting_needs_one() -> None:
+    command = [sys.executable, "-m", "verifier", "--set", "verifier.authentication=bearer"]
+    environment = {name: value for name, value in os.environ.items() if name != TOKENS_VARIABLE}
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False, timeout=60)
+    assert result.returncode == 2
+    assert TOKENS_VARIABLE in result.stderr
