@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from learner.engine import GradientStep, LossFunction, Policy, TokenStatistics
+from learner.engine import GradientStep, LossFunction, Policy, ShareFunction, TokenStatistics
 from learner.packing import MicroBatch
 from learner.policy_model import PolicyModel, inputs, model_dtype, probe, write_folder
 from services.config.learner import LearnerConfig
@@ -76,6 +76,7 @@ class DeepSpeedEngine:
         )
         self._deepspeed, self._stage, self._model_settings = deepspeed, settings.zero_stage, model
         self._zero3 = self._stage == 3
+        self._sums_twice = settings.advantage.baseline == "minimum_variance_exact"
         config = _deepspeed_config(model, settings)
         self._model = PolicyModel(
             model,
@@ -146,6 +147,46 @@ class DeepSpeedEngine:
             # Gradients are averaged over ranks, shares are to be summed.
             self._engine.backward(share * self.world_size, scale_wrt_gas=False)
         return float(total)
+
+    def backward_in_two_sums(
+        self, micro_batches: Sequence[MicroBatch], loss: LossFunction, share: ShareFunction
+    ) -> None:
+        parameters = list(self._model.parameters())
+        first: list[Tensor] = []
+        second: list[Tensor] = []
+        with self._unreduced():
+            for number, micro_batch in enumerate(micro_batches):
+                statistics = self._forward(micro_batch)
+                is_filler = len(micro_batch.sequence_index) == 0
+                value = statistics.logp.sum() * 0 if is_filler else loss(micro_batch, statistics)
+                self._engine.backward(value * self.world_size, scale_wrt_gas=False)  # averaged over ranks, as above
+                gradients: list[Tensor] = [p.grad for p in parameters]  # type: ignore[misc]
+                if not first:
+                    first, second = ([torch.zeros_like(g) for g in gradients] for _ in range(2))
+                if not is_filler:
+                    norms = torch._foreach_norm(gradients)
+                    squared_norm = float(torch.stack(norms).double().square().sum()) / self.world_size**2
+                    counted = share(micro_batch, squared_norm)
+                    torch._foreach_add_(first, gradients, alpha=counted.first)
+                    torch._foreach_add_(second, gradients, alpha=counted.second)
+                    if counted.baseline is not None:
+                        torch._foreach_add_(first, second, alpha=-counted.baseline)
+                        torch._foreach_zero_(second)
+                if number + 1 < len(micro_batches):
+                    for parameter in parameters:
+                        parameter.grad = None
+            torch._foreach_copy_(gradients, first)  # in place: at stage 3 no other tensor may be set as gradient
+
+    @contextlib.contextmanager
+    def _unreduced(self) -> Iterator[None]:
+        """Inside, a backward leaves this rank's whole gradient; what is there at the end is reduced and partitioned."""
+        if not self._sums_twice:
+            raise InputError('made for one gradient sum; set learner.advantage.baseline = "minimum_variance_exact"')
+        if self._stage == 0:  # reduces at the step
+            yield
+            return
+        with self._engine.coalesce_grad_reduction():
+            yield
 
     def step(self, learning_rate: float) -> GradientStep:
         if not self._gradients_finite():
@@ -351,10 +392,12 @@ def _one_rank_unless_torchrun() -> None:
 
 def _deepspeed_config(model: ModelConfig, settings: LearnerConfig) -> dict[str, Any]:
     clips_itself = settings.zero_stage == 0 and model.dtype == "float32"
+    exact = settings.advantage.baseline == "minimum_variance_exact"
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
-        "managed_gradient_accumulation": False,  # every step() is the boundary: any number of micro-batches
+        # Every step() is the boundary: any number of micro-batches. Reductions put off have a boundary of their own.
+        "managed_gradient_accumulation": exact and settings.zero_stage > 0,
         "gradient_clipping": 0.0 if clips_itself else settings.optimizer.max_grad_norm,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
@@ -368,6 +411,11 @@ def _deepspeed_config(model: ModelConfig, settings: LearnerConfig) -> dict[str, 
         "steps_per_print": 2**31,
     }
     if model_dtype(model) == torch.bfloat16:
+        if exact:
+            raise InputError(
+                'learner.advantage.baseline = "minimum_variance_exact" puts off reductions, which DeepSpeed does for '
+                'float32 alone; set model.dtype = "float32", or the baseline "minimum_variance"'
+            )
         if settings.zero_stage == 0:
             raise InputError(
                 "learner.zero_stage = 0 cannot add up float32 gradients of a bfloat16 model; set learner.zero_stage = 1"

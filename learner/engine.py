@@ -45,6 +45,21 @@ class GradientStep:
     applied: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What the gradient g of one micro-batch counts in the two sums of `backward_in_two_sums`."""
+
+    first: float
+    """The first sum grows by first x g, the second by second x g."""
+    second: float
+    baseline: float | None = None
+    """Then, unless None: the first sum is less by baseline x the second, and the second begins anew."""
+
+
+ShareFunction = Callable[[MicroBatch, float], Share]
+"""Told a micro-batch and the squared norm of its gradient, over all parameters, on this rank."""
+
+
 class TrainEngine(Protocol):
     """Current weights, optimizer, and the reference policy, on this rank's device."""
 
@@ -65,6 +80,16 @@ class TrainEngine(Protocol):
 
     def backward(self, micro_batches: Sequence[MicroBatch], loss: LossFunction) -> float:
         """Adds up gradients over micro-batches and ranks; returns this rank's part of the loss."""
+        ...
+
+    def backward_in_two_sums(
+        self, micro_batches: Sequence[MicroBatch], loss: LossFunction, share: ShareFunction
+    ) -> None:
+        """As `backward`, but what is added up is the first sum, which a micro-batch's gradient enters by its share.
+
+        Instead of `backward`, once a step; holds two whole gradients a rank. Fillers are run and count nothing. Raises
+        InputError where the engine was not made for it (advantage.baseline is another).
+        """
         ...
 
     def step(self, learning_rate: float) -> GradientStep:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from learner.batch import StepBatch
 from learner.engine import Policy, TokenStatistics, TrainEngine
+from learner.exact_baseline import ExactBaseline
 from learner.objective import OBJECTIVES
 from learner.objective.advantage import advantages, group_advantages, pivots
 from learner.objective.aggregate import aggregate, token_scale
@@ -17,7 +18,7 @@ from learner.objective.ess import ess_ratio, learning_rate_factor
 from learner.objective.importance import importance_weight, log_importance
 from learner.objective.ratios import log_ratio, segment_mean, segment_sum, sequence_log_weight
 from learner.objective.tokens import Tokens
-from learner.packing import MicroBatch, pack
+from learner.packing import MicroBatch, one_each, pack
 from learner.step_report import StepReport, report
 from services.config.learner import LearnerConfig
 
@@ -31,13 +32,14 @@ class OptimizerStep:
     def __init__(self, engine: TrainEngine, batch: StepBatch, settings: LearnerConfig) -> None:
         self.engine, self.settings, self.device = engine, settings, engine.device
         self.objective = OBJECTIVES[settings.objective.type]
-        self.micro_batches = pack(
-            batch,
-            row_tokens=settings.row_tokens,
-            rows_per_micro_batch=settings.rows_per_micro_batch,
-            rank=engine.rank,
-            world_size=engine.world_size,
-        )
+        self.is_exact = settings.advantage.baseline == "minimum_variance_exact"
+        ranks = {"rank": engine.rank, "world_size": engine.world_size}
+        if self.is_exact:
+            self.micro_batches = one_each(batch, **ranks)
+        else:
+            self.micro_batches = pack(
+                batch, row_tokens=settings.row_tokens, rows_per_micro_batch=settings.rows_per_micro_batch, **ranks
+            )
         if settings.advantage.baseline == "median":
             batch = _without_pivots(batch)
         self.batch = batch
@@ -87,13 +89,15 @@ class OptimizerStep:
         missing = self._missing_references()
         if missing:
             return report(self.batch, "non_finite_reference", missing_reference_tokens=missing)
-        if self.settings.advantage.baseline != "minimum_variance":
+        if self.is_exact:
+            self.advantage = reward_sign(self.reward, self.group).float()
+        elif self.settings.advantage.baseline != "minimum_variance":
             self.advantage = group_advantages(self.reward, self.group, self.counted, self.settings.advantage)
         if not self._is_prepared and (len(self.micro_batches) > 1 or engine.world_size > 1):
             self._prepare(self._score("current"))
         # else the one micro-batch is the whole step: its own forward says what baseline and objective need
 
-        loss = engine.backward(self.micro_batches, self.loss)
+        loss = self._exact_backward() if self.is_exact else engine.backward(self.micro_batches, self.loss)
         # What the backward saw, from every rank: the same numbers everywhere, so the same decision everywhere.
         logp, entropy, weight = engine.sum_over_ranks(
             torch.stack([self.logp, self.entropy, self.one_way_weight])
@@ -137,6 +141,25 @@ class OptimizerStep:
         return aggregate(token_loss, scale[mask])
 
     # Inside
+
+    def _exact_backward(self) -> float:
+        """With the baseline of the gradient norms; self.advantage is the signs before and the advantages after."""
+        exact = ExactBaseline(self.reward, self.group, self.settings.advantage.normalize)
+        of_sign = torch.zeros_like(self.reward)
+
+        def loss(micro_batch: MicroBatch, statistics: TokenStatistics) -> Tensor:
+            value = self.loss(micro_batch, statistics)
+            of_sign[micro_batch.sequence_index.to(self.device)] = value.detach().double()
+            return value
+
+        self.engine.backward_in_two_sums(self.micro_batches, loss, exact.share)
+        self._take_baseline(self.engine.sum_over_ranks(exact.baseline))
+        assert self.advantage is not None
+        return float((of_sign * self.advantage.abs()).sum())
+
+    def _take_baseline(self, baseline: Tensor) -> None:
+        self.baseline_shift = float((baseline - group_mean(self.reward, self.group)).abs().mean())
+        self.advantage = advantages(self.reward, baseline, self.group, self.settings.advantage.normalize)
 
     def _score(self, policy: Policy) -> TokenStatistics:
         """Of all ranks, on the batch's axis: [T]."""
@@ -193,9 +216,7 @@ class OptimizerStep:
                 tokens.lengths,
                 per_token=settings.aggregation != "sequence_mean",
             )
-            baseline = minimum_variance_baseline(self.reward, log_norm, self.group)
-            self.baseline_shift = float((baseline - group_mean(self.reward, self.group)).abs().mean())
-            self.advantage = advantages(self.reward, baseline, self.group, settings.advantage.normalize)
+            self._take_baseline(minimum_variance_baseline(self.reward, log_norm, self.group))
         if self.objective.statistics is not None:
             self.statistics = self.objective.statistics(self._whole_step(current.logp), settings.objective)
 

@@ -78,6 +78,14 @@ def pack(
     return [_micro_batch(batch, chunk) if chunk else filler() for chunk in chunks]
 
 
+def one_each(batch: StepBatch, *, rank: int = 0, world_size: int = 1) -> list[MicroBatch]:
+    """This rank's sequences, a micro-batch each: groups whole and in order, going round the ranks in turn."""
+    members = [(batch.group == g).nonzero()[:, 0].tolist() for g in range(int(batch.group.max()) + 1)]
+    shares = [[i for group in members[r::world_size] for i in group] for r in range(world_size)]
+    mine, most = shares[rank], max(map(len, shares))
+    return [_micro_batch(batch, [[i]]) for i in mine] + [filler()] * (most - len(mine))
+
+
 def filler() -> MicroBatch:
     """One row that predicts one token, which belongs to no sequence."""
     zero, none = torch.zeros(1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)

@@ -27,7 +27,7 @@ def advantages(reward: Tensor, baseline: Tensor, group: Tensor, normalize: Norma
 
 
 def group_advantages(reward: Tensor, group: Tensor, tokens: Tensor, settings: AdvantageConfig) -> Tensor:
-    """Advantages under every baseline that needs no model: all but minimum_variance. float32 [N].
+    """Advantages under every baseline that needs no model: all but minimum_variance, in either form. float32 [N].
 
     reward: float64 [N]; group: int64 [N]; tokens: int64 [N], that count in each sequence.
     mean: R - mean. leave_one_out: R - mean of the others, n / (n - 1) (R - mean) (RLOO, arXiv:2402.14740).
@@ -80,13 +80,16 @@ def _log_mean_exp(reward: Tensor, group: Tensor, tau: float) -> Tensor:
     return top + tau * group_mean(((reward - top[group]) / tau).exp(), group).log()
 
 
-def _over_deviation(advantage: Tensor, reward: Tensor, group: Tensor, normalize: Normalize) -> Tensor:
-    if normalize == "none":
-        return advantage
+def deviation(reward: Tensor, group: Tensor, normalize: Normalize) -> Tensor:
+    """What each group's advantages are divided by; 0 for a group without variance under `population_std`. float64 [G]."""
     variance = group_mean((reward - group_mean(reward, group)[group]).square(), group)  # population
+    if normalize == "none":
+        return torch.ones_like(variance)
     if normalize == "population_std":
-        sigma = variance.sqrt()
-    else:
-        count = torch.bincount(group, minlength=len(variance))
-        sigma = (variance * count / (count - 1)).sqrt() + SAMPLE_STD_EPSILON
-    return torch.where(advantage == 0, advantage, advantage / sigma[group])
+        return variance.sqrt()
+    count = torch.bincount(group, minlength=len(variance))
+    return (variance * count / (count - 1)).sqrt() + SAMPLE_STD_EPSILON
+
+
+def _over_deviation(advantage: Tensor, reward: Tensor, group: Tensor, normalize: Normalize) -> Tensor:
+    return torch.where(advantage == 0, advantage, advantage / deviation(reward, group, normalize)[group])

@@ -25,10 +25,18 @@ class OptimizerConfig(Strict):
 
 class AdvantageConfig(Strict):
     baseline: Literal[
-        "mean", "leave_one_out", "length_weighted", "median", "log_mean_exp", "positives", "minimum_variance"
+        "mean",
+        "leave_one_out",
+        "length_weighted",
+        "median",
+        "log_mean_exp",
+        "positives",
+        "minimum_variance",
+        "minimum_variance_exact",
     ] = "minimum_variance"
-    """minimum_variance: the off-policy optimal baseline, with the logit proxy for the gradient norms. median: needs an odd
-    group size; the pivot is left out. positives: no baseline, only rewards above 0 count, alike within their group."""
+    """minimum_variance: the off-policy optimal baseline, with the logit proxy for the gradient norms. Exact: with the norms
+    themselves, one backward a sequence and two more gradients in memory. median: needs an odd group size; the pivot is left
+    out. positives: no baseline, only rewards above 0 count, alike within their group."""
     normalize: Literal["none", "sample_std", "population_std"] = "none"
     tau: float = Field(default=1.0, gt=0.0)
     """Of log_mean_exp: tau log mean exp(R / tau)."""
@@ -171,6 +179,11 @@ class LearnerConfig(Strict):
         weights = getattr(objective, "weights", ())
         if weights and len(weights) != len(self.teachers):
             raise ValueError(f"{kind} has {len(weights)} weights for {len(self.teachers)} teachers; give one each")
+        if self.advantage.baseline == "minimum_variance_exact" and not objective.proportional:
+            raise ValueError(
+                f'{kind} is not proportional to the advantage, which learner.advantage.baseline = "minimum_variance_exact" '
+                'relies on; use "minimum_variance"'
+            )
         if objective.numerator == "none" and self.importance != ImportanceConfig():
             raise ValueError(f"{kind} weighs for itself; leave [learner.importance] out")
         return self

@@ -30,6 +30,8 @@ class ObjectiveSettings(Strict):
     aggregations: ClassVar[tuple[Aggregation, ...]] = ("sequence_mean", "token_mean", "constant")
     teachers: ClassVar[tuple[int, int]] = (0, 0)
     """Least and most teachers."""
+    proportional: ClassVar[bool] = False
+    """Whether a sequence's gradient grows in proportion to its advantage, as long as that keeps its sign."""
 
     @property
     def needs_proximal(self) -> bool:
@@ -54,6 +56,7 @@ DualClip = Annotated[float | None, Field(gt=1.0)]
 
 
 class _OneWay(ObjectiveSettings):
+    proportional: ClassVar[bool] = True
     references: ClassVar[tuple[str, ...]] = ("ratchet", "ema", "fixed")
     weight_low: float = 0.5
     weight_high: float = 2.0
@@ -88,12 +91,14 @@ class ReinforceObjective(ObjectiveSettings):
 
     published: ClassVar[Mapping[str, Any]] = PLAIN
     numerator: ClassVar[Numerator] = "current"
+    proportional: ClassVar[bool] = True
     type: Literal["reinforce"] = "reinforce"
 
 
 class GrpoObjective(ObjectiveSettings):
     """Group-relative policy optimization with the clipped surrogate."""
 
+    proportional: ClassVar[bool] = True
     type: Literal["grpo"] = "grpo"
     clip: ClipRange = ClipRange(low=0.2, high=0.2)
     dual_clip: DualClip = None
@@ -104,6 +109,7 @@ class DrGrpoObjective(ObjectiveSettings):
 
     published: ClassVar[Mapping[str, Any]] = {**PLAIN, "aggregation": "constant"}
     aggregations: ClassVar[tuple[Aggregation, ...]] = ("constant",)
+    proportional: ClassVar[bool] = True
     type: Literal["dr_grpo"] = "dr_grpo"
     clip: ClipRange = ClipRange(low=0.2, high=0.2)
     dual_clip: DualClip = None
@@ -113,6 +119,7 @@ class DapoObjective(ObjectiveSettings):
     """DAPO (arXiv:2503.14476): asymmetric clip, token mean, dual clip. Groups without variance are dropped for all objectives."""
 
     published: ClassVar[Mapping[str, Any]] = {**DEVIATIONS, "aggregation": "token_mean"}
+    proportional: ClassVar[bool] = True
     type: Literal["dapo"] = "dapo"
     clip: ClipRange = ClipRange()
     dual_clip: DualClip = 3.0
@@ -131,6 +138,7 @@ class CispoObjective(ObjectiveSettings):
     """CISPO (arXiv:2506.13585): the ratio is clipped, not the token; no lower bound by default."""
 
     published: ClassVar[Mapping[str, Any]] = {**DEVIATIONS, "aggregation": "token_mean"}
+    proportional: ClassVar[bool] = True
     type: Literal["cispo"] = "cispo"
     clip: ClipRange = ClipRange(low=1.0, high=0.2)
 
@@ -140,6 +148,7 @@ class GspoObjective(ObjectiveSettings):
 
     published: ClassVar[Mapping[str, Any]] = DEVIATIONS
     aggregations: ClassVar[tuple[Aggregation, ...]] = ("sequence_mean",)
+    proportional: ClassVar[bool] = True
     type: Literal["gspo"] = "gspo"
     clip: ClipRange = ClipRange(low=3e-4, high=4e-4)
 
@@ -148,6 +157,7 @@ class SapoObjective(ObjectiveSettings):
     """SAPO: a soft gate on the ratio instead of a clip, narrower for negative advantages."""
 
     published: ClassVar[Mapping[str, Any]] = DEVIATIONS
+    proportional: ClassVar[bool] = True
     type: Literal["sapo"] = "sapo"
     tau_positive: float = Field(default=1.0, gt=0.0)
     tau_negative: float = Field(default=1.05, gt=0.0)
@@ -157,6 +167,7 @@ class AcpoObjective(ObjectiveSettings):
     """ACPO (arXiv:2606.22570): a clip for each bin of token probability, as wide as the ratios in it scatter."""
 
     published: ClassVar[Mapping[str, Any]] = DEVIATIONS
+    proportional: ClassVar[bool] = True
     type: Literal["acpo"] = "acpo"
     bins: int = Field(default=5, ge=1)
     alpha: float = Field(default=3.0, ge=0.0)
@@ -204,6 +215,7 @@ class MinproObjective(ObjectiveSettings):
 
     published: ClassVar[Mapping[str, Any]] = {**DEVIATIONS, "aggregation": "token_mean"}
     numerator: ClassVar[Numerator] = "none"
+    proportional: ClassVar[bool] = True
     type: Literal["minpro"] = "minpro"
     cap: float = Field(default=8.0, ge=1.0)
 
@@ -213,6 +225,7 @@ class DecoupledPpoObjective(ObjectiveSettings):
 
     published: ClassVar[Mapping[str, Any]] = {**DEVIATIONS, "aggregation": "token_mean"}
     numerator: ClassVar[Numerator] = "none"
+    proportional: ClassVar[bool] = True
     type: Literal["decoupled_ppo"] = "decoupled_ppo"
     proximal: Literal["exact", "log_linear"] = "exact"
     """exact: scored with the weights at the start of the batch. log_linear: between behavior and current, by lag."""
@@ -237,6 +250,7 @@ class PpoEwmaObjective(ObjectiveSettings):
     }
     numerator: ClassVar[Numerator] = "none"
     references: ClassVar[tuple[str, ...]] = ("ema",)
+    proportional: ClassVar[bool] = True
     type: Literal["ppo_ewma"] = "ppo_ewma"
     cap: float = Field(default=10.0, ge=1.0)
     """On current/behavior and on average/behavior."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from learner.engine import GradientStep, LossFunction, Policy, TokenStatistics
+from learner.engine import GradientStep, LossFunction, Policy, ShareFunction, TokenStatistics
 from learner.head import token_statistics
 from learner.packing import MicroBatch
 
@@ -49,6 +49,24 @@ class BigramEngine:
             self.gradient += torch.autograd.grad(share, table)[0]
             total += share.item()
         return total
+
+    def backward_in_two_sums(
+        self, micro_batches: Sequence[MicroBatch], loss: LossFunction, share: ShareFunction
+    ) -> None:
+        self.calls.append("backward in two sums")
+        first, second = torch.zeros_like(self.logits), torch.zeros_like(self.logits)
+        for micro_batch in micro_batches:
+            table = self.logits.clone().requires_grad_()
+            if len(micro_batch.sequence_index) == 0:
+                continue
+            (gradient,) = torch.autograd.grad(loss(micro_batch, self._forward(micro_batch, table)), table)
+            counted = share(micro_batch, float(gradient.double().square().sum()))
+            first += counted.first * gradient
+            second += counted.second * gradient
+            if counted.baseline is not None:
+                first -= counted.baseline * second
+                second.zero_()
+        self.gradient += first
 
     def step(self, learning_rate: float) -> GradientStep:
         norm = float(self.gradient.norm())

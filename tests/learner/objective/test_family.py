@@ -75,3 +75,14 @@ def test_where_all_policies_are_one_it_is_the_policy_gradient(kind: str, seed: i
     same = dataclasses.replace(tokens, behavior_logp=tokens.current_logp, reference_logp=tokens.current_logp)
     (got,) = torch.autograd.grad(surrogate(kind, same, tokens.logp).sum(), tokens.logp)
     assert torch.allclose(got, tokens.advantage, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [kind for kind, member in MEMBERS.items() if member.proportional])
+@given(seed=SEEDS)
+def test_what_is_called_proportional_to_the_advantage_is(kind: str, seed: int) -> None:
+    tokens = tokens_of(ragged(seed), on_policy=False)
+    sizes = torch.linspace(0.1, 9.0, len(tokens.lengths)).repeat_interleave(tokens.lengths)
+    larger = dataclasses.replace(tokens, advantage=tokens.advantage * sizes)
+    (one,) = torch.autograd.grad(surrogate(kind, tokens, tokens.logp).sum(), tokens.logp)
+    (other,) = torch.autograd.grad(surrogate(kind, larger, tokens.logp).sum(), tokens.logp)
+    assert torch.allclose(other, one * sizes, rtol=1e-4, atol=1e-6)
