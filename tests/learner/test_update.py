@@ -175,3 +175,13 @@ def test_steps_raise_the_probability_of_what_was_rewarded() -> None:
         learner_step(engine, batch(config, [on_policy(engine, groups[0])]), config, learning_rate=1.0)
     assert engine.sequence_logp([2, 3]) > BigramEngine().sequence_logp([2, 3])
     assert engine.sequence_logp([2, 4]) < BigramEngine().sequence_logp([2, 4])
+
+
+@pytest.mark.parametrize("baseline", ["mean", "minimum_variance", "minimum_variance_exact"])
+def test_a_constant_added_to_every_reward_changes_no_step(baseline: str) -> None:
+    config = settings(advantage={"baseline": baseline})
+
+    def stepped(more: float) -> torch.Tensor:
+        return moved(config, [scored_group(i, rewards=[1.0 + more, more, 0.25 + more]) for i in range(3)])
+
+    assert torch.allclose(stepped(0.0), stepped(4.0), atol=1e-6)
