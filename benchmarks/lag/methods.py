@@ -1,0 +1,77 @@
+"""The methods that are compared: each the [learner] settings that make it what it is, all else equal.
+
+Weights are truncated at the sequence level at 8 everywhere but where the objective weighs for itself.
+"""
+
+from typing import Any
+
+from services.config.learner import LearnerConfig
+
+MEAN: dict[str, Any] = {"baseline": "mean"}
+DEVIATION: dict[str, Any] = {"baseline": "mean", "normalize": "sample_std"}
+OPOB: dict[str, Any] = {"baseline": "minimum_variance"}
+NO_ESS: dict[str, Any] = {"enabled": False}
+RATCHET: dict[str, Any] = {"type": "ratchet", "every_steps": 50}
+
+METHODS: dict[str, dict[str, Any]] = {
+    "grpo": {"objective": {"type": "grpo"}, "advantage": DEVIATION, "ess": NO_ESS},
+    "grpo_ess": {"objective": {"type": "grpo"}, "advantage": DEVIATION},
+    "grpo_opob": {"objective": {"type": "grpo"}, "advantage": OPOB, "ess": NO_ESS},
+    "vcpo": {"objective": {"type": "reinforce"}, "advantage": OPOB, "ess": {"enabled": True}},
+    "dapo": {"objective": {"type": "dapo"}},
+    "owpo": {"objective": {"type": "owpo"}, "advantage": MEAN, "ess": NO_ESS, "reference": RATCHET},
+    "owpo_vc": {"objective": {"type": "owpo"}, "reference": RATCHET},
+    # OWPO-VC with one part taken away.
+    "owpo_vc_no_locking": {"objective": {"type": "owpo", "weight_low": 1.0}, "reference": RATCHET},
+    "owpo_vc_no_acceleration": {"objective": {"type": "owpo", "weight_high": 1.0}, "reference": RATCHET},
+    "owpo_vc_no_ratchet": {"objective": {"type": "owpo"}, "reference": {"type": "fixed"}},
+    # 16 optimizer steps a batch.
+    "dapo_16": {"objective": {"type": "dapo"}, "mini_batches": 16},
+    "acpo_16": {"objective": {"type": "acpo"}, "mini_batches": 16},
+    "cispo_16": {"objective": {"type": "cispo"}, "mini_batches": 16},
+    # As published, by objective.
+    **{
+        kind: {"objective": {"type": kind}}
+        for kind in (
+            "reinforce", "dr_grpo", "cispo", "gspo", "sapo", "acpo", "bapo", "minpro", "decoupled_ppo",
+            "ppo_ewma", "popo", "asymre", "opmd", "p3o",
+        )
+    },
+}  # fmt: skip
+DEFAULT = ("grpo", "grpo_ess", "grpo_opob", "vcpo", "dapo", "owpo", "owpo_vc")
+"""What the table compares unless it is told otherwise."""
+
+
+def settings(
+    method: str,
+    *,
+    lag: int,
+    steps: int,
+    groups_per_step: int,
+    learning_rate: float,
+    prompt_tokens: int,
+    response_tokens: int,
+) -> LearnerConfig:
+    """Of one run. Groups are trained on whatever their age, and one sequence a row needs no attention mask."""
+    own = METHODS[method]
+    if own["objective"]["type"] == "dr_grpo":
+        own = {**own, "constant_tokens": response_tokens}
+    return LearnerConfig.model_validate(
+        {
+            "steps": steps,
+            "groups_per_step": groups_per_step,
+            "max_lag": lag,
+            "age_rule": "train",
+            "zero_stage": 0,
+            "row_tokens": prompt_tokens + response_tokens,
+            "rows_per_micro_batch": 4096,
+            "head_chunk_tokens": 16384,
+            "optimizer": {
+                "learning_rate": learning_rate,
+                "schedule": "linear",
+                "final_fraction": 0.1,
+                "warmup_steps": 10,
+            },
+            **own,
+        }
+    )

@@ -1,0 +1,123 @@
+"""Table and pictures of the laboratory's rows.
+
+    python -m benchmarks.lag.report [--rows FILE] [--pictures FOLDER]
+
+Prints a Markdown table a task: methods down, lags across, held-out accuracy at the end, its 95 % interval over seeds
+(Student's t), and how many runs collapsed. Pictures: accuracy by lag, and for each lag reward, ESS and gradient norm by
+step, as far as runs/lag/ of this machine has them.
+"""
+
+import argparse
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.lag.results import Row, read
+from services.metrics import read_json_lines
+
+ROOT = Path(__file__).resolve().parents[2]
+T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}
+"""Two-sided, by degrees of freedom."""
+CURVES = {"mean_reward": "reward of the groups trained on", "ess_ratio": "ESS ratio", "grad_norm": "gradient norm"}
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """(mean, half the 95 % interval); nan for one value."""
+    mean = math.fsum(values) / len(values)
+    if len(values) < 2:
+        return mean, math.nan
+    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+    return mean, T_95.get(len(values) - 1, 1.96) * deviation / math.sqrt(len(values))
+
+
+def cells(rows: Sequence[Row]) -> dict[tuple[str, int], list[Row]]:
+    """By method and lag."""
+    found: dict[tuple[str, int], list[Row]] = defaultdict(list)
+    for row in rows:
+        found[row.method, row.lag].append(row)
+    return dict(found)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Of one task."""
+    found = cells(rows)
+    lags, methods = sorted({lag for _, lag in found}), list(dict.fromkeys(method for method, _ in found))
+    lines = ["| method | " + " | ".join(f"lag {lag}" for lag in lags) + " |", "|---" * (len(lags) + 1) + "|"]
+    for method in methods:
+        lines.append(f"| `{method}` | " + " | ".join(_cell(found.get((method, lag), [])) for lag in lags) + " |")
+    return "\n".join(lines)
+
+
+def _cell(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    mean, half = interval([row.accuracy_end for row in rows])
+    collapsed = sum(row.collapsed_at_step is not None for row in rows)
+    spread = f" ± {half:.3f}" if math.isfinite(half) else ""
+    return f"{mean:.3f}{spread}" + (f", {collapsed} of {len(rows)} collapsed" if collapsed else "")
+
+
+def pictures(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Of one task; the paths written."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot
+
+    folder.mkdir(parents=True, exist_ok=True)
+    found, task = cells(rows), rows[0].task
+    methods, lags = list(dict.fromkeys(m for m, _ in found)), sorted({lag for _, lag in found})
+    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    for method in methods:
+        at = [lag for lag in lags if (method, lag) in found]
+        middle = [interval([r.accuracy_end for r in found[method, lag]]) for lag in at]
+        halves = [0.0 if math.isnan(half) else half for _, half in middle]
+        axes.errorbar([lag + 1 for lag in at], [m for m, _ in middle], halves, label=method, marker="o", capsize=3)
+    axes.set(xscale="log", xlabel="lag, steps", ylabel="held-out accuracy at the end", ylim=(0, 1), title=task)
+    axes.set_xticks([lag + 1 for lag in lags], [str(lag) for lag in lags])
+    axes.legend(fontsize="small")
+    written = [folder / f"{task}-by-lag.png"]
+    figure.savefig(written[0], dpi=120)
+    for lag in lags:
+        figure, panels = pyplot.subplots(1, len(CURVES), figsize=(15, 4.5), layout="constrained")
+        for method in methods:
+            logs = [
+                read_json_lines(ROOT / "runs" / "lag" / f"{r.task}-{r.method}-lag{r.lag}-seed{r.seed}.jsonl")
+                for r in found.get((method, lag), [])
+            ]
+            for name, panel in zip(CURVES, panels, strict=True):
+                by_step: dict[int, list[float]] = defaultdict(list)
+                for one in (step for log in logs for step in log):
+                    value = one.get(name)
+                    if value is not None and math.isfinite(value):
+                        by_step[one["step"]].append(value)
+                steps = sorted(by_step)
+                panel.plot(steps, [math.fsum(by_step[s]) / len(by_step[s]) for s in steps], label=method, lw=1)
+        for (name, title), panel in zip(CURVES.items(), panels, strict=True):
+            panel.set(title=f"{title}, {task}, lag {lag}", xlabel="step")
+            if name == "grad_norm":
+                panel.set_yscale("log")
+        panels[0].legend(fontsize="small")
+        written.append(folder / f"{task}-lag{lag}.png")
+        figure.savefig(written[-1], dpi=100)
+        pyplot.close("all")
+    return written
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.lag.report")
+    parser.add_argument("--rows", type=Path, default=ROOT / "benchmarks" / "lag" / "results.jsonl")
+    parser.add_argument("--pictures", type=Path, default=ROOT / "runs" / "lag")
+    options = parser.parse_args()
+    rows = read(options.rows)
+    for task in dict.fromkeys(row.task for row in rows):
+        of_task = [row for row in rows if row.task == task]
+        seeds, steps = len({r.seed for r in of_task}), sorted({r.steps for r in of_task})
+        print(f"\n{task}: {len(of_task)} runs, {seeds} seeds, {steps} steps\n\n{table(of_task)}\n")
+        for path in pictures(of_task, options.pictures):
+            print(path)
+
+
+if __name__ == "__main__":
+    main()
