@@ -3,7 +3,7 @@
 It is looked for, in this order, in the last complete \\boxed{}; behind the last "the answer is", "Answer:" or "I choose"; in the
 last letter in bold; in a response that is nothing but the letter; and, by option, in the last letter that stands alone. The
 first of these that states anything decides. Incorrect: no letter, a letter that is no choice, two different letters in one
-place ("B or C"), and the text of another choice behind the right letter.
+place ("B or C"), a letter that is denied ("not B"), and the text of another choice behind the right letter.
 
 The reference is a letter, the index of the choice from 0, or with `texts` the full text of one. It is a fault when it is none,
 or when a text stands for two choices. Every step is linear in the length of the response.
@@ -29,13 +29,20 @@ STATED = re.compile(
     re.IGNORECASE,
 )
 NEGATED = re.compile(r"\s*(?:is\s+)?(?:not|neither|none|isn't|never|unclear|unknown)\b", re.IGNORECASE)
+DENIED = re.compile(
+    r"\b(?:not|neither|nor|none|never|unlikely|except|but|unclear|unknown)\b|n't\b|[!¬]\s*\(?[A-Za-z]\b"
+    r"|\\(?:neg|lnot|not|sim|overline|bar|cancel|xcancel|bcancel|sout|complement)(?![a-zA-Z])",
+    re.IGNORECASE,
+)
+BEHIND_LETTER = re.compile(r"\s*(?:\^|'(?!\w))")
+LETTER = re.compile(r"^\W*[a-z](?![A-Za-z'])|(?<![A-Za-z'\\])[A-Z](?![A-Za-z'])|(?<![A-Za-z])[A-Z](?=')")
 BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*")
 DECORATION = re.compile(r"\\(?:text|textbf|mathbf|mathrm|textrm|mbox|rm|bf)\b|[{}$*_`\\]")
 SENTENCE_END = re.compile(r"\n|[.;!?](?=\s|$)")
 
 
 class ChoiceAnswer(msgspec.Struct, frozen=True):
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     choices: str = "ABCDE"
     """The letters, in the order of the choices."""
@@ -101,6 +108,8 @@ class ChoiceAnswer(msgspec.Struct, frozen=True):
         plain = DECORATION.sub(" ", stated).strip()
         if (whole := self._letter_of_text(plain)) is not None:
             return {whole}
+        if _denies(stated):
+            return set()
         named = re.match(r"[\s(\[]*([A-Za-z])(?![A-Za-z'])[\s)\].:,-]*(.*)", plain, re.DOTALL)
         letters = self.choices.upper()
         found = set(re.findall(rf"(?<![\w'])([{letters}])(?![\w'])", plain))
@@ -133,6 +142,15 @@ class ChoiceAnswer(msgspec.Struct, frozen=True):
         if len(bare) == 1 and bare in letters[: len(self.texts) or None]:
             return bare
         raise ScoringFault(f"reference {reference[:SHOWN_CHARACTERS]!r} is none of the choices {letters}")
+
+
+def _denies(stated: str) -> bool:
+    """Whether it says what the answer is not, before the first letter or around it."""
+    letter = LETTER.search(stated)
+    before = stated[: letter.end()] if letter else stated
+    return DENIED.search(before) is not None or (
+        letter is not None and BEHIND_LETTER.match(stated, letter.end()) is not None
+    )
 
 
 def _canonical(text: str) -> str:

@@ -1,8 +1,11 @@
 """When what a graded program returned or printed counts as what the test expects."""
 
 import math
+import re
 from typing import Any
 
+WHOLE = re.compile(r"[-+]?[0-9]+")
+NUMBER = re.compile(r"[-+]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|inf|infinity|nan)", re.IGNORECASE)
 NUMBER_CHARACTERS = 400  # a longer word of the output is compared as text
 
 
@@ -39,9 +42,16 @@ def _same_word(one: str, other: str, tolerance: float) -> bool:
     if max(len(one), len(other)) > NUMBER_CHARACTERS:
         return False
     try:
-        return _same_number(float(one), float(other), tolerance)
+        return _same_number(_number(one), _number(other), tolerance)
     except ValueError:
         return False
+
+
+def _number(word: str) -> float:
+    """Whole numbers stay whole, so that they are compared exactly. Raises ValueError."""
+    if not NUMBER.fullmatch(word):
+        raise ValueError(word)
+    return int(word) if WHOLE.fullmatch(word) else float(word)
 
 
 def _same_number(one: float, other: float, tolerance: float) -> bool:

@@ -56,7 +56,7 @@ class StdioReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
 
 
 class CodeTests(msgspec.Struct, frozen=True):
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     cached: ClassVar[bool] = True
 
     wall_s: float = 4.0

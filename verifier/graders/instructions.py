@@ -16,6 +16,7 @@ Failure modes and departures from IFEval:
 - Where IFEval's own check is met by less than its instruction asks for, this one asks for it: keywords are no regular
   expressions, sections and bullets stand at the beginning of a line, no passage is highlighted twice, exactly one of the
   options of a constrained response occurs, JSON is an object or an array, a repeated request is followed by an answer.
+- Characters that nobody sees, such as a zero-width space, are not there.
 - A response without any character holds nothing, also where "no comma" would.
 - Constraints say nothing about sense: combine them with a judge where that matters.
 """
@@ -26,6 +27,7 @@ import msgspec
 
 from verifier.graders.instructions_layout import LayoutConstraint
 from verifier.graders.instructions_length import LengthConstraint
+from verifier.graders.instructions_text import INVISIBLE
 from verifier.graders.instructions_wording import WordingConstraint
 from verifier.scorer import Judgement, ScoringFault
 
@@ -35,7 +37,7 @@ AnyConstraint = LengthConstraint | WordingConstraint | LayoutConstraint
 
 
 class Instructions(msgspec.Struct, frozen=True):
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     all_must_hold: bool = True
     """The reward is 1 when every constraint holds and 0 otherwise. Without it, the share of those that hold; correct are
@@ -45,7 +47,7 @@ class Instructions(msgspec.Struct, frozen=True):
         _constraints(reference)
 
     def score(self, response: str, reference: Any) -> Judgement:
-        constraints, text = _constraints(reference), response.strip()
+        constraints, text = _constraints(reference), INVISIBLE.sub("", response).strip()
         if not text:
             return Judgement(False, "an empty response")
         unmet = [

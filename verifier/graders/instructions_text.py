@@ -22,6 +22,10 @@ ABBREVIATIONS = frozenset(
     {"mr", "mrs", "ms", "dr", "prof", "sr", "jr", "st", "vs", "e.g", "i.e", "cf", "al", "vol", "approx", "a.m", "p.m"}
 )
 LONGEST_ABBREVIATION = 8
+INVISIBLE = re.compile(
+    "[\\u00ad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180e\\u200b-\\u200f\\u2060-\\u206f\\u3164\\ufeff\\uffa0]"
+)
+"""Characters that nobody sees: with one of them an empty title would not be empty, and a forbidden word would not be there."""
 
 
 class Constraint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"):

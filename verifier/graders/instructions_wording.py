@@ -1,6 +1,7 @@
 """Constraints of grader `instructions` on words, letters, case and punctuation."""
 
 import re
+import unicodedata
 from typing import Annotated
 
 import msgspec
@@ -39,8 +40,10 @@ class ForbiddenWords(Constraint, frozen=True, tag="keywords:forbidden_words"):
     forbidden_words: Texts
 
     def unmet(self, text: str) -> str | None:
+        folded = unicodedata.normalize("NFKC", text)  # full-width letters are letters
         for word in self.forbidden_words:
-            if re.search(rf"(?<!\w){re.escape(word.strip())}(?!\w)", text, re.IGNORECASE):
+            wanted = re.escape(unicodedata.normalize("NFKC", word.strip()))
+            if re.search(rf"(?<![^\W_]){wanted}(?![^\W_])", folded, re.IGNORECASE):
                 return f"contains {word.strip()!r:.60}"
         return None
 
@@ -86,7 +89,8 @@ class NoComma(Constraint, frozen=True, tag="punctuation:no_comma"):
     """No comma of any script."""
 
     def unmet(self, text: str) -> str | None:
-        return next((f"contains {comma!r}" for comma in ",，、،" if comma in text), None)
+        text = unicodedata.normalize("NFKC", text)
+        return next((f"contains {comma!r}" for comma in ",，、،⸴⹁" if comma in text), None)
 
 
 WordingConstraint = (

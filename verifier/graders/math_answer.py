@@ -12,6 +12,7 @@ hang in an integral or a limit; there are no time limits of its own, and the poo
 Importing and warming this up takes a second and 80 MB, so that only grader processes do.
 """
 
+import re
 from decimal import Decimal
 from functools import lru_cache
 from importlib.metadata import version as version_of_package
@@ -23,7 +24,7 @@ from verifier.graders import math_extract
 from verifier.graders.math_compare import Percent, Rules
 from verifier.graders.math_expression import Unreadable
 from verifier.graders.math_notation import plain
-from verifier.graders.math_read import Answer, Words, read, words_of
+from verifier.graders.math_read import Answer, Words, parameter_of, read, words_of
 from verifier.scorer import Judgement, ScoringFault
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
@@ -39,7 +40,7 @@ FIRST_USE = (
 
 
 class MathAnswer(msgspec.Struct, frozen=True):
-    version: ClassVar[str] = f"2 math-verify {version_of_package('math-verify')}"
+    version: ClassVar[str] = f"3 math-verify {version_of_package('math-verify')}"
     cached: ClassVar[bool] = True
 
     unboxed: Literal["last", "incorrect"] = "last"
@@ -92,10 +93,22 @@ class MathAnswer(msgspec.Struct, frozen=True):
             return True
         if isinstance(gold, Words):
             return words_of(text) == words_of(gold_text)
+        text = _with_parameter_of(gold_text, text)
         answer = read(text)
         if isinstance(answer, Words):
             return words_of(text) == words_of(gold_text) and words_of(text).isalpha()
         return Rules(self.tolerance, self.percent).same(gold, answer)
+
+
+def _with_parameter_of(gold_text: str, text: str) -> str:
+    """n\\pi, n \\in \\mathbb{Z} as k\\pi, where the reference has k. Raises Unreadable when they stand for other numbers."""
+    (gold_letter, gold_kind), (letter, kind) = parameter_of(gold_text), parameter_of(text)
+    if not (gold_letter and letter) or (gold_letter, gold_kind) == (letter, kind):
+        return text
+    if gold_kind != kind:
+        raise Unreadable("a parameter of another kind")
+    renamed = re.compile(rf"(?<![a-zA-Z\\]){letter}(?![a-zA-Z])")
+    return text if re.search(rf"(?<![a-zA-Z\\]){gold_letter}(?![a-zA-Z])", text) else renamed.sub(gold_letter, text)
 
 
 def _shown(text: str) -> str:

@@ -61,11 +61,10 @@ class Rules:
                 return ends_agree and equal(reference.low, answer.low) and equal(reference.high, answer.high)
             case RatioOf(), RatioOf():
                 return self._same_ratio(reference, answer)
-            case (RatioOf(items=(Value() as over, Value() as under), clock=False), Value() as value) | (
-                Value() as value,
-                RatioOf(items=(Value() as over, Value() as under), clock=False),
-            ):
-                return self._same_number(over.expr, value.expr * under.expr)
+            case (RatioOf() as ratio, Value() as value) | (Value() as value, RatioOf() as ratio):
+                terms = ratio.terms()
+                two = len(terms) == 2 and terms[1] != 0 and not ratio.clock
+                return two and _is_plain(value) and self._same_number(terms[0], value.expr * terms[1])
             case Order(), Order():
                 return _same_order(reference, answer)
             case Matrix(), Matrix():
@@ -83,6 +82,8 @@ class Rules:
 
     def _same_value(self, reference: Value, answer: Value) -> bool:
         gold, stated = reference.expr, answer.expr
+        if (reference.percent and answer.unit) or (reference.unit and answer.percent):
+            return False
         if reference.unit and answer.unit and reference.unit != answer.unit:
             return False
         if reference.percent != answer.percent:
@@ -96,7 +97,7 @@ class Rules:
         if reference.degrees != answer.degrees:
             turn = sympy.pi / 180
             radians = (gold * turn, stated) if reference.degrees else (gold, stated * turn)
-            left_out = not reference.unit and not answer.unit
+            left_out = not (reference.unit or answer.unit or gold.has(sympy.pi) or stated.has(sympy.pi))
             return (left_out and self._same_number(gold, stated)) or self._same_number(*radians)
         return self._same_number(gold, stated)
 
@@ -114,6 +115,9 @@ class Rules:
                 return self._same_list(reference.items, answer.items)
             case (SetOf() | Many(), SetOf() | Many()):
                 return self._covers(reference.items, answer.items) and self._covers(answer.items, reference.items, True)
+            case (Many(items=items), Span() as span) | (Span() as span, Many(items=items)):
+                joined = _joined(items)
+                return joined is not None and math_region.same(joined, span.region)
             case SetOf(), Span():
                 return self._points_are(reference, answer)
             case Span(), SetOf():
@@ -168,14 +172,12 @@ class Rules:
         return (after, before) == (1, 0) and equal(low.expr, start) and equal(high.expr, stop)
 
     def _same_ratio(self, reference: RatioOf, answer: RatioOf) -> bool:
-        if self._in_order(reference.items, answer.items):
-            return True
-        values = [item.expr for item in (*reference.items, *answer.items) if isinstance(item, Value)]
-        half = len(reference.items)
-        if len(answer.items) != half or len(values) != 2 * half or (reference.clock and answer.clock):
-            return False
-        gold, stated = values[:half], values[half:]
-        return all(equal(one * stated[0], other * gold[0]) for one, other in zip(gold, stated, strict=True))
+        gold, stated = reference.terms(), answer.terms()
+        if (reference.clock and answer.clock) or not (gold or stated):
+            return self._in_order(reference.items, answer.items)
+        return len(gold) == len(stated) and all(
+            equal(one * stated[0], other * gold[0]) for one, other in zip(gold, stated, strict=True)
+        )
 
     def _same_equation(self, reference: Answer, answer: Answer) -> bool:
         if isinstance(reference, Named) and isinstance(answer, Named) and _one_name(reference.name, answer.name):
@@ -193,7 +195,25 @@ class Rules:
 
 
 def _names(answer: Many) -> set[str]:
-    return {item.name for item in answer.items if isinstance(item, Named)}
+    """x_1 and x_2 are two solutions for x."""
+    return {re.sub(r"_\w+$", "", item.name) for item in answer.items if isinstance(item, Named)}
+
+
+def _joined(items: tuple[Answer, ...]) -> math_region.Region | None:
+    """Of several intervals; None when they overlap, because then they are candidates."""
+    region: math_region.Region = ()
+    if len({item.name for item in items if isinstance(item, Named)}) > 1:
+        return None
+    for item in items:
+        span = item.value if isinstance(item, Named) else item
+        if not isinstance(span, Span) or math_region.intersection(region, span.region):
+            return None
+        region = math_region.union(region, span.region)
+    return region
+
+
+def _is_plain(value: Value) -> bool:
+    return not (value.unit or value.percent or value.degrees)
 
 
 def _spread(side: Answer, other: Answer) -> Answer:

@@ -9,6 +9,7 @@ would prove a few more cases and may run for minutes. Roots of odd order of nega
 a log without a base has base 10, as math-verify has it.
 """
 
+import math
 import re
 from fractions import Fraction
 from functools import lru_cache
@@ -27,7 +28,7 @@ LONGEST_SUM = 200
 NUMBER = re.compile(r"([-+]?)\s*(\d*)(?:\.(\d*))?(?:[eE]([-+]?\d{1,4}))?")
 SIMPLE_FRACTION = re.compile(r"([-+]?)\s*(?:(\d+)\s*/\s*(\d+)|\\frac\s*\{\s*([-+]?\d+)\s*\}\s*\{\s*([-+]?\d+)\s*\})")
 SCIENTIFIC = re.compile(r"([-+]?\d+(?:\.\d+)?)\s*\\cdot\s*10\s*\^\s*\{\s*([-+]?\d{1,4})\s*\}")
-REPEATING = re.compile(r"(\d+)\.(\d*)\\(?:overline|bar|dot)\s*\{\s*(\d+)\s*\}")
+REPEATING = re.compile(r"(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{\s*(\d+)\s*\}")
 MIXED = re.compile(
     r"(?<![\w.^}{)])(\d+)\s*\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|(?<![\w.^}{)])(\d+)\s+(\d+)\s*/\s*(\d+)(?![\w.])"
 )
@@ -42,15 +43,31 @@ READABLE = frozenset(
     r" alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau upsilon"
     r" phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell prime overline bar hat".split()
 )
+LIMIT = re.compile(r"\\(?:lim|sum|prod|int)(?![a-zA-Z])")
 BOUND = re.compile(r"\\(?:sum|prod)\s*_\s*\{[^{}]*\}")
 COMMAND = re.compile(r"\\([a-zA-Z]+)|\\(.)")
 ODD = re.compile(r"[^\\a-zA-Z0-9+\-*/^_(){}\[\]|!., ']")
 SIGNS = re.compile(r"(?:[-+!']\s*){5}")
+DOUBLE_FACTORIAL = re.compile(r"(?<![\w.}])(\d{1,3})\s*!\s*!(?!\s*!)")
+TWO_SCRIPTS = re.compile(r"\^\s*(?:\{[^{}]*\}|\w)\s*\^")
+LETTER_ABOVE = re.compile(r"\^\s*([a-zA-Z])")
+LETTERS = re.compile(r"(\\[a-zA-Z]+|(?<!_)(?<!_\{)[dEeIT])(?:\s*_\s*(?:\{([^{}]*)\}|(\w)))?")
+VARIABLES = {
+    "d": "d_{d%s}",
+    "E": "J_{E%s}",
+    "e": "J_{e%s}",
+    "I": "J_{I%s}",
+    "T": "J_{T%s}",
+    r"\gamma": "g_{y%s}",
+    r"\Gamma": "G_{y%s}",
+}
+"""What the parser takes for a differential, a constant or a function, under names that it takes for variables."""
 FACTORS_TOUCH = re.compile(
-    r"(?<=[\d})!])\s*(?=\()|(?<=\))\s*(?=[\da-zA-Z\\])|(?<=[a-eijl-zA-EH-OQ-Z])\s*(?=\()(?<!\\[a-z])"
+    r"(?<=[\d})!])\s*(?=\()|(?<=\))\s*(?=[\da-zA-Z\\])(?!\\(?:cdot|rfloor|rceil|to|pm|mp)(?![a-zA-Z]))|(?<=[a-eijl-zA-EH-OQ-Z])\s*(?=\()"
 )
 FUNCTION_CALL = re.compile(
-    r"(\\(?:arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd|lcm)"
+    r"(\\(?:arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd|lcm|sum|prod|int|lim"
+    r"|to|cdot|lfloor|lceil)"
     r"(?:_\s*(?:\{[^{}]*\}|\w))?(?:\^\s*(?:\{[^{}]*\}|\w))?)\s*\\cdot\s*\("
 )
 GREEK_CALL = re.compile(
@@ -101,6 +118,8 @@ def expression(latex: str) -> sympy.Expr:
         raise Unreadable("the answer cannot be evaluated") from fault
     if done.has(sympy.Float, sympy.zoo, sympy.nan):
         raise Unreadable("the answer has no exact value")
+    if "\\infty" in latex and not LIMIT.search(latex) and done not in {sympy.oo, -sympy.oo}:
+        raise Unreadable("the answer calculates with infinity")
     return done
 
 
@@ -108,6 +127,7 @@ def _spelled_out(latex: str) -> str:
     """As math-verify's parser reads it rightly: decimals as fractions, every product with its sign."""
     if not latex.strip():
         raise Unreadable("a part of the answer is empty")
+    latex = REPEATING.sub(_repeating, latex)
     latex = DEGREES.sub(r"(\1 \\cdot \\frac{\\pi }{180})", latex)
     for command in COMMAND.finditer(latex):
         if command[1] not in READABLE:
@@ -119,15 +139,18 @@ def _spelled_out(latex: str) -> str:
     level = depths(latex)
     if SIGNS.search(latex):
         raise Unreadable("too many signs in a row")
+    if TWO_SCRIPTS.search(latex):
+        raise Unreadable("two exponents on one base")
     if max(level) > DEEPEST or min(level) < 0:
         raise Unreadable("the answer's brackets are too deep or do not match")
-    text = REPEATING.sub(_repeating, latex)
+    text = DOUBLE_FACTORIAL.sub(_double_factorial, latex)
     text = MIXED.sub(lambda m: rf"(({m[1] or m[4]})+\frac{{{m[2] or m[5]}}}{{{m[3] or m[6]}}})", text)
     text = SCIENTIFIC_INSIDE.sub(r"\1\\cdot 10^{\2}", text)
     text = SLASH.sub(r"\\frac{\1}{\2}", text)
     if re.search(r"\d\s+[\d.]|[\w})]\s*\.\d*\s*\d+\.\d", text) or re.search(r"\d\.\d+\.", text):
         raise Unreadable("numbers stand side by side")
     text = DECIMAL.sub(_decimal, text)
+    text = LETTERS.sub(_as_variable, LETTER_ABOVE.sub(r"^{\1}", text))
     text = GREEK_CALL.sub(r"\1 \\cdot (", text)
     text = FACTORS_TOUCH.sub(r" \\cdot ", text)
     return FUNCTION_CALL.sub(r"\1(", text).replace("'", "_{p}")
@@ -136,8 +159,20 @@ def _spelled_out(latex: str) -> str:
 def _repeating(found: re.Match[str]) -> str:
     whole, fixed, repeated = found[1], found[2], found[3]
     under = (10 ** len(repeated) - 1) * 10 ** len(fixed)
-    over = int(whole + fixed + repeated) - int(whole + fixed)
+    over = int(whole + fixed + repeated) - int(whole + fixed or "0")
     return rf"\frac{{{over}}}{{{under}}}"
+
+
+def _double_factorial(found: re.Match[str]) -> str:
+    return str(math.prod(range(int(found[1]), 0, -2)))
+
+
+def _as_variable(found: re.Match[str]) -> str:
+    name, index = found[1], found[2] or found[3] or ""
+    is_differential = name == "d" and re.search(r"\\int|\\partial|\\frac\s*\{\s*d", found.string)
+    if name not in VARIABLES or is_differential or (name == "e" and not index):
+        return found[0]
+    return VARIABLES[name] % index
 
 
 def _decimal(found: re.Match[str]) -> str:

@@ -23,13 +23,21 @@ STATED = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 SEGMENT = re.compile(
-    r"\$\$(?:\\\$|[^$]){1,2000}\$\$|\$(?:\\\$|[^$\n]){1,2000}\$"
+    r"\$\$(?:\\\$|[^$]){1,2000}\$\$|\$(?:\\\$|[^$\n]){1,2000}\$(?!\d)"
     r"|\\\((?:[^\\]|\\(?![()])){1,2000}\\\)|\\\[(?:[^\\]|\\(?![\[\]])){1,2000}\\\]"
 )
 NUMBER = re.compile(
     r"(?<![\w.])[-−+]?[$€£]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?(?:\s?/\s?\d+)?(?:\s*\\?%|\s+percent\b)?"
 )
 WORD = re.compile(r"(?<![\w\\{])[A-Za-z']{2,}(?![\w{(])")
+ANOTHER = re.compile(r"\s*[,;(/]*\s*(?:(?:or|and|maybe|perhaps|possibly|but)\b|[/|$\d]|\\\()", re.IGNORECASE)
+NOT_THE_NUMBER = re.compile(
+    r"\b(?:not|never|neither|nor|no|but|except|than|at (?:least|most)|half|third|quarter|twice|double|triple|square|cube|root"
+    r"|squared|cubed|minus|negative|plus|about|approximately|roughly|around|nearly|almost|either|or|between|hundred|thousand"
+    r"|million|billion|dozen)\b|n't\b|\btimes\s+\$?\d",
+    re.IGNORECASE,
+)
+REASON = re.compile(r"\s*,?\s*(?:since|because|as|which|where|so)\b", re.IGNORECASE)
 SENTENCE_END = re.compile(r"[.;!?](?=\s|$)|\n")
 
 
@@ -83,16 +91,19 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 def _of_sentence(rest: str) -> Found | None:
     """What the first sentence states: the formula that it begins with, else what follows "is", else all of it."""
-    if formula := SEGMENT.match(rest):
-        return _checked(formula[0] + _percent_behind(rest, formula.end()), "the stated answer is empty")
     end = SENTENCE_END.search(rest)
     sentence = (rest[: end.start()] if end else rest).strip(" *_`")
+    if (formula := SEGMENT.match(rest)) and not ANOTHER.match(sentence, formula.end()):
+        return _checked(formula[0] + _percent_behind(rest, formula.end()), "the stated answer is empty")
+    if (number := NUMBER.match(sentence)) and REASON.match(sentence, number.end()):
+        return Found(number[0])
     subject, verb, predicate = sentence.partition(" is ")
     if verb and not any(character.isdigit() for character in subject):
         return _of_sentence(predicate) or Found(predicate)
     if _is_prose(sentence):
         numbers = NUMBER.findall(sentence)
-        return Found(numbers[0]) if len(numbers) == 1 else _checked(sentence, "the stated answer is empty")
+        single = len(numbers) == 1 and not NOT_THE_NUMBER.search(sentence)
+        return Found(numbers[0]) if single else _checked(sentence, "the stated answer is empty")
     return Found(sentence) if sentence else None
 
 

@@ -11,12 +11,17 @@ import unicodedata
 UNICODE = {
     "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ",
     "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ",
-    "±": r"\pm ", "∓": r"\mp ", "°": r"^\circ ", "²": "^{2}", "³": "^{3}", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}",
-    "¾": r"\frac{3}{4}", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "ℝ": r"\mathbb{R}", "′": "'",
+    "±": r"\pm ", "∓": r"\mp ", "°": r"^\circ ", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}",
+    "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "⅕": r"\frac{1}{5}", "⅖": r"\frac{2}{5}", "⅗": r"\frac{3}{5}",
+    "⅘": r"\frac{4}{5}", "⅙": r"\frac{1}{6}", "⅚": r"\frac{5}{6}", "⅛": r"\frac{1}{8}", "⅜": r"\frac{3}{8}",
+    "⅝": r"\frac{5}{8}", "⅞": r"\frac{7}{8}", "\u200b": "", "\ufeff": "", "\u00ad": "",
+    "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "ℝ": r"\mathbb{R}", "′": "'",
     "⟨": "(", "⟩": ")", "…": r"\ldots ", "，": ",", "：": ":",
 }  # fmt: skip
 UNICODE_PATTERN = re.compile("|".join(UNICODE))
-UNICODE_ROOT = re.compile(r"√\s*(\d+|[a-zA-Z]|\(([^()]*)\))")
+UNICODE_ROOT = re.compile(r"(?:√|(?<![a-zA-Z\\])sqrt)\s*(\d+(?:\.\d+)?|[a-zA-Z]|\(([^()]*)\))")
+RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
+LOWERED = re.compile(r"[₀₁₂₃₄₅₆₇₈₉ₐₙ]+")
 
 FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|gcd|lcm|max|min|det|deg"
 RELATION_WORDS = {"and": r"\land ", "or": r"\lor "}
@@ -25,10 +30,11 @@ RELATION_WORDS = {"and": r"\land ", "or": r"\lor "}
 STEPS: list[tuple[re.Pattern[str], str]] = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
+        (r"(?<!\\)\\$", ""),
         (r"\\left\s*\.|\\right\s*\.", ""),
         (r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])", ""),
         (
-            r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|rm|bf|it|small|large|Large|huge|normalsize)(?![a-zA-Z])",
+            r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|rm|bf|it|small|large|Large|LARGE|huge|Huge|normalsize)(?![a-zA-Z])",
             "",
         ),
         (r"(?<=\d)\s?,?(?:\\[,!;]|\\ |\s?\{\s*,\s*\}){1,2}\s?(?=\d{3}(?!\d))", ","),
@@ -43,6 +49,9 @@ STEPS: list[tuple[re.Pattern[str], str]] = [
         (r"\{([^{}]*)\\choose([^{}]*)\}", r"\\binom{\1}{\2}"),
         (r"\\(?:textbf|textit|textrm|textsf|texttt|textnormal|mbox|hbox|emph|textsc)\b", r"\\text"),
         (r"\\(?:mathbf|boldsymbol|bm|vec|mathit|mathsf|mathcal|overrightarrow)\s*\{([^{}]*)\}", r"\1"),
+        (r"\\(?:mathbf|boldsymbol|bm|underline|(?:text)?color\s*\{[a-zA-Z]*\})\s*(?=\{)", ""),
+        (r"^\\text\s*\{\s*([-+]?\d[\d.,/]*)\s+([^{}\d]+)\}$", r"\1\\text{ \2}"),
+        (r"\\(overline|bar|dot)\s*(\d)", r"\\\1{\2}"),
         (r"\\(?:mathrm|operatorname\*?)\s*\{\s*([eid])\s*\}", r"{\1}"),
         (rf"\\(?:mathrm|operatorname\*?|text)\s*\{{\s*({FUNCTIONS})\s*\}}", r"\\\1 "),
         (r"\\(?:mathrm|operatorname\*?)\s*(?=\{)", r"\\text"),
@@ -69,6 +78,7 @@ STEPS: list[tuple[re.Pattern[str], str]] = [
             r"\\degree(?![a-zA-Z])|\^\s*\{?\s*\\circ\s*\}?|\\text\{\s*(?:degrees?|deg)\s*\}|(?<=\d)\s*degrees?\b",
             r"^\\circ ",
         ),
+        (r"\\text\s*\{\s*,?\s*(?:for|where|with)(?: all| any| some)?\s*\}(?=\s*[a-zA-Z]\s*\\in)", ", "),
         (r"\\text\s*\{\s*,?\s*and\s*\}|\\wedge|\\land|\\&", r"\\land "),
         (r"\\text\s*\{\s*,?\s*or\s*\}|\\vee|\\lor", r"\\lor "),
         (r"(?<![a-zA-Z\\])and(?![a-zA-Z])", r"\\land "),
@@ -100,6 +110,8 @@ def plain(latex: str) -> str:
     """The same mathematics in our way of writing. Texts in \\text{} keep their words."""
     text = UNICODE_ROOT.sub(lambda root: rf"\sqrt{{{root[2] or root[1]}}}", latex)
     text = UNICODE_PATTERN.sub(lambda found: UNICODE[found[0]], text)
+    text = RAISED.sub(lambda found: f"^{{{_folded(found[0])}}}", text)
+    text = LOWERED.sub(lambda found: f"_{{{_folded(found[0])}}}", text)
     text = unicodedata.normalize("NFKC", text)
     if "\\begin" not in text:  # where there are no rows, two backslashes are one that was escaped
         text = DOUBLED.sub(r"\\", text)
@@ -110,6 +122,10 @@ def plain(latex: str) -> str:
         text = pattern.sub(replacement, text)
     text = _join_thousands(text)
     return text.strip()
+
+
+def _folded(script: str) -> str:
+    return unicodedata.normalize("NFKC", script).replace("−", "-")
 
 
 def depths(text: str) -> list[int]:

@@ -66,6 +66,13 @@ class RatioOf:
     clock: bool
     """It may be a time of day, which has no proportions."""
 
+    def terms(self) -> list[sympy.Expr]:
+        """Empty when they have no proportions, as 0:0 and 3 cm : 4 m."""
+        values = [item for item in self.items if isinstance(item, Value)]
+        kinds = {(value.unit, value.percent, value.degrees) for value in values}
+        stated = [value.expr for value in values]
+        return stated if len(stated) == len(self.items) and len(kinds) == 1 and any(stated) else []
+
 
 @dataclass(frozen=True)
 class Span:
@@ -121,6 +128,7 @@ SET_SIGN = re.compile(r"\\cup(?![a-zA-Z])|\\cap(?![a-zA-Z])|\\setminus(?![a-zA-Z
 CONDITION = re.compile(
     r"\s*(?:\\text\{[^{}]*\}\s*)?[a-zA-Z](?:\s*,\s*[a-zA-Z])*\s*\\in\s*\\mathbb\s*\{?\s*[ZNQR]\s*\}?(?:\^\{?[+*]\}?)?\s*"
 )
+PARAMETER = re.compile(r"(?<![a-zA-Z\\])([a-zA-Z])\s*\\in\s*\\mathbb\s*(\{?\s*[ZNQR]\s*\}?(?:\^\{?[+*]\}?)?)\s*$")
 NUMBER_SETS = {"R": math_region.REALS}
 ENVIRONMENT = re.compile(
     r"\\begin\s*\{((?:[pbBvV]|small)?matrix|array|cases|aligned|align\*?)\}(?:\s*\{[lcr| ]*\})?(.*?)\\end\s*\{\1\}",
@@ -151,9 +159,13 @@ QUANTITY = re.compile(
 )
 WORDS_ONLY = re.compile(r"(?:[\s({]*+\\text\s*\{[^{}]*\}[\s)}]*+)++")
 CLOCK = re.compile(r"\s*\d{1,2}\s*:\s*[0-5]\d\s*")
+DENIAL = re.compile(r"\\text\s*\{[^{}]*\b(?:not|never|no|wrong|incorrect|false)\b", re.IGNORECASE)
+PLAIN_WORD = re.compile(r"[A-Z]{3,}|[A-Za-z]{4,}|[Yy]es|[Nn]o|[Oo]dd|[Oo]ne|[Tt]wo|[Tt]en")
+"""A word, or letters in an order: as a product, east would be seat."""
 EMPTY = re.compile(r"\\emptyset\s*|\\\{\s*\\\}")
 NO_SOLUTION = frozenset(
-    {"no solution", "no solutions", "no real solution", "no real solutions", "empty set", "the empty set"}
+    {"no solution", "no solutions", "no real solution", "no real solutions", "empty set", "the empty set", "none"}
+    | {"no solution exists", "no solutions exist", "there is no solution", "there are no solutions"}
 )
 
 
@@ -161,6 +173,12 @@ NO_SOLUTION = frozenset(
 def read(latex: str) -> Answer:
     """Raises Unreadable."""
     return _several(plain(latex))
+
+
+def parameter_of(latex: str) -> tuple[str, str]:
+    """The letter that stands for numbers of some kind, as in k\\pi, k \\in \\mathbb{Z}, and the kind. Empty without one."""
+    found = PARAMETER.search(plain(latex))
+    return (found[1], "".join(found[2].split()).strip("{}")) if found else ("", "")
 
 
 def words_of(latex: str) -> str:
@@ -185,6 +203,8 @@ def _split(pattern: re.Pattern[str], text: str) -> list[str]:
 
 def _bare(text: str) -> str:
     """Without the full stop behind it and the braces around it."""
+    if re.search(r"\.\s*\.\s*$", text):
+        raise Unreadable("the answer goes on")
     text = text.strip().rstrip(".,;:").strip() if not text.endswith("\\") else text.strip()
     while text.startswith("{") and text.endswith("}") and not text.endswith("\\}") and _closes_at_end(text):
         text = text[1:-1].strip()
@@ -199,10 +219,10 @@ def _several(text: str) -> Answer:  # noqa: PLR0911
         raise Unreadable("the answer has too many parts")
     if "\\begin" in text:
         return _environment(text)
+    if words_of(text) in NO_SOLUTION:
+        return SetOf(())
     if WORDS_ONLY.fullmatch(text):
         words = words_of(text)
-        if words in NO_SOLUTION:
-            return SetOf(())
         if not re.fullmatch(r"[a-z]", words):
             return Words(words)
         text = re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text)
@@ -213,8 +233,14 @@ def _several(text: str) -> Answer:  # noqa: PLR0911
         rows = [_several(part) for part in _split(re.compile(";"), text) if part]
         return Many(tuple(TupleOf(row.items) if isinstance(row, Many) else row for row in rows))
     parts = [part for part in _split(SEPARATOR, text) if part]
+    if not parts:
+        raise Unreadable("a part of the answer is empty")
     kept = [part for part in parts if not CONDITION.fullmatch(part)] or parts
     answers = [_one(part) for part in kept]
+    if any(isinstance(answer, Span) for answer in answers) and any(
+        CONDITION.fullmatch(part) and not re.search(r"mathbb\s*\{?\s*R\s*\}?\s*$", part) for part in parts
+    ):
+        raise Unreadable("an interval of whole numbers")
     if any(isinstance(answer, Span) and answer.name for answer in answers):
         return _joined_inequalities(answers, separators)
     flat = [item for answer in answers for item in (answer.items if isinstance(answer, Many) else (answer,))]
@@ -231,17 +257,27 @@ def _joined_inequalities(answers: list[Answer], separators: list[str]) -> Answer
         # A comma between two inequalities for one variable says that both hold.
         join = math_region.union if "\\lor" in kinds else math_region.intersection
         region = join(region, other.region)
+    if not region and not kinds:  # both cannot hold, so that it can only mean one or the other
+        for span in spans:
+            region = math_region.union(region, span.region)
     return Span(region, spans[0].name)
 
 
 def _one(text: str) -> Answer:  # noqa: PLR0911
     text = _bare(text)
+    if (
+        text.startswith("\\{")
+        and text.endswith("\\}")
+        and not EMPTY.fullmatch(text)
+        and _closes_at_end(text[1:-2] + "}")
+    ):
+        return _set(text[2:-2].strip())
     if text.count("\\pm") + text.count("\\mp"):
         return _both_signs(text)
     relations = _top_level(RELATION, text)
     if relations:
         return _relation(text, relations)
-    if WORDS_ONLY.fullmatch(text):
+    if WORDS_ONLY.fullmatch(text) or PLAIN_WORD.fullmatch(text):
         return Words(words_of(text))
     if EMPTY.fullmatch(text):
         return SetOf(())
@@ -249,8 +285,6 @@ def _one(text: str) -> Answer:  # noqa: PLR0911
         return Span(_set_algebra(text))
     if text in {"\\mathbb{R}", "\\mathbb R", "\\R"}:
         return Span(math_region.REALS)
-    if text.startswith("\\{") and text.endswith("\\}") and _closes_at_end(text[1:-2] + "}"):
-        return _set(text[2:-2].strip())
     if (bracketed := _bracketed(text)) is not None:
         return bracketed
     if len(parts := _split(re.compile(":"), text)) > 1:
@@ -288,8 +322,9 @@ def _set(inside: str) -> Answer:
     builder = _split(re.compile(r"\||:"), inside)
     if len(builder) == 2 and _top_level(RELATION, builder[1]):
         condition = _several(builder[1])
-        variable = re.split(r"\\in(?![a-zA-Z])", builder[0])[0].strip()
-        if isinstance(condition, Span) and condition.name == variable:
+        variable, *domain = (side.strip() for side in re.split(r"\\in(?![a-zA-Z])", builder[0]))
+        is_real = not domain or isinstance(_one(domain[0]), Span)
+        if isinstance(condition, Span) and condition.name == variable and is_real:
             return Span(condition.region)
         raise Unreadable("a set with a condition that cannot be read")
     inner = _several(inside)
@@ -363,7 +398,7 @@ def _relation(text: str, relations: list[re.Match[str]]) -> Answer:
         return _one(text[: relations[first].start()])
     if set(signs) == {"="}:
         return _equation(sides)
-    if signs == ["in"]:
+    if signs == ["in"] and QUANTITY.fullmatch(sides[0]):
         return Named(_name(sides[0]), _set_member(text[relations[0].end() :]), sides[0], sides[1])
     if all(sign in {"<", ">", "le", "ge", "ne"} for sign in signs):
         return _inequality(sides, signs)
@@ -385,6 +420,10 @@ def _equation(sides: list[str]) -> Answer:
     if any(not side for side in sides):
         raise Unreadable("one side of an equation is empty")
     left, right = sides[0], sides[-1]
+    if left.startswith("-"):
+        return Equation(left, right)
+    if DENIAL.search(left):
+        raise Unreadable("an answer that is denied")
     if not QUANTITY.fullmatch(left) and not re.fullmatch(
         r"\\(?:frac|overline)\s*\{[A-Za-z ]+\}(?:\s*\{[A-Za-z ]+\})?", left
     ):
@@ -434,6 +473,9 @@ def _function_as_variable(expr: sympy.Expr) -> sympy.Expr:
 def _solved(left: sympy.Expr, sign: str, right: sympy.Expr, symbol: sympy.Symbol) -> Region | None:
     """None when it is not linear."""
     if left in {sympy.oo, -sympy.oo} or right in {sympy.oo, -sympy.oo}:
+        is_below = sign in {"<", "le"} if right.is_finite is False else sign in {">", "ge"}
+        if sign == "ne" or is_below != (sympy.oo in {left, right}):
+            raise Unreadable("an inequality that cannot be read")
         return math_region.REALS
     difference = sympy.expand(left - right)
     slope = difference.coeff(symbol, 1)
@@ -449,15 +491,29 @@ def _solved(left: sympy.Expr, sign: str, right: sympy.Expr, symbol: sympy.Symbol
     return math_region.span(low, high, low_open=is_open, high_open=is_open)
 
 
+def _row(row: str) -> Answer:
+    """x &= 1 is an equation, x & x > 0 a value with its condition."""
+    value, _, condition = (part.strip() for part in row.partition("&"))
+    if not condition or RELATION.match(condition) or RELATION.search(value):
+        return _one(row.replace("&", " "))
+    condition = re.sub(r"\\text\s*\{\s*,?\s*(?:if|for|when|where)\s*\}", "", condition)
+    return TupleOf((_one(value), _several(condition)), round=False)
+
+
 def _environment(text: str) -> Answer:
     found = ENVIRONMENT.search(text)
     if found is None:
         raise Unreadable("an environment that is not closed")
     rows = [row.strip() for row in re.split(r"\\\\", found[2]) if row.strip()]
-    before, behind = text[: found.start()].strip(), text[found.end() :].strip()
-    if found[1] in {"cases", "aligned", "align", "align*"} or (before, behind) == ("\\{", ""):
-        items = [_one(row.replace("&", " ")) for row in rows]
-        return items[0] if len(items) == 1 else Many(tuple(items))
+    before, behind = text[: found.start()].strip(), text[found.end() :].strip(" .")
+    if found[1] in {"cases", "aligned", "align", "align*"} or before.endswith("\\{"):
+        before = before.removesuffix("\\{").rstrip()
+        name = before.removesuffix("=").rstrip()
+        if behind or before == name != "":
+            raise Unreadable("something stands around the equations")
+        items = [_row(row) for row in rows]
+        listed = items[0] if len(items) == 1 else Many(tuple(items))
+        return Named(_name(name), listed, name, "") if name else listed
     if found[1] in {"vmatrix", "Vmatrix"} or "|" in before:
         raise Unreadable("a determinant is not worked out")
     relation = re.fullmatch(r"(.*?)=\s*(.*)", before)

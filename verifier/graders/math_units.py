@@ -64,13 +64,18 @@ AMOUNTS = frozenset(
     " hundreds thousands millions billions dozens not no minus plus times about approximately approx roughly nearly almost"
     " least most more less fewer below than over under between to or and either both if when where for mod modulo base remainder"
     " possibly maybe else otherwise but unless except is are equals infinity pi e i percent lor land"
-    " tens halves thirds fourths quarters fifths sixths sevenths eighths ninths tenths elevenths twelfths hundredths"
+    " tens halves thirds fourths quarters fifths sixths sevenths eighths ninths tenths elevenths twelfths thirteenths fourteenths"
+    " fifteenths sixteenths twentieths hundredths"
     " thousandths millionths billionths lakh lakhs crore crores gross bn mn factorial root negative inverse reciprocal"
     " repeating recurring wrong incorrect false never none neither nor".split()
 )
+PRODUCTS = frozenset({"mg", "rs", "ml", "mi", "am", "pm"})
+"""Of letters that often stand side by side: \\frac{1}{2}mg is no half milligram."""
 LONGEST_UNIT = 6  # words and signs, such as "kilometers per hour"
-TRAILING_TEXT = re.compile(r"(?:\\text\s*+\{[^{}]*\}(?:\s*+\^\s*+\{?\s*+-?\d\s*+\}?)?\s*+(?:/|\\cdot)?\s*+)++$")
-TEXT_PART = re.compile(r"\\text\s*\{([^{}]*)\}(?:\s*\^\s*\{?\s*(-?\d)\s*\}?)?\s*(/|\\cdot)?")
+TRAILING_TEXT = re.compile(
+    r"(?:\\text\s*+\{[^{}]*+(?:\{-?\d\}[^{}]*+)*+\}(?:\s*+\^\s*+\{?\s*+-?\d\s*+\}?)?\s*+(?:/|\\cdot)?\s*+)++$"
+)
+TEXT_PART = re.compile(r"\\text\s*\{([^{}]*+(?:\{-?\d\}[^{}]*+)*+)\}(?:\s*\^\s*\{?\s*(-?\d)\s*\}?)?\s*(/|\\cdot)?")
 TRAILING_WORDS = re.compile(
     r"(?<=[\d)} ])(?<![a-zA-Z\\])([a-zA-Z]{2,}(?:[ /]{1,3}[a-zA-Z]+){0,4})(?:\s*\^\s*\{?\s*([23])\s*\}?)?$"
 )
@@ -100,12 +105,18 @@ def without_unit(text: str) -> Measured:
     if (found := TRAILING_TEXT.search(text)) and found.start():
         joint = ""
         for part in TEXT_PART.finditer(found[0]):
-            words.append((joint + part[1].replace("\\", ""), part[2] or ""))
+            joint = joint or ("per " if words and (part[2] or "").startswith("-") else "")
+            power = (part[2] or "").lstrip("-" if joint else "").replace("1", "")
+            words.append((joint + part[1].replace("\\", ""), power))
             joint = "per " if part[3] == "/" else ""
         text = text[: found.start()].strip()
         if text.endswith("/"):
             text, words = text[:-1], [("per " + words[0][0], words[0][1]), *words[1:]]
-    elif (found := TRAILING_WORDS.search(text)) and _is_bare_unit(found[1], apart=text[found.start() - 1].isspace()):
+    elif (found := TRAILING_WORDS.search(text)) and _is_bare_unit(
+        found[1],
+        apart=text[found.start() - 1].isspace(),
+        behind_digit=text[: found.start()].rstrip()[-1:].isdigit(),
+    ):
         words.append((found[1], found[2] or ""))
         text = text[: found.start()].strip()
     if words:
@@ -119,9 +130,11 @@ def without_unit(text: str) -> Measured:
     return Measured(text, unit)
 
 
-def _is_bare_unit(words: str, *, apart: bool) -> bool:
+def _is_bare_unit(words: str, *, apart: bool, behind_digit: bool) -> bool:
     """A noun stands apart from its number: 5abc is a product, and so is 5 abc."""
     first = re.split(r"[ /]", words)[0]
+    if first in PRODUCTS and not behind_digit:
+        return False
     return first in CANONICAL or first in SQUARE or first in CUBIC or (apart and len(first) >= 4)
 
 
@@ -132,12 +145,15 @@ def _canonical(words: list[tuple[str, str]]) -> str:
         tokens = re.findall(r"[^\W\d_]+|/|\^\{?\d\}?|\d+", text.replace(".", ""))
         if any(token.isdigit() for token in tokens) or len(tokens) > LONGEST_UNIT:
             raise Unreadable("more than a unit stands behind the answer")
-        exponent, named = power, ""
+        divided = not {"/", "per"}.isdisjoint(tokens)  # then the power is that of the last one: m/s^2
+        exponent, named = "" if divided else power, ""
         for token in tokens:
             word = token if token in CANONICAL else token.lower()
+            if word in {"squared", "cubed"} and not named:
+                raise Unreadable(f"the word {word!r} stands behind the answer")
             if word in SQUARE | CUBIC:
                 exponent = "2" if word in SQUARE else "3"
-            elif word in AMOUNTS:
+            elif word in AMOUNTS or token in {"k", "M", "B"}:
                 raise Unreadable(f"the word {word!r} stands behind the answer")
             elif word in {"/", "per"}:
                 parts.append(named + (f"^{exponent}" if exponent else "") + "/")

@@ -4,8 +4,9 @@ The number is, in this order: what a pattern finds last, if the option is set; t
 last ####; what follows the last "the answer is"; the last number of the response. A box decides even when it holds no number.
 
 It reads thousands separators, a currency sign, a percent sign, a unit behind it, fractions, mixed numbers, scientific notation
-and the Unicode minus. What it does not know is algebra: \\sqrt{4} and 1 + 1 are no numbers (use `math`). A box, a match or a
-stated answer with two numbers in it is incorrect. Every step is linear in the length of the response.
+and the Unicode minus. What it does not know is algebra: \\sqrt{4} and 1 + 1 are no numbers
+(use `math`), nor are 12x, 12! and "at least 12". A box, a match or a stated answer with two numbers in it is incorrect.
+Every step is linear in the length of the response.
 """
 
 import re
@@ -50,12 +51,25 @@ ANOTHER = re.compile(r"\s*(?:,|or\b|and\b|/|-)\s*\$?-?\d")
 SENTENCE_END = re.compile(r"\n|[.;!?](?:\s|$)")
 STATEMENTS = 20
 """How many of the last times that "answer" stands in the response are looked at."""
-OPERATION = re.compile(r"[+*^=<>√]|\\(?!%|text\b|mathrm\b|mbox\b|circ\b)|\d\s*-\s*\d")
+NAMED = re.compile(r"\s*\$?\s*[a-zA-Z]\s*=(?!=)")
+OPERATION = re.compile(
+    r"[+*^=<>√!_|²³¹⁰⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉]|\.\s?\.|%.*%|[-+]\s*-|\d(?![eE][-+]?\d)[a-zA-Z](?![a-zA-Z])"
+    r"|\\(?!%|text\b|mathrm\b|mbox\b|circ\b)|\d\s*-\s*\d"
+)
+CHANGED = re.compile(
+    r"\b(?:not|never|neither|nor|anything but|minus|negative|less|fewer|more|than|at (?:least|most)|about|approximately|roughly"
+    r"|around|nearly|almost|half|third|twice|double|squared|cubed|or)\b|n't\b",
+    re.IGNORECASE,
+)
+"""Words that make another number of the one that they stand by, or leave it open."""
+POWER_BEHIND = re.compile(
+    r"\s*(?:[!^_²³⁴]|[a-zA-Z](?![a-zA-Z])|(?:squared|cubed|(?:less|more|fewer) than)\b)", re.IGNORECASE
+)
 AMOUNT = re.compile(r"\b(?:dozen|hundred|thousand|million|billion|trillion)", re.IGNORECASE)
 
 
 class NumberAnswer(msgspec.Struct, frozen=True):
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     tolerance: float = 0.0
     """Largest difference from the reference that still counts. 0: exactly equal."""
@@ -89,7 +103,7 @@ class NumberAnswer(msgspec.Struct, frozen=True):
         numbers = self._numbers(text)
         if not numbers:
             return Judgement(False, f"no number in {text[:SHOWN_CHARACTERS]!r}")
-        if must_be_single and len(numbers) > 1:
+        if must_be_single and (len(numbers) > 1 or CHANGED.search(text)):
             return Judgement(False, f"more than one number in {text[:SHOWN_CHARACTERS]!r}")
         answer = numbers[-1]
         if answer is None:
@@ -111,10 +125,14 @@ class NumberAnswer(msgspec.Struct, frozen=True):
         stated: tuple[str | None, bool] = (response, False)
         for answer in deque(STATED.finditer(response), maxlen=STATEMENTS):
             statement = _plain(response[answer.end() : answer.end() + LONGEST_NUMBER]).lstrip("*_$\\([ ")
-            if number := NUMBER.match(statement):
+            if CHANGED.match(statement):
+                stated = "", True
+            elif number := NUMBER.match(statement):
                 sentence = SENTENCE_END.split(statement)[0]
                 if "=" in sentence:
                     stated = sentence.rpartition("=")[2], False
+                elif POWER_BEHIND.match(statement, number.end()):
+                    stated = "", True
                 elif ANOTHER.match(statement, number.end()):
                     stated = sentence, True
                 else:
@@ -150,7 +168,8 @@ class NumberAnswer(msgspec.Struct, frozen=True):
 
 
 def _is_computed(text: str) -> bool:
-    return OPERATION.search(_plain(text).strip(" $").lstrip("+-")) is not None
+    number = _plain(NAMED.sub("", text, count=1)).strip(" $")
+    return OPERATION.search(number[1:] if re.match(r"[-+][^-+]", number) else number) is not None
 
 
 def _plain(text: str) -> str:

@@ -23,11 +23,15 @@ from verifier.scorer import Judgement, ScoringFault
 
 TAG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}")
 SHOWN_CHARACTERS = 60  # of what should not be there, in the detail
+INVISIBLE = re.compile(
+    "[\\u00ad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180e\\u200b-\\u200f\\u2060-\\u206f\\u3164\\ufeff\\uffa0]"
+)
+"""Characters that nobody sees: they fill no tag."""
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class ResponseFormat(msgspec.Struct, frozen=True):
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     tags: tuple[str, ...] = ("think", "answer")
     """Names of the tags, in the order in which they must come; none: no tags are asked for."""
@@ -83,7 +87,7 @@ class ResponseFormat(msgspec.Struct, frozen=True):
 
     def score(self, response: str, reference: Any) -> Judgement:
         text = response.strip()
-        fault = self._length(text) or self._wording(text) or self._tags(text)
+        fault = self._length(INVISIBLE.sub("", text).strip()) or self._wording(text) or self._tags(text)
         return Judgement(fault is None, fault or "")
 
     def _length(self, text: str) -> str | None:
@@ -116,7 +120,7 @@ class ResponseFormat(msgspec.Struct, frozen=True):
             inner_start, inner_end = start + len(opening), text.index(closing)
             if inner_end < inner_start:
                 return f"{closing} comes before {opening}"
-            if fault := self._inside(name, text[inner_start:inner_end].strip()):
+            if fault := self._inside(name, INVISIBLE.sub("", text[inner_start:inner_end]).strip()):
                 return fault
             end = inner_end + len(closing)
         outside.append(text[end:])

@@ -103,7 +103,7 @@ def serve_function(program: str, entry_point: str, commands: int, results: int, 
     module = types.ModuleType("program")
     sys.modules["program"] = module
     try:
-        exec(compile(program, "<program>", "exec"), module.__dict__)
+        exec(compile(program, "<program>", "exec", dont_inherit=True), module.__dict__)  # not our __future__
         find(module, entry_point)
     except BaseException as fault:
         send(results, b"X", raised(fault))
@@ -142,7 +142,7 @@ def find(module: types.ModuleType, entry_point: str) -> Any:
 
 def serve_program(program: str, commands: int, results: int, limits: dict[str, Any]) -> types.CodeType | None:
     try:
-        code = compile(program, "<program>", "exec")
+        code = compile(program, "<program>", "exec", dont_inherit=True)
     except BaseException as fault:
         send(results, b"X", raised(fault))
         return None

@@ -96,6 +96,8 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {
     # the machine
     "acct": (163, 89),
     "reboot": (169, 142),
+    "sync": (162, 81),
+    "syncfs": (306, 267),
     "swapon": (167, 224),
     "swapoff": (168, 225),
     "syslog": (103, 116),

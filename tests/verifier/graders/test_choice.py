@@ -31,6 +31,8 @@ COLOURS = {"choices": "ABCD", "texts": ["red", "green", "blue", "a shade of grey
         "The answer is A. No, wait. The answer is B.",
         "the answer would be option B",
         "I choose B",
+        "The answer is B because it does not depend on the rest.",
+        "\\boxed{B. None of the others}",
     ],
 )
 def test_the_letter_counts_wherever_it_is_stated_as_the_answer(response: str) -> None:
@@ -62,6 +64,15 @@ def test_the_letter_counts_wherever_it_is_stated_as_the_answer(response: str) ->
         "Bananas are yellow.",
         "A B C D E",
         "\\boxed{(B)(C)}",
+        "\\boxed{not B}",
+        "\\boxed{\\neg B}",
+        "\\boxed{\\cancel{B}}",
+        "\\boxed{\\overline{B}}",
+        "\\boxed{B^c}",
+        "\\boxed{!B}",
+        "The answer is certainly not B.",
+        "The answer is anything but B",
+        "The answer is unlikely to be B",
     ],
 )
 def test_another_letter_several_letters_and_none_are_incorrect(response: str) -> None:

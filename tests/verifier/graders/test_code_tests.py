@@ -26,6 +26,8 @@ def sandbox() -> None:
         ("def f(x): return x * x", SQUARES, None),
         ("I square it:\n```python\ndef f(x):\n    return x * x\n```\nDone.", SQUARES, None),
         ("f = lambda x: float(x * x)", SQUARES, None),
+        ("def f(x: int): return f.__annotations__['x'](x * x)", SQUARES, None),
+        ("def g(y: int): return y\nprint(g.__annotations__['y'](input()) ** 2)", ECHO, None),
         ("def f(x): return x", SQUARES, "test 1 of 3: result 3"),
         ("def f(x): return x * x if x > 1 else 'one'", SQUARES, 'test 2 of 3: result "one"'),
         (
@@ -244,6 +246,10 @@ def test_equality_is_symmetric_and_every_value_equals_itself(one: Any, other: An
         ("0.3 yes", "0.3 no", 1e-6, False),
         ("0.3", "0.3 0.3", 1e-6, False),
         ("nan", "NaN", 1e-6, True),
+        ("1000000", "1000001", 1e-6, False),
+        ("123456789012345678", "123456789012345679", 1e-6, False),
+        ("2.0", "2", 1e-6, True),
+        ("1_0", "10", 1e-6, False),
         ("1" * 10**6, "1", 1e-6, False),
     ],
 )

@@ -81,7 +81,13 @@ BOTH_WAYS: dict[str, list[tuple[dict[str, Any], list[str], list[str]]]] = {
         ({"keyword": "a+", "frequency": 1}, ["grade A+"], ["aaa"]),
         ({"keyword": "war", "frequency": 1, "relation": "less than"}, ["peace"], ["war"]),
     ],
-    FORBIDDEN: [({"forbidden_words": ["cat", "c++"]}, ["A category of c+."], ["The Cat!", "I like C++."])],
+    FORBIDDEN: [
+        (
+            {"forbidden_words": ["cat", "c++"]},
+            ["A category of c+."],
+            ["The Cat!", "I like C++.", "a c\u200bat", "ｃａｔ", "cat_food"],
+        )
+    ],
     LETTERS: [
         ({"letter": "e", "let_frequency": 2}, ["Eve", "tree"], ["me", "no"]),
         ({"letter": "#", "let_frequency": 4}, ["#a #b #c #d"], ["#a #b #c"]),
@@ -93,7 +99,7 @@ BOTH_WAYS: dict[str, list[tuple[dict[str, Any], list[str], list[str]]]] = {
     ],
     CAPITAL: [({}, ["ALL OF IT, 1 2 3!"], ["Not all", "123"])],
     LOWERCASE: [({}, ["all of it, 1 2 3!"], ["Not all", "123"])],
-    NO_COMMA: [({}, ["none here; or here"], ["one, two", "一，二"])],
+    NO_COMMA: [({}, ["none here; or here"], ["one, two", "一，二", "one﹐two", "one⸴two"])],
     PLACEHOLDERS: [
         ({"num_placeholders": 2}, ["Dear [name], of [address]"], ["Dear [name]", "[[]] [ ] [a", "[a\nb] [c]"])
     ],
@@ -150,8 +156,14 @@ BOTH_WAYS: dict[str, list[tuple[dict[str, Any], list[str], list[str]]]] = {
             ],
         )
     ],
-    TITLE: [({}, ["<<Ode>>\nO!", "O <<to\njoy>> <<b>>"], ["<Ode>", "<< >>", "<<a\nb>>"])],
-    TWO: [({}, ["a\n******\nb"], ["a", "a\n******\na", "a\n******\nb\n******\nc", "******\nb", "a ****** ****** b"])],
+    TITLE: [({}, ["<<Ode>>\nO!", "O <<to\njoy>> <<b>>"], ["<Ode>", "<< >>", "<<a\nb>>", "<<\u200b>>"])],
+    TWO: [
+        (
+            {},
+            ["a\n******\nb"],
+            ["a", "a\n******\na", "a\n******\nb\n******\nc", "******\nb", "a ****** ****** b", "a******\u2060"],
+        )
+    ],
     REPEAT: [
         (
             {"prompt_to_repeat": "Say it again."},

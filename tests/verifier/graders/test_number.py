@@ -37,6 +37,9 @@ from verifier.scorer import ScoringFault, build_scorer
         (".5", "1/2"),
         ("1,000 + 2,000 makes 3,000", 3000),
         ("pages 10-12", 12),
+        ("\\boxed{x = 12}", 12),
+        ("\\boxed{12cm}", 12),
+        ("#### 12 dollars", 12),
     ],
 )
 def test_the_number_stated_last_is_compared_exactly(response: str, reference: object) -> None:
@@ -73,6 +76,22 @@ def test_the_number_stated_last_is_compared_exactly(response: str, reference: ob
         ("The answer is 11 or 12.", 11),
         ("The answer is 11 or 12.", 12),
         ("The answer is 12 million.", 12),
+        ("The answer is not 12.", 12),
+        ("The answer is at least 12", 12),
+        ("The answer is minus 12", 12),
+        ("The answer is 12k", 12),
+        ("The answer is 12 squared", 12),
+        ("The answer is 12 less than 13.", 12),
+        ("#### 12 or thirteen", 12),
+        ("\\boxed{12!}", 12),
+        ("\\boxed{12x}", 12),
+        ("\\boxed{12...}", 12),
+        ("\\boxed{12²}", 12),
+        ("\\boxed{12_8}", 12),
+        ("\\boxed{not 12}", 12),
+        ("\\boxed{half of 12}", 12),
+        ("\\boxed{12\\%\\%}", 12),
+        ("\\boxed{--0.75}", "-3/4"),
     ],
 )
 def test_any_other_number_and_no_number_are_incorrect(response: str, reference: object) -> None:

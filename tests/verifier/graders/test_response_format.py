@@ -25,6 +25,13 @@ GOOD = "<think>2 + 2 is 4.</think>\n<answer>4</answer>"
         ({}, "</think>x<think><answer>4</answer>", "</think> comes before <think>"),
         ({}, f"<think>first</think>{GOOD}", "<think> occurs 2 times, not once"),
         ({}, "<think>a<think>b</think></think><answer>4</answer>", "<think> occurs 2 times, not once"),
+        ({}, "<think>\u200b</think><answer>4</answer>", "<think> is empty"),
+        ({}, "<think>x</think><answer>\u2060\ufeff</answer>", "<answer> is empty"),
+        (
+            {"min_characters_in": {"answer": 3}},
+            "<think>x</think><answer>4\u200b\u200b</answer>",
+            "1 characters in <answer>, fewer than 3",
+        ),
         ({}, f"{GOOD}<answer>5</answer>", "<answer> occurs 2 times, not once"),
         ({}, "<think> \n</think><answer>4</answer>", "<think> is empty"),
         ({}, "<think>x</think><answer></answer>", "<answer> is empty"),

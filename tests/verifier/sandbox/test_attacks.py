@@ -124,6 +124,7 @@ REACHES: Mapping[str, tuple[str, object]] = {
     "the host's name": ("return os.uname().nodename", "sandbox"),
     "another host name": ("import socket; socket.sethostname('x')", "PermissionError"),
     "the clock": ("time.clock_settime(time.CLOCK_REALTIME, 0)", "PermissionError"),
+    "the host's disks": ("return call('syncfs', os.open('/tmp', os.O_RDONLY))", errno.EPERM),
     "the kernel's log": ("return call('syslog', 3, ctypes.create_string_buffer(64), 64)", errno.EPERM),
     "files that it was not given": ("return [kind(n) for n in range(3, 64) if kind(n)]", ["pipe", "pipe"]),
 }
@@ -164,7 +165,7 @@ NUMBERS = {
     "x86_64": {
         **{"open_by_handle_at": 304, "clone": 56, "clone3": 435, "fsopen": 430, "ptrace": 101, "process_vm_readv": 310},
         **{"pidfd_getfd": 438, "capset": 126, "shmget": 29, "mq_open": 240, "bpf": 321, "userfaultfd": 323},
-        **{"io_uring_setup": 425, "perf_event_open": 298, "keyctl": 250, "syslog": 103},
+        **{"io_uring_setup": 425, "perf_event_open": 298, "keyctl": 250, "syslog": 103, "syncfs": 306},
     },
     "aarch64": {
         **{
@@ -176,7 +177,7 @@ NUMBERS = {
             "process_vm_readv": 270,
         },
         **{"pidfd_getfd": 438, "capset": 91, "shmget": 194, "mq_open": 180, "bpf": 280, "userfaultfd": 282},
-        **{"io_uring_setup": 425, "perf_event_open": 241, "keyctl": 219, "syslog": 116},
+        **{"io_uring_setup": 425, "perf_event_open": 241, "keyctl": 219, "syslog": 116, "syncfs": 267},
     },
 }
 

@@ -155,6 +155,54 @@ WRONG_FUNCTIONS = {
         "class D:\n        def __del__(self):\n            while True: pass\n    D(); return 49",
         "time over 1 s",
     ),
+    "says that the sandbox is up": ("[write(n, b'S\\0\\0\\0\\0') for n in range(3, 64)]; return 49", "runner's pipe"),
+    "answers from two copies of itself": (
+        "own = os.getpid(); os.getpid = lambda: own; os.fork(); time.sleep(0.1); return 49",
+        "runner's pipe",
+    ),
+    "answers with two values": (
+        "b = b'49, 4'; [write(n, b'R' + len(b).to_bytes(4, 'little') + b) for n in range(3, 64)]; os._exit(0)",
+        "no JSON",
+    ),
+    "answers with a deep text": (
+        "b = b'[' * 90000 + b']' * 90000; [write(n, b'R' + len(b).to_bytes(4, 'little') + b) for n in range(3, 64)]\n"
+        "    os._exit(0)",
+        "no JSON|result",
+    ),
+    "raises what has no readable class": (
+        "class M(type):\n        def __getattribute__(c, name): raise ValueError(name)\n"
+        "    class E(Exception, metaclass=M): pass\n    raise E",
+        "without a result",
+    ),
+    "returns a structure that doubles": (
+        "a = []\n    for _ in range(40): a = [a, a]\n    return a",
+        "over 1 s|MemoryError",
+    ),
+    "returns a list with other elements in sight": (
+        "class L(list):\n        __iter__ = lambda s: iter([49])\n    return L()",
+        r"result \[",
+    ),
+    "loops at every line": ("sys.settrace(lambda *a: loop()); time.sleep(0); return (lambda: 49)()", "time over 1 s"),
+    "loops in children of an instant": (
+        "while True:\n        if os.fork() == 0:\n            end = time.process_time() + 0.02\n"
+        "            while time.process_time() < end: pass\n            os._exit(0)\n        os.wait()",
+        "time over 1 s",
+    ),
+    "makes a file with holes": ("open('/tmp/holes', 'wb').truncate(2**40)", "File too large"),
+    "reserves a file": (
+        "file = open('/tmp/file', 'wb'); os.posix_fallocate(file.fileno(), 0, 2**34)",
+        "File too large|No space left",
+    ),
+    "maps files": (
+        "import mmap\n    for n in range(64):\n        file = open(f'/tmp/{n}', 'w+b'); file.truncate(2**24)\n"
+        "        m = mmap.mmap(file.fileno(), 2**24); m[:] = b'x' * 2**24",
+        "signal 7|files over|memory over|No space left|Cannot allocate",
+    ),
+    "makes folders without end": ("while True: os.mkdir('d'); os.chdir('d')", "more than 4096 files|No space left"),
+    "takes memory where nobody can look": (
+        "ctypes.CDLL(None).prctl(4, 0, 0, 0, 0); [os.fork() for _ in range(4)]; b = bytearray(40 * 2**20); time.sleep(9)",
+        "memory over 128 MB",
+    ),
     "is asynchronous": ("async def g(): return 49\n    return g()", "Object of type coroutine is not JSON"),
 }
 SETUP = """
@@ -203,6 +251,15 @@ RIGHT_FUNCTIONS = {
     "p.start(); p.join(); return q[0].recv()",
     "uses an event loop": "import asyncio\n    async def g(): return x * x\n    return asyncio.run(g())",
     "uses threads": "from concurrent.futures import ThreadPoolExecutor as E\n    return E(4).submit(lambda: x * x).result()",
+    "adopts what it leaves behind": (
+        "ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)\n    if os.fork() == 0:\n        os.setsid()\n        os.fork() or loop()\n"
+        "        os._exit(0)\n    return x * x"
+    ),
+    "stops the first process": "os.kill(1, 19); return x * x",
+    "recurses deep with leave": (
+        "sys.setrecursionlimit(10**6)\n    def g(n): return n and 1 + g(n - 1)\n    return x * x if g(9000) == 9000 else 0"
+    ),
+    "asks for its annotations": "def g(y: int): return y\n    return g.__annotations__['y'](x * x)",
     "waits for nobody": "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); return x * x",
 }
 
@@ -289,6 +346,11 @@ RIGHT_PROGRAMS = {
         "print(x * x, flush=True)\nif os.fork() == 0:\n    os.setsid()\n    while True:\n        time.sleep(0.3); print('more')"
     ),
     "ends without a line": "sys.stdout.write(str(x * x)); sys.stdout.flush(); os._exit(0)",
+    "reads what was not given line by line": "print(x * x, end=''); sys.stdin.read(); print()",
+    "asks for a large stack": (
+        "sys.setrecursionlimit(10**6); threading.stack_size(2**25)\ndef g(n): return n and 1 + g(n - 1)\n"
+        "t = threading.Thread(target=lambda: print(x * x if g(9000) == 9000 else 0)); t.start(); t.join()"
+    ),
     "runs as main": "if __name__ == '__main__': print(x * x)",
 }
 
