@@ -9,7 +9,7 @@ export PYTHON
 PY := .venv/bin/python
 EXAMPLE := examples/addition
 
-.PHONY: demo test lint format example bench-end-to-end lock-cpu lock-gpu clean
+.PHONY: demo test lint format example bench-end-to-end bench-verifier lock-cpu lock-gpu clean
 
 demo: .venv/.ready
 	@$(PY) $(EXAMPLE)/make_example.py
@@ -35,6 +35,11 @@ example: .venv/.ready
 
 bench-end-to-end: example
 	@benchmarks/end_to_end/run.sh
+
+bench-verifier: .venv/.ready
+	@$(PY) -m benchmarks.verifier.throughput
+	@$(PY) -m benchmarks.verifier.mixed_load
+	@$(PY) -m benchmarks.verifier.poison
 
 # Both locks come from what was seen to work; run the tests before you commit a new one.
 lock-cpu:

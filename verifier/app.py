@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from services.config.verifier import VerifierConfig
@@ -75,17 +76,17 @@ def create_app(settings: VerifierConfig, grading: Grading) -> FastAPI:
         entries = sorted(grading.catalogue.values(), key=lambda entry: entry.name)
         return Response(_encoder.encode({"graders": entries}), media_type="application/json")
 
-    @app.get("/healthz", summary="Alive")
+    @app.get("/healthz", summary="Alive", response_class=PlainTextResponse)
     async def healthz() -> Response:
         return Response("alive\n", media_type="text/plain")
 
-    @app.get("/readyz", summary="A grader process is up")
+    @app.get("/readyz", summary="A grader process is up", response_class=PlainTextResponse)
     async def readyz() -> Response:
         if grading.pool.ready:
             return Response("ready\n", media_type="text/plain")
         return Response("no grader process is up; the log says why\n", 503, media_type="text/plain")
 
-    @app.get("/metrics", summary="Prometheus metrics")
+    @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
     async def metrics_page() -> Response:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 

@@ -4,6 +4,7 @@ Pure bookkeeping. A chunk holds jobs of one caller and one grader, so that a lim
 grader is a matter of not taking its chunk.
 """
 
+import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Generic, TypeVar
@@ -44,7 +45,7 @@ class FairQueue(Generic[J]):
         a chunk may grow further. The lane is given back by `done`."""
         for caller, graders in self._callers.items():
             for grader, line in graders.items():
-                if self._out[grader] >= self._most.get(grader, self._size):
+                if self._out[grader] >= self._most.get(grader, math.inf):
                     continue
                 jobs = [line.popleft()]
                 most = size(grader, len(line) + 1)

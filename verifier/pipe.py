@@ -69,6 +69,10 @@ class ProgressPage:
     def write(self, chunk: int, index: int, since_s: float, since_cpu_s: float) -> None:
         _PROGRESS.pack_into(self._page, 0, chunk, index, since_s, since_cpu_s)
 
+    def close(self) -> None:
+        """The mapping holds a file descriptor of its own, which else lasts until the collector comes by."""
+        self._page.close()
+
     def read(self) -> Progress:
         chunk, index, since_s, since_cpu_s = _PROGRESS.unpack_from(self._page)
         return Progress(chunk, index % LOADING, since_s, since_cpu_s, index >= LOADING)

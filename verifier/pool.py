@@ -145,6 +145,7 @@ class GraderPool:
         self._slow.discard(process)
         process.kill()
         await process.ended()
+        process.close()
         await self._replace()
 
     async def _replace(self) -> None:
@@ -198,27 +199,30 @@ class GraderPool:
         """False: the process has ended, or shall. The jobs are settled or in the queue again."""
         chunk, sent_s, received = next(self._chunks), now_s(), 0
         grader, fit = jobs[0].grader, True
+        moved = range(0)  # others judge these, though their results may yet come from this process
         process.send(chunk, [job.order for job in jobs])
         receiving = asyncio.ensure_future(process.receive())
         try:
             while received < len(jobs):
                 if await self._slow_at(process, receiving, chunk, jobs, sent_s, may_be_slow=fit):
-                    # What came behind the slow one is for others.
+                    # What came behind the slow one is for others, and so is what was judged before it and not yet sent.
                     at = max(process.progress().index, received)
-                    self._requeue(jobs[at + 1 :])
+                    moved = range(received, at)
+                    self._requeue(jobs[received:at] + jobs[at + 1 :])
                     del jobs[at + 1 :]
                     self._step_aside(process, make_way=not jobs[at].second_look)
                     fit = False
                     continue
                 results = receiving.result()
-                for job, result in zip(jobs[received:], results, strict=False):
+                for index, (job, result) in enumerate(zip(jobs[received:], results, strict=False), start=received):
                     fit = fit and result.outcome != "memory"  # what it took may never be given back
-                    self._conclude(job, result)
+                    if index not in moved:
+                        self._conclude(job, result)
                 received += len(results)
                 if received < len(jobs):
                     receiving = asyncio.ensure_future(process.receive())
         except EOFError:
-            await self._bury(process, chunk, jobs, received)
+            await self._bury(process, chunk, jobs, received, moved)
             return False
         finally:
             receiving.cancel()
@@ -271,7 +275,7 @@ class GraderPool:
             process.make_way()
         self._begin(self._replace())
 
-    async def _bury(self, process: GraderProcess, chunk: int, jobs: list[Job], received: int) -> None:
+    async def _bury(self, process: GraderProcess, chunk: int, jobs: list[Job], received: int, moved: range) -> None:
         """Settle the item at fault, and put the rest back where it came from."""
         ending = await process.ended()
         grader, progress = jobs[0].grader, process.progress()
@@ -281,6 +285,8 @@ class GraderPool:
         log.warning("replacing a grader process (%s): %s", ending, fault.detail if fault else "no response is to blame")
         again: list[Job] = []
         for index, job in enumerate(jobs[received:], start=received):
+            if index in moved:
+                continue
             if fault and fault.kind == "loading":
                 self._settle(job, _error(fault.detail))
             elif fault and fault.kind != "killed" and index == fault.index:

@@ -214,6 +214,10 @@ class GraderProcess:
             self._writer.close()
         return ending
 
+    def close(self) -> None:
+        """After its end, and once nobody asks for its progress any more."""
+        self._page.close()
+
     def _write(self, message: object) -> None:
         assert self._writer is not None
         body = _encoder.encode(message)

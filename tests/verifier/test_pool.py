@@ -282,3 +282,26 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_response_judged_just_before_a_bomb_does_not_wait_for_it() -> None:
+    async def work(pool: GraderPool) -> None:
+        first = asyncio.create_task(pool.score(odd("right")))
+        stuck = asyncio.create_task(pool.score(odd("spin")))
+        start_s = time.monotonic()
+        assert verdicts(await first) == ["correct"]
+        assert time.monotonic() - start_s < 3.0
+        assert verdicts(await stuck) == ["incorrect"]
+
+    with_pool(work, processes=1, item_deadline_s=5.0)
+
+
+def test_a_dead_process_leaves_no_open_file() -> None:
+    async def work(pool: GraderPool) -> None:
+        await pool.score(odd("exit", "right"))
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(5):
+            await pool.score(odd("exit", "right"))
+        assert len(os.listdir("/proc/self/fd")) <= before + 2  # one that is being replaced
+
+    with_pool(work, processes=1, item_deadline_s=5.0)
