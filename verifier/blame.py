@@ -11,8 +11,9 @@ from typing import Literal
 
 from verifier.pipe import Progress
 
-BUSY_SHARE = 0.5
-"""Of the deadline: a process that had the processor for so long was busy, whatever else went on."""
+BUSY_SHARE = 0.25
+"""Of the deadline: a process that had the processor for so long was busy, whatever else went on. It is hundreds of times
+what judging a response usually takes, and what a process gets on a machine where four compete for a core."""
 STARVED_SHARE = 0.05
 """Of the deadline: a process that had the processor for less was starved. Low, because a process that is slow is made to
 wait for the others, and at a tenth of their share it still gets more than this. Between the two, nobody can tell yet."""

@@ -63,7 +63,7 @@ class Odd(msgspec.Struct, frozen=True):
 
 def stall() -> None:
     """As on a machine that is too busy: some work, and no end."""
-    end_s = time.process_time() + 0.2
+    end_s = time.process_time() + 0.12
     while time.process_time() < end_s:
         pass
     time.sleep(60)

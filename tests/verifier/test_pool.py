@@ -102,7 +102,7 @@ def test_a_response_that_was_perhaps_only_starved_gets_a_second_look(tmp_path: P
 def test_what_is_unclear_twice_is_the_responses_doing() -> None:
     scores = scored(odd("stall", "right"), item_deadline_s=1.0)
     assert verdicts(scores) == ["incorrect", "correct"]
-    assert "of which 0.2" in scores[0].detail
+    assert "of which 0.1" in scores[0].detail
 
 
 @pytest.mark.parametrize("reference", ["spin", "exit", "segfault", "memory"])
