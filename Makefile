@@ -4,6 +4,8 @@
 SHELL := /bin/bash
 PYTHON ?=
 PYTEST_ARGS ?=
+# A file of tests stays in one process: much of what tests do is waiting, and two cores do more than one file.
+TEST_PROCESSES ?= -n 2 --dist loadfile
 OPTIONS ?=
 export PYTHON
 PY := .venv/bin/python
@@ -16,7 +18,7 @@ demo: .venv/.ready
 	@.venv/bin/ratchet up $(EXAMPLE)/addition.toml $(OPTIONS)
 
 test: .venv/.ready
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@$(PY) -m pytest $(TEST_PROCESSES) $(PYTEST_ARGS)
 
 lint: .venv/.ready
 	.venv/bin/ruff format --check .
