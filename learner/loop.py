@@ -11,9 +11,17 @@ from dataclasses import dataclass
 from learner.batch import sift
 from learner.checkpoint import Checkpoints, export_beside
 from learner.collect import LOOK_EVERY_S, Collector
+from learner.ess_control import EssControl
 from learner.evaluation import evaluate, evaluation_prompts
 from learner.ledger import Ledger
-from learner.metrics import CHECKPOINT_SECONDS, GROUPS, OUTSTANDING, POLICY_VERSION, STEP_SECONDS
+from learner.metrics import (
+    CHECKPOINT_SECONDS,
+    GROUPS,
+    LAG_WINDOW_STEPS,
+    OUTSTANDING,
+    POLICY_VERSION,
+    STEP_SECONDS,
+)
 from learner.publish import WeightPublisher, snapshot
 from learner.records import Records
 from learner.reference import RatchetState, observe
@@ -69,6 +77,7 @@ class TrainingLoop:
         self._version, self._checkpointed, self._issued, self._skipped = 0, -1, 0, 0
         self._evaluated: int | None = None
         self._ratchet = RatchetState()
+        self._ess_control = EssControl(config.learner)
 
     def restore(self, *, weights_only: bool = False) -> None:
         """Continue from the latest checkpoint, if there is one. weights_only: to look at it, not to go on."""
@@ -82,6 +91,7 @@ class TrainingLoop:
             return
         self._issued, self._evaluated = state["issued"], state["evaluated"]
         self._ratchet = RatchetState.from_dict(state["ratchet"])
+        self._ess_control = EssControl.from_dict(self._config.learner, state["ess_control"])
         self._issuer.restore(self._issued, self._ledger.unsettled(self._issued), self._version)
         log.info("resuming from policy version %d (%s)", self._version, latest.name)
 
@@ -126,7 +136,9 @@ class TrainingLoop:
         """Let the credits out; how long to wait before it is worth looking again, in seconds."""
         confirmed = self._publisher.confirmed_version
         if confirmed is not None:
-            self._issued = self._issuer.issue(self._ledger.outstanding, self._version, confirmed)
+            ahead = self._ess_control.steps_ahead
+            self._issued = self._issuer.issue(self._ledger.outstanding, self._version, confirmed, ahead)
+            LAG_WINDOW_STEPS.set(ahead)
         OUTSTANDING.set(self._ledger.outstanding(self._issued))
         return LOOK_EVERY_S if confirmed == self._version else UNCONFIRMED_LOOK_EVERY_S
 
@@ -139,12 +151,13 @@ class TrainingLoop:
         start = now_s()
         settings = self._config.learner
         learning_rate = scheduled_learning_rate(settings.optimizer, self._version, settings.steps)
-        taken = self._team.step(groups, self._version, learning_rate)
+        taken = self._team.step(groups, self._version, learning_rate, self._ess_control.full_ratio)
         self._settle(groups, trained=taken.report.skipped is None)
         self._count_skipped(taken.report.skipped)
         self._version += 1
         POLICY_VERSION.set(self._version)
         self._ratchet_when_due(taken.report.pass_rate, skipped=taken.report.skipped is not None)
+        self._ess_control.observe(taken.report)
         seconds = now_s() - start
         STEP_SECONDS.observe(seconds)
         self._records.step(
@@ -153,6 +166,7 @@ class TrainingLoop:
             groups=groups,
             counts=self.groups(),
             reference_version=self._ratchet.reference_version,
+            lag_window=self._ess_control.steps_ahead,
             waited_s=start - waited_from,
             seconds=seconds,
         )
@@ -263,6 +277,7 @@ class TrainingLoop:
             "evaluated": self._evaluated,
             "ledger": self._ledger.state(),
             "ratchet": self._ratchet.to_dict(),
+            "ess_control": self._ess_control.to_dict(),
             "counts": self._records.counts(),
         }
         self._checkpoints.commit(staging, self._version, state)

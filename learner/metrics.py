@@ -15,6 +15,9 @@ SKIPPED_STEPS = Counter(
 TRAINED_TOKENS = Counter("ratchet_learner_trained_tokens", "Response tokens that reached a loss.")
 GROUPS = Counter("ratchet_learner_groups", "Groups by what became of them.", ["outcome"])
 OUTSTANDING = Gauge("ratchet_learner_outstanding_groups", "Groups issued and not settled; bounded by admission.")
+LAG_WINDOW_STEPS = Gauge(
+    "ratchet_learner_lag_window_steps", "Steps ahead that groups are issued now; at most learner.max_lag."
+)
 MEAN_REWARD = Gauge(
     "ratchet_learner_reward_mean", "Mean reward of the groups of the last step, those without variance included."
 )

@@ -83,7 +83,7 @@ class OptimizerStep:
 
     # The step
 
-    def take(self, learning_rate: float) -> StepReport:
+    def take(self, learning_rate: float, full_ess_ratio: float | None = None) -> StepReport:
         """Steps at learning_rate times the ESS factor, or not at all when a number is not finite."""
         engine = self.engine
         missing = self._missing_references()
@@ -109,7 +109,7 @@ class OptimizerStep:
         if not math.isfinite(ratio) or not math.isfinite(loss):
             engine.discard_gradients()
             return report(self.batch, "non_finite_loss" if math.isfinite(ratio) else "non_finite_ess", **measured)
-        factor = learning_rate_factor(ratio, self.settings.ess)
+        factor = learning_rate_factor(ratio, self.settings.ess, full_ess_ratio)
         taken = engine.step(learning_rate * factor)
         if taken.applied and self.settings.reference.type == "ema":
             engine.blend_reference(self.settings.reference.decay)

@@ -68,6 +68,7 @@ class Records:
         groups: Sequence[ScoredGroup],
         counts: dict[str, Any],
         reference_version: int,
+        lag_window: int,
         waited_s: float,
         seconds: float,
     ) -> None:
@@ -80,6 +81,7 @@ class Records:
             **asdict(report),
             "lag_tokens": taken.lag_tokens,
             "reference_version": reference_version,
+            "lag_window": lag_window,
             "groups": counts,
             "consumed_groups": [g.group.prompt.sequence_number for g in groups],
             "waited_s": waited_s,

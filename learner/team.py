@@ -28,6 +28,7 @@ class _Order(msgspec.Struct, frozen=True):
     groups: tuple[bytes, ...] = ()
     policy_version: int = 0
     learning_rate: float = 0.0
+    full_ess_ratio: float | None = None
     token_ids: tuple[int, ...] = ()
     folder: str = ""
 
@@ -52,10 +53,23 @@ class Team:
     def __init__(self, config: RunConfig, engine: TrainEngine) -> None:
         self._config, self.engine = config, engine
 
-    def step(self, groups: Sequence[ScoredGroup], policy_version: int, learning_rate: float) -> TakenStep:
+    def step(
+        self,
+        groups: Sequence[ScoredGroup],
+        policy_version: int,
+        learning_rate: float,
+        full_ess_ratio: float | None = None,
+    ) -> TakenStep:
         raw = tuple(encode(group) for group in groups) if self.engine.world_size > 1 else ()
-        self._tell(_Order("step", groups=raw, policy_version=policy_version, learning_rate=learning_rate))
-        return self._step(groups, policy_version, learning_rate)
+        order = _Order(
+            "step",
+            groups=raw,
+            policy_version=policy_version,
+            learning_rate=learning_rate,
+            full_ess_ratio=full_ess_ratio,
+        )
+        self._tell(order)
+        return self._step(groups, order)
 
     def snapshot(self, probe: tuple[int, ...]) -> TakenSnapshot:
         """Copies of the weights in the dtype they travel in, and the log-probs of the probe under exactly those."""
@@ -87,7 +101,7 @@ class Team:
             order = msgspec.msgpack.decode(self.engine.broadcast_bytes(None), type=_Order)
             if order.kind == "step":
                 groups = [decode(raw, ScoredGroup) for raw in order.groups]
-                self._step(groups, order.policy_version, order.learning_rate)
+                self._step(groups, order)
             elif order.kind == "snapshot":
                 self._snapshot(order.token_ids)
             elif order.kind == "ratchet":
@@ -105,9 +119,15 @@ class Team:
         if self.engine.world_size > 1:
             self.engine.broadcast_bytes(msgspec.msgpack.encode(order))
 
-    def _step(self, groups: Sequence[ScoredGroup], policy_version: int, learning_rate: float) -> TakenStep:
-        batch = assemble(groups, policy_version, self._config.learner)
-        report = learner_step(self.engine, batch, self._config.learner, learning_rate=learning_rate)
+    def _step(self, groups: Sequence[ScoredGroup], order: _Order) -> TakenStep:
+        batch = assemble(groups, order.policy_version, self._config.learner)
+        report = learner_step(
+            self.engine,
+            batch,
+            self._config.learner,
+            learning_rate=order.learning_rate,
+            full_ess_ratio=order.full_ess_ratio,
+        )
         lags, tokens = torch.unique(batch.lag_steps[batch.mask].clamp(min=0), return_counts=True)
         return TakenStep(report, dict(zip(lags.tolist(), tokens.tolist(), strict=True)))
 

@@ -9,8 +9,16 @@ from services.config.learner import LearnerConfig
 __all__ = ["StepReport", "learner_step"]
 
 
-def learner_step(engine: TrainEngine, batch: StepBatch, settings: LearnerConfig, *, learning_rate: float) -> StepReport:
+def learner_step(
+    engine: TrainEngine,
+    batch: StepBatch,
+    settings: LearnerConfig,
+    *,
+    learning_rate: float,
+    full_ess_ratio: float | None = None,
+) -> StepReport:
     """Called by every rank with the same batch. learning_rate: the schedule's, before the ESS factor.
+    full_ess_ratio: at which a step is taken whole, as measured; None: that of the settings.
 
     With mini_batches > 1 every optimizer step has its share of the groups. What is to be measured against the weights
     that the batch began with (reference, teachers, the proximal policy) is scored before the first of them.
@@ -22,4 +30,4 @@ def learner_step(engine: TrainEngine, batch: StepBatch, settings: LearnerConfig,
         step.score_references(weights_will_move=number > 0)
         if number > 0 and settings.objective.needs_proximal:
             step.score_proximal()
-    return merged([step.take(learning_rate) for step in steps])
+    return merged([step.take(learning_rate, full_ess_ratio) for step in steps])

@@ -23,8 +23,13 @@ def ess_ratio(log_weight: Tensor) -> float:
     return min(1.0, float(torch.exp(log_ess - math.log(len(lw)))))
 
 
-def learning_rate_factor(ratio: float, settings: EssConfig) -> float:
-    """max(floor, sqrt(min(1, ratio / full_ratio))); 1 when disabled. ratio must be finite: a nan step is skipped."""
-    if not settings.enabled:
+def learning_rate_factor(ratio: float, settings: EssConfig, full_ratio: float | None = None) -> float:
+    """max(floor, sqrt(min(1, ratio / full_ratio))), or without the root; 1 when disabled. ratio: finite, a nan step is skipped.
+
+    full_ratio: that which was measured, 0 while it is being measured; None: that of the settings.
+    """
+    whole = settings.full_ratio if full_ratio is None else full_ratio
+    if not settings.enabled or whole == 0:
         return 1.0
-    return max(settings.floor, math.sqrt(min(1.0, ratio / settings.full_ratio)))
+    part = min(1.0, ratio / whole)
+    return max(settings.floor, math.sqrt(part) if settings.rule == "sqrt" else part)

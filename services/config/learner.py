@@ -61,12 +61,37 @@ class ImportanceConfig(Strict):
 
 
 class EssConfig(Strict):
-    """Learning rate x max(floor, sqrt(min(1, ess_ratio / full_ratio)))."""
+    """Learning rate x max(floor, rule(min(1, ess_ratio / full_ratio)))."""
 
     enabled: bool = True
+    rule: Literal["sqrt", "linear"] = "sqrt"
     full_ratio: float = Field(default=1.0, gt=0.0, le=1.0)
     """The ESS ratio at which the step is taken whole."""
+    calibrate_steps: int = Field(default=0, ge=0)
+    """Above 0: full_ratio is the median ESS ratio of the first so many steps instead, which are synchronous and taken whole."""
     floor: float = Field(default=0.1, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def full_ratio_is_given_or_measured(self) -> Self:
+        if self.calibrate_steps and self.full_ratio != 1.0:
+            raise ValueError(
+                f"full_ratio = {self.full_ratio} is given and calibrate_steps = {self.calibrate_steps} would measure it; "
+                "leave one of them out"
+            )
+        return self
+
+
+class LagControl(Strict):
+    """Closed loop, off by default: groups are issued fewer steps ahead while the ESS ratio is below the target, and more
+    steps ahead, up to max_lag, while it is above."""
+
+    enabled: bool = False
+    target_ess_ratio: float = Field(default=0.6, gt=0.0, lt=1.0)
+    band: float = Field(default=0.1, ge=0.0, lt=0.5)
+    """Nothing moves while the mean is within this of the target."""
+    smoothing_steps: int = Field(default=5, ge=1)
+    least: int = Field(default=1, ge=0)
+    """Steps ahead that are always allowed; 0 is synchronous."""
 
 
 class ReferenceConfig(Strict):
@@ -105,6 +130,7 @@ class LearnerConfig(Strict):
     groups_per_step: int = Field(ge=1)
     max_lag: int = Field(default=2, ge=0)
     """Steps that a group may be behind; 0 is synchronous."""
+    lag_control: LagControl = LagControl()
     age_rule: Literal["train", "drop", "mask"] = "drop"
     """What happens to tokens older than max_lag: trained on all the same, their group dropped, or left out of the loss."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -156,6 +182,15 @@ class LearnerConfig(Strict):
         if isinstance(reference, Mapping):
             filled["reference"] = {"type": "ratchet", **reference}
         return filled
+
+    @model_validator(mode="after")
+    def lag_control_has_room(self) -> Self:
+        if self.lag_control.enabled and self.lag_control.least >= self.max_lag:
+            raise ValueError(
+                f"learner.lag_control.least = {self.lag_control.least} leaves nothing to control below "
+                f"learner.max_lag = {self.max_lag}; raise max_lag or lower least"
+            )
+        return self
 
     @model_validator(mode="after")
     def objective_has_what_it_needs(self) -> Self:

@@ -29,16 +29,18 @@ class PromptIssuer:
     ) -> None:
         self._config, self._problems, self._token_ids, self._log = config, problems, token_ids, log
         self._cursor = PromptCursor(config.seed, len(problems), shuffle=config.prompts.shuffle)
-        self._limits = AdmissionLimits(config.learner.groups_per_step, config.learner.max_lag)
 
-    def issue(self, outstanding_groups: Callable[[int], int], policy_version: int, confirmed_version: int) -> int:
+    def issue(
+        self, outstanding_groups: Callable[[int], int], policy_version: int, confirmed_version: int, max_lag: int
+    ) -> int:
         """Issue what admission allows and return the number issued in the whole run.
 
         outstanding_groups: from the number issued so far to the number of those that are not settled.
-        confirmed_version: what the replicas sample under.
+        confirmed_version: what the replicas sample under. max_lag: steps ahead, as of now; may differ from call to call.
         """
         issued = self._log.issued_count()
-        credits = admissible_groups(self._limits, outstanding_groups(issued), policy_version - confirmed_version)
+        limits = AdmissionLimits(self._config.learner.groups_per_step, max_lag)
+        credits = admissible_groups(limits, outstanding_groups(issued), policy_version - confirmed_version)
         for _ in range(credits):
             self._log.issue(issued, encode(self.prompt(issued, policy_version)))
             issued += 1
