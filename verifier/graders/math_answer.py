@@ -40,7 +40,7 @@ FIRST_USE = (
 
 
 class MathAnswer(msgspec.Struct, frozen=True):
-    version: ClassVar[str] = f"3 math-verify {version_of_package('math-verify')}"
+    version: ClassVar[str] = f"4 math-verify {version_of_package('math-verify')}"
     cached: ClassVar[bool] = True
 
     unboxed: Literal["last", "incorrect"] = "last"

@@ -8,6 +8,8 @@ import re
 from collections import deque
 from typing import NamedTuple
 
+from verifier.graders.math_units import CANONICAL, PARTS
+
 LONGEST_ANSWER = 2_000
 """Characters. A longer one is no answer but a text, and reading it could cost more than it is worth."""
 
@@ -35,6 +37,18 @@ NOT_THE_NUMBER = re.compile(
     r"\b(?:not|never|neither|nor|no|but|except|than|at (?:least|most)|half|third|quarter|twice|double|triple|square|cube|root"
     r"|squared|cubed|minus|negative|plus|about|approximately|roughly|around|nearly|almost|either|or|between|hundred|thousand"
     r"|million|billion|dozen)\b|n't\b|\btimes\s+\$?\d",
+    re.IGNORECASE,
+)
+NUMBER_GOES_ON = re.compile(r"\s*(?:[+/^=>!\\]|<(?!\|)|\*(?!\*)|-(?![A-Za-z]{2}))|\(|_|[A-Za-z](?![A-Za-z])")
+"""Behind a number: it is only the first part of an expression, 5 of 5x."""
+UNIT = re.compile(
+    r"[\s*_-]*((?:square|cubic)\s+)?([A-Za-z]+)((?:\s*/\s*|\s+per\s+)[A-Za-z]+)?(\s*\^\s*\{?\d\}?|[²³])?(?![\w^])"
+)
+CONCLUSION = re.compile(r"\b(?:Therefore|Thus|Hence|So|Consequently)\b")
+CLAIM = re.compile(r"\b(?:is|are|equals|(?:in|de)creases by)\s+(?:exactly\s+|only\s+)?(?=[-−+$€£\d])")
+NO_CLAIM = re.compile(
+    r"\b(?:if|when|unless|until|would|could|might|may|maybe|perhaps|possibly|probably|suppos\w+|assum\w+|guess\w*|and|cases?"
+    r"|impossible|wrong|incorrect|false|fails?|exclud\w+|contradict\w*)\b",
     re.IGNORECASE,
 )
 REASON = re.compile(r"\s*,?\s*(?:since|because|as|which|where|so)\b", re.IGNORECASE)
@@ -70,7 +84,7 @@ def boxed(response: str) -> Found | None:
 
 def stated(response: str) -> Found:
     """Without a box: what the sentence after the last "the answer is" or #### states, else all of a short response, else
-    the last formula, else the last number."""
+    the number in a conclusion behind the last formula, else that formula, else the last number."""
     anchor = _last(STATED, response)
     if anchor is not None and (found := _of_sentence(response[anchor.end() : anchor.end() + LONGEST_ANSWER].lstrip())):
         return found
@@ -79,6 +93,8 @@ def stated(response: str) -> Found:
         if formula is None or formula.span() == (0, len(short)):
             return _checked(short, "no answer in the response")
     if (last := _last(SEGMENT, response)) is not None:
+        if concluded := _concluded(response[last.end() :]):
+            return concluded
         return _checked(last[0] + _percent_behind(response, last.end()), "the last formula is empty")
     last = _last(NUMBER, response)
     return _checked(last[0] if last else "", "no answer in the response")
@@ -101,10 +117,36 @@ def _of_sentence(rest: str) -> Found | None:
     if verb and not any(character.isdigit() for character in subject):
         return _of_sentence(predicate) or Found(predicate)
     if _is_prose(sentence):
-        numbers = NUMBER.findall(sentence)
-        single = len(numbers) == 1 and not NOT_THE_NUMBER.search(sentence)
-        return Found(numbers[0]) if single else _checked(sentence, "the stated answer is empty")
+        number = _only_number(sentence)
+        return Found(number) if number else _checked(sentence, "the stated answer is empty")
     return Found(sentence) if sentence else None
+
+
+def _concluded(prose: str) -> Found | None:
+    """The number in "Therefore, there are 12 ways.": the only one in the last conclusion, with none behind that sentence."""
+    anchor = _last(CONCLUSION, prose)
+    if anchor is None:
+        return None
+    end = SENTENCE_END.search(prose, anchor.end())
+    sentence, behind = (prose[anchor.end() : end.start()], prose[end.start() :]) if end else (prose[anchor.end() :], "")
+    if behind.startswith("?") or NUMBER.search(behind) or len(sentence) > LONGEST_ANSWER or NO_CLAIM.search(sentence):
+        return None
+    number = _only_number(sentence) if CLAIM.search(sentence) else None
+    return Found(number) if number else None
+
+
+def _only_number(sentence: str) -> str | None:
+    """With the unit behind it. None where there are several, or where words or signs make another one of it."""
+    numbers = list(NUMBER.finditer(sentence))
+    if len(numbers) != 1 or NOT_THE_NUMBER.search(sentence) or NUMBER_GOES_ON.match(sentence, numbers[0].end()):
+        return None
+    unit = UNIT.match(sentence, numbers[0].end())
+    if unit is None or unit[2] == "in":  # 12 in total
+        return numbers[0][0]
+    if unit[2] in CANONICAL or unit[2].lower() in CANONICAL:
+        return rf"{numbers[0][0]}\text{{ {''.join(filter(None, unit.groups()))}}}"
+    is_part = unit[2] in PARTS or unit.start(2) == numbers[0].end()
+    return None if is_part else numbers[0][0]
 
 
 def _is_prose(text: str) -> bool:

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import sympy  # type: ignore[import-untyped]
 
-from verifier.graders import math_region
+from verifier.graders import math_matrix, math_region
 from verifier.graders.math_expression import Unreadable, expression
 from verifier.graders.math_notation import depths, plain
 from verifier.graders.math_region import Region
@@ -115,7 +115,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Matrix:
-    rows: tuple[tuple[sympy.Expr, ...], ...]
+    rows: math_matrix.Rows
 
 
 Answer = Value | Based | Words | Many | SetOf | TupleOf | RatioOf | Span | Ends | Named | Equation | Order | Matrix
@@ -471,16 +471,18 @@ def _function_as_variable(expr: sympy.Expr) -> sympy.Expr:
 
 
 def _solved(left: sympy.Expr, sign: str, right: sympy.Expr, symbol: sympy.Symbol) -> Region | None:
-    """None when it is not linear."""
+    """None when it is not linear, an absolute value aside."""
     if left in {sympy.oo, -sympy.oo} or right in {sympy.oo, -sympy.oo}:
         is_below = sign in {"<", "le"} if right.is_finite is False else sign in {">", "ge"}
         if sign == "ne" or is_below != (sympy.oo in {left, right}):
             raise Unreadable("an inequality that cannot be read")
         return math_region.REALS
     difference = sympy.expand(left - right)
+    if len(absolutes := difference.atoms(sympy.Abs)) == 1:
+        return _solved_by_sign(difference, sign, symbol, absolutes.pop())
     slope = difference.coeff(symbol, 1)
     rest = sympy.expand(difference - slope * symbol)
-    if slope == 0 or rest.has(symbol):
+    if rest.has(symbol) or not rest.is_real or not (slope.is_positive or slope.is_negative):
         return None
     edge = -rest / slope
     if sign == "ne":
@@ -489,6 +491,19 @@ def _solved(left: sympy.Expr, sign: str, right: sympy.Expr, symbol: sympy.Symbol
     is_open = sign in {"<", ">"}
     low, high = (-sympy.oo, edge) if below else (edge, sympy.oo)
     return math_region.span(low, high, low_open=is_open, high_open=is_open)
+
+
+def _solved_by_sign(difference: sympy.Expr, sign: str, symbol: sympy.Symbol, absolute: sympy.Abs) -> Region | None:
+    """With one |ax + b|: solved where ax + b is at least zero, and where it is below."""
+    (inside,) = absolute.args
+    region: Region = ()
+    for half, value in (("ge", inside), ("<", -inside)):
+        side = _solved(inside, half, sympy.Integer(0), symbol)
+        part = _solved(difference.xreplace({absolute: value}), sign, sympy.Integer(0), symbol)
+        if side is None or part is None:
+            return None
+        region = math_region.union(region, math_region.intersection(side, part))
+    return region
 
 
 def _row(row: str) -> Answer:
@@ -501,36 +516,38 @@ def _row(row: str) -> Answer:
 
 
 def _environment(text: str) -> Answer:
-    found = ENVIRONMENT.search(text)
-    if found is None:
+    environments = list(ENVIRONMENT.finditer(text))
+    if not environments:
         raise Unreadable("an environment that is not closed")
-    rows = [row.strip() for row in re.split(r"\\\\", found[2]) if row.strip()]
-    before, behind = text[: found.start()].strip(), text[found.end() :].strip(" .")
-    if found[1] in {"cases", "aligned", "align", "align*"} or before.endswith("\\{"):
+    kind, body = environments[0][1], environments[0][2]
+    before, behind = text[: environments[0].start()].strip(), text[environments[0].end() :].strip(" .")
+    if kind in {"cases", "aligned", "align", "align*"} or before.endswith("\\{"):
         before = before.removesuffix("\\{").rstrip()
         name = before.removesuffix("=").rstrip()
         if behind or before == name != "":
             raise Unreadable("something stands around the equations")
-        items = [_row(row) for row in rows]
+        items = [_row(row) for row in _rows(body)]
         listed = items[0] if len(items) == 1 else Many(tuple(items))
         return Named(_name(name), listed, name, "") if name else listed
-    if found[1] in {"vmatrix", "Vmatrix"} or "|" in before:
+    ends = [0, *(found.end() for found in environments)]
+    starts = [*(found.start() for found in environments), len(text)]
+    between = [text[end:start] for end, start in zip(ends, starts, strict=True)]
+    if any(found[1] in {"vmatrix", "Vmatrix"} for found in environments) or any("|" in part for part in between):
         raise Unreadable("a determinant is not worked out")
-    relation = re.fullmatch(r"(.*?)=\s*(.*)", before)
-    name, before = (relation[1], relation[2]) if relation else ("", before)
-    if (before[-1:] + behind[:1]) in {"()", "[]"}:
-        before, behind = before[:-1].strip(), behind[1:].strip()
-    if behind.strip(" ."):
+    if any("matrix" not in found[1] and found[1] != "array" for found in environments):
         raise Unreadable("something stands behind the matrix")
-    factor = (
-        sympy.Integer(-1)
-        if before == "-"
-        else expression(re.sub(r"\\cdot\s*$", "", before))
-        if before
-        else sympy.Integer(1)
-    )
-    cells = tuple(tuple(factor * expression(_bare(cell)) for cell in row.split("&")) for row in rows)
+    relation = re.fullmatch(r"(.*?)=\s*(.*)", before)
+    name, between[0] = (relation[1], relation[2]) if relation else ("", before)
+    matrix = Matrix(math_matrix.worked_out([_cells(found[2]) for found in environments], between))
+    return Named(_name(name), matrix, name, "") if name else matrix
+
+
+def _rows(body: str) -> list[str]:
+    return [row.strip() for row in re.split(r"\\\\", body) if row.strip()]
+
+
+def _cells(body: str) -> math_matrix.Rows:
+    cells = tuple(tuple(expression(_bare(cell)) for cell in row.split("&")) for row in _rows(body))
     if len({len(row) for row in cells}) != 1:
         raise Unreadable("a matrix whose rows differ in length")
-    matrix = Matrix(cells)
-    return Named(_name(name), matrix, name, "") if name else matrix
+    return cells

@@ -59,14 +59,18 @@ SPELLINGS = {
 CANONICAL = {spelling: unit for unit, spellings in SPELLINGS.items() for spelling in spellings.split()}
 SQUARE, CUBIC = {"square", "squared", "sq"}, {"cubic", "cubed", "cu"}
 
-AMOUNTS = frozenset(
+PARTS = frozenset(
+    "tens halves thirds fourths quarters fifths sixths sevenths eighths ninths tenths elevenths twelfths thirteenths fourteenths"  # noqa: SIM905
+    " fifteenths sixteenths twentieths hundredths"
+    " thousandths millionths billionths lakh lakhs crore crores gross bn mn factorial pi e i mod modulo base".split()
+)
+"""Of a number: 5 tenths is not 5."""
+AMOUNTS = PARTS | frozenset(
     "hundred thousand million billion trillion dozen score half third quarter twice double couple pair pairs squared cubed"  # noqa: SIM905
     " hundreds thousands millions billions dozens not no minus plus times about approximately approx roughly nearly almost"
-    " least most more less fewer below than over under between to or and either both if when where for mod modulo base remainder"
-    " possibly maybe else otherwise but unless except is are equals infinity pi e i percent lor land"
-    " tens halves thirds fourths quarters fifths sixths sevenths eighths ninths tenths elevenths twelfths thirteenths fourteenths"
-    " fifteenths sixteenths twentieths hundredths"
-    " thousandths millionths billionths lakh lakhs crore crores gross bn mn factorial root negative inverse reciprocal"
+    " least most more less fewer below than over under between to or and either both if when where for remainder"
+    " possibly maybe else otherwise but unless except is are equals infinity percent lor land"
+    " root negative inverse reciprocal"
     " repeating recurring wrong incorrect false never none neither nor".split()
 )
 PRODUCTS = frozenset({"mg", "rs", "ml", "mi", "am", "pm"})

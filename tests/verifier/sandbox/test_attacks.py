@@ -41,7 +41,8 @@ REACHES: Mapping[str, tuple[str, object]] = {
     "Ratchet itself": ("import verifier", "ModuleNotFoundError"),
     "installed packages": ("import msgspec", "ModuleNotFoundError"),
     "the service's environment": ("return [n for n in os.environ if n.startswith(('RATCHET', 'SECRET', 'AWS'))]", []),
-    "files of the host in /tmp": ("return os.listdir('/tmp')", []),
+    # A folder may be there: on the way to the interpreter, where that lies below /tmp.
+    "files of the host in /tmp": ("return [n for n in os.listdir('/tmp') if not os.path.isdir('/tmp/' + n)]", []),
     "a file through a symlink": ("os.symlink('/etc/passwd', 'x'); return open('x').read()", "FileNotFoundError"),
     "a file through a relative path": ("return open('../../../../etc/hostname').read()", "FileNotFoundError"),
     "a file by its handle": (
@@ -191,7 +192,11 @@ def reached() -> Iterator[dict[str, object]]:
     os.environ["SECRET_OF_THE_SERVICE"] = "s3cret"
     limits = limits_within(Bubblewrap(), wall_s=10.0, memory_mb=256)
     try:
-        with nothing_is_left(), Session(sandbox_or_skip(), limits) as session:
+        with (
+            tempfile.NamedTemporaryFile(dir="/tmp"),
+            nothing_is_left(),
+            Session(sandbox_or_skip(), limits) as session,
+        ):
             session.load(program, "attempt")
             results: dict[str, object] = {}
             for number, name in enumerate(REACHES):
