@@ -7,8 +7,9 @@ Failure modes. Incorrect, with a detail: no answer, an empty or unclosed box, an
 not wholly one of the forms of math_read), several answers where the reference has one. Right answers judged incorrect: a
 form that math-verify's parser does not know, a decimal rounding of an exact reference (unless `tolerance` admits it), a
 quantity in another unit (500 cm for 5 m), an identity that holds on a part of the plane only (ln x^2 and 2 ln x), families
-of solutions that are shifted (k and k + 1), inequalities that must be solved first unless they are linear. Grading may
-hang in an integral or a limit; there are no time limits of its own, and the pool kills what is too slow.
+of solutions that are shifted (k and k + 1), inequalities that must be solved first unless they are linear, one absolute
+value aside (their variables are real: |z| < 1 is -1 < z < 1), powers and inverses of matrices. Grading may hang in an
+integral or a limit; there are no time limits of its own, and the pool kills what is too slow.
 Importing and warming this up takes a second and 80 MB, so that only grader processes do.
 """
 

@@ -41,9 +41,7 @@ NOT_THE_NUMBER = re.compile(
 )
 NUMBER_GOES_ON = re.compile(r"\s*(?:[+/^=>!\\]|<(?!\|)|\*(?!\*)|-(?![A-Za-z]{2}))|\(|_|[A-Za-z](?![A-Za-z])")
 """Behind a number: it is only the first part of an expression, 5 of 5x."""
-UNIT = re.compile(
-    r"[\s*_-]*((?:square|cubic)\s+)?([A-Za-z]+)((?:\s*/\s*|\s+per\s+)[A-Za-z]+)?(\s*\^\s*\{?\d\}?|[²³])?(?![\w^])"
-)
+UNIT = re.compile(r"[\s*_-]*(cubic\s+)?([A-Za-z]+)((?:\s*/\s*|\s+per\s+)[A-Za-z]+)?([²³])?(?![\w^])")
 CONCLUSION = re.compile(r"\b(?:Therefore|Thus|Hence|So|Consequently)\b")
 CLAIM = re.compile(r"\b(?:is|are|equals|(?:in|de)creases by)\s+(?:exactly\s+|only\s+)?(?=[-−+$€£\d])")
 NO_CLAIM = re.compile(
@@ -117,8 +115,8 @@ def _of_sentence(rest: str) -> Found | None:
     if verb and not any(character.isdigit() for character in subject):
         return _of_sentence(predicate) or Found(predicate)
     if _is_prose(sentence):
-        number = _only_number(sentence)
-        return Found(number) if number else _checked(sentence, "the stated answer is empty")
+        single = _only_number(sentence)
+        return Found(single) if single else _checked(sentence, "the stated answer is empty")
     return Found(sentence) if sentence else None
 
 

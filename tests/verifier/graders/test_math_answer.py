@@ -142,6 +142,8 @@ def test_no_response_raises(response: str) -> None:
         "9" * 1_000_000,
         "\\(" * 500_000,
         "\\boxed{" + "\\frac{1}{" * 180 + "x" + "}" * 181,
+        "$1$" + " So" * 300_000,
+        "$1$ So it is " + "1" * 500_000,
         "\n" * 1_000_000,
         " " * 1_000_000,
         "\\boxed{" + "\\text{a} " * 200 + "1}",
@@ -177,3 +179,12 @@ def test_a_number_too_large_to_write_is_refused_at_once(bomb: str) -> None:
     started = time.process_time()
     assert not MathAnswer().score(f"\\boxed{{{bomb}}}", "12").correct
     assert time.process_time() - started < 2
+
+
+def test_a_product_of_matrices_too_large_to_work_out_is_refused_at_once() -> None:
+    for row in ("x & " * 7 + "x", "9^{9999} & 1"):
+        rows = " \\\\ ".join([row] * (row.count("&") + 1))
+        matrix = rf"\begin{{pmatrix}} {rows} \end{{pmatrix}}"
+        started = time.process_time()
+        assert "large" in MathAnswer().score(f"\\boxed{{{matrix} {matrix}}}", "12").detail
+        assert time.process_time() - started < 2
