@@ -38,6 +38,8 @@ class Tally:
     sequences: int = 0
     dropped_groups: dict[GroupDrop, int] = field(default_factory=dict)
     dropped_sequences: dict[SequenceDrop, int] = field(default_factory=dict)
+    zero_variance_groups: int = 0
+    """With equal rewards, dropped for it or not."""
     masked_tokens: int = 0
     """Tokens older than max_lag, left out under the age rule `mask`."""
     mean_reward: float = float("nan")
@@ -179,6 +181,7 @@ def assemble(groups: Sequence[ScoredGroup], policy_version: int, settings: Learn
         sequences=len(scores),
         dropped_groups=dict(Counter(s.drop for s in sifted if s.drop is not None)),
         dropped_sequences=dict(dropped_sequences),
+        zero_variance_groups=sum(len({score.reward for score in g.scores}) == 1 for g in groups),
         masked_tokens=sum(s.masked_tokens for s in sifted),
         mean_reward=float(np.mean([s.reward for s in scores])) if scores else float("nan"),
         pass_rate=float(np.mean([s.verdict == "correct" for s in scores])) if scores else float("nan"),

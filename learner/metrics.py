@@ -26,6 +26,33 @@ LOSS = Gauge("ratchet_learner_loss", "Loss of the last step.")
 GRADIENT_NORM = Gauge("ratchet_learner_gradient_norm", "Euclidean norm before clipping, last step.")
 LEARNING_RATE = Gauge("ratchet_learner_learning_rate", "Of the last step, ESS factor included.")
 ESS_RATIO = Gauge("ratchet_learner_ess_ratio", "Effective sample size over sequences in the last step, 0..1.")
+TRUNCATED_ESS_RATIO = Gauge(
+    "ratchet_learner_truncated_ess_ratio", "As ess_ratio, of importance weights cut to their cap."
+)
+LEARNING_RATE_FACTOR = Gauge(
+    "ratchet_learner_learning_rate_factor", "What the ESS rule multiplied the last step's learning rate by."
+)
+ONE_WAY_BOUND_RATIO = Gauge(
+    "ratchet_learner_one_way_bound_ratio",
+    "Tokens whose one-way weight is at a bound, of those with that sign of advantage, last step, 0..1.",
+    ["bound", "advantage"],
+)
+CLIPPED_RATIO = Gauge(
+    "ratchet_learner_clipped_ratio", "Tokens with an advantage and, beyond a clip, no gradient, last step, 0..1."
+)
+SIGN_FLIPPED_RATIO = Gauge(
+    "ratchet_learner_sign_flipped_ratio",
+    "Tokens moved against their advantage, by the objective, or if distillation were added to it, last step, 0..1.",
+    ["by"],
+)
+TRUNCATED_RATIO = Gauge("ratchet_learner_truncated_ratio", "Importance weights beyond the cap, last step, 0..1.")
+REFERENCE_GAP_NATS = Gauge("ratchet_learner_reference_gap_nats", "Mean log current/reference of a token, last step.")
+BASELINE_SHIFT = Gauge(
+    "ratchet_learner_baseline_shift", "Mean distance of the minimum-variance baseline from the group mean, in reward."
+)
+ZERO_VARIANCE_RATIO = Gauge(
+    "ratchet_learner_zero_variance_ratio", "Groups with equal rewards, of those of the last step, 0..1."
+)
 ENTROPY_NATS = Gauge("ratchet_learner_entropy_nats", "Mean entropy of a response token, last step.")
 MISMATCH_NATS = Gauge(
     "ratchet_learner_mismatch_nats", "Estimated KL of behavior from current policy per token, last step."

@@ -14,6 +14,7 @@ from learner.objective import OBJECTIVES
 from learner.objective.advantage import advantages, group_advantages, pivots
 from learner.objective.aggregate import aggregate, token_scale
 from learner.objective.baseline import group_mean, log_gradient_norm, minimum_variance_baseline, reward_sign
+from learner.objective.diagnostics import one_way_bounds, sign_fractions
 from learner.objective.ess import ess_ratio, learning_rate_factor
 from learner.objective.importance import importance_weight, log_importance
 from learner.objective.ratios import log_ratio, segment_mean, segment_sum, sequence_log_weight
@@ -113,7 +114,14 @@ class OptimizerStep:
         taken = engine.step(learning_rate * factor)
         if taken.applied and self.settings.reference.type == "ema":
             engine.blend_reference(self.settings.reference.decay)
-        measured |= {"loss": loss, "ess_ratio": ratio, "lr_factor": factor, "grad_norm": taken.grad_norm}
+        truncated = ess_ratio(log_weight.clamp(max=math.log(self.settings.importance.cap)))
+        measured |= {
+            "loss": loss,
+            "ess_ratio": ratio,
+            "truncated_ess_ratio": truncated,
+            "lr_factor": factor,
+            "grad_norm": taken.grad_norm,
+        }
         measured["learning_rate"] = learning_rate * factor if taken.applied else math.nan
         return report(self.batch, None if taken.applied else "non_finite_gradient", **measured)
 
@@ -232,9 +240,10 @@ class OptimizerStep:
         current, lengths = logp.detach(), self.counted[sequences]
         nothing = torch.zeros(0, dtype=torch.float64, device=self.device)
         kept = torch.zeros(len(at), 0, device=self.device) if hidden is None else hidden[keep].float()
-        held = (
-            segment_mean(kept.detach(), lengths) if self.reference_hidden is None else self.reference_hidden[sequences]
-        )
+        if self.reference_hidden is None or hidden is None:
+            held = segment_mean(kept.detach(), lengths)
+        else:
+            held = self.reference_hidden[sequences]
         return Tokens(
             logp=logp,
             current_logp=current,
@@ -261,11 +270,7 @@ class OptimizerStep:
     def _measure(self, logp: Tensor, entropy: Tensor, weight: Tensor) -> dict[str, float]:
         """Means over tokens that count, from all ranks' [T]; of importance weights, over what they are one of."""
         settings = self.settings
-        low = getattr(settings.objective, "weight_low", 1.0)
-        high = getattr(settings.objective, "weight_high", 1.0)
-        counted = weight[self.mask]
         mismatch = log_ratio(logp, self.behavior_logp, self.mask)[self.mask]
-        gap = torch.zeros(()) if self.reference_logp is None else (logp - self.reference_logp)[self.mask]
         tokens = self._whole_step(logp)
         log_weight = self._log_importance(tokens)
         importance = importance_weight(log_weight, tokens.lengths, settings.importance)
@@ -277,11 +282,11 @@ class OptimizerStep:
             "mismatch_kl": float((mismatch.exp() - 1 - mismatch).mean()),
             "truncated_fraction": float((log_weight > math.log(settings.importance.cap)).double().mean()),
             "mean_importance_ratio": float(importance.mean()),
-            "one_way_mean": float(counted.mean()),
-            "one_way_low_fraction": float((counted <= low).float().mean()) if low < 1 else 0.0,
-            "one_way_high_fraction": float((counted >= high).float().mean()) if high > 1 else 0.0,
-            "reference_gap": float(gap.mean()),
+            "one_way_mean": float(weight[self.mask].mean()),
+            "reference_gap": float((tokens.current_logp - tokens.reference_logp).mean()),
             "mean_baseline_shift": self.baseline_shift,
+            **one_way_bounds(tokens, weight[self.mask], settings.objective),
+            **sign_fractions(tokens, self.objective.surrogate, settings.objective),
         }
 
 

@@ -7,18 +7,27 @@ from typing import Any
 from learner.collect import Sampled
 from learner.evaluation import Evaluation
 from learner.metrics import (
+    BASELINE_SHIFT,
+    CLIPPED_RATIO,
     ENTROPY_NATS,
     ESS_RATIO,
     GRADIENT_NORM,
     LEARNING_RATE,
+    LEARNING_RATE_FACTOR,
     LOSS,
     MEAN_REWARD,
     MISMATCH_NATS,
+    ONE_WAY_BOUND_RATIO,
     PASS_RATE,
     POLICY_LAG_STEPS,
+    REFERENCE_GAP_NATS,
     REFERENCE_VERSION,
+    SIGN_FLIPPED_RATIO,
     SKIPPED_STEPS,
     TRAINED_TOKENS,
+    TRUNCATED_ESS_RATIO,
+    TRUNCATED_RATIO,
+    ZERO_VARIANCE_RATIO,
 )
 from learner.publish import SyncReport
 from learner.step_report import StepReport
@@ -119,6 +128,18 @@ def _export(report: StepReport, reference_version: int) -> None:
     GRADIENT_NORM.set(report.grad_norm)
     LEARNING_RATE.set(report.learning_rate)
     ESS_RATIO.set(report.ess_ratio)
+    TRUNCATED_ESS_RATIO.set(report.truncated_ess_ratio)
+    LEARNING_RATE_FACTOR.set(report.lr_factor)
+    for bound in ("low", "high"):
+        for advantage in ("positive", "negative"):
+            ONE_WAY_BOUND_RATIO.labels(bound, advantage).set(getattr(report, f"one_way_{bound}_{advantage}"))
+    CLIPPED_RATIO.set(report.clipped_fraction)
+    SIGN_FLIPPED_RATIO.labels("objective").set(report.sign_flipped_fraction)
+    SIGN_FLIPPED_RATIO.labels("distillation").set(report.distillation_flips_fraction)
+    TRUNCATED_RATIO.set(report.truncated_fraction)
+    REFERENCE_GAP_NATS.set(report.reference_gap)
+    BASELINE_SHIFT.set(report.mean_baseline_shift)
+    ZERO_VARIANCE_RATIO.set(report.zero_variance_fraction)
     ENTROPY_NATS.set(report.entropy)
     MISMATCH_NATS.set(report.mismatch_kl)
     POLICY_LAG_STEPS.observe(report.mean_lag_steps)

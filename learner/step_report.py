@@ -34,6 +34,8 @@ class StepReport:
     """Before clipping."""
     ess_ratio: float
     """Effective sample size over sequences, (0, 1]."""
+    truncated_ess_ratio: float
+    """The same of weights cut to the cap."""
     lr_factor: float
     learning_rate: float
     """That the step was taken with: the schedule's times lr_factor."""
@@ -50,14 +52,26 @@ class StepReport:
     """Mean of the same, after truncation, masking or rejection."""
     one_way_mean: float
     """Mean one-way weight over response tokens; 1 for objectives without one."""
-    one_way_low_fraction: float
-    """Tokens at the lower bound (gain locked)."""
-    one_way_high_fraction: float
-    """Tokens at the upper bound (alignment accelerated)."""
+    one_way_low_positive: float
+    """Of the tokens with a positive advantage, those whose one-way weight is at its lower bound (gain locked)."""
+    one_way_low_negative: float
+    """The same of those with a negative one."""
+    one_way_high_positive: float
+    """At the upper bound (alignment accelerated)."""
+    one_way_high_negative: float
+    clipped_fraction: float
+    """Tokens with an advantage and, beyond a clip of the objective, no gradient."""
+    sign_flipped_fraction: float
+    """Tokens that the objective moves against their advantage, of those that have one."""
+    distillation_flips_fraction: float
+    """The same, if log reference/current (or teacher/current, their mean) were added to the advantage: what one-way weights
+    never do. 0 where neither is scored."""
     reference_gap: float
     """Mean over response tokens of current - reference log-prob, nats; 0 right after a ratchet."""
     mean_baseline_shift: float
     """Mean over groups of |baseline - mean reward|, of the minimum-variance baseline; 0 for others."""
+    zero_variance_fraction: float
+    """Groups whose rewards were all equal, of those consumed."""
     missing_reference_tokens: int
     """Tokens whose reference log-prob was not finite: with one, the step is skipped."""
 
@@ -66,6 +80,7 @@ _NOT_REACHED: dict[str, float] = {
     "loss": math.nan,
     "grad_norm": math.nan,
     "ess_ratio": math.nan,
+    "truncated_ess_ratio": math.nan,
     "lr_factor": math.nan,
     "learning_rate": math.nan,
     "entropy": math.nan,
@@ -73,8 +88,13 @@ _NOT_REACHED: dict[str, float] = {
     "truncated_fraction": math.nan,
     "mean_importance_ratio": math.nan,
     "one_way_mean": math.nan,
-    "one_way_low_fraction": math.nan,
-    "one_way_high_fraction": math.nan,
+    "one_way_low_positive": math.nan,
+    "one_way_low_negative": math.nan,
+    "one_way_high_positive": math.nan,
+    "one_way_high_negative": math.nan,
+    "clipped_fraction": math.nan,
+    "sign_flipped_fraction": math.nan,
+    "distillation_flips_fraction": math.nan,
     "reference_gap": math.nan,
     "mean_baseline_shift": math.nan,
     "missing_reference_tokens": 0,
@@ -91,6 +111,7 @@ def report(batch: StepBatch, skipped: SkipReason | None, **measured: float) -> S
         tokens=len(lag),
         mean_reward=batch.tally.mean_reward,
         pass_rate=batch.tally.pass_rate,
+        zero_variance_fraction=batch.tally.zero_variance_groups / max(1, batch.tally.groups),
         mean_lag_steps=float(lag.mean()) if len(lag) else math.nan,
         p95_lag_steps=float(lag.kthvalue(math.ceil(0.95 * len(lag))).values) if len(lag) else math.nan,
         max_lag_steps=int(lag.max()) if len(lag) else 0,

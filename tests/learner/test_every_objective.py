@@ -148,3 +148,13 @@ def test_several_optimizer_steps_count_and_report_as_one(variant: str) -> None:
 @EVERY
 def test_more_mini_batches_than_groups_are_one_a_group(variant: str) -> None:
     assert step(prepare(BigramEngine()), settings(variant, mini_batches=99), groups()).optimizer_steps == 6
+
+
+@EVERY
+def test_every_diagnostic_is_a_fraction_whatever_the_objective(variant: str) -> None:
+    report = step(prepare(BigramEngine()), settings(variant, mini_batches=2), groups())
+    for name in ("clipped", "sign_flipped", "distillation_flips", "zero_variance", "truncated"):
+        assert 0 <= getattr(report, f"{name}_fraction") <= 1
+    for bound in ("low_positive", "low_negative", "high_positive", "high_negative"):
+        assert 0 <= getattr(report, f"one_way_{bound}") <= 1
+    assert report.ess_ratio <= report.truncated_ess_ratio * (1 + 1e-9) <= 1 + 1e-6

@@ -1,0 +1,47 @@
+"""What an objective did to the tokens of a step: how many it held at a bound, clipped away, or turned round."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from learner.objective.tokens import Tokens
+
+
+def one_way_bounds(tokens: Tokens, weight: Tensor, settings: Any) -> dict[str, float]:
+    """Fractions of the tokens of each sign of advantage whose one-way weight is at a bound; 0 without such weights.
+
+    weight: float32 [T].
+    """
+    low, high = getattr(settings, "weight_low", 1.0), getattr(settings, "weight_high", 1.0)
+    fractions = {}
+    for name, side in (("positive", tokens.advantage > 0), ("negative", tokens.advantage < 0)):
+        fractions[f"one_way_low_{name}"] = _fraction(weight <= low, side) if low < 1 else 0.0
+        fractions[f"one_way_high_{name}"] = _fraction(weight >= high, side) if high > 1 else 0.0
+    return fractions
+
+
+def sign_fractions(tokens: Tokens, surrogate: Callable[[Tokens, Any], Tensor], settings: Any) -> dict[str, float]:
+    """Of the tokens with an advantage: without gradient, moved against it, and against it if distillation were added.
+
+    distillation: advantage + log other/current, other the mean of the teachers, or the reference where there are none.
+    """
+    with torch.enable_grad():
+        probe = dataclasses.replace(tokens, logp=tokens.current_logp.clone().requires_grad_())
+        (slope,) = torch.autograd.grad(surrogate(probe, settings).sum(), probe.logp)
+    moved, sign = tokens.advantage != 0, tokens.advantage.sign()
+    teachers = tokens.teacher_logp
+    other = teachers.mean(0) if len(teachers) else tokens.reference_logp
+    distilled = tokens.advantage + other - tokens.current_logp
+    return {
+        "clipped_fraction": _fraction(slope == 0, moved),
+        "sign_flipped_fraction": _fraction(slope * sign < 0, moved),
+        "distillation_flips_fraction": _fraction(distilled * sign < 0, moved),
+    }
+
+
+def _fraction(which: Tensor, among: Tensor) -> float:
+    """0 among none."""
+    return float((which & among).sum() / among.sum().clamp(min=1))
