@@ -1,6 +1,7 @@
 """The lag laboratory: methods x lags x seeds on data of an exact age, with the learner's own step.
 
     python -m benchmarks.lag --jobs 2                         # the whole table of the addition task, on two cores
+    python -m benchmarks.lag --task chain --jobs 2            # longer sequences
     python -m benchmarks.lag --methods grpo,owpo_vc --lags 0,64 --seeds 0
     python -m benchmarks.lag.report                           # table and pictures of what there is
 
@@ -22,11 +23,12 @@ from pathlib import Path
 from benchmarks.lag.methods import DEFAULT, METHODS
 from benchmarks.lag.one_run import ROOT, Order
 from benchmarks.lag.results import missing, read
-from benchmarks.lag.task import TASKS
+from benchmarks.lag.tasks import TASKS
 
 
 def main() -> int:
     options = arguments()
+    TASKS[options.task]()  # its starting model is there before runs that would all build it
     orders = [
         Order(
             options.task,

@@ -14,7 +14,7 @@ from benchmarks.lag.experiment import Outcome, Setting, collapsed_at, experiment
 from benchmarks.lag.methods import settings
 from benchmarks.lag.results import Row, Run, append
 from benchmarks.lag.sampler import Sampler
-from benchmarks.lag.task import TASKS
+from benchmarks.lag.tasks import TASKS
 from learner.deepspeed_engine import DeepSpeedEngine
 from learner.step_report import StepReport
 from services.config.model import ModelConfig

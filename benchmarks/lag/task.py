@@ -1,6 +1,6 @@
 """What is learned in the laboratory: problems with one right answer, in tokens, and the model that training starts from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +49,3 @@ def addition() -> Task:
         for pairs in problems(Recipe())
     )
     return Task("addition", HERE / "model", EOS, training, heldout, learning_rate=2e-4)
-
-
-TASKS: dict[str, Callable[[], Task]] = {"addition": addition}

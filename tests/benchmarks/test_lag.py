@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import benchmarks.lag.experiment as laboratory
+from benchmarks.lag.chain import DIGITS, SLIP, solutions
 from benchmarks.lag.experiment import Outcome, Setting, collapsed_at, experiment
 from benchmarks.lag.groups import scored_groups
 from benchmarks.lag.methods import METHODS, settings
@@ -176,3 +177,14 @@ def test_the_table_says_mean_interval_and_collapses() -> None:
         "| `grpo` |  | 0.600 ± 0.248 |",
         "| `owpo` | 0.125, 1 of 1 collapsed |  |",
     ]
+
+
+def test_a_chain_without_slips_is_right_and_goes_on_from_its_slips_with_them() -> None:
+    right = solutions(50, 0.0, torch.Generator().manual_seed(0))
+    assert torch.equal(right[:, :DIGITS].cumsum(1) % 10, right[:, DIGITS + 1 : -1])
+    slipped = solutions(400, SLIP, torch.Generator().manual_seed(0))
+    given, totals = slipped[:, :DIGITS], slipped[:, DIGITS + 1 : -1]
+    before = torch.cat([torch.zeros(400, 1, dtype=torch.int64), totals[:, :-1]], 1)
+    wrong = (before + given) % 10 != totals
+    assert 0.02 < wrong.float().mean() < 0.06
+    assert 0.3 < float((~wrong.any(1)).float().mean()) < 0.5
