@@ -9,10 +9,10 @@ def scheduled_learning_rate(settings: OptimizerConfig, step: int, steps: int) ->
     Warm-up rises linearly to the full rate at step = warmup_steps. linear: then straight to final_fraction of it at the
     last step. Past the end the last rate holds.
     """
-    warmup = settings.warmup_steps
+    warmup, step = settings.warmup_steps, min(step, steps - 1)
     if step < warmup:
         return settings.learning_rate * (step + 1) / (warmup + 1)
     if settings.schedule == "constant":
         return settings.learning_rate
-    done = min(1.0, (step - warmup) / max(1, steps - 1 - warmup))
+    done = (step - warmup) / max(1, steps - 1 - warmup)
     return settings.learning_rate * (1 - done * (1 - settings.final_fraction))
