@@ -65,7 +65,7 @@ def malformed(rng: random.Random) -> Poison:
     item = {"id": "a", "grader": "exact", "response": str(rng.random()), "reference": ANSWER}
     whole = json.dumps({"items": [item]}).encode()
     makers: list[Callable[[], tuple[str, bytes]]] = [
-        lambda: ("422", whole[: rng.randrange(len(whole))]),
+        lambda: ("422", whole[: rng.randrange(1, len(whole))]),
         lambda: ("422", whole + whole),
         lambda: ("422", whole.replace(b'"response": "', b'"response": "\xff\xfe')),
         lambda: ("422", whole.replace(b'"response": "', b'"response": "\\ud800')),
