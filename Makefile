@@ -4,8 +4,9 @@
 SHELL := /bin/bash
 PYTHON ?=
 PYTEST_ARGS ?=
-# A file of tests stays in one process: much of what tests do is waiting, and two cores do more than one file.
-TEST_PROCESSES ?= -n 2 --dist loadfile
+# A file of tests stays in one process: much of what tests do is waiting, and two cores do more than one file. In the order
+# of their names, so that the many short files come last and fill the gaps.
+TEST_PROCESSES ?= -n 2 --dist loadfile --no-loadscope-reorder
 OPTIONS ?=
 export PYTHON
 PY := .venv/bin/python
