@@ -94,7 +94,11 @@ def test_the_command_serves_alone_and_ends_on_a_signal(tmp_path: Path) -> None:
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
-        assert "scoring on http://127.0.0.1:" in line
+        if "grader code cannot be used" in line:  # a machine without a sandbox
+            line = process.stderr.readline()
+        if "scoring on http://127.0.0.1:" not in line:
+            process.kill()  # else leaving the block would wait for it
+            pytest.fail(line)
         assert (tmp_path / "verifier.json").is_file()
         process.terminate()
         assert process.wait(20) == 0

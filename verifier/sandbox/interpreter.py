@@ -99,6 +99,14 @@ def _libraries(binaries: list[str]) -> list[str]:
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    # What is loaded into this process besides, such as vLLM's allocator, is no library of the interpreter.
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=QUESTION_S, check=False, stdin=subprocess.DEVNULL
+        command,
+        capture_output=True,
+        text=True,
+        timeout=QUESTION_S,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env=environment,
     )

@@ -1,5 +1,7 @@
 import logging
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from services.config.sandbox import Bubblewrap, NoSandbox
 from tests.verifier.sandbox.machine import sandbox_or_skip
 from verifier.graders.code_tests import CodeTests
 from verifier.sandbox import probe as probing
+from verifier.sandbox.interpreter import inspect
 from verifier.sandbox.probe import environment_for_graders, probe
 from verifier.sandbox.session import SandboxFailed
 from verifier.scorer import ScoringFault
@@ -90,6 +93,17 @@ def test_a_grader_process_does_not_find_out_again_what_the_service_found(monkeyp
     monkeypatch.setattr(probing, "_known", {})
     monkeypatch.setattr(probing, "_probe", lambda _: pytest.fail("it looked again"))
     assert probe(settings).launcher == launcher
+
+
+def test_what_is_loaded_into_the_service_besides_is_no_library_of_the_interpreter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """vLLM has its allocator loaded into every process that it starts; it may lie where the sandbox cannot look."""
+    python = Path(sys.executable)
+    plain = inspect(python)
+    library = next(Path(path) for path, _ in plain.shown if ".so" in Path(path).name)
+    monkeypatch.setenv("LD_PRELOAD", str(shutil.copy(library, tmp_path / "preloaded.so.1")))
+    assert inspect(python) == plain
 
 
 def test_the_operator_may_do_without_a_sandbox_and_is_warned(
