@@ -4,9 +4,8 @@
 SHELL := /bin/bash
 PYTHON ?=
 PYTEST_ARGS ?=
-# A file of tests stays in one process: much of what tests do is waiting, and two cores do more than one file. In the order
-# of their names, so that the many short files come last and fill the gaps.
-TEST_PROCESSES ?= -n 2 --dist loadfile --no-loadscope-reorder
+# -n 2 --dist loadfile: two files at a time, where cores are to spare.
+TEST_PROCESSES ?=
 OPTIONS ?=
 export PYTHON
 PY := .venv/bin/python

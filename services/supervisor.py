@@ -22,6 +22,7 @@ from services.errors import InputError, ServiceFailed
 
 log = logging.getLogger("ratchet")
 
+LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 RESTARTS = 5
 RESTART_WINDOW_S = 600.0
 LOOK_EVERY_S = 0.2
@@ -48,7 +49,7 @@ class Service:
                 stdout=lines,
                 stderr=lines,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **self.environment, SUPERVISED_VARIABLE: str(os.getpid())},
+                env={**_own_environment(), **self.environment, SUPERVISED_VARIABLE: str(os.getpid())},
                 start_new_session=True,  # Ctrl-C is for the supervisor, which stops the others in order
             )
 
@@ -139,3 +140,8 @@ def _kill_group(pid: int) -> None:
 
 def python_module(module: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", module, *arguments]
+
+
+def _own_environment() -> dict[str, str]:
+    """Without what a launcher may have left in it: a learner that finds a rank there joins a group that is not its own."""
+    return {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}

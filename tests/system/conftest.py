@@ -24,8 +24,10 @@ def example() -> Path:
 
 @pytest.fixture(scope="session")
 def environment() -> dict[str, str]:
-    """Without a Redis that happens to be configured on this machine."""
-    return {name: value for name, value in os.environ.items() if name != "RATCHET_REDIS_URL"}
+    """Without a Redis that happens to be configured on this machine. With a rank, as on a machine that a launcher has set
+    up: it is not the learner's."""
+    own = {name: value for name, value in os.environ.items() if name != "RATCHET_REDIS_URL"}
+    return own | {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
 
 
 @pytest.fixture(scope="session")
