@@ -4,8 +4,8 @@
 SHELL := /bin/bash
 PYTHON ?=
 PYTEST_ARGS ?=
-# -n 2 --dist loadfile: two files at a time, where cores are to spare.
-TEST_PROCESSES ?=
+# Two at a time: much of what tests do is waiting. TEST_PROCESSES= runs them one after the other.
+TEST_PROCESSES ?= -n 2 --dist loadgroup --no-loadscope-reorder
 OPTIONS ?=
 export PYTHON
 PY := .venv/bin/python
