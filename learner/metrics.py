@@ -57,6 +57,12 @@ ENTROPY_NATS = Gauge("ratchet_learner_entropy_nats", "Mean entropy of a response
 MISMATCH_NATS = Gauge(
     "ratchet_learner_mismatch_nats", "Estimated KL of behavior from current policy per token, last step."
 )
+MISMATCH_PART_NATS = Gauge(
+    "ratchet_learner_mismatch_part_nats",
+    "Its parts: two engines with the same weights (engine_mismatch), engines and lag together (before_batch), several optimizer "
+    "steps on one batch (within_batch).",
+    ["part"],
+)
 POLICY_LAG_STEPS = Histogram(
     "ratchet_learner_policy_lag_steps",
     "Learner steps between sampling a token and training on it, mean of each step.",

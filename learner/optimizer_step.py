@@ -14,10 +14,10 @@ from learner.objective import OBJECTIVES
 from learner.objective.advantage import advantages, group_advantages, pivots
 from learner.objective.aggregate import aggregate, token_scale
 from learner.objective.baseline import group_mean, log_gradient_norm, minimum_variance_baseline, reward_sign
-from learner.objective.diagnostics import one_way_bounds, sign_fractions
+from learner.objective.diagnostics import kl_estimate, one_way_bounds, sign_fractions
 from learner.objective.ess import ess_ratio, learning_rate_factor
 from learner.objective.importance import importance_weight, log_importance
-from learner.objective.ratios import log_ratio, segment_mean, segment_sum, sequence_log_weight
+from learner.objective.ratios import segment_mean, segment_sum, sequence_log_weight
 from learner.objective.tokens import Tokens
 from learner.packing import MicroBatch, one_each, pack
 from learner.step_report import StepReport, report
@@ -56,7 +56,8 @@ class OptimizerStep:
         self.baseline_shift = 0.0
         self.statistics: Tensor | None = None  # float64; None: the objective's own wait for the current policy
         self.reference_logp: Tensor | None = None  # None: the reference is the current policy, or is not needed
-        self.proximal_logp: Tensor | None = None  # None: the proximal policy is the current one
+        self.proximal_logp: Tensor | None = None  # None: the proximal policy is the current one, or is not needed
+        self.weights_moved = False  # since the batch began
         self.reference_hidden: Tensor | None = None  # [N, H]; None as reference_logp
         self.teacher_logp = torch.zeros(0, len(self.behavior_logp), device=self.device)
         self.logp = torch.zeros_like(self.behavior_logp)
@@ -70,6 +71,7 @@ class OptimizerStep:
 
         weights_will_move: before this step; a reference that is the current policy by now will not be it then.
         """
+        self.weights_moved = weights_will_move
         if self.settings.objective.references and (weights_will_move or not self.engine.reference_is_current):
             self.reference_logp = self._score("reference").logp
             if self.settings.objective.needs_hidden:
@@ -111,6 +113,7 @@ class OptimizerStep:
             engine.discard_gradients()
             return report(self.batch, "non_finite_loss" if math.isfinite(ratio) else "non_finite_ess", **measured)
         factor = learning_rate_factor(ratio, self.settings.ess, full_ess_ratio)
+        self._assert_ranks_agree(learning_rate * factor)
         taken = engine.step(learning_rate * factor)
         if taken.applied and self.settings.reference.type == "ema":
             engine.blend_reference(self.settings.reference.decay)
@@ -199,6 +202,22 @@ class OptimizerStep:
                 flat[:, micro_batch.token_index.to(self.device)] = torch.stack([s.logp, s.entropy, s.sum_p2])
         return TokenStatistics(*flat.unbind())
 
+    def _assert_ranks_agree(self, learning_rate: float) -> None:
+        """On every bit of it: ranks that step by different amounts hold different models from then on.
+
+        Raises RuntimeError on every rank alike.
+        """
+        engine = self.engine
+        if engine.world_size == 1:
+            return
+        own = torch.zeros(engine.world_size, dtype=torch.float64)
+        own[engine.rank] = learning_rate
+        rates = engine.sum_over_ranks(own).tolist()
+        if len(set(rates)) > 1:
+            raise RuntimeError(
+                f"ranks would step at different rates, {', '.join(map(repr, rates))}: their batches or settings differ"
+            )
+
     def _missing_references(self) -> int:
         scored = [self.teacher_logp] if self.reference_logp is None else [self.teacher_logp, self.reference_logp[None]]
         return int((~torch.isfinite(torch.cat(scored)[:, self.mask])).sum())
@@ -267,10 +286,9 @@ class OptimizerStep:
         above = tokens.current_logp if numerator == "current" else tokens.proximal_logp
         return log_importance(above.float() - tokens.behavior_logp.float(), tokens.lengths, self.settings.importance)
 
-    def _measure(self, logp: Tensor, entropy: Tensor, weight: Tensor) -> dict[str, float]:
+    def _measure(self, logp: Tensor, entropy: Tensor, weight: Tensor) -> dict[str, float | None]:
         """Means over tokens that count, from all ranks' [T]; of importance weights, over what they are one of."""
         settings = self.settings
-        mismatch = log_ratio(logp, self.behavior_logp, self.mask)[self.mask]
         tokens = self._whole_step(logp)
         log_weight = self._log_importance(tokens)
         importance = importance_weight(log_weight, tokens.lengths, settings.importance)
@@ -279,7 +297,8 @@ class OptimizerStep:
             log_weight, importance = log_weight[last], importance[last]
         return {
             "entropy": float(entropy[self.mask].mean()),
-            "mismatch_kl": float((mismatch.exp() - 1 - mismatch).mean()),
+            "mismatch_kl": kl_estimate(tokens.current_logp, tokens.behavior_logp),
+            **self._staleness(tokens),
             "truncated_fraction": float((log_weight > math.log(settings.importance.cap)).double().mean()),
             "mean_importance_ratio": float(importance.mean()),
             "one_way_mean": float(weight[self.mask].mean()),
@@ -287,6 +306,18 @@ class OptimizerStep:
             "mean_baseline_shift": self.baseline_shift,
             **one_way_bounds(tokens, weight[self.mask], settings.objective),
             **sign_fractions(tokens, self.objective.surrogate, settings.objective),
+        }
+
+    def _staleness(self, tokens: Tokens) -> dict[str, float | None]:
+        if self.weights_moved and self.proximal_logp is None:
+            return {}
+        fresh = tokens.lag_steps == 0
+        return {
+            "engine_mismatch_kl": kl_estimate(tokens.proximal_logp[fresh], tokens.behavior_logp[fresh])
+            if bool(fresh.any())
+            else None,
+            "before_batch_kl": kl_estimate(tokens.proximal_logp, tokens.behavior_logp),
+            "within_batch_kl": kl_estimate(tokens.current_logp, tokens.proximal_logp),
         }
 
 

@@ -1,5 +1,6 @@
 """What the learner writes down: JSON lines, TensorBoard events, gauges, and at the end the summary's numbers."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -17,6 +18,7 @@ from learner.metrics import (
     LOSS,
     MEAN_REWARD,
     MISMATCH_NATS,
+    MISMATCH_PART_NATS,
     ONE_WAY_BOUND_RATIO,
     PASS_RATE,
     POLICY_LAG_STEPS,
@@ -142,6 +144,9 @@ def _export(report: StepReport, reference_version: int) -> None:
     ZERO_VARIANCE_RATIO.set(report.zero_variance_fraction)
     ENTROPY_NATS.set(report.entropy)
     MISMATCH_NATS.set(report.mismatch_kl)
+    for part in ("engine_mismatch", "before_batch", "within_batch"):
+        nats = getattr(report, f"{part}_kl")
+        MISMATCH_PART_NATS.labels(part).set(math.nan if nats is None else nats)
     POLICY_LAG_STEPS.observe(report.mean_lag_steps)
     if report.skipped:
         SKIPPED_STEPS.labels(report.skipped).inc()

@@ -46,6 +46,13 @@ class StepReport:
     """Mean over response tokens, nats, at the sampling temperature."""
     mismatch_kl: float
     """Mean over response tokens of r - 1 - log r with r = current/behavior, nats: estimates KL(behavior || current)."""
+    engine_mismatch_kl: float | None
+    """The same of proximal/behavior over the tokens that the proximal policy's own weights sampled, so nothing but two
+    engines differing; None where there is no such token, or the proximal policy is not known."""
+    before_batch_kl: float | None
+    """The same of proximal/behavior over all tokens: engines and lag. None where the proximal policy is not known."""
+    within_batch_kl: float | None
+    """The same of current/proximal: staleness from several optimizer steps on the batch; 0 in the first of them."""
     truncated_fraction: float
     """Importance weights beyond the cap: of sequences, or of tokens at the levels `token` and `prefix`."""
     mean_importance_ratio: float
@@ -76,7 +83,7 @@ class StepReport:
     """Tokens whose reference log-prob was not finite: with one, the step is skipped."""
 
 
-_NOT_REACHED: dict[str, float] = {
+_NOT_REACHED: dict[str, float | None] = {
     "loss": math.nan,
     "grad_norm": math.nan,
     "ess_ratio": math.nan,
@@ -85,6 +92,9 @@ _NOT_REACHED: dict[str, float] = {
     "learning_rate": math.nan,
     "entropy": math.nan,
     "mismatch_kl": math.nan,
+    "engine_mismatch_kl": None,
+    "before_batch_kl": None,
+    "within_batch_kl": None,
     "truncated_fraction": math.nan,
     "mean_importance_ratio": math.nan,
     "one_way_mean": math.nan,
@@ -101,7 +111,7 @@ _NOT_REACHED: dict[str, float] = {
 }
 
 
-def report(batch: StepBatch, skipped: SkipReason | None, **measured: float) -> StepReport:
+def report(batch: StepBatch, skipped: SkipReason | None, **measured: float | None) -> StepReport:
     """A report of `batch`; numbers that are not given are nan."""
     lag = batch.lag_steps[batch.mask].double()
     return StepReport(
@@ -120,6 +130,8 @@ def report(batch: StepBatch, skipped: SkipReason | None, **measured: float) -> S
 
 
 COUNTS = ("optimizer_steps", "sequences", "tokens", "missing_reference_tokens")
+NOT_ALWAYS_KNOWN = ("engine_mismatch_kl", "before_batch_kl", "within_batch_kl")
+"""Their means are over the optimizer steps that knew."""
 
 
 def merged(reports: Sequence[StepReport]) -> StepReport:
@@ -138,5 +150,7 @@ def merged(reports: Sequence[StepReport]) -> StepReport:
             together[name] = max(values)
         else:
             of = [getattr(r, name) for r in applied or reports]
-            together[name] = math.fsum(of) / len(of)
+            if name in NOT_ALWAYS_KNOWN:
+                of = [x for x in of if x is not None]
+            together[name] = math.fsum(of) / len(of) if of else None
     return StepReport(**together)

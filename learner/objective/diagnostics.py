@@ -42,6 +42,12 @@ def sign_fractions(tokens: Tokens, surrogate: Callable[[Tokens, Any], Tensor], s
     }
 
 
+def kl_estimate(logp: Tensor, behavior_logp: Tensor) -> float:
+    """Mean of r - 1 - log r, r = exp(logp - behavior_logp), of tokens sampled by behavior. [T], at least one; nats."""
+    gap = logp.double() - behavior_logp.double()
+    return float((gap.expm1() - gap).mean())
+
+
 def _fraction(which: Tensor, among: Tensor) -> float:
     """0 among none."""
     return float((which & among).sum() / among.sum().clamp(min=1))

@@ -197,6 +197,17 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     seen["non-finite leaves the optimizer"] = same(uninterrupted, weights(engine))
     seen["learning rate is restored"] = rates == [group["lr"] for group in engine._engine.optimizer.param_groups]
 
+    # One rank with another factor: every rank says so, and no weight moves.
+    engine.load(middle)
+    try:
+        own = 1.0 if engine.rank == 0 else 1e-9
+        learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0, full_ess_ratio=own)
+        stopped = engine.world_size == 1
+    except RuntimeError as error:
+        stopped = "different rates" in str(error) and same(here, weights(engine))
+        engine.discard_gradients()
+    seen["ranks that would step differently are stopped"] = stopped
+
     seen["probe needs a step to change"] = probe_before != engine.sequence_logp(PROBE)
     engine.export(out / "export")
     probe = engine.sequence_logp(PROBE)

@@ -29,6 +29,7 @@ FACTS = [
     "non-finite leaves the weights",
     "non-finite leaves the optimizer",
     "learning rate is restored",
+    "ranks that would step differently are stopped",
     "probe needs a step to change",
     "blending nothing leaves the reference",
     "blending half is the middle",

@@ -85,6 +85,33 @@ def test_on_policy_with_a_fresh_reference_owpo_is_plain_group_relative_policy_gr
     assert torch.allclose(engine.logits, BigramEngine().logits - table.grad, atol=1e-6)
 
 
+def test_mismatch_of_the_engines_is_told_from_lag_and_from_steps_on_the_batch() -> None:
+    engine = BigramEngine()
+    fresh = [on_policy(engine, scored_group(i, rewards=[1.0, 0.0, 0.25])) for i in range(4)]
+    config = settings(mini_batches=2, groups_per_step=4)
+    report = learner_step(engine, assemble(fresh, 0, config), config, learning_rate=1.0)
+    assert (report.engine_mismatch_kl, report.before_batch_kl) == pytest.approx((0.0, 0.0), abs=1e-9)
+    assert report.within_batch_kl > 1e-5  # of the second step
+    assert report.mismatch_kl == pytest.approx(report.within_batch_kl, rel=1e-4)
+
+    # Weights from before: lag, and no token that could tell how much of it is the engines'.
+    lagged = learner_step(engine, assemble(fresh, 3, settings()), settings(), learning_rate=1.0)
+    assert lagged.engine_mismatch_kl is None
+    assert lagged.before_batch_kl == lagged.mismatch_kl > 1e-5
+    assert lagged.within_batch_kl == 0.0
+
+
+def test_without_a_proximal_pass_later_steps_say_nothing_of_its_parts() -> None:
+    config = settings(mini_batches=2, groups_per_step=4, objective={"type": "reinforce"})
+    groups = [scored_group(i, rewards=[1.0, 0.0, 0.25]) for i in range(4)]
+    engine = BigramEngine()
+    both = learner_step(engine, batch(config, groups), config, learning_rate=1.0)
+    alone = settings(groups_per_step=2, objective={"type": "reinforce"})
+    first = learner_step(BigramEngine(), batch(alone, groups[:2]), alone, learning_rate=1.0)
+    assert both.before_batch_kl == pytest.approx(first.before_batch_kl)
+    assert both.within_batch_kl == 0.0
+
+
 def test_the_reference_does_not_enter_the_ess() -> None:
     reports = []
     for shift in (0.0, 1.0):
