@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PYTHON ?=
 PYTEST_ARGS ?=
 # Two at a time: much of what tests do is waiting. TEST_PROCESSES= runs them one after the other.
-TEST_PROCESSES ?= -n 2 --dist loadgroup --no-loadscope-reorder
+TEST_PROCESSES ?= -n 2 --dist loadscope --no-loadscope-reorder
 OPTIONS ?=
 export PYTHON
 PY := .venv/bin/python

@@ -2,24 +2,32 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from services.redis_connection import RedisConnection
 from services.redis_server import RedisServer
 from services.supervisor import LAUNCHER_VARIABLES
 
-SYSTEM_TESTS = Path(__file__).parent / "system"
+
+class Shares(LoadScopeScheduling):
+    """A file stays in one process, and so do the whole-system tests, each of which fills the machine by itself."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.split("::", 1)[0]
+        return "tests/system" if file.startswith("tests/system/") else file
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shares:
+    return Shares(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under `make test` two processes share the tests. A file stays in one of them, and so do the whole-system tests, each
-    of which fills the machine by itself: they come first, because nothing else takes as long as they do together."""
-    items.sort(key=lambda item: not item.path.is_relative_to(SYSTEM_TESTS))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("system" if item.path.is_relative_to(SYSTEM_TESTS) else str(item.path)))
+    """The whole-system tests first: nothing takes as long as they do together."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/system/"))
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from benchmarks.lag.tasks import TASKS
 
 def main() -> int:
     options = arguments()
-    TASKS[options.task]()  # its starting model is there before runs that would all build it
+    TASKS[options.task]()  # its models are there before runs that would all build them
     orders = [
         Order(
             options.task,

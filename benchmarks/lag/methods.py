@@ -3,9 +3,12 @@
 Weights are truncated at the sequence level at 8 everywhere but where the objective weighs for itself.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from services.config.learner import LearnerConfig
+from services.errors import InputError
 
 MEAN: dict[str, Any] = {"baseline": "mean"}
 DEVIATION: dict[str, Any] = {"baseline": "mean", "normalize": "sample_std"}
@@ -29,6 +32,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "dapo_16": {"objective": {"type": "dapo"}, "mini_batches": 16},
     "acpo_16": {"objective": {"type": "acpo"}, "mini_batches": 16},
     "cispo_16": {"objective": {"type": "cispo"}, "mini_batches": 16},
+    # Distillation, from teachers of the task's own.
+    "opd": {"objective": {"type": "opd"}, "teachers": 1},
+    "opd_outcome": {"objective": {"type": "opd", "outcome": 1.0}, "teachers": 1},
+    "mopd": {"objective": {"type": "mopd"}, "teachers": 2},
     # As published, by objective.
     **{
         kind: {"objective": {"type": kind}}
@@ -51,9 +58,15 @@ def settings(
     learning_rate: float,
     prompt_tokens: int,
     response_tokens: int,
+    teachers: Sequence[Path] = (),
 ) -> LearnerConfig:
     """Of one run. Groups are trained on whatever their age, and one sequence a row needs no attention mask."""
     own = METHODS[method]
+    if "teachers" in own:
+        if len(teachers) < own["teachers"]:
+            raise InputError(f"{method} distils from {own['teachers']} teachers and the task has {len(teachers)}")
+        chosen = [{"path": str(path), "dtype": "float32"} for path in teachers[: own["teachers"]]]
+        own = {**own, "teachers": chosen}
     if own["objective"]["type"] == "dr_grpo":
         own = {**own, "constant_tokens": response_tokens}
     return LearnerConfig.model_validate(

@@ -56,6 +56,7 @@ def carry_out(order: Order) -> Row:
         learning_rate=order.learning_rate or task.learning_rate,
         prompt_tokens=task.prompt_tokens,
         response_tokens=task.response_tokens,
+        teachers=task.teachers,
     )
     length = task.prompt_tokens + task.response_tokens
     torch.manual_seed(order.seed)

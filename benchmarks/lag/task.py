@@ -21,6 +21,8 @@ class Task:
     """(prompt, answer) in tokens."""
     heldout: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
     learning_rate: float
+    teachers: tuple[Path, ...] = ()
+    """Hugging Face folders, for the methods that distil."""
 
     @property
     def prompt_tokens(self) -> int:

@@ -8,4 +8,4 @@ from benchmarks.lag.task import Task, addition
 
 MODELS = Path(__file__).resolve().parents[2] / "runs" / "lag" / "models"
 TASKS: dict[str, Callable[[], Task]] = {"addition": addition, "chain": lambda: chain(MODELS)}
-"""Called, a task builds its starting model where there is none."""
+"""Called, a task builds its models where there are none."""

@@ -22,10 +22,12 @@ from benchmarks.lag.sampler import Sampled
 from benchmarks.lag.task import Task
 from learner.batch import StepBatch
 from services.config.learner import LearnerConfig
+from services.errors import InputError
 from tests.fakes.train_engine import BigramEngine
 
 END, TOKENS = 1, 4
 PROBLEMS = tuple(((2 + i % 5, 7 + i % 3), (END,)) for i in range(30))
+TEACHERS = (Path("one"), Path("another"))
 TASK = Task("bigrams", Path("nowhere"), END, PROBLEMS, PROBLEMS[:6], learning_rate=1.0)
 
 
@@ -50,7 +52,14 @@ class BigramSampler:
 
 def config(method: str = "grpo", lag: int = 0, steps: int = 8) -> LearnerConfig:
     return settings(
-        method, lag=lag, steps=steps, groups_per_step=5, learning_rate=1.0, prompt_tokens=2, response_tokens=TOKENS
+        method,
+        lag=lag,
+        steps=steps,
+        groups_per_step=5,
+        learning_rate=1.0,
+        prompt_tokens=2,
+        response_tokens=TOKENS,
+        teachers=TEACHERS,
     )
 
 
@@ -58,6 +67,7 @@ def engine() -> BigramEngine:
     """Right about one time in four."""
     made = BigramEngine()
     made.logits[:, END] += 2.0
+    made.teachers = [made.logits + torch.eye(17), made.logits - torch.eye(17)]
     return made
 
 
@@ -114,6 +124,20 @@ def test_lag_zero_is_on_policy_and_more_lag_is_less_so() -> None:
 def test_every_method_has_settings_that_hold_and_takes_steps(method: str) -> None:
     outcome = experiment(engine(), BigramSampler(), TASK, config(method, 2, 3), Setting(2, 0, 4, 100))
     assert any(r.skipped is None for r in outcome.reports)
+
+
+def test_a_method_that_distils_is_refused_where_the_task_has_too_few_teachers() -> None:
+    with pytest.raises(InputError, match="mopd distils from 2 teachers and the task has 1"):
+        settings(
+            "mopd",
+            lag=0,
+            steps=1,
+            groups_per_step=1,
+            learning_rate=1.0,
+            prompt_tokens=1,
+            response_tokens=1,
+            teachers=TEACHERS[:1],
+        )
 
 
 def test_a_response_is_right_when_every_token_is_its_end_included() -> None:
