@@ -36,7 +36,7 @@ example: .venv/.ready
 	@scripts/setup.sh
 
 bench-end-to-end: example
-	@benchmarks/end_to_end/run.sh
+	@$(PY) benchmarks/end_to_end/compare.py
 
 bench-verifier: .venv/.ready
 	@$(PY) -m benchmarks.verifier.throughput

@@ -1,7 +1,4 @@
-"""Loss and gradient against TRL 1.16's GRPOTrainer, for the objectives that both have.
-
-TRL is no dependency: it is in benchmarks/requirements.txt, and without it these tests are left out.
-"""
+"""Loss and gradient against TRL 1.16's GRPOTrainer, for the objectives that both have."""
 
 from collections import defaultdict
 from types import SimpleNamespace
@@ -10,14 +7,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from trl.trainer import grpo_trainer as trainer
 
 from learner.objective import OBJECTIVES
 from learner.objective.aggregate import aggregate, token_scale
 from learner.objective.ratios import segment_sum
 from tests.learner.every_objective import settings
 from tests.learner.objective.strategies import ragged, tokens_of
-
-trainer = pytest.importorskip("trl.trainer.grpo_trainer", reason="issue 3 (2026-11-21): needs trl==1.16.0")
 
 LONGEST = 8
 COMMON = {"importance_sampling_level": "token", "epsilon_low": 0.2, "epsilon_high": 0.2, "delta": None}
