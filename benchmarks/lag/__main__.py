@@ -1,7 +1,7 @@
 """The lag laboratory: methods x lags x seeds on data of an exact age, with the learner's own step.
 
-    python -m benchmarks.lag --jobs 2                         # the whole table of the addition task, on two cores
-    python -m benchmarks.lag --task chain --jobs 2            # longer sequences
+    python -m benchmarks.lag --jobs 2                         # the whole table of the chain task, on two cores
+    python -m benchmarks.lag --task addition --jobs 2         # shorter sequences
     python -m benchmarks.lag --methods grpo,owpo_vc --lags 0,64 --seeds 0
     python -m benchmarks.lag.report                           # table and pictures of what there is
 
@@ -72,12 +72,12 @@ def arguments() -> argparse.Namespace:
         return text.split(",")
 
     parser = argparse.ArgumentParser(prog="python -m benchmarks.lag", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--task", choices=sorted(TASKS), default="addition")
+    parser.add_argument("--task", choices=sorted(TASKS), default="chain")
     parser.add_argument("--methods", type=methods, default=list(DEFAULT), help=f"of {', '.join(METHODS)}")
     parser.add_argument("--lags", type=numbers, default=[0, 4, 16, 64, 128])
     parser.add_argument("--seeds", type=numbers, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--groups", type=int, default=32, help="prompts a step")
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--groups", type=int, default=16, help="prompts a step")
     parser.add_argument("--group-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, help="another than the task's; becomes part of its name")
     parser.add_argument("--evaluate-every", type=int, default=20)
