@@ -20,6 +20,7 @@ from learner.metrics import (
     LAG_WINDOW_STEPS,
     OUTSTANDING,
     POLICY_VERSION,
+    REFERENCE_VERDICTS,
     STEP_SECONDS,
 )
 from learner.publish import WeightPublisher, snapshot
@@ -240,6 +241,11 @@ class TrainingLoop:
             log.info("policy version %d becomes the reference", self._version)
         elif verdict == "pass_rate_fell":
             log.warning("the reference stays at version %d: the pass rate fell", self._ratchet.reference_version)
+        elif verdict == "roll_back":
+            self._team.roll_back()
+            log.warning("the reference is version %d again: the pass rate fell", self._ratchet.reference_version)
+        if verdict != "not_due":
+            REFERENCE_VERDICTS.labels(verdict).inc()
 
     def _publish(self) -> None:
         taken = self._team.snapshot(self._probe)

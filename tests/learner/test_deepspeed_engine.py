@@ -35,6 +35,19 @@ FACTS = [
     "blending all is the current policy",
     "a teacher of the same weights says the same",
     "a teacher stays what it was",
+    "a roll-back scores as before the ratchet",
+    *(
+        f"{kept}: {fact}"
+        for kept in ("default", "offload", "bfloat16", "bfloat16, offload")
+        for fact in (
+            "scores as the weights swapped in",
+            "a roll-back is another reference, and steps leave it",
+            "a roll-back scores as the weights before the swap",
+            "a checkpoint has the reference and the one before",
+        )
+    ),
+    "offloaded ratchets score the same bits",
+    "an offloaded average scores the same bits",
 ]
 
 
