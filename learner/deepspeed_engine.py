@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from learner.checkpoint import read_json
 from learner.engine import GradientStep, LossFunction, Policy, ShareFunction, TokenStatistics
 from learner.packing import MicroBatch
 from learner.policy_model import PolicyModel, inputs, model_dtype, probe, write_folder
@@ -261,7 +262,7 @@ class DeepSpeedEngine:
         self.barrier()
 
     def load(self, folder: Path) -> None:
-        written = json.loads((folder / "engine.json").read_text())
+        written = read_json(folder, "engine.json")
         for key in ("ranks", "zero_stage", "dtype"):
             if written[key] != self._description()[key]:
                 raise InputError(

@@ -20,6 +20,7 @@ from learner.packing import MicroBatch, pack
 from learner.update import StepReport, learner_step
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
+from services.errors import InputError
 from tests.learner.reference_trial import reference_facts
 from tests.learner.tiny import scored_group
 
@@ -191,6 +192,17 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
         engine.load(middle)
         engine.roll_back_reference()
     seen["a roll-back scores as before the ratchet"] = close(reference_logp(engine, "reference"), before)
+    lacking = out / "lacking"
+    if engine.rank == 0:
+        lacking.mkdir()
+        written = json.loads((middle / "engine.json").read_text())
+        del written["reference_is_current"]
+        (lacking / "engine.json").write_text(json.dumps(written))
+    engine.barrier()
+    try:
+        engine.load(lacking)
+    except InputError as error:
+        seen["a checkpoint that lacks something is refused"] = "no engine.json: reference_is_current" in str(error)
 
     # A gradient that is not finite on one rank alone: nothing moves anywhere, and what follows is as if it never was.
     engine.load(middle)
