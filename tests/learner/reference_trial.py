@@ -14,7 +14,6 @@ RATCHETS: dict[str, Reference] = {
     "default": ReferenceConfig(roll_back=0.5),
     "offload": ReferenceConfig(roll_back=0.5, offload=True),
     "bfloat16": ReferenceConfig(roll_back=0.5, dtype="bfloat16"),
-    "bfloat16, offload": ReferenceConfig(roll_back=0.5, dtype="bfloat16", offload=True),
 }
 AVERAGES: dict[str, Reference] = {"default": EmaReference(), "offload": EmaReference(offload=True)}
 
@@ -49,12 +48,12 @@ def reference_facts(
 ) -> dict[str, bool]:
     """start: a checkpoint; out: a folder that is not there yet. Leaves the engine with another reference than it had."""
     facts: dict[str, bool] = {}
-    whole: list[list[Tensor]] = []
+    heard: dict[str, list[Tensor]] = {}
     for name, settings in RATCHETS.items():
         engine.load(start)
         engine._reference = ReferenceWeights(engine._model, settings, sharded=engine._zero3)
         step()
-        expected = with_rounded_weights(engine, score) if "bfloat16" in name else score("current")
+        expected = with_rounded_weights(engine, score) if name == "bfloat16" else score("current")
         engine.ratchet_reference()  # before it: the weights of `start`
         step()
         swapped = score("reference")
@@ -75,13 +74,12 @@ def reference_facts(
         facts[f"{name}: a checkpoint has the reference and the one before"] = same(resumed, swapped) and same(
             score("reference"), back
         )
-        whole.append(swapped + back)
+        heard[name] = swapped + back
         engine.load(start)
         facts[f"{name}: a roll-back scores as the weights before the swap"] = close(
-            back, with_rounded_weights(engine, score) if "bfloat16" in name else score("current")
+            back, with_rounded_weights(engine, score) if name == "bfloat16" else score("current")
         )
-    default, offloaded, rounded, both = whole
-    facts["offloaded ratchets score the same bits"] = same(offloaded, default) and same(both, rounded)
+    facts["an offloaded ratchet scores the same bits"] = same(heard["offload"], heard["default"])
 
     averages = []
     for settings in AVERAGES.values():

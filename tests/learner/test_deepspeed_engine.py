@@ -39,7 +39,7 @@ FACTS = [
     "a checkpoint that lacks something is refused",
     *(
         f"{kept}: {fact}"
-        for kept in ("default", "offload", "bfloat16", "bfloat16, offload")
+        for kept in ("default", "offload", "bfloat16")
         for fact in (
             "scores as the weights swapped in",
             "a roll-back is another reference, and steps leave it",
@@ -47,7 +47,7 @@ FACTS = [
             "a checkpoint has the reference and the one before",
         )
     ),
-    "offloaded ratchets score the same bits",
+    "an offloaded ratchet scores the same bits",
     "an offloaded average scores the same bits",
 ]
 
