@@ -16,6 +16,30 @@ PREFIX = "step-"
 SCHEMA = 1
 
 
+class Saved(dict[str, Any]):
+    """A JSON object of a checkpoint, and those inside it. A key that it lacks is an InputError: nobody would know what the
+    run was without it."""
+
+    def __init__(self, checkpoint: Path, values: dict[str, Any], place: str = "") -> None:
+        """place: of `values`, such as "state.json: ledger."."""
+        inside = {
+            key: Saved(checkpoint, value, f"{place}{key}.") if isinstance(value, dict) else value
+            for key, value in values.items()
+        }
+        super().__init__(inside)
+        self._checkpoint, self._place = checkpoint, place
+
+    def __missing__(self, key: str) -> Any:
+        raise InputError(
+            f"the checkpoint {self._checkpoint} has no {self._place}{key}: another version of ratchet wrote it; "
+            "resume with the version that wrote it, or start a new run from its export"
+        )
+
+
+def read_json(checkpoint: Path, name: str) -> Saved:
+    return Saved(checkpoint, json.loads((checkpoint / name).read_text(encoding="utf-8")), f"{name}: ")
+
+
 class Checkpoints:
     """The folder `checkpoints` of a run."""
 
@@ -50,9 +74,9 @@ class Checkpoints:
         return final
 
     @staticmethod
-    def state(checkpoint: Path) -> dict[str, Any]:
-        """Raises InputError when another version of ratchet wrote it."""
-        state: dict[str, Any] = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
+    def state(checkpoint: Path) -> Saved:
+        """Raises InputError when another version of ratchet wrote it, now or once a key that it lacks is asked for."""
+        state = read_json(checkpoint, "state.json")
         if state.get("schema") != SCHEMA:
             raise InputError(
                 f"{checkpoint} has schema {state.get('schema')}, this version of ratchet reads {SCHEMA}; "

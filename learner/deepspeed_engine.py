@@ -1,8 +1,7 @@
 """TrainEngine over DeepSpeed ZeRO 0-3, on CPU (gloo, float32 or bfloat16) and GPU (NCCL): the only file importing deepspeed.
 
-The reference policy is a second copy of this rank's weights: its shard at stage 3, else all of them; in their dtype, or
-in float32 when it is a moving average. To score with it, parameters point at the copy for the length of a forward
-without gradient, and back. Teachers are models of their own, whole on every rank.
+The reference policy is a second copy of this rank's weights (reference_weights.py). Teachers are models of their own,
+whole on every rank.
 """
 
 import contextlib
@@ -20,9 +19,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from learner.checkpoint import read_json
 from learner.engine import GradientStep, LossFunction, Policy, ShareFunction, TokenStatistics
 from learner.packing import MicroBatch
 from learner.policy_model import PolicyModel, inputs, model_dtype, probe, write_folder
+from learner.reference_weights import ReferenceWeights
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
 from services.errors import InputError
@@ -106,11 +107,7 @@ class DeepSpeedEngine:
         """Largest magnitude in each gradient since the last step; nan and inf come through."""
         for parameter in self._model.parameters():
             parameter.register_hook(self._note_gradient)  # type: ignore[no-untyped-call]
-        averaged = settings.reference.type == "ema"  # steps below bfloat16's precision would be lost in it
-        self._reference = [
-            self._shard(p).to(torch.float32 if averaged else p.dtype, copy=True) for p in self._model.parameters()
-        ]
-        self._reference_is_current = True
+        self._reference = ReferenceWeights(self._model, settings.reference, sharded=self._zero3)
 
     @property
     def rank(self) -> int:
@@ -126,7 +123,7 @@ class DeepSpeedEngine:
 
     @property
     def reference_is_current(self) -> bool:
-        return self._reference_is_current
+        return self._reference.is_current
 
     # Scoring and gradients
 
@@ -134,7 +131,7 @@ class DeepSpeedEngine:
         if isinstance(policy, int):
             with torch.no_grad():
                 return [TokenStatistics(*self._teachers[policy](*inputs(m, self._device))) for m in micro_batches]
-        with torch.no_grad(), self._pointing_at(policy):
+        with torch.no_grad(), self._reference.in_place() if policy == "reference" else contextlib.nullcontext():
             return [self._forward(m) for m in micro_batches]
 
     def backward(self, micro_batches: Sequence[MicroBatch], loss: LossFunction) -> float:
@@ -202,7 +199,7 @@ class DeepSpeedEngine:
             for group, rate in zip(groups, before, strict=True):
                 group["lr"] = rate
         self._largest.clear()
-        self._reference_is_current = False
+        self._reference.is_current = False
         norm = (
             self._optimizer.grad_norm if self._optimizer.clip_norm is not None else self._engine.get_global_grad_norm()
         )
@@ -219,50 +216,13 @@ class DeepSpeedEngine:
     # The reference
 
     def ratchet_reference(self) -> None:
-        with torch.no_grad():
-            for copy, parameter in zip(self._reference, self._model.parameters(), strict=True):
-                copy.copy_(self._shard(parameter))
-        self._reference_is_current = True
+        self._reference.swap()
+
+    def roll_back_reference(self) -> None:
+        self._reference.roll_back()
 
     def blend_reference(self, decay: float) -> None:
-        with torch.no_grad():
-            for copy, parameter in zip(self._reference, self._model.parameters(), strict=True):
-                copy.lerp_(self._shard(parameter).to(copy.dtype), 1 - decay)
-        self._reference_is_current = decay == 0
-
-    @contextlib.contextmanager
-    def _pointing_at(self, policy: Policy) -> Iterator[None]:
-        if policy == "current" or self._reference_is_current:
-            yield
-            return
-        holders = [self._holder(p) for p in self._model.parameters()]
-        current = [holder.data for holder in holders]
-        self._release()
-        try:
-            for holder, copy in zip(holders, self._reference, strict=True):
-                holder.data = copy.to(holder.dtype)
-            yield
-        finally:
-            self._release()
-            for holder, data in zip(holders, current, strict=True):
-                holder.data = data
-
-    def _release(self) -> None:
-        """Stage 3 may leave parameters gathered after a forward: put them back, or they would be of the other policy."""
-        if self._zero3:
-            parameters: list[Any] = list(self._model.parameters())
-            for parameter in parameters:
-                if parameter.ds_status.name == "AVAILABLE":
-                    parameter.partition()
-
-    def _holder(self, parameter: Any) -> Tensor:
-        """The tensor that holds this rank's share of a parameter."""
-        holder: Tensor = parameter.ds_tensor if self._zero3 else parameter
-        return holder
-
-    def _shard(self, parameter: Any) -> Tensor:
-        """What this rank holds of a parameter."""
-        return self._holder(parameter).detach()
+        self._reference.blend(decay)
 
     # Weights out
 
@@ -296,25 +256,22 @@ class DeepSpeedEngine:
     def save(self, folder: Path) -> None:
         self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
         if self._zero3 or self.rank == 0:
-            torch.save(self._reference, folder / f"reference_rank_{self.rank if self._zero3 else 0}.pt")
+            self._reference.save(folder, self.rank)
         if self.rank == 0:
             (folder / "engine.json").write_text(json.dumps(self._description()))
         self.barrier()
 
     def load(self, folder: Path) -> None:
-        written = json.loads((folder / "engine.json").read_text())
+        written = read_json(folder, "engine.json")
         for key in ("ranks", "zero_stage", "dtype"):
             if written[key] != self._description()[key]:
                 raise InputError(
                     f"the checkpoint {folder} was written with {key} = {written[key]}, this learner has "
                     f"{key} = {self._description()[key]}; start it with the same, or start a new run from its export"
                 )
+        is_current = written["reference_is_current"]
         self._engine.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
-        path = folder / f"reference_rank_{self.rank if self._zero3 else 0}.pt"
-        saved = torch.load(path, map_location=self._device, weights_only=True)
-        for copy, loaded in zip(self._reference, saved, strict=True):
-            copy.copy_(loaded)
-        self._reference_is_current = written["reference_is_current"]
+        self._reference.load(folder, self.rank if self._zero3 else 0, is_current=is_current)
         self.barrier()
 
     def _description(self) -> dict[str, Any]:
@@ -322,7 +279,7 @@ class DeepSpeedEngine:
             "ranks": self.world_size,
             "zero_stage": self._stage,
             "dtype": self._model_settings.dtype,
-            "reference_is_current": self._reference_is_current,
+            "reference_is_current": self._reference.is_current,
         }
 
     # Ranks

@@ -101,7 +101,14 @@ class TrainEngine(Protocol):
         ...
 
     def ratchet_reference(self) -> None:
-        """reference := current, bit for bit."""
+        """reference := current, bit for bit (rounded to bfloat16 where it is kept in it)."""
+        ...
+
+    def roll_back_reference(self) -> None:
+        """reference := what it was before the last ratchet_reference; once after each.
+
+        Raises InputError where no earlier one is kept (reference.roll_back is not set).
+        """
         ...
 
     def blend_reference(self, decay: float) -> None:

@@ -29,7 +29,7 @@ class LagWindow:
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> "LagWindow":
-        return cls(**{**saved, "recent": tuple(saved["recent"])})
+        return cls(steps=saved["steps"], recent=tuple(saved["recent"]), settling=saved["settling"])
 
 
 def observe(settings: LagControl, max_lag: int, window: LagWindow, ess_ratio: float) -> LagWindow:

@@ -7,6 +7,7 @@ checkpoint that contains them: what a crash takes back comes again.
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from learner.batch import sift
 from learner.checkpoint import Checkpoints, export_beside
@@ -20,10 +21,11 @@ from learner.metrics import (
     LAG_WINDOW_STEPS,
     OUTSTANDING,
     POLICY_VERSION,
+    REFERENCE_VERDICTS,
     STEP_SECONDS,
 )
 from learner.publish import WeightPublisher, snapshot
-from learner.records import Records
+from learner.records import NOTHING_COUNTED, Records
 from learner.reference import RatchetState, observe
 from learner.schedule import scheduled_learning_rate
 from learner.team import Team
@@ -85,22 +87,23 @@ class TrainingLoop:
         if latest is None:
             return
         state = self._checkpoints.state(latest)
-        self._team.load(latest)
         self._version = self._checkpointed = state["policy_version"]
+        if not weights_only:
+            self._issued, self._evaluated = state["issued"], state["evaluated"]
+            self._ratchet = RatchetState.from_dict(state["ratchet"])
+            self._ess_control = EssControl.from_dict(self._config.learner, state["ess_control"])
+        self._team.load(latest)  # last: it takes the longest
         if weights_only:
             return
-        self._issued, self._evaluated = state["issued"], state["evaluated"]
-        self._ratchet = RatchetState.from_dict(state["ratchet"])
-        self._ess_control = EssControl.from_dict(self._config.learner, state["ess_control"])
         self._issuer.restore(self._issued, self._ledger.unsettled(self._issued), self._version)
         log.info("resuming from policy version %d (%s)", self._version, latest.name)
 
     @staticmethod
-    def saved_ledger(config: RunConfig) -> tuple[Ledger, dict[str, int]]:
+    def saved_ledger(config: RunConfig) -> tuple[Ledger, dict[str, Any]]:
         """Ledger and counts of the latest checkpoint, or new ones."""
         latest = Checkpoints(RunFolder(config.folder).checkpoints, config.learner.checkpoint.keep).latest()
         if latest is None:
-            return Ledger(), {}
+            return Ledger(), NOTHING_COUNTED
         state = Checkpoints.state(latest)
         return Ledger.restore(state["ledger"]), state["counts"]
 
@@ -240,6 +243,11 @@ class TrainingLoop:
             log.info("policy version %d becomes the reference", self._version)
         elif verdict == "pass_rate_fell":
             log.warning("the reference stays at version %d: the pass rate fell", self._ratchet.reference_version)
+        elif verdict == "roll_back":
+            self._team.roll_back()
+            log.warning("the reference is version %d again: the pass rate fell", self._ratchet.reference_version)
+        if verdict != "not_due":
+            REFERENCE_VERDICTS.labels(verdict).inc()
 
     def _publish(self) -> None:
         taken = self._team.snapshot(self._probe)

@@ -4,6 +4,11 @@ from prometheus_client import Counter, Gauge, Histogram
 
 POLICY_VERSION = Gauge("ratchet_learner_policy_version", "Optimizer steps behind the current weights.")
 REFERENCE_VERSION = Gauge("ratchet_learner_reference_version", "Policy version of the reference (the ratchet).")
+REFERENCE_VERDICTS = Counter(
+    "ratchet_learner_reference_verdicts",
+    "What the ratchet decided: swap, pass_rate_fell (due, and the reference stayed), or roll_back.",
+    ["verdict"],
+)
 STEP_SECONDS = Histogram(
     "ratchet_learner_step_seconds",
     "One learner step, waiting for groups left out.",

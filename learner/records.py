@@ -39,23 +39,31 @@ from services.metrics import JsonLines
 from services.run_folder import RunFolder
 from services.wire.score import ScoredGroup
 
+NOTHING_COUNTED: dict[str, Any] = {
+    "sampled_tokens": 0,
+    "sampled_trajectories": 0,
+    "trained_tokens": 0,
+    "wall_seconds": 0.0,
+}
+"""`Records.counts` of a run that begins."""
+
 
 class Records:
     """Of one start of the learner; the files go on where the start before ended."""
 
     def __init__(self, folder: RunFolder, sampled: Sampled, counts: dict[str, Any], attempt: int) -> None:
-        """counts: those of the checkpoint that is continued."""
+        """counts: those of the checkpoint that is continued, or NOTHING_COUNTED."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._steps, self._syncs = JsonLines(folder.steps), JsonLines(folder.syncs)
         self._evaluations = JsonLines(folder.evaluations)
         self._events = SummaryWriter(str(folder.tensorboard))
         self._sampled, self._attempt = sampled, attempt
-        self._trained_tokens = int(counts.get("trained_tokens", 0))
-        self._wall_before_s = float(counts.get("wall_seconds", 0.0))
+        self._trained_tokens = int(counts["trained_tokens"])
+        self._wall_before_s = float(counts["wall_seconds"])
         self._start_s: float | None = None
-        sampled.tokens = int(counts.get("sampled_tokens", 0))
-        sampled.trajectories = int(counts.get("sampled_trajectories", 0))
+        sampled.tokens = int(counts["sampled_tokens"])
+        sampled.trajectories = int(counts["sampled_trajectories"])
 
     def begin(self) -> None:
         """Training starts now: what came before was start-up."""

@@ -1,16 +1,27 @@
-"""The ratchet: when the reference policy becomes the current one. Facts go in, a verdict comes out; it owns no weights.
+"""The ratchet: when the reference policy becomes the current one, or the one before. Facts go in, a verdict comes out; it
+owns no weights.
 
 Every `every_steps` optimizer steps the reference is due; gated, it moves only if the smoothed pass rate did not fall by
-more than `tolerance` since it last moved. A refusal holds until it is due again. The gate is ours, not the paper's.
+more than `tolerance` since it last moved. A refusal holds until it is due again. With `roll_back`, a swap after which the
+pass rate falls by more than that is taken back, once, and the gate holds against the reference that is back. Gate and
+roll-back are ours, not the paper's.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from services.config.learner import ReferenceConfig
 
-Verdict = Literal["swap", "not_due", "pass_rate_fell"]
+Verdict = Literal["swap", "not_due", "pass_rate_fell", "roll_back"]
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierReference:
+    """What a roll-back returns to."""
+
+    reference_version: int
+    pass_rate_at_swap: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,23 +36,39 @@ class RatchetState:
     """Policy version of the reference's weights."""
     swaps: int = 0
     refusals: int = 0
+    roll_backs: int = 0
+    observed_since_swap: int = 0
+    """Pass rates."""
+    earlier: EarlierReference | None = None
+    """The reference before the last swap, as long as that may be taken back."""
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "recent": list(self.recent),
-            "pass_rate_at_swap": self.pass_rate_at_swap,
-            "reference_version": self.reference_version,
-            "swaps": self.swaps,
-            "refusals": self.refusals,
-        }
+        return asdict(self) | {"recent": list(self.recent)}
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> "RatchetState":
-        return cls(**{**saved, "recent": tuple(saved["recent"])})
+        earlier = saved.get("earlier")
+        return cls(
+            recent=tuple(saved["recent"]),
+            pass_rate_at_swap=saved["pass_rate_at_swap"],
+            reference_version=saved["reference_version"],
+            swaps=saved["swaps"],
+            refusals=saved["refusals"],
+            # Not in checkpoints from before there was a roll-back; what goes on without them is the same run.
+            roll_backs=saved.get("roll_backs", 0),
+            observed_since_swap=saved.get("observed_since_swap", 0),
+            earlier=earlier and EarlierReference(earlier["reference_version"], earlier["pass_rate_at_swap"]),
+        )
 
     @property
     def smoothed_pass_rate(self) -> float | None:
         return math.fsum(self.recent) / len(self.recent) if self.recent else None
+
+    def fell_by_more_than(self, fall: float) -> bool:
+        """Since the reference last moved; False while a pass rate is not known."""
+        now, before = self.smoothed_pass_rate, self.pass_rate_at_swap
+        # 1e-12: a fall of exactly so much is not more, whatever the rounding of the mean.
+        return now is not None and before is not None and now < before - fall - 1e-12
 
 
 def observe(
@@ -50,22 +77,46 @@ def observe(
     """After learner step number `step` (from 1), whose groups had this pass rate (nan: unknown, not remembered).
 
     optimizer_steps: in each learner step. The period counts those, and the reference moves at the first boundary after.
-    On "swap" the caller makes reference := current; the state returned takes that as done. Skipped steps do not come here.
+    On "swap" the caller makes reference := current, on "roll_back" reference := the one before the last swap; the state
+    returned takes that as done. Skipped steps do not come here.
     """
     if math.isfinite(pass_rate):
-        state = replace(state, recent=(*state.recent, pass_rate)[-settings.smoothing_steps :])
+        recent = (*state.recent, pass_rate)[-settings.smoothing_steps :]
+        state = replace(state, recent=recent, observed_since_swap=state.observed_since_swap + 1)
     if state.pass_rate_at_swap is None and len(state.recent) == settings.smoothing_steps:
         state = replace(state, pass_rate_at_swap=state.smoothed_pass_rate)
+    if settings.roll_back is None:
+        state = replace(state, earlier=None)
+    elif (
+        state.earlier is not None
+        and state.observed_since_swap >= settings.smoothing_steps  # all of `recent`
+        and state.fell_by_more_than(settings.roll_back)
+    ):
+        return _rolled_back(state, state.earlier), "roll_back"
     if step * optimizer_steps // settings.every_steps == (step - 1) * optimizer_steps // settings.every_steps:
         return state, "not_due"
-    now, before = state.smoothed_pass_rate, state.pass_rate_at_swap
-    # 1e-12: a fall of exactly the tolerance counts as none, whatever the rounding of the mean.
-    if settings.gated and before is not None and now is not None and now < before - settings.tolerance - 1e-12:
+    if settings.gated and state.fell_by_more_than(settings.tolerance):
         return replace(state, refusals=state.refusals + 1), "pass_rate_fell"
-    swapped = replace(
+    return _swapped(state, step, keeps_earlier=settings.roll_back is not None), "swap"
+
+
+def _swapped(state: RatchetState, version: int, *, keeps_earlier: bool) -> RatchetState:
+    before, now = state.pass_rate_at_swap, state.smoothed_pass_rate
+    return replace(
         state,
         pass_rate_at_swap=now if now is not None else before,
-        reference_version=step,
+        reference_version=version,
         swaps=state.swaps + 1,
+        observed_since_swap=0,
+        earlier=EarlierReference(state.reference_version, before) if keeps_earlier else None,
     )
-    return swapped, "swap"
+
+
+def _rolled_back(state: RatchetState, to: EarlierReference) -> RatchetState:
+    return replace(
+        state,
+        pass_rate_at_swap=to.pass_rate_at_swap,
+        reference_version=to.reference_version,
+        roll_backs=state.roll_backs + 1,
+        earlier=None,
+    )

@@ -24,7 +24,7 @@ from services.wire.score import ScoredGroup
 
 
 class _Order(msgspec.Struct, frozen=True):
-    kind: Literal["step", "snapshot", "ratchet", "save", "load", "export", "finish"]
+    kind: Literal["step", "snapshot", "ratchet", "roll_back", "save", "load", "export", "finish"]
     groups: tuple[bytes, ...] = ()
     policy_version: int = 0
     learning_rate: float = 0.0
@@ -80,6 +80,11 @@ class Team:
         self._tell(_Order("ratchet"))
         self.engine.ratchet_reference()
 
+    def roll_back(self) -> None:
+        """The reference is again the one before the last `ratchet`."""
+        self._tell(_Order("roll_back"))
+        self.engine.roll_back_reference()
+
     def save(self, folder: Path) -> None:
         self._tell(_Order("save", folder=str(folder)))
         self.engine.save(folder)
@@ -106,6 +111,8 @@ class Team:
                 self._snapshot(order.token_ids)
             elif order.kind == "ratchet":
                 self.engine.ratchet_reference()
+            elif order.kind == "roll_back":
+                self.engine.roll_back_reference()
             elif order.kind == "save":
                 self.engine.save(Path(order.folder))
             elif order.kind == "load":

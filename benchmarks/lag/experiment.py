@@ -110,6 +110,8 @@ def experiment(
             )
             if verdict == "swap":
                 engine.ratchet_reference()
+            elif verdict == "roll_back":
+                engine.roll_back_reference()
         reports.append(report)
         on_step(version + 1, report)
         sampler.load(engine.snapshot(torch.float32))

@@ -94,7 +94,16 @@ class LagControl(Strict):
     """Steps ahead that are always allowed; 0 is synchronous."""
 
 
-class ReferenceConfig(Strict):
+class ReferenceCopy(Strict):
+    """Of every type: how the reference's weights are kept between two forwards, which are in the model's dtype."""
+
+    dtype: Literal["model", "bfloat16"] = "model"
+    """bfloat16: rounded to it, half the memory when the model is in float32."""
+    offload: bool = False
+    """In host memory; on the device only for the length of a forward."""
+
+
+class ReferenceConfig(ReferenceCopy):
     """The ratchet: reference := current every so many optimizer steps."""
 
     type: Literal["ratchet"] = "ratchet"
@@ -105,19 +114,43 @@ class ReferenceConfig(Strict):
     """A fall of the pass rate up to this counts as none."""
     smoothing_steps: int = Field(default=10, ge=1)
     """The pass rate is a mean over so many steps."""
+    roll_back: float | None = Field(default=None, lt=1.0)
+    """When the pass rate since the last swap is below that at the swap by more than this, the reference is again the one
+    before it, which costs the memory of another copy. None: what was swapped stays."""
+
+    @model_validator(mode="after")
+    def a_roll_back_needs_a_fall(self) -> Self:
+        if self.roll_back is not None and self.roll_back <= self.tolerance:
+            raise ValueError(
+                f"roll_back = {self.roll_back} is within tolerance = {self.tolerance}, up to which a fall counts as none; "
+                "raise roll_back or lower tolerance"
+            )
+        return self
 
 
-class EmaReference(Strict):
+class EmaReference(ReferenceCopy):
     """reference := decay x reference + (1 - decay) x current after every optimizer step, in float32."""
 
     type: Literal["ema"] = "ema"
     decay: float = Field(default=0.99, ge=0.0, le=1.0)
 
+    @model_validator(mode="after")
+    def averages_in_float32(self) -> Self:
+        if self.dtype == "bfloat16":
+            raise ValueError(
+                'dtype = "bfloat16" would round away what one step adds to a moving average, which is kept in float32; '
+                "leave dtype out, and set offload = true if it does not fit"
+            )
+        return self
 
-class FixedReference(Strict):
+
+class FixedReference(ReferenceCopy):
     """The weights that the run began with."""
 
     type: Literal["fixed"] = "fixed"
+
+
+Reference = ReferenceConfig | EmaReference | FixedReference
 
 
 class CheckpointConfig(Strict):
@@ -143,9 +176,7 @@ class LearnerConfig(Strict):
     advantage: AdvantageConfig = AdvantageConfig()
     importance: ImportanceConfig = ImportanceConfig()
     ess: EssConfig = EssConfig()
-    reference: Annotated[ReferenceConfig | EmaReference | FixedReference, Field(discriminator="type")] = (
-        ReferenceConfig()
-    )
+    reference: Annotated[Reference, Field(discriminator="type")] = ReferenceConfig()
     teachers: Annotated[tuple[TeacherConfig, ...], Field(strict=False)] = ()
     checkpoint: CheckpointConfig = CheckpointConfig()
     zero_stage: Literal[0, 1, 2, 3] = 1
@@ -189,6 +220,20 @@ class LearnerConfig(Strict):
             raise ValueError(
                 f"learner.lag_control.least = {self.lag_control.least} leaves nothing to control below "
                 f"learner.max_lag = {self.max_lag}; raise max_lag or lower least"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def roll_back_comes_before_the_next_swap(self) -> Self:
+        reference = self.reference
+        if reference.type != "ratchet" or reference.roll_back is None:
+            return self
+        needed = reference.smoothing_steps * self.mini_batches
+        if reference.every_steps < needed:
+            raise ValueError(
+                f"learner.reference.roll_back = {reference.roll_back} asks for the pass rate of learner.reference."
+                f"smoothing_steps = {reference.smoothing_steps} steps since a swap, and the next swap comes before them; "
+                f"raise learner.reference.every_steps = {reference.every_steps} to {needed}, or lower smoothing_steps"
             )
         return self
 

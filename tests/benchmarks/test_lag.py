@@ -120,6 +120,16 @@ def test_lag_zero_is_on_policy_and_more_lag_is_less_so() -> None:
     assert min(ess[1]) < 0.995
 
 
+def test_the_reference_moves_as_the_ratchet_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = iter(["not_due", "swap", "not_due", "roll_back", "swap", "pass_rate_fell", "not_due", "not_due"])
+    monkeypatch.setattr(laboratory, "observe", lambda settings, state, **facts: (state, next(said)))
+    made, moved = engine(), []
+    made.ratchet_reference = lambda: moved.append("swap")  # type: ignore[method-assign]
+    made.roll_back_reference = lambda: moved.append("roll_back")  # type: ignore[method-assign]
+    experiment(made, BigramSampler(), TASK, config("owpo"), Setting(0, 0, 4, 2))
+    assert moved == ["swap", "roll_back", "swap"]
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_settings_that_hold_and_takes_steps(method: str) -> None:
     outcome = experiment(engine(), BigramSampler(), TASK, config(method, 2, 3), Setting(2, 0, 4, 100))

@@ -22,6 +22,7 @@ class BigramEngine:
     def __init__(self, vocabulary: int = 17, seed: int = 0) -> None:
         self.logits = torch.randn(vocabulary, vocabulary, generator=torch.Generator().manual_seed(seed))
         self.reference = self.logits.clone()
+        self.earlier_reference = self.logits.clone()
         self.reference_is_current = True
         self.gradient = torch.zeros_like(self.logits)
         self.teachers: list[Tensor] = []
@@ -84,8 +85,12 @@ class BigramEngine:
         self.gradient = torch.zeros_like(self.logits)
 
     def ratchet_reference(self) -> None:
-        self.reference.copy_(self.logits)
+        self.reference, self.earlier_reference = self.logits.clone(), self.reference
         self.reference_is_current = True
+
+    def roll_back_reference(self) -> None:
+        self.reference = self.earlier_reference
+        self.reference_is_current = False
 
     def blend_reference(self, decay: float) -> None:
         self.reference.lerp_(self.logits, 1 - decay)
@@ -102,6 +107,7 @@ class BigramEngine:
         state = {
             "logits": self.logits.tolist(),
             "reference": self.reference.tolist(),
+            "earlier": self.earlier_reference.tolist(),
             "same": self.reference_is_current,
         }
         (folder / "bigram.json").write_text(json.dumps(state))
@@ -109,7 +115,7 @@ class BigramEngine:
     def load(self, folder: Path) -> None:
         state = json.loads((folder / "bigram.json").read_text())
         self.logits, self.reference = torch.tensor(state["logits"]), torch.tensor(state["reference"])
-        self.reference_is_current = state["same"]
+        self.earlier_reference, self.reference_is_current = torch.tensor(state["earlier"]), state["same"]
 
     def export(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

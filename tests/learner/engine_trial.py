@@ -20,6 +20,8 @@ from learner.packing import MicroBatch, pack
 from learner.update import StepReport, learner_step
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
+from services.errors import InputError
+from tests.learner.reference_trial import reference_facts
 from tests.learner.tiny import scored_group
 
 # An epsilon far above every gradient makes AdamW's first steps linear in it: equal steps mean equal gradients.
@@ -88,10 +90,17 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
         stage,
         objective={"type": "opd"},
         teachers=[{"path": str(model), "dtype": "float32"}],
-        reference={"type": "ema" if dtype == "bfloat16" else "ratchet"},
+        reference={"type": "ema"} if dtype == "bfloat16" else {"type": "ratchet", "roll_back": 0.5},
     )
     engine = DeepSpeedEngine(ModelConfig(path=str(model), max_length=11, dtype=dtype), held, "cpu")
     seen: dict[str, object] = {"ranks": engine.world_size}
+
+    def shards() -> list[Tensor]:
+        return [engine._reference._shard(p).clone() for p in engine._model.parameters()]
+
+    def reference() -> list[Tensor]:
+        return [r.clone() for r in engine._reference._copies]
+
     start = out / "start"
     if engine.rank == 0:
         start.mkdir()
@@ -133,17 +142,17 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     # A moving average: all, nothing, or half of the way.
     engine.load(start)
     learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
-    was, shards = [r.clone() for r in engine._reference], [engine._shard(p).clone() for p in engine._model.parameters()]
+    was, now = reference(), shards()
     engine.blend_reference(1.0)
-    seen["blending nothing leaves the reference"] = all(map(torch.equal, engine._reference, was))
+    seen["blending nothing leaves the reference"] = all(map(torch.equal, reference(), was))
     engine.blend_reference(0.5)
-    middle_of = [(a.double() + b.double()) / 2 for a, b in zip(was, shards, strict=True)]
+    middle_of = [(a.double() + b.double()) / 2 for a, b in zip(was, now, strict=True)]
     seen["blending half is the middle"] = all(
-        torch.allclose(r.double(), m, atol=1e-6) for r, m in zip(engine._reference, middle_of, strict=True)
+        torch.allclose(r.double(), m, atol=1e-6) for r, m in zip(reference(), middle_of, strict=True)
     )
     engine.blend_reference(0.0)
     seen["blending all is the current policy"] = engine.reference_is_current and all(
-        torch.equal(r.to(s.dtype), s) for r, s in zip(engine._reference, shards, strict=True)
+        torch.equal(r.to(s.dtype), s) for r, s in zip(reference(), now, strict=True)
     )
     seen["a teacher stays what it was"] = close(reference_logp(engine, 0), taught)
     engine.load(start)
@@ -155,12 +164,12 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     seen["reference differs after a step"] = not close(before, current)
     engine.ratchet_reference()
     seen["ratchet makes them equal"] = engine.reference_is_current
-    engine._reference_is_current = False  # really score with the copy
-    shards = [engine._shard(p) for p in engine._model.parameters()]
-    copies = [r.to(s.dtype) for r, s in zip(engine._reference, shards, strict=True)]  # an average is held in float32
-    seen["ratchet is bit-equal"] = all(map(torch.equal, copies, shards))
+    engine._reference.is_current = False  # really score with the copy
+    now = shards()
+    copies = [r.to(s.dtype) for r, s in zip(reference(), now, strict=True)]  # an average is held in float32
+    seen["ratchet is bit-equal"] = all(map(torch.equal, copies, now))
     seen["ratchet scores equal"] = close(reference_logp(engine, "reference"), current)
-    engine._reference_is_current = True
+    engine._reference.is_current = True
     learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
     seen["a step leaves the reference"] = close(reference_logp(engine, "reference"), current)
 
@@ -177,6 +186,23 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     seen["load restores the reference"] = close(reference_logp(engine, "reference"), current)
     learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
     seen["continued equals uninterrupted"] = same(uninterrupted, weights(engine))
+
+    # The one before it, too.
+    if dtype == "float32":
+        engine.load(middle)
+        engine.roll_back_reference()
+    seen["a roll-back scores as before the ratchet"] = close(reference_logp(engine, "reference"), before)
+    lacking = out / "lacking"
+    if engine.rank == 0:
+        lacking.mkdir()
+        written = json.loads((middle / "engine.json").read_text())
+        del written["reference_is_current"]
+        (lacking / "engine.json").write_text(json.dumps(written))
+    engine.barrier()
+    try:
+        engine.load(lacking)
+    except InputError as error:
+        seen["a checkpoint that lacks something is refused"] = "no engine.json: reference_is_current" in str(error)
 
     # A gradient that is not finite on one rank alone: nothing moves anywhere, and what follows is as if it never was.
     engine.load(middle)
@@ -211,6 +237,14 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     seen["probe needs a step to change"] = probe_before != engine.sequence_logp(PROBE)
     engine.export(out / "export")
     probe = engine.sequence_logp(PROBE)
+    engine.load(middle)
+    seen |= reference_facts(
+        engine,
+        start,
+        out / "references",
+        lambda: learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0),
+        lambda policy: reference_logp(engine, policy),
+    )
     seen["bytes"] = engine.broadcast_bytes(b"from rank 0" if engine.rank == 0 else None).decode()
     seen["sum"] = engine.sum_over_ranks(torch.tensor([float(engine.rank + 1)])).tolist()
     if engine.rank == 0:

@@ -36,6 +36,20 @@ FACTS = [
     "blending all is the current policy",
     "a teacher of the same weights says the same",
     "a teacher stays what it was",
+    "a roll-back scores as before the ratchet",
+    "a checkpoint that lacks something is refused",
+    *(
+        f"{kept}: {fact}"
+        for kept in ("default", "offload", "bfloat16")
+        for fact in (
+            "scores as the weights swapped in",
+            "a roll-back is another reference, and steps leave it",
+            "a roll-back scores as the weights before the swap",
+            "a checkpoint has the reference and the one before",
+        )
+    ),
+    "an offloaded ratchet scores the same bits",
+    "an offloaded average scores the same bits",
 ]
 
 

@@ -4,7 +4,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.reference import RatchetState, Verdict, observe
+from learner.reference import EarlierReference, RatchetState, Verdict, observe
 from services.config.learner import ReferenceConfig
 
 RATES = st.lists(st.floats(0, 1) | st.just(math.nan), max_size=60)
@@ -48,9 +48,15 @@ def test_the_state_says_which_version_the_reference_is() -> None:
     assert (state.reference_version, state.swaps, state.refusals) == (2, 1, 1)
 
 
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.integers(0, 40), st.integers(1, 6))
-def test_saved_and_resumed_is_uninterrupted(rates: list[float], cut: int, every: int) -> None:
-    settings, state, resumed = ReferenceConfig(every_steps=every, smoothing_steps=3), RatchetState(), RatchetState()
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=40),
+    st.integers(0, 40),
+    st.integers(3, 6),
+    st.none() | st.floats(0.1, 0.5),
+)
+def test_saved_and_resumed_is_uninterrupted(rates: list[float], cut: int, every: int, roll_back: float | None) -> None:
+    settings = ReferenceConfig(every_steps=every, smoothing_steps=3, gated=roll_back is None, roll_back=roll_back)
+    state, resumed = RatchetState(), RatchetState()
     for step, rate in enumerate(rates, 1):
         state, expected = observe(settings, state, step=step, pass_rate=rate)
         if step == cut:
@@ -67,3 +73,85 @@ def test_the_period_counts_optimizer_steps_and_moves_at_the_next_boundary(every:
         moved += [step] if verdict == "swap" else []
     due = {-(-multiple // each) for multiple in range(every, steps * each + 1, every)}
     assert moved == sorted(due)
+
+
+# Roll-back
+
+
+def test_a_swap_after_which_the_pass_rate_falls_is_taken_back_once_the_window_is_all_after_it() -> None:
+    settings = ReferenceConfig(every_steps=10, smoothing_steps=3, roll_back=0.1)
+    state, given_ = RatchetState(), []
+    for step, rate in enumerate([0.5] * 10 + [0.0] * 12, 1):
+        state, verdict = observe(settings, state, step=step, pass_rate=rate)
+        given_.append(verdict)
+        if verdict == "swap":
+            assert state.earlier == EarlierReference(0, 0.5)
+    assert (
+        given_[9:] == ["swap", "not_due", "not_due", "roll_back", *["not_due"] * 6, "pass_rate_fell"] + ["not_due"] * 2
+    )
+    assert (state.reference_version, state.pass_rate_at_swap, state.earlier) == (0, 0.5, None)
+    assert (state.swaps, state.refusals, state.roll_backs) == (1, 1, 1)
+
+
+def test_the_gate_holds_against_the_reference_that_is_back() -> None:
+    """0.4 when the run began, 0.8 at the swap, 0.6 since: less than at the swap, more than before it."""
+    settings = ReferenceConfig(every_steps=4, smoothing_steps=1, roll_back=0.1)
+    rates = [0.4, 0.4, 0.4, 0.8, 0.6, 0.6, 0.6, 0.6]
+    assert verdicts(settings, rates)[3:] == ["swap", "roll_back", "not_due", "not_due", "swap"]
+    kept = settings.model_copy(update={"roll_back": None})
+    assert verdicts(kept, rates)[3:] == ["swap", "not_due", "not_due", "not_due", "pass_rate_fell"]
+
+
+def test_a_fall_of_exactly_so_much_is_not_more() -> None:
+    settings = ReferenceConfig(every_steps=5, smoothing_steps=5, tolerance=0.0, roll_back=0.1)
+    assert "roll_back" not in verdicts(settings, [0.7] * 5 + [0.6] * 20)
+    assert verdicts(settings, [0.7] * 5 + [0.6] * 4 + [0.59])[-1] == "roll_back"
+
+
+@given(RATES, st.integers(1, 5), st.integers(0, 5), st.floats(0.03, 0.4), st.booleans())
+def test_a_roll_back_returns_to_what_was_before_the_last_swap_and_only_once(
+    rates: list[float], smoothing: int, more: int, roll_back: float, gated: bool
+) -> None:
+    settings = ReferenceConfig(
+        every_steps=smoothing + more, smoothing_steps=smoothing, gated=gated, roll_back=roll_back
+    )
+    state, before, since = RatchetState(), None, []
+    for step, rate in enumerate(rates, 1):
+        was = state
+        state, verdict = observe(settings, state, step=step, pass_rate=rate)
+        since += [] if math.isnan(rate) else [rate]
+        fell = (
+            before is not None
+            and was.pass_rate_at_swap is not None
+            and len(since) >= smoothing
+            and sum(since[-smoothing:]) / smoothing < was.pass_rate_at_swap - roll_back - 1e-9
+        )
+        assert verdict == "roll_back" or not fell  # whatever else is due
+        if verdict == "swap":
+            before, since = was, []
+        elif verdict == "roll_back":
+            assert before is not None  # there was a swap, and no roll-back since
+            assert len(since) >= smoothing
+            assert state.reference_version == before.reference_version
+            assert state.roll_backs == was.roll_backs + 1
+            before = None
+
+
+@given(RATES, st.integers(1, 7), st.integers(1, 5), st.booleans())
+def test_without_the_setting_nothing_is_taken_back_or_remembered_for_it(
+    rates: list[float], every: int, smoothing: int, gated: bool
+) -> None:
+    settings = ReferenceConfig(every_steps=every, smoothing_steps=smoothing, gated=gated)
+    state = RatchetState(earlier=EarlierReference(3, 1.0), pass_rate_at_swap=1.0, observed_since_swap=99)
+    for step, rate in enumerate(rates, 1):
+        state, verdict = observe(settings, state, step=step, pass_rate=rate)
+        assert verdict != "roll_back"
+        assert state.earlier is None
+
+
+def test_a_state_from_before_there_was_a_roll_back_goes_on() -> None:
+    state = RatchetState(recent=(0.5, 0.25), pass_rate_at_swap=0.5, reference_version=4, swaps=2, refusals=1)
+    saved = state.to_dict()
+    for key in ("roll_backs", "observed_since_swap", "earlier"):
+        del saved[key]
+    assert RatchetState.from_dict(saved) == state

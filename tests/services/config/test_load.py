@@ -74,6 +74,12 @@ def test_settings_do_not_change_after_loading(smallest: Path) -> None:
         ("learner.objective.weight_low=0.0", "the one-way bounds must enclose 1"),
         ('name="../escape"', "name = '../escape'"),
         ("prompts.source={}", "prompts.source.type: missing"),
+        ("learner.reference.roll_back=0.02", "roll_back = 0.02 is within tolerance = 0.02"),
+        ("learner.reference.roll_back=1.5", "reference.ratchet.roll_back = 1.5: input should be less than 1"),
+        ("learner.reference={roll_back = 0.1, every_steps = 9}", "raise learner.reference.every_steps = 9 to 10"),
+        ('learner.reference={type = "ema", dtype = "bfloat16"}', 'dtype = "bfloat16" would round away'),
+        ('learner.reference={type = "fixed", dtype = "float16"}', "dtype = 'float16'"),
+        ('learner.reference={type = "fixed", roll_back = 0.1}', "fixed.roll_back: no such key"),
         ("learner", "is not of the form section.key=value"),
         ("name.first=1", "name is a value, not a section"),
     ],
@@ -173,3 +179,20 @@ def test_what_an_objective_was_published_with_gives_way_to_what_is_written(small
     averaged = load(smallest, ["learner.objective.type=ppo_ewma", "learner.reference.decay=0.5"]).learner
     assert (averaged.reference.type, averaged.reference.decay) == ("ema", 0.5)  # type: ignore[union-attr]
     assert load(smallest).learner.reference.type == "ratchet"
+
+
+def test_any_reference_may_be_offloaded_and_all_but_an_average_kept_in_bfloat16(smallest: Path) -> None:
+    for kind in ("ratchet", "fixed", "ema"):
+        held = load(smallest, [f"learner.reference.type={kind}", "learner.reference.offload=true"]).learner.reference
+        assert (held.type, held.offload, held.dtype) == (kind, True, "model")
+    for kind in ("ratchet", "fixed"):
+        held = load(smallest, [f"learner.reference.type={kind}", "learner.reference.dtype=bfloat16"]).learner.reference
+        assert (held.dtype, held.offload) == ("bfloat16", False)
+
+
+def test_a_roll_back_needs_a_whole_window_between_two_swaps(smallest: Path) -> None:
+    """Swaps are counted in optimizer steps, the window in learner steps."""
+    ten = ["learner.reference.roll_back=0.1", "learner.reference.smoothing_steps=10", "learner.mini_batches=3"]
+    assert load(smallest, [*ten, "learner.reference.every_steps=30"]).learner.reference.roll_back == 0.1  # type: ignore[union-attr]
+    with pytest.raises(InputError, match="every_steps = 29 to 30"):
+        load(smallest, [*ten, "learner.reference.every_steps=29"])

@@ -1,0 +1,125 @@
+"""The weights of the reference policy: a copy of what this rank holds of each parameter, its shard at ZeRO stage 3.
+
+To score with the reference, parameters point at the copy for the length of a forward without gradient, and back. A moving
+average is kept in float32, a copy in the model's dtype or rounded to bfloat16; `offload` keeps it in host memory. With
+`roll_back` there is one more copy, of the reference before the last swap.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from services.config.learner import Reference
+from services.errors import InputError
+
+
+class ReferenceWeights:
+    """Begins as the current weights. Nothing here is collective, but a forward at stage 3 gathers: all ranks do the same."""
+
+    def __init__(self, model: nn.Module, settings: Reference, *, sharded: bool) -> None:
+        """model: as ZeRO left it; sharded: at stage 3."""
+        self._parameters: list[Any] = list(model.parameters())
+        self._sharded, self._offload = sharded, settings.offload
+        self._dtype = torch.bfloat16 if settings.dtype == "bfloat16" else None
+        if settings.type == "ema":
+            self._dtype = torch.float32  # steps below bfloat16's precision would be lost in it
+        keeps_earlier = settings.type == "ratchet" and settings.roll_back is not None
+        self._copies = [self._copy_of(self._shard(p)) for p in self._parameters]
+        self._earlier = [self._copy_of(self._shard(p)) for p in self._parameters] if keeps_earlier else None
+        self.is_current = True
+        """No optimizer step since it was made the current policy, whose own weights then score for it, not rounded."""
+
+    # Moving it
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """reference := current."""
+        if self._earlier is not None:
+            self._copies, self._earlier = self._earlier, self._copies
+        for copy, parameter in zip(self._copies, self._parameters, strict=True):
+            copy.copy_(self._shard(parameter))
+        self.is_current = True
+
+    def roll_back(self) -> None:
+        """reference := what it was before the last swap; once after each."""
+        if self._earlier is None:
+            raise InputError("no earlier reference is kept; set learner.reference.roll_back")
+        self._copies, self._earlier = self._earlier, self._copies
+        self.is_current = False
+
+    @torch.no_grad()
+    def blend(self, decay: float) -> None:
+        """reference := decay x reference + (1 - decay) x current."""
+        for copy, parameter in zip(self._copies, self._parameters, strict=True):
+            shard = self._shard(parameter)
+            average = copy.to(shard.device)
+            copy.copy_(average.lerp_(shard.to(average.dtype), 1 - decay))
+        self.is_current = decay == 0
+
+    # Scoring with it
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside, the model's parameters are the reference's. For forwards without gradient."""
+        if self.is_current:
+            yield
+            return
+        holders = [self._holder(p) for p in self._parameters]
+        current = [holder.data for holder in holders]
+        self._release()
+        try:
+            for holder, copy in zip(holders, self._copies, strict=True):
+                holder.data = copy.to(holder.device, non_blocking=True).to(holder.dtype)
+            yield
+        finally:
+            self._release()
+            for holder, data in zip(holders, current, strict=True):
+                holder.data = data
+
+    # Checkpoints
+
+    def save(self, folder: Path, rank: int) -> None:
+        torch.save(self._copies, folder / f"reference_rank_{rank}.pt")
+        if self._earlier is not None:
+            torch.save(self._earlier, folder / f"earlier_reference_rank_{rank}.pt")
+
+    def load(self, folder: Path, rank: int, *, is_current: bool) -> None:
+        """Of a checkpoint written without `roll_back`, the earlier reference is the reference."""
+        path, earlier = folder / f"reference_rank_{rank}.pt", folder / f"earlier_reference_rank_{rank}.pt"
+        self._read(path, self._copies)
+        if self._earlier is not None:
+            self._read(earlier if earlier.exists() else path, self._earlier)
+        self.is_current = is_current
+
+    def _read(self, path: Path, copies: list[Tensor]) -> None:
+        # A copy in host memory would not fit on the device beside the others.
+        for copy, loaded in zip(copies, torch.load(path, map_location="cpu", weights_only=True), strict=True):
+            copy.copy_(loaded)
+
+    # Inside
+
+    def _copy_of(self, shard: Tensor) -> Tensor:
+        place = torch.device("cpu") if self._offload else shard.device
+        # Pinned: what is in pageable memory moves several times slower.
+        pinned = self._offload and shard.is_cuda
+        return torch.empty(shard.shape, dtype=self._dtype or shard.dtype, device=place, pin_memory=pinned).copy_(shard)
+
+    def _release(self) -> None:
+        """Stage 3 may leave parameters gathered after a forward: put them back, or they would be of the other policy."""
+        if self._sharded:
+            for parameter in self._parameters:
+                if parameter.ds_status.name == "AVAILABLE":
+                    parameter.partition()
+
+    def _shard(self, parameter: Any) -> Tensor:
+        """What this rank holds of a parameter."""
+        return self._holder(parameter).detach()
+
+    def _holder(self, parameter: Any) -> Tensor:
+        """The tensor that holds it."""
+        holder: Tensor = parameter.ds_tensor if self._sharded else parameter
+        return holder

@@ -1,0 +1,150 @@
+"""A run goes on from what its checkpoint says, or says what the checkpoint lacks."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+from learner.checkpoint import Checkpoints
+from learner.collect import Sampled
+from learner.ledger import Ledger
+from learner.loop import TrainingLoop
+from learner.records import NOTHING_COUNTED, Records
+from learner.team import Team
+from services.config import RunConfig
+from services.config.load import load
+from services.errors import InputError
+from services.run_folder import RunFolder
+from tests.fakes.train_engine import BigramEngine
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    reference = "learner.reference={every_steps = 4, smoothing_steps = 2, roll_back = 0.1}"
+    return load(ROOT / "examples/addition/addition.toml", [f"runs_folder={tmp_path}", reference])
+
+
+class Issuer:
+    """Remembers what it goes on with."""
+
+    def restore(self, issued: int, unsettled: Sequence[int], policy_version: int) -> None:
+        self.restored = issued, list(unsettled), policy_version
+
+
+def training_loop(
+    config: RunConfig, engine: BigramEngine, ledger: Ledger, records: Any, issuer: Any = None
+) -> TrainingLoop:
+    """Without streams and replicas: steps are not taken here, only what comes after them."""
+    collector: Any = SimpleNamespace(acknowledge=lambda: None)
+    nothing: Any = None
+    return TrainingLoop(
+        config, Team(config, engine), nothing, issuer, collector, ledger, records, None, (), lambda: False
+    )
+
+
+def written(config: RunConfig) -> Path:
+    """The checkpoint of a run at policy version 7, with something in every place."""
+    ledger = Ledger()
+    for number in (0, 1, 3):
+        ledger.train(number)
+    ledger.drop(4, "zero_variance")
+    records = SimpleNamespace(counts=lambda: {**NOTHING_COUNTED, "trained_tokens": 90})
+    loop = training_loop(config, BigramEngine(), ledger, records)
+    loop._issued = 6
+    for loop._version in range(1, 8):
+        loop._ratchet_when_due(0.5, skipped=False)
+    loop._checkpoint()
+    checkpoint = Checkpoints(RunFolder(config.folder).checkpoints, 1).latest()
+    assert checkpoint is not None
+    return checkpoint
+
+
+def resume(config: RunConfig, issuer: Any) -> TrainingLoop:
+    """As the learner's process starts."""
+    ledger, counts = TrainingLoop.saved_ledger(config)
+    records = Records(RunFolder(config.folder), Sampled(), counts, 2)
+    loop = training_loop(config, BigramEngine(seed=1), ledger, records, issuer)
+    try:
+        loop.restore()
+    finally:
+        records.close()
+    return loop
+
+
+def test_what_is_resumed_is_what_was_saved(config: RunConfig) -> None:
+    written(config)
+    issuer = Issuer()
+    loop = resume(config, issuer)
+    assert issuer.restored == (6, [2, 5], 7)
+    assert (loop._ratchet.reference_version, loop._ratchet.observed_since_swap) == (4, 3)
+    assert loop._records.counts()["trained_tokens"] == 90
+
+
+def keys(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, value in values.items():
+        yield (*above, key)
+        if isinstance(value, dict):
+            yield from keys(value, (*above, key))
+
+
+def test_whatever_a_checkpoint_lacks_is_named_with_what_to_do(config: RunConfig) -> None:
+    checkpoint = written(config)
+    state = json.loads((checkpoint / "state.json").read_text())
+    # Checkpoints from before there was a roll-back: nothing to take back. The reasons are only those there were.
+    optional = {("ratchet", key) for key in ("roll_backs", "observed_since_swap", "earlier")}
+    places = [p for p in keys(state) if p not in optional and p != ("schema",) and p[:2] != ("ledger", "dropped")]
+    assert {("ess_control",), ("ess_control", "lag_window", "settling"), ("counts", "wall_seconds")} < set(places)
+    for *above, key in [*places, ("ledger", "dropped")]:
+        lacking = json.loads(json.dumps(state))
+        inside = lacking
+        for name in above:
+            inside = inside[name]
+        del inside[key]
+        (checkpoint / "state.json").write_text(json.dumps(lacking))
+        with pytest.raises(InputError) as error:
+            resume(config, Issuer())
+        assert str(error.value).startswith(
+            f"the checkpoint {checkpoint} has no state.json: {'.'.join([*above, key])}: "
+        )
+        assert "resume with the version that wrote it, or start a new run from its export" in str(error.value)
+
+
+def test_a_checkpoint_that_lacks_what_training_needs_can_still_be_looked_at(config: RunConfig) -> None:
+    checkpoint = written(config)
+    state = json.loads((checkpoint / "state.json").read_text())
+    del state["ess_control"]
+    (checkpoint / "state.json").write_text(json.dumps(state))
+    loop = training_loop(config, BigramEngine(seed=1), Ledger(), None)
+    loop.restore(weights_only=True)
+    assert loop._version == 7
+
+
+def counted(verdict: str) -> float:
+    return REGISTRY.get_sample_value("ratchet_learner_reference_verdicts_total", {"verdict": verdict}) or 0.0
+
+
+def test_the_reference_that_a_roll_back_returns_to_outlives_a_restart(config: RunConfig) -> None:
+    engine, records = BigramEngine(), SimpleNamespace(counts=lambda: NOTHING_COUNTED)
+    loop = training_loop(config, engine, Ledger(), records)
+    before, was = engine.reference.clone(), {verdict: counted(verdict) for verdict in ("swap", "roll_back")}
+    for loop._version in range(1, 6):
+        engine.logits += 1.0
+        loop._ratchet_when_due(0.5 if loop._version < 5 else 0.0, skipped=False)
+    swapped = engine.reference.clone()
+    assert not swapped.equal(before)
+    loop._checkpoint()
+
+    resumed = training_loop(config, BigramEngine(seed=1), Ledger(), records, Issuer())
+    resumed.restore()
+    assert resumed._team.engine.reference.equal(swapped)  # type: ignore[attr-defined]
+    resumed._version = 6
+    resumed._ratchet_when_due(0.0, skipped=False)
+    assert resumed._team.engine.reference.equal(before)  # type: ignore[attr-defined]
+    assert resumed._ratchet.reference_version == 0
+    assert [counted(verdict) - count for verdict, count in was.items()] == [1, 1]
