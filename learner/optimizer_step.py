@@ -243,7 +243,7 @@ class OptimizerStep:
                 tokens.lengths,
                 per_token=settings.aggregation != "sequence_mean",
             )
-            groups, group = self.group[sequences].unique(return_inverse=True)
+            groups, group = torch.unique(self.group[sequences], return_inverse=True)
             self.baseline[groups] = minimum_variance_baseline(reward, log_norm, group)
             self.advantage[sequences] = advantages(reward, self.baseline[groups], group, settings.advantage.normalize)
         if self.objective.statistics is not None:
