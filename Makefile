@@ -11,7 +11,7 @@ export PYTHON
 PY := .venv/bin/python
 EXAMPLE := examples/addition
 
-.PHONY: demo test lint format example bench-end-to-end bench-verifier lock-cpu lock-gpu clean
+.PHONY: demo test lint format example bench-end-to-end bench-step-cost bench-verifier lock-cpu lock-gpu clean
 
 demo: .venv/.ready
 	@$(PY) $(EXAMPLE)/make_example.py
@@ -37,6 +37,9 @@ example: .venv/.ready
 
 bench-end-to-end: example
 	@$(PY) benchmarks/end_to_end/compare.py
+
+bench-step-cost: .venv/.ready
+	@$(PY) -m benchmarks.step_cost
 
 bench-verifier: .venv/.ready
 	@$(PY) -m benchmarks.verifier.throughput

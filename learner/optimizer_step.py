@@ -19,7 +19,7 @@ from learner.objective.ess import ess_ratio, learning_rate_factor
 from learner.objective.importance import importance_weight, log_importance
 from learner.objective.ratios import segment_mean, segment_sum, sequence_log_weight
 from learner.objective.tokens import Tokens
-from learner.packing import MicroBatch, one_each, pack
+from learner.packing import MicroBatch, one_each, pack, pack_whole_groups
 from learner.step_report import StepReport, report
 from services.config.learner import LearnerConfig
 
@@ -34,13 +34,8 @@ class OptimizerStep:
         self.engine, self.settings, self.device = engine, settings, engine.device
         self.objective = OBJECTIVES[settings.objective.type]
         self.is_exact = settings.advantage.baseline == "minimum_variance_exact"
-        ranks = {"rank": engine.rank, "world_size": engine.world_size}
-        if self.is_exact:
-            self.micro_batches = one_each(batch, **ranks)
-        else:
-            self.micro_batches = pack(
-                batch, row_tokens=settings.row_tokens, rows_per_micro_batch=settings.rows_per_micro_batch, **ranks
-            )
+        self.is_proxy = settings.advantage.baseline == "minimum_variance"
+        self.micro_batches, self.scores_first = self._packed(batch)
         if settings.advantage.baseline == "median":
             batch = _without_pivots(batch)
         self.batch = batch
@@ -52,7 +47,8 @@ class OptimizerStep:
         self.reward = batch.reward.to(self.device)
         self.group = batch.group.to(self.device)
         self.step_sequences, self.step_tokens = int((self.counted > 0).sum()), int(batch.mask.sum())
-        self.advantage: Tensor | None = None  # float32 [N]; None: the baseline waits for the gradient norms
+        self.advantage: Tensor | None = None  # float32 [N]; its sign alone while the baseline waits for gradient norms
+        self.baseline = torch.zeros_like(group_mean(self.reward, self.group))  # of this rank's groups, where it waits
         self.baseline_shift = 0.0
         self.statistics: Tensor | None = None  # float64; None: the objective's own wait for the current policy
         self.reference_logp: Tensor | None = None  # None: the reference is the current policy, or is not needed
@@ -92,15 +88,14 @@ class OptimizerStep:
         missing = self._missing_references()
         if missing:
             return report(self.batch, "non_finite_reference", missing_reference_tokens=missing)
-        if self.is_exact:
+        if self.is_exact or self.is_proxy:
             self.advantage = reward_sign(self.reward, self.group).float()
-        elif self.settings.advantage.baseline != "minimum_variance":
+        else:
             self.advantage = group_advantages(self.reward, self.group, self.counted, self.settings.advantage)
-        if not self._is_prepared and (len(self.micro_batches) > 1 or engine.world_size > 1):
-            self._prepare(self._score("current"))
-        # else the one micro-batch is the whole step: its own forward says what baseline and objective need
-
-        loss = self._exact_backward() if self.is_exact else engine.backward(self.micro_batches, self.loss)
+        if self.scores_first:
+            current = self._score("current")
+            self._prepare(*self._everything, current.logp, current.sum_p2)
+        loss = self._exact_backward() if self.is_exact else self._backward()
         # What the backward saw, from every rank: the same numbers everywhere, so the same decision everywhere.
         logp, entropy, weight = engine.sum_over_ranks(
             torch.stack([self.logp, self.entropy, self.one_way_weight])
@@ -130,10 +125,9 @@ class OptimizerStep:
 
     def loss(self, micro_batch: MicroBatch, statistics: TokenStatistics) -> Tensor:
         """The micro-batch's share of -(1/B) sum_i (1/L_i) sum_t importance_t weight_t surrogate_t, or as aggregated."""
-        if not self._is_prepared:
-            detached = TokenStatistics(statistics.logp.detach(), statistics.entropy, statistics.sum_p2)
-            self._prepare(self._flatten([micro_batch], [detached]))
         at, sequences = micro_batch.token_index.to(self.device), micro_batch.sequence_index.to(self.device)
+        if not self.scores_first:
+            self._prepare(at, sequences, statistics.logp.detach(), statistics.sum_p2)
         lengths, mask = self.lengths[sequences], self.mask[at]
         tokens = self._tokens(at, sequences, statistics.logp, statistics.hidden)
         weight = self.objective.token_weight(tokens, self.settings.objective)
@@ -152,6 +146,30 @@ class OptimizerStep:
         return aggregate(token_loss, scale[mask])
 
     # Inside
+
+    def _packed(self, batch: StepBatch) -> tuple[list[MicroBatch], bool]:
+        """This rank's micro-batches, and whether the current policy has to be scored before the backward.
+
+        Not where the forward that is differentiated says in time what baseline and objective need to know of the current
+        policy: in a step of one micro-batch everything, in a micro-batch of whole groups their baselines.
+        """
+        settings, engine = self.settings, self.engine
+        ranks = {"rank": engine.rank, "world_size": engine.world_size}
+        rows = {"row_tokens": settings.row_tokens, "rows_per_micro_batch": settings.rows_per_micro_batch}
+        of_the_step = self.objective.statistics is not None
+        if self.is_proxy and not of_the_step:
+            by_group = pack_whole_groups(batch, **rows, **ranks)
+            if by_group is not None:
+                return by_group, False
+        micro_batches = one_each(batch, **ranks) if self.is_exact else pack(batch, **rows, **ranks)
+        is_step = len(micro_batches) == 1 and engine.world_size == 1
+        return micro_batches, (of_the_step or self.is_proxy) and not is_step
+
+    def _backward(self) -> float:
+        loss = self.engine.backward(self.micro_batches, self.loss)
+        if self.is_proxy:  # each rank knows the baselines of its groups, or, having scored first, all of them
+            self._take_baseline(self.baseline if self.scores_first else self.engine.sum_over_ranks(self.baseline))
+        return loss
 
     def _exact_backward(self) -> float:
         """With the baseline of the gradient norms; self.advantage is the signs before and the advantages after."""
@@ -222,34 +240,41 @@ class OptimizerStep:
         scored = [self.teacher_logp] if self.reference_logp is None else [self.teacher_logp, self.reference_logp[None]]
         return int((~torch.isfinite(torch.cat(scored)[:, self.mask])).sum())
 
-    @property
-    def _is_prepared(self) -> bool:
-        return self.advantage is not None and (self.statistics is not None or self.objective.statistics is None)
+    def _prepare(self, at: Tensor, sequences: Tensor, logp: Tensor, sum_p2: Tensor) -> None:
+        """What waits for the current policy: the baselines of these groups, the statistics of the step.
 
-    def _prepare(self, current: TokenStatistics) -> None:
-        """What depends on the whole step under the current policy. current: [T], all ranks."""
+        at: places of `sequences`, whole groups of them and all of the step where there are such statistics, on the
+        batch's axis; logp, sum_p2: there.
+        """
         settings = self.settings
-        if settings.advantage.baseline == "minimum_variance":
+        if self.is_proxy:
+            assert self.advantage is not None
+            reward = self.reward[sequences]
             # The weights need only the advantage's sign, which the baseline leaves as it is.
-            self.advantage = reward_sign(self.reward, self.group).float()
-            tokens = self._whole_step(current.logp)
+            tokens = self._tokens(at, sequences, logp)
             importance = importance_weight(self._log_importance(tokens), tokens.lengths, settings.importance)
             log_norm = log_gradient_norm(
-                torch.zeros_like(self.reward),
+                torch.zeros_like(reward),
                 importance.double() * self.objective.token_weight(tokens, settings.objective),
                 tokens.current_logp,
-                current.sum_p2[self.mask],
+                sum_p2[self.mask[at]],
                 torch.ones_like(importance, dtype=torch.bool),
                 tokens.lengths,
                 per_token=settings.aggregation != "sequence_mean",
             )
-            self._take_baseline(minimum_variance_baseline(self.reward, log_norm, self.group))
+            groups, group = torch.unique(self.group[sequences], return_inverse=True)
+            self.baseline[groups] = minimum_variance_baseline(reward, log_norm, group)
+            self.advantage[sequences] = advantages(reward, self.baseline[groups], group, settings.advantage.normalize)
         if self.objective.statistics is not None:
-            self.statistics = self.objective.statistics(self._whole_step(current.logp), settings.objective)
+            self.statistics = self.objective.statistics(self._tokens(at, sequences, logp), settings.objective)
+
+    @property
+    def _everything(self) -> tuple[Tensor, Tensor]:
+        """All tokens and all sequences of the batch."""
+        return torch.arange(len(self.mask), device=self.device), torch.arange(len(self.lengths), device=self.device)
 
     def _whole_step(self, logp: Tensor) -> Tokens:
-        everything = torch.arange(len(logp), device=self.device)
-        return self._tokens(everything, torch.arange(len(self.lengths), device=self.device), logp)
+        return self._tokens(*self._everything, logp)
 
     def _tokens(self, at: Tensor, sequences: Tensor, logp: Tensor, hidden: Tensor | None = None) -> Tokens:
         """at: places of whole `sequences` on the batch's axis; logp, hidden: there, under the current policy."""

@@ -1,9 +1,12 @@
 """Sequences into rows under a token budget, rows into micro-batches, micro-batches onto ranks.
 
 The step does not depend on any of it: positions restart with each sequence, none attends to another, and every sum
-has a denominator of the whole step.
+has a denominator of the whole step. What a group's sequences have to know of each other, they know from one forward
+where its micro-batch holds them all.
 """
 
+import heapq
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import torch
@@ -65,12 +68,22 @@ def first_fit_decreasing(lengths: list[int], budget: int) -> list[list[int]]:
     return rows
 
 
+def spread(sizes: list[int], parts: int) -> list[list[int]]:
+    """Indices in so many parts of sums as equal as can be: longest first, each to the part that has least. Deterministic."""
+    shares: list[list[int]] = [[] for _ in range(parts)]
+    least = [(0, part) for part in range(parts)]
+    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        size, part = heapq.heappop(least)
+        shares[part].append(i)
+        heapq.heappush(least, (size + sizes[i], part))
+    return shares
+
+
 def pack(
     batch: StepBatch, *, row_tokens: int, rows_per_micro_batch: int, rank: int = 0, world_size: int = 1
 ) -> list[MicroBatch]:
     """This rank's micro-batches: as many on every rank, fillers at the end. Rows go round the ranks in turn."""
-    responses = batch.cu_seqlens.diff().tolist()
-    rows = first_fit_decreasing([len(p) + r for p, r in zip(batch.prompt_ids, responses, strict=True)], row_tokens)
+    rows = first_fit_decreasing(_totals(batch), row_tokens)
     most = -(-len(rows) // world_size)
     mine = rows[rank::world_size]
     count = -(-most // rows_per_micro_batch)
@@ -78,9 +91,43 @@ def pack(
     return [_micro_batch(batch, chunk) if chunk else filler() for chunk in chunks]
 
 
+def pack_whole_groups(
+    batch: StepBatch, *, row_tokens: int, rows_per_micro_batch: int, rank: int = 0, world_size: int = 1
+) -> list[MicroBatch] | None:
+    """As `pack`, with every group whole in one micro-batch; None when a group is more than a micro-batch holds.
+
+    As few micro-batches on each rank as will do, filled evenly; they go round the ranks in turn.
+    """
+    totals, members = _totals(batch), _members(batch)
+    sizes = [sum(totals[i] for i in group) for group in members]
+
+    def rows_of(groups: list[int]) -> list[list[int]] | None:
+        """Of one micro-batch; None when there are too many."""
+        held = [i for g in groups for i in members[g]]
+        lengths = [totals[i] for i in held]
+        rows = first_fit_decreasing(lengths, row_tokens)
+        if len(rows) > rows_per_micro_batch:
+            return None
+        even = spread(lengths, len(rows))  # less padding, since rows are as wide as the longest; it may not fit
+        if max((sum(lengths[i] for i in row) for row in even), default=0) <= row_tokens:
+            rows = even
+        return [[held[i] for i in row] for row in rows]
+
+    def rows_on(turns: int) -> list[list[list[int]] | None]:
+        """Of the micro-batches when each rank has so many."""
+        return [rows_of(groups) for groups in spread(sizes, turns * world_size)]
+
+    most = -(-len(members) // world_size)  # every group alone
+    if None in rows_on(most):
+        return None
+    fewest = -(-sum(sizes) // (row_tokens * rows_per_micro_batch * world_size))
+    turns = fewest + bisect_left(range(fewest, most), True, key=lambda turns: None not in rows_on(turns))
+    return [_micro_batch(batch, rows) if rows else filler() for rows in rows_on(turns)[rank::world_size]]
+
+
 def one_each(batch: StepBatch, *, rank: int = 0, world_size: int = 1) -> list[MicroBatch]:
     """This rank's sequences, a micro-batch each: groups whole and in order, going round the ranks in turn."""
-    members = [(batch.group == g).nonzero()[:, 0].tolist() for g in range(int(batch.group.max()) + 1)]
+    members = _members(batch)
     shares = [[i for group in members[r::world_size] for i in group] for r in range(world_size)]
     mine, most = shares[rank], max(map(len, shares))
     return [_micro_batch(batch, [[i]]) for i in mine] + [filler()] * (most - len(mine))
@@ -99,6 +146,20 @@ def filler() -> MicroBatch:
         sequence_index=none,
         lengths=none,
     )
+
+
+def _totals(batch: StepBatch) -> list[int]:
+    """Prompt and response tokens of each sequence."""
+    responses = batch.cu_seqlens.diff().tolist()
+    return [len(p) + r for p, r in zip(batch.prompt_ids, responses, strict=True)]
+
+
+def _members(batch: StepBatch) -> list[list[int]]:
+    """The sequences of each group."""
+    members: list[list[int]] = [[] for _ in range(int(batch.group.max()) + 1)]
+    for i, g in enumerate(batch.group.tolist()):
+        members[g].append(i)
+    return members
 
 
 def _micro_batch(batch: StepBatch, rows: list[list[int]]) -> MicroBatch:

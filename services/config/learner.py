@@ -185,6 +185,7 @@ class LearnerConfig(Strict):
     row_tokens: int = Field(default=4096, ge=2)
     """Token budget of one packed row."""
     rows_per_micro_batch: int = Field(default=1, ge=1)
+    """Room for every group in one micro-batch spares the baseline `minimum_variance` a forward."""
     head_chunk_tokens: int = Field(default=1024, ge=1)
     """Response tokens whose logits are in memory at once."""
     gradient_checkpointing: bool = False

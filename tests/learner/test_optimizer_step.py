@@ -11,9 +11,11 @@ from torch import Tensor
 from learner.batch import assemble, split
 from learner.engine import Policy, TokenStatistics
 from learner.packing import MicroBatch
+from learner.step_report import StepReport
 from learner.update import learner_step
 from services.config.learner import LearnerConfig
 from services.wire.score import ScoredGroup
+from tests.fakes.ranks import on_ranks
 from tests.fakes.train_engine import BigramEngine
 from tests.learner.every_objective import settings
 from tests.learner.tiny import scored_group
@@ -131,6 +133,65 @@ def test_a_part_that_cannot_be_stepped_on_is_left_out_and_the_others_are_not() -
     assert (report.skipped, report.optimizer_steps, report.missing_reference_tokens) == (None, 3, 1)
     alone = learner_step(engine, assemble(made[2:3], 0, config), config, learning_rate=1.0)
     assert (alone.skipped, alone.optimizer_steps) == ("non_finite_reference", 0)
+
+
+# The baseline of gradient norms, from the forward that is differentiated
+
+ONE_MICRO_BATCH = {"row_tokens": 24, "rows_per_micro_batch": 99}
+GROUPS_FIT = {"row_tokens": 24, "rows_per_micro_batch": 2}
+NO_GROUP_FITS = {"row_tokens": 11, "rows_per_micro_batch": 1}
+UNEVEN = [[1.0, 0.0, 0.25], [1.0, 0.0], [0.0, 1.0, 0.0, 1.0], [0.25, 1.0, 0.0], [1.0, 0.0, 0.0], [0.5, 0.5]]
+
+
+def stepped(engine: BigramEngine, variant: str, **changes: object) -> tuple[StepReport, Tensor]:
+    """With a reference behind, two optimizer steps a batch; groups of two to four, one without variance."""
+    random = torch.Generator().manual_seed(3)
+    engine.reference, engine.reference_is_current = engine.logits + torch.randn(17, 17, generator=random) * 0.5, False
+    config = settings(
+        variant, mini_batches=2, zero_variance="train", advantage={"baseline": "minimum_variance"}, **changes
+    )
+    made = [scored_group(i, rewards=rewards) for i, rewards in enumerate(UNEVEN)]
+    return learner_step(engine, assemble(made, 0, config), config, learning_rate=5.0), engine.logits
+
+
+def numbers(report: StepReport) -> dict[str, float]:
+    return {name: value for name, value in dataclasses.asdict(report).items() if name != "skipped"}
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+@pytest.mark.parametrize("rows", [ONE_MICRO_BATCH, GROUPS_FIT, NO_GROUP_FITS])
+@pytest.mark.parametrize("variant", ["owpo", "reinforce", "dapo", "acpo", "popo"])
+def test_step_and_report_are_the_same_however_the_proxys_groups_are_cut_up(
+    variant: str, rows: dict[str, int], ranks: int
+) -> None:
+    expected, moved = stepped(BigramEngine(), variant, **ONE_MICRO_BATCH)
+    assert expected.mean_baseline_shift > 0.01
+    together = on_ranks(ranks, lambda engine: stepped(engine, variant, **rows))
+    for report, logits in together:
+        assert report == together[0][0]
+        assert torch.allclose(logits, moved, atol=1e-5)
+        assert report.skipped is None
+        assert numbers(report) == pytest.approx(numbers(expected), rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_the_proxy_asks_for_no_forward_of_its_own_where_micro_batches_hold_whole_groups(ranks: int) -> None:
+    def scored(variant: str, rows: dict[str, int]) -> list[str]:
+        """Of the current policy or before it."""
+
+        def work(engine: BigramEngine) -> list[str]:
+            stepped(engine, variant, **rows)
+            return [call for call in engine.calls if call != "reference"]
+
+        (calls,) = {tuple(calls) for calls in on_ranks(ranks, work)}
+        return list(calls)
+
+    alone = ranks == 1
+    # The second optimizer step's proximal policy is what the batch began with: scored, but not for the baseline.
+    assert scored("owpo", GROUPS_FIT) == ["current", "backward", "backward"]
+    assert scored("reinforce", GROUPS_FIT) == ["backward", "backward"]
+    assert scored("reinforce", NO_GROUP_FITS) == ["current", "backward", "current", "backward"]
+    assert (scored("bapo", ONE_MICRO_BATCH) == ["current", "backward", "backward"]) == alone
 
 
 # References

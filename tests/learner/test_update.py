@@ -140,8 +140,19 @@ def test_forwards_that_say_nothing_new_are_left_out() -> None:
 
     assert calls(**GRPO) == ["backward", "|", "backward"]
     assert calls(advantage={"baseline": "mean"}) == ["backward", "|", "reference", "backward"]
-    assert calls() == ["current", "backward", "|", "reference", "current", "backward"]
-    assert calls(rows_per_micro_batch=99) == ["backward", "|", "reference", "backward"]
+    assert calls() == ["backward", "|", "reference", "backward"]  # several micro-batches, each of whole groups
+    assert calls(rows_per_micro_batch=99) == ["backward", "|", "reference", "backward"]  # one
+    # No micro-batch holds a group, or the objective has statistics of the step.
+    assert calls(rows_per_micro_batch=1) == ["current", "backward", "|", "reference", "current", "backward"]
+    acpo = {"objective": {"type": "acpo"}}
+    assert calls(**acpo) == ["current", "backward", "|", "current", "backward"]
+    assert calls(**acpo, advantage={"baseline": "minimum_variance"}) == calls(**acpo)
+    assert calls(**acpo, rows_per_micro_batch=99) == ["backward", "|", "backward"]
+    assert calls(**acpo, advantage={"baseline": "minimum_variance"}, rows_per_micro_batch=99) == [
+        "backward",
+        "|",
+        "backward",
+    ]
 
 
 def test_an_empty_batch_is_skipped_and_says_so() -> None:
