@@ -76,7 +76,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--methods", type=methods, default=list(DEFAULT), help=f"of {', '.join(METHODS)}")
     parser.add_argument("--lags", type=numbers, default=[0, 4, 16, 64, 128])
     parser.add_argument("--seeds", type=numbers, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=256)
     parser.add_argument("--groups", type=int, default=16, help="prompts a step")
     parser.add_argument("--group-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, help="another than the task's; becomes part of its name")
