@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.lag.experiment import Outcome, Setting, collapsed_at, experiment
 from benchmarks.lag.methods import settings
-from benchmarks.lag.results import Row, Run, append
+from benchmarks.lag.results import Row, Run, append, log_path
 from benchmarks.lag.sampler import Sampler
 from benchmarks.lag.tasks import TASKS
 from learner.deepspeed_engine import DeepSpeedEngine
@@ -61,7 +61,7 @@ def carry_out(order: Order) -> Row:
     length = task.prompt_tokens + task.response_tokens
     torch.manual_seed(order.seed)
     engine = DeepSpeedEngine(ModelConfig(path=str(task.model), max_length=length, dtype="float32"), config, "cpu")
-    path = ROOT / "runs" / "lag" / f"{run.task}-{run.method}-lag{run.lag}-seed{run.seed}.jsonl"
+    path = log_path(run, order.steps)
     path.unlink(missing_ok=True)
     log = JsonLines(path)
 

@@ -2,9 +2,9 @@
 
     python -m benchmarks.lag.report [--rows FILE] [--pictures FOLDER]
 
-Prints a Markdown table a task: methods down, lags across, held-out accuracy at the end, its 95 % interval over seeds
-(Student's t), and how many runs collapsed. Pictures: accuracy by lag, and for each lag reward, ESS and gradient norm by
-step, as far as runs/lag/ of this machine has them.
+Prints two Markdown tables for each task and number of steps. One has methods down, lags across, held-out accuracy at the
+end, its 95 % interval over seeds (Student's t), and how many runs collapsed; the other ESS, steps of collapse and seconds.
+Pictures: accuracy by lag, and for each lag reward, ESS and gradient norm by step, as far as this machine has them.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.lag.results import Row, read
+from benchmarks.lag.results import Row, log_path, read
 from services.metrics import read_json_lines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +40,7 @@ def cells(rows: Sequence[Row]) -> dict[tuple[str, int], list[Row]]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Of one task."""
+    """Of one task and number of steps."""
     found = cells(rows)
     lags, methods = sorted({lag for _, lag in found}), list(dict.fromkeys(method for method, _ in found))
     lines = ["| method | " + " | ".join(f"lag {lag}" for lag in lags) + " |", "|---" * (len(lags) + 1) + "|"]
@@ -58,15 +58,31 @@ def _cell(rows: Sequence[Row]) -> str:
     return f"{mean:.3f}{spread}" + (f", {collapsed} of {len(rows)} collapsed" if collapsed else "")
 
 
+def details(rows: Sequence[Row]) -> str:
+    """Of one task and number of steps: a line for each method and lag."""
+    lines = ["| method | lag | accuracy of each seed | collapsed at step | ESS ratio | wall, s |", "|---" * 6 + "|"]
+    for (method, lag), found in cells(rows).items():
+        runs = sorted(found, key=lambda row: row.seed)
+        columns = (
+            ", ".join(f"{row.accuracy_end:.3f}" for row in runs),
+            ", ".join("-" if row.collapsed_at_step is None else str(row.collapsed_at_step) for row in runs),
+            f"{interval([row.ess_ratio_mean for row in runs])[0]:.2f}",
+            f"{interval([row.wall_seconds for row in runs])[0]:.0f}",
+        )
+        lines.append(f"| `{method}` | {lag} | " + " | ".join(columns) + " |")
+    return "\n".join(lines)
+
+
 def pictures(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Of one task; the paths written."""
+    """Of one task and number of steps; the paths written."""
     import matplotlib as mpl
 
     mpl.use("agg")
     from matplotlib import pyplot
 
     folder.mkdir(parents=True, exist_ok=True)
-    found, task = cells(rows), rows[0].task
+    found, task = cells(rows), f"{rows[0].task}, {rows[0].steps} steps"
+    name_of = f"{rows[0].task}-{rows[0].steps}steps"
     methods, lags = list(dict.fromkeys(m for m, _ in found)), sorted({lag for _, lag in found})
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     for method in methods:
@@ -77,15 +93,12 @@ def pictures(rows: Sequence[Row], folder: Path) -> list[Path]:
     axes.set(xscale="log", xlabel="lag, steps", ylabel="held-out accuracy at the end", ylim=(0, 1), title=task)
     axes.set_xticks([lag + 1 for lag in lags], [str(lag) for lag in lags])
     axes.legend(fontsize="small")
-    written = [folder / f"{task}-by-lag.png"]
+    written = [folder / f"{name_of}-by-lag.png"]
     figure.savefig(written[0], dpi=120)
     for lag in lags:
         figure, panels = pyplot.subplots(1, len(CURVES), figsize=(15, 4.5), layout="constrained")
         for method in methods:
-            logs = [
-                read_json_lines(ROOT / "runs" / "lag" / f"{r.task}-{r.method}-lag{r.lag}-seed{r.seed}.jsonl")
-                for r in found.get((method, lag), [])
-            ]
+            logs = [read_json_lines(log_path(r.run, r.steps)) for r in found.get((method, lag), [])]
             for name, panel in zip(CURVES, panels, strict=True):
                 by_step: dict[int, list[float]] = defaultdict(list)
                 for one in (step for log in logs for step in log):
@@ -99,7 +112,7 @@ def pictures(rows: Sequence[Row], folder: Path) -> list[Path]:
             if name == "grad_norm":
                 panel.set_yscale("log")
         panels[0].legend(fontsize="small")
-        written.append(folder / f"{task}-lag{lag}.png")
+        written.append(folder / f"{name_of}-lag{lag}.png")
         figure.savefig(written[-1], dpi=100)
         pyplot.close("all")
     return written
@@ -111,11 +124,11 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, default=ROOT / "runs" / "lag")
     options = parser.parse_args()
     rows = read(options.rows)
-    for task in dict.fromkeys(row.task for row in rows):
-        of_task = [row for row in rows if row.task == task]
-        seeds, steps = len({r.seed for r in of_task}), sorted({r.steps for r in of_task})
-        print(f"\n{task}: {len(of_task)} runs, {seeds} seeds, {steps} steps\n\n{table(of_task)}\n")
-        for path in pictures(of_task, options.pictures):
+    for task, steps in dict.fromkeys((row.task, row.steps) for row in rows):
+        alike = [row for row in rows if (row.task, row.steps) == (task, steps)]
+        seeds = len({r.seed for r in alike})
+        print(f"\n{task}, {steps} steps: {len(alike)} runs, {seeds} seeds\n\n{table(alike)}\n\n{details(alike)}\n")
+        for path in pictures(alike, options.pictures):
             print(path)
 
 

@@ -36,6 +36,14 @@ class Row:
         return Run(self.task, self.method, self.lag, self.seed)
 
 
+LOGS = Path(__file__).resolve().parents[2] / "runs" / "lag"
+"""What each step of a run did, a file a run, as far as runs of this machine left them."""
+
+
+def log_path(run: Run, steps: int) -> Path:
+    return LOGS / f"{run.task}-{run.method}-lag{run.lag}-seed{run.seed}-{steps}steps.jsonl"
+
+
 def read(path: Path) -> list[Row]:
     """A last line that a crash cut off is left out."""
     if not path.exists():

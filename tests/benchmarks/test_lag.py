@@ -16,7 +16,7 @@ from benchmarks.lag.chain import DIGITS, SLIP, solutions
 from benchmarks.lag.experiment import Outcome, Setting, collapsed_at, experiment
 from benchmarks.lag.groups import scored_groups
 from benchmarks.lag.methods import METHODS, settings
-from benchmarks.lag.report import table
+from benchmarks.lag.report import details, table
 from benchmarks.lag.results import Row, Run, append, missing, read
 from benchmarks.lag.sampler import Sampled
 from benchmarks.lag.task import Task
@@ -210,6 +210,10 @@ def test_the_table_says_mean_interval_and_collapses() -> None:
         "|---|---|---|",
         "| `grpo` |  | 0.600 ± 0.248 |",
         "| `owpo` | 0.125, 1 of 1 collapsed |  |",
+    ]
+    assert details(rows).split("\n")[2:] == [
+        "| `grpo` | 4 | 0.500, 0.600, 0.700 | -, -, - | 0.80 | 1 |",
+        "| `owpo` | 0 | 0.125 | 7 | 0.80 | 1 |",
     ]
 
 
