@@ -148,6 +148,20 @@ class OptimizerStep:
         self.one_way_weight[at[mask]] = weight
         return aggregate(token_loss, scale[mask])
 
+    def log_proxy_norms(self, current: TokenStatistics) -> Tensor:
+        """log N of each sequence by the logit proxy, with the signs of self.advantage. current: [T], all ranks. float64 [N]."""
+        settings, tokens = self.settings, self._whole_step(current.logp)
+        importance = importance_weight(self._log_importance(tokens), tokens.lengths, settings.importance)
+        return log_gradient_norm(
+            torch.zeros_like(self.reward),
+            importance.double() * self.objective.token_weight(tokens, settings.objective),
+            tokens.current_logp,
+            current.sum_p2[self.mask],
+            torch.ones_like(importance, dtype=torch.bool),
+            tokens.lengths,
+            per_token=settings.aggregation != "sequence_mean",
+        )
+
     # Inside
 
     def _exact_backward(self) -> float:
@@ -213,18 +227,7 @@ class OptimizerStep:
         if settings.advantage.baseline == "minimum_variance":
             # The weights need only the advantage's sign, which the baseline leaves as it is.
             self.advantage = reward_sign(self.reward, self.group).float()
-            tokens = self._whole_step(current.logp)
-            importance = importance_weight(self._log_importance(tokens), tokens.lengths, settings.importance)
-            log_norm = log_gradient_norm(
-                torch.zeros_like(self.reward),
-                importance.double() * self.objective.token_weight(tokens, settings.objective),
-                tokens.current_logp,
-                current.sum_p2[self.mask],
-                torch.ones_like(importance, dtype=torch.bool),
-                tokens.lengths,
-                per_token=settings.aggregation != "sequence_mean",
-            )
-            self._take_baseline(minimum_variance_baseline(self.reward, log_norm, self.group))
+            self._take_baseline(minimum_variance_baseline(self.reward, self.log_proxy_norms(current), self.group))
         if self.objective.statistics is not None:
             self.statistics = self.objective.statistics(self._whole_step(current.logp), settings.objective)
 
