@@ -3,6 +3,9 @@
 So an importance weight of a whole sequence is a product of 25, and the effective sample size falls long before a token's
 own ratio says anything. The starting model knows the rule and slips now and then, by what it was trained on, as in the
 addition example: 0.4 of its samples are right. Built at first use, two or three minutes on one core; the same every time.
+
+With free tokens: the totals of 12 digits, each after a token that may be any digit. Those are as uncertain in a right
+response as in a wrong one, and make most of the gradient of both; without them a right response is one of certain tokens.
 """
 
 from pathlib import Path
@@ -10,35 +13,44 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.lag.task import Task
+from benchmarks.lag.task import ANY, Task
 
 DIGITS, END, EQUALS, PAD = 24, 10, 11, 12
 WIDTH, LAYERS = 96, 3
 CLEAN_STEPS, SLIP_STEPS, BATCH, LEARNING_RATE = 500, 120, 96, 2e-3
-SLIP = 0.042
-"""(1 - 0.9 x 0.042)^24 = 0.4."""
+SLIP, FREE_SLIP = 0.042, 0.082
+"""(1 - 0.9 x 0.042)^24 = 0.4 = (1 - 0.9 x 0.082)^12."""
 TRAIN, HELDOUT = 20_000, 500
 
 
-def chain(models: Path) -> Task:
-    """models: the folder that starting models are kept in."""
-    folder = models / "chain"
+def chain(models: Path, width: int = WIDTH, *, free: bool = False) -> Task:
+    """models: the folder that starting models are kept in. free: with free tokens."""
+    name = ("chain" if width == WIDTH else f"chain-{width}") + ("-free" if free else "")
+    folder = models / name
     if not (folder / "config.json").exists():
-        build(folder)
-    digits = torch.randint(0, 10, (TRAIN + HELDOUT, DIGITS), generator=torch.Generator().manual_seed(20260))
+        build(folder, width, free=free)
+    count = DIGITS // 2 if free else DIGITS
+    digits = torch.randint(0, 10, (TRAIN + HELDOUT, count), generator=torch.Generator().manual_seed(20260))
     totals = digits.cumsum(1) % 10
+    if free:
+        totals = torch.stack([torch.full_like(totals, ANY), totals], 2).flatten(1)
     problems = tuple(
         ((*given, EQUALS), (*answer, END)) for given, answer in zip(digits.tolist(), totals.tolist(), strict=True)
     )
     assert len(set(problems)) == len(problems)  # so held-out problems are none of the others
-    return Task("chain", folder, END, problems[HELDOUT:], problems[:HELDOUT], learning_rate=2e-4)
+    return Task(name, folder, END, problems[HELDOUT:], problems[:HELDOUT], learning_rate=2e-4)
 
 
-def solutions(count: int, slip: float, random: torch.Generator) -> Tensor:
-    """Digits, =, totals that go on from whatever stands before them, end. int64 [count, 2 x DIGITS + 2]."""
-    digits = torch.randint(0, 10, (count, DIGITS), generator=random)
+def solutions(count: int, slip: float, random: torch.Generator, *, free: bool = False) -> Tensor:
+    """Digits, =, totals that go on from whatever stands before them, end. int64 [count, 2 x DIGITS + 2].
+
+    free: half as many digits and totals, and a free token before each total: int64 [count, 1.5 x DIGITS + 2].
+    """
+    digits = torch.randint(0, 10, (count, DIGITS // 2 if free else DIGITS), generator=random)
     columns, total = [], torch.zeros(count, dtype=torch.int64)
-    for i in range(DIGITS):
+    for i in range(digits.shape[1]):
+        if free:
+            columns.append(torch.randint(0, 10, (count,), generator=random))
         slipped = torch.rand(count, generator=random) < slip
         total = torch.where(slipped, torch.randint(0, 10, (count,), generator=random), (total + digits[:, i]) % 10)
         columns.append(total)
@@ -46,17 +58,17 @@ def solutions(count: int, slip: float, random: torch.Generator) -> Tensor:
     return torch.cat(whole, 1)
 
 
-def build(folder: Path) -> None:
+def build(folder: Path, width: int = WIDTH, *, free: bool = False) -> None:
     """Right solutions until the rule is known, then solutions with slips."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
-    print("building the starting model of the chain task", flush=True)
+    print(f"building {folder.name}, the starting model of a chain task", flush=True)
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=16,
-            hidden_size=WIDTH,
-            intermediate_size=3 * WIDTH,
+            hidden_size=width,
+            intermediate_size=3 * width,
             num_hidden_layers=LAYERS,
             num_attention_heads=4,
             num_key_value_heads=2,
@@ -73,9 +85,10 @@ def build(folder: Path) -> None:
         slipping = step > CLEAN_STEPS
         left = 1 - (step - CLEAN_STEPS) / SLIP_STEPS if slipping else 1.0
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * min(1.0, step / 50) * max(0.1, left)
-        rows = solutions(BATCH, SLIP if slipping else 0.0, random)
+        slip = FREE_SLIP if free else SLIP
+        rows = solutions(BATCH, slip if slipping else 0.0, random, free=free)
         labels = rows.clone()
-        labels[:, : DIGITS + 1] = -100
+        labels[:, : rows.shape[1] - DIGITS - 1] = -100
         loss = model(rows, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

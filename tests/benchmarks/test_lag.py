@@ -14,12 +14,12 @@ from torch import Tensor
 import benchmarks.lag.experiment as laboratory
 from benchmarks.lag.chain import DIGITS, SLIP, solutions
 from benchmarks.lag.experiment import Outcome, Setting, collapsed_at, experiment
-from benchmarks.lag.groups import scored_groups
+from benchmarks.lag.groups import is_right, scored_groups
 from benchmarks.lag.methods import METHODS, settings
 from benchmarks.lag.report import table
 from benchmarks.lag.results import Row, Run, append, missing, read
 from benchmarks.lag.sampler import Sampled
-from benchmarks.lag.task import Task
+from benchmarks.lag.task import ANY, Task
 from learner.batch import StepBatch
 from services.config.learner import LearnerConfig
 from tests.fakes.train_engine import BigramEngine
@@ -188,3 +188,13 @@ def test_a_chain_without_slips_is_right_and_goes_on_from_its_slips_with_them() -
     wrong = (before + given) % 10 != totals
     assert 0.02 < wrong.float().mean() < 0.06
     assert 0.3 < float((~wrong.any(1)).float().mean()) < 0.5
+
+
+def test_free_tokens_may_be_any_and_stand_before_each_total() -> None:
+    right = solutions(50, 0.0, torch.Generator().manual_seed(0), free=True)
+    given, answer = right[:, : DIGITS // 2], right[:, DIGITS // 2 + 1 : -1]
+    assert torch.equal(given.cumsum(1) % 10, answer[:, 1::2])
+    assert set(answer[:, 0::2].flatten().tolist()) == set(range(10))
+    assert is_right([3, 5, END], (ANY, 5, END))
+    assert not is_right([3, 4, END], (ANY, 5, END))
+    assert not is_right([3, 5], (ANY, 5, END))
