@@ -1,13 +1,13 @@
 """What a baseline is worth: the logit proxy against exact gradient norms, and the gradient variance that each leaves.
 
-    python -m benchmarks.baseline                                    # the whole table: 18 models, each at four lags
-    python -m benchmarks.baseline --task chain-free --widths 96      # where right responses are as uncertain as wrong ones
+    python -m benchmarks.baseline                                    # chain and chain-free, 12 models, each at four lags
+    python -m benchmarks.baseline --tasks addition --learning-rate 2e-4
     python -m benchmarks.baseline.report                             # the tables of what there is
 
-Models of the chain task are trained with the learner's own step; then groups are sampled anew by the weights of `lag` steps
-ago, and each sequence's gradient is taken at the last ones. Rows go to benchmarks/baseline/results.json as each model
-ends; models that have theirs are not trained again. Left out: norms of groups whose rewards are all equal, which no
-baseline gives a gradient. Exit code 1: a model failed, and the others were measured all the same.
+Models are trained with the learner's own step; then groups are sampled anew by the weights of `lag` steps ago, and each
+sequence's gradient is taken at the last ones. Rows go to benchmarks/baseline/results.json as each model ends; models that
+have theirs are not trained again. Left out: norms in groups whose rewards are all equal, which no baseline gives a gradient.
+Exit code 1: a model failed, and the others were measured all the same.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -35,8 +36,7 @@ def main() -> int:
     options = arguments()
     orders = [
         Order(
-            options.task,
-            width,
+            task,
             method,
             options.learning_rate,
             options.steps,
@@ -46,16 +46,14 @@ def main() -> int:
             tuple(options.lags),
             seed,
         )
-        for seed, width, method in itertools.product(options.seeds, options.widths, options.methods)
+        for seed, task, method in itertools.product(options.seeds, options.tasks, options.methods)
     ]
     failed = False
     for order in orders:
         report = read(options.out)
         if has_rows(report, order):
             continue
-        print(
-            f"width {order.width}, {order.method}, learning rate {order.learning_rate:g}, seed {order.seed}", flush=True
-        )
+        print(f"{order.task}, {order.method}, learning rate {order.learning_rate:g}, seed {order.seed}", flush=True)
         rows = in_its_own_process(order)
         failed |= not rows
         write(options.out, report, rows)
@@ -112,6 +110,14 @@ def arguments() -> argparse.Namespace:
     def numbers(text: str) -> list[int]:
         return [int(x) for x in text.split(",")]
 
+    def names(text: str) -> list[str]:
+        unknown = [name for name in text.split(",") if not re.fullmatch(r"addition|chain(-\d+)?(-free)?", name)]
+        if unknown:
+            raise argparse.ArgumentTypeError(
+                f"no task {', '.join(unknown)}; there are addition, chain, chain-160, chain-free"
+            )
+        return text.split(",")
+
     def methods(text: str) -> list[str]:
         unknown = set(text.split(",")) - set(METHODS)
         if unknown:
@@ -121,10 +127,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.baseline", description=(__doc__ or "").split("\n\n", maxsplit=1)[0]
     )
-    parser.add_argument("--task", choices=("chain", "chain-free"), default="chain")
-    parser.add_argument(
-        "--widths", type=numbers, default=[48, 96, 160], help="hidden sizes of the models, multiples of 8"
-    )
+    parser.add_argument("--tasks", type=names, default=["chain", "chain-free"], help="also chain-WIDTH")
     parser.add_argument(
         "--methods", type=methods, default=["reinforce", "owpo_vc"], help="of benchmarks/lag/methods.py"
     )

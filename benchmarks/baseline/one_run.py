@@ -29,13 +29,13 @@ from benchmarks.baseline.estimators import (
     right_to_wrong,
 )
 from benchmarks.baseline.gradients import Gradients, OfModel, collect, products
-from benchmarks.lag.chain import chain
+from benchmarks.lag.chain import WIDTH, chain
 from benchmarks.lag.experiment import Setting, experiment
 from benchmarks.lag.groups import scored_groups
 from benchmarks.lag.methods import settings
 from benchmarks.lag.sampler import Sampler
 from benchmarks.lag.task import Task, prompts_of
-from benchmarks.lag.tasks import MODELS
+from benchmarks.lag.tasks import MODELS, TASKS
 from learner.deepspeed_engine import DeepSpeedEngine
 from learner.objective.ess import ess_ratio
 from learner.step_report import StepReport
@@ -51,8 +51,7 @@ class Order:
     """What the process is told."""
 
     task: str
-    """chain, or chain-free: that with free tokens."""
-    width: int
+    """addition, chain, or that at another width or with free tokens: chain-160, chain-free, chain-160-free."""
     method: str
     learning_rate: float
     steps: int
@@ -66,7 +65,7 @@ class Order:
 
 def carry_out(order: Order) -> list[dict[str, Any]]:
     """A row a lag."""
-    task = chain(MODELS, order.width, free=order.task == "chain-free")
+    task = task_of(order.task)
     config = learner_settings(order, task)
     length = task.prompt_tokens + task.response_tokens
     model = ModelConfig(path=str(task.model), max_length=length, dtype="float32")
@@ -96,6 +95,13 @@ def carry_out(order: Order) -> list[dict[str, Any]]:
         print(f"  lag {lag}: {rows[-1]['wall_seconds']} s", flush=True)
     engine.close()
     return rows
+
+
+def task_of(name: str) -> Task:
+    if name in TASKS:
+        return TASKS[name]()
+    width = name.removeprefix("chain").removesuffix("-free").removeprefix("-")
+    return chain(MODELS, int(width) if width else WIDTH, free=name.endswith("-free"))
 
 
 def learner_settings(order: Order, task: Task) -> LearnerConfig:

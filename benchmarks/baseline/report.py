@@ -1,20 +1,20 @@
 """The tables of the rows that there are: `python -m benchmarks.baseline.report [--rows FILE]`, in Markdown.
 
 A line is one kind of model at one lag; its figures are means over seeds, and an interval goes from the lowest to the
-highest end of the seeds' own.
+highest end of the seeds' own. A dash: noise leaves nothing of a mean gradient's norm in one of the seeds.
 """
 
 import argparse
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parent / "results.json"
 PROXY, EXACT, LEAVE_ONE_OUT, NONE = "minimum variance, proxy", "minimum variance, exact", "leave one out", "none"
-AGREEMENT = ("right", "mixed", "ESS", "norm² right / wrong", "Pearson", "Spearman", "within groups")
+AGREEMENT = ("seeds x groups", "right", "mixed", "ESS", "norm² right / wrong", "Pearson", "Spearman", "within groups")
 VARIANCE = (
     "none",
     "leave one out",
@@ -26,7 +26,7 @@ VARIANCE = (
     "difference (by chance)",
     "halves",
 )
-KIND = ("task", "method", "learning_rate", "steps", "width", "lag")
+KIND = ("task", "method", "learning_rate", "steps", "parameters", "lag")
 
 Row = dict[str, Any]
 
@@ -52,13 +52,14 @@ def tables(rows: Sequence[Row]) -> str:
 def _agreement(of: Sequence[Row]) -> list[str]:
     shares = [f"{_mean(of, name):.2f}" for name in ("pass_rate", "mixed_groups", "ess_ratio", "right_to_wrong_norm")]
     names = ("pearson", "spearman", "within_group")
-    return shares + [_spread([row["agreement"][name] for row in of]) for name in names]
+    counted = " + ".join(f"{seeds} x {groups}" for groups, seeds in Counter(row["groups"] for row in of).items())
+    return [counted, *shares, *(_spread([row["agreement"][name] for row in of]) for name in names)]
 
 
 def _variance(of: Sequence[Row]) -> list[str]:
     return [
         *(_ratio(of, name) for name in (NONE, LEAVE_ONE_OUT, EXACT, PROXY)),
-        *(f"{_of(of, PROXY, name):.2f}" for name in ("length", "cosine", "variance_ratio_at_equal_length")),
+        *(_or_dash(_of(of, PROXY, name)) for name in ("length", "cosine", "variance_ratio_at_equal_length")),
         f"{_of(of, PROXY, 'difference'):.2f} ({_of(of, PROXY, 'difference_by_chance'):.2f})",
         f"{_mean(of, 'halves_apart'):.2f}",
     ]
@@ -75,6 +76,10 @@ def _mean(rows: Sequence[Row], name: str) -> float:
 
 def _of(rows: Sequence[Row], baseline: str, name: str) -> float:
     return math.fsum(row["baselines"][baseline][name] for row in rows) / len(rows)
+
+
+def _or_dash(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "-"
 
 
 def _ratio(rows: Sequence[Row], baseline: str) -> str:

@@ -4,8 +4,9 @@ So an importance weight of a whole sequence is a product of 25, and the effectiv
 own ratio says anything. The starting model knows the rule and slips now and then, by what it was trained on, as in the
 addition example: 0.4 of its samples are right. Built at first use, two or three minutes on one core; the same every time.
 
-With free tokens: the totals of 12 digits, each after a token that may be any digit. Those are as uncertain in a right
-response as in a wrong one, and make most of the gradient of both; without them a right response is one of certain tokens.
+With free tokens: totals of the first 12 digits, then 12 tokens that may be any digit. Those are as uncertain in a right
+response as in a wrong one and make most of the gradient of both; without them a right response is one of certain tokens.
+Its starting model is that of the chain task, trained on by some more such solutions.
 """
 
 from pathlib import Path
@@ -28,12 +29,11 @@ def chain(models: Path, width: int = WIDTH, *, free: bool = False) -> Task:
     name = ("chain" if width == WIDTH else f"chain-{width}") + ("-free" if free else "")
     folder = models / name
     if not (folder / "config.json").exists():
-        build(folder, width, free=free)
-    count = DIGITS // 2 if free else DIGITS
-    digits = torch.randint(0, 10, (TRAIN + HELDOUT, count), generator=torch.Generator().manual_seed(20260))
+        build(folder, width, chain(models, width).model if free else None)
+    digits = torch.randint(0, 10, (TRAIN + HELDOUT, DIGITS), generator=torch.Generator().manual_seed(20260))
     totals = digits.cumsum(1) % 10
     if free:
-        totals = torch.stack([torch.full_like(totals, ANY), totals], 2).flatten(1)
+        totals[:, DIGITS // 2 :] = ANY
     problems = tuple(
         ((*given, EQUALS), (*answer, END)) for given, answer in zip(digits.tolist(), totals.tolist(), strict=True)
     )
@@ -44,13 +44,14 @@ def chain(models: Path, width: int = WIDTH, *, free: bool = False) -> Task:
 def solutions(count: int, slip: float, random: torch.Generator, *, free: bool = False) -> Tensor:
     """Digits, =, totals that go on from whatever stands before them, end. int64 [count, 2 x DIGITS + 2].
 
-    free: half as many digits and totals, and a free token before each total: int64 [count, 1.5 x DIGITS + 2].
+    free: the later half of the totals is any digits instead.
     """
-    digits = torch.randint(0, 10, (count, DIGITS // 2 if free else DIGITS), generator=random)
+    digits = torch.randint(0, 10, (count, DIGITS), generator=random)
     columns, total = [], torch.zeros(count, dtype=torch.int64)
-    for i in range(digits.shape[1]):
-        if free:
+    for i in range(DIGITS):
+        if free and i >= DIGITS // 2:
             columns.append(torch.randint(0, 10, (count,), generator=random))
+            continue
         slipped = torch.rand(count, generator=random) < slip
         total = torch.where(slipped, torch.randint(0, 10, (count,), generator=random), (total + digits[:, i]) % 10)
         columns.append(total)
@@ -58,37 +59,41 @@ def solutions(count: int, slip: float, random: torch.Generator, *, free: bool = 
     return torch.cat(whole, 1)
 
 
-def build(folder: Path, width: int = WIDTH, *, free: bool = False) -> None:
-    """Right solutions until the rule is known, then solutions with slips."""
+def build(folder: Path, width: int = WIDTH, chain_model: Path | None = None) -> None:
+    """Right solutions until the rule is known, then solutions with slips. chain_model: knows it; slips with free tokens."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     print(f"building {folder.name}, the starting model of a chain task", flush=True)
     torch.manual_seed(0)
-    model = Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=16,
-            hidden_size=width,
-            intermediate_size=3 * width,
-            num_hidden_layers=LAYERS,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=64,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=END,
-            pad_token_id=PAD,
+    model = (
+        Qwen2ForCausalLM.from_pretrained(chain_model)
+        if chain_model
+        else Qwen2ForCausalLM(
+            Qwen2Config(
+                vocab_size=16,
+                hidden_size=width,
+                intermediate_size=3 * width,
+                num_hidden_layers=LAYERS,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                max_position_embeddings=64,
+                tie_word_embeddings=True,
+                bos_token_id=None,
+                eos_token_id=END,
+                pad_token_id=PAD,
+            )
         )
     )
     random = torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.0)
-    for step in range(1, CLEAN_STEPS + SLIP_STEPS + 1):
+    for step in range(CLEAN_STEPS + 1 if chain_model else 1, CLEAN_STEPS + SLIP_STEPS + 1):
         slipping = step > CLEAN_STEPS
         left = 1 - (step - CLEAN_STEPS) / SLIP_STEPS if slipping else 1.0
         optimizer.param_groups[0]["lr"] = LEARNING_RATE * min(1.0, step / 50) * max(0.1, left)
-        slip = FREE_SLIP if free else SLIP
-        rows = solutions(BATCH, slip if slipping else 0.0, random, free=free)
+        slip = FREE_SLIP if chain_model else SLIP
+        rows = solutions(BATCH, slip if slipping else 0.0, random, free=chain_model is not None)
         labels = rows.clone()
-        labels[:, : rows.shape[1] - DIGITS - 1] = -100
+        labels[:, : DIGITS + 1] = -100
         loss = model(rows, labels=labels).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

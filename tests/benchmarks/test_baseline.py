@@ -257,9 +257,9 @@ def test_the_table_has_a_line_a_kind_and_means_over_seeds() -> None:
     found = drawn(20)
     counted = {name: coefficients(a, found) for name, a in advantages_of(found).items()}
     row: dict[str, Any] = {
-        "task": "chain", "method": "reinforce", "learning_rate": 1e-3, "steps": 64, "width": 96, "lag": 16, "parameters": 330_000,
+        "task": "chain", "method": "reinforce", "learning_rate": 1e-3, "steps": 64, "lag": 16, "parameters": 330_000,
         "pass_rate": 0.5, "mixed_groups": 0.75, "ess_ratio": 0.5, "halves_apart": 0.5,
-        "right_to_wrong_norm": 0.1,
+        "right_to_wrong_norm": 0.1, "groups": 20,
         "agreement": dataclasses.asdict(agreement(found)),
         "baselines": {name: dataclasses.asdict(compared(found, own, counted[YARDSTICK])) for name, own in counted.items()},
     }  # fmt: skip
@@ -267,4 +267,5 @@ def test_the_table_has_a_line_a_kind_and_means_over_seeds() -> None:
     other = {**row, "baselines": {**row["baselines"], "none": {**row["baselines"]["none"], "variance_ratio": 3.0}}}
     norms, variance = (block.split("\n")[2:] for block in tables([row, other]).split("\n\n"))
     assert len(norms) == len(variance) == 1
+    assert norms[0].startswith("| chain, reinforce, 0.33 M | 16 | 2 x 20 | 0.50 |")
     assert variance[0].startswith("| chain, reinforce, 0.33 M | 16 | 2.50 [1.50, 2.50] | 4.00 [4.00, 4.00] |")
