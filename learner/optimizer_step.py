@@ -94,7 +94,7 @@ class OptimizerStep:
             self.advantage = group_advantages(self.reward, self.group, self.counted, self.settings.advantage)
         if self.scores_first:
             current = self._score("current")
-            self._prepare(*self._everything, current.logp, current.sum_p2)
+            self._prepare(*self.everything, current.logp, current.sum_p2)
         loss = self._exact_backward() if self.is_exact else self._backward()
         # What the backward saw, from every rank: the same numbers everywhere, so the same decision everywhere.
         logp, entropy, weight = engine.sum_over_ranks(
@@ -144,6 +144,23 @@ class OptimizerStep:
         self.logp[at], self.entropy[at] = statistics.logp.detach(), statistics.entropy
         self.one_way_weight[at[mask]] = weight
         return aggregate(token_loss, scale[mask])
+
+    def log_proxy_norms(self, at: Tensor, sequences: Tensor, logp: Tensor, sum_p2: Tensor) -> Tensor:
+        """log N of these sequences by the logit proxy, with the signs of self.advantage. float64 [n].
+
+        at: their places on the batch's axis; logp, sum_p2: there, under the current policy.
+        """
+        settings, tokens = self.settings, self._tokens(at, sequences, logp)
+        importance = importance_weight(self._log_importance(tokens), tokens.lengths, settings.importance)
+        return log_gradient_norm(
+            torch.zeros(len(sequences), dtype=torch.float64, device=self.device),
+            importance.double() * self.objective.token_weight(tokens, settings.objective),
+            tokens.current_logp,
+            sum_p2[self.mask[at]],
+            torch.ones_like(importance, dtype=torch.bool),
+            tokens.lengths,
+            per_token=settings.aggregation != "sequence_mean",
+        )
 
     # Inside
 
@@ -251,17 +268,7 @@ class OptimizerStep:
             assert self.advantage is not None
             reward = self.reward[sequences]
             # The weights need only the advantage's sign, which the baseline leaves as it is.
-            tokens = self._tokens(at, sequences, logp)
-            importance = importance_weight(self._log_importance(tokens), tokens.lengths, settings.importance)
-            log_norm = log_gradient_norm(
-                torch.zeros_like(reward),
-                importance.double() * self.objective.token_weight(tokens, settings.objective),
-                tokens.current_logp,
-                sum_p2[self.mask[at]],
-                torch.ones_like(importance, dtype=torch.bool),
-                tokens.lengths,
-                per_token=settings.aggregation != "sequence_mean",
-            )
+            log_norm = self.log_proxy_norms(at, sequences, logp, sum_p2)
             groups, group = torch.unique(self.group[sequences], return_inverse=True)
             self.baseline[groups] = minimum_variance_baseline(reward, log_norm, group)
             self.advantage[sequences] = advantages(reward, self.baseline[groups], group, settings.advantage.normalize)
@@ -269,12 +276,12 @@ class OptimizerStep:
             self.statistics = self.objective.statistics(self._tokens(at, sequences, logp), settings.objective)
 
     @property
-    def _everything(self) -> tuple[Tensor, Tensor]:
+    def everything(self) -> tuple[Tensor, Tensor]:
         """All tokens and all sequences of the batch."""
         return torch.arange(len(self.mask), device=self.device), torch.arange(len(self.lengths), device=self.device)
 
     def _whole_step(self, logp: Tensor) -> Tokens:
-        return self._tokens(*self._everything, logp)
+        return self._tokens(*self.everything, logp)
 
     def _tokens(self, at: Tensor, sequences: Tensor, logp: Tensor, hidden: Tensor | None = None) -> Tokens:
         """at: places of whole `sequences` on the batch's axis; logp, hidden: there, under the current policy."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from benchmarks.lag.sampler import Sampled
+from benchmarks.lag.task import ANY
 from services.wire.codec import Array
 from services.wire.prompt import Prompt
 from services.wire.score import Score, ScoredGroup
@@ -10,8 +11,8 @@ from services.wire.trajectory import Group, Trajectory, VersionSpan
 
 
 def is_right(response: Sequence[int], answer: Sequence[int]) -> bool:
-    """Every token, the end included."""
-    return tuple(response) == tuple(answer)
+    """Every token, the end included, but for those that may be any."""
+    return len(response) == len(answer) and all(a in (token, ANY) for token, a in zip(response, answer, strict=True))
 
 
 def responses(sampled: Sampled) -> list[list[int]]:

@@ -7,6 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+ANY = -1
+"""In an answer: whatever token stands there is right."""
+
 
 @dataclass(frozen=True, slots=True)
 class Task:

@@ -8,10 +8,8 @@ It is what `python -m verifier` runs, with all of [verifier] to choose from and 
 import argparse
 import asyncio
 import ctypes
-import importlib.metadata
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -23,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import machine
 from services import entry
 from services.config.verifier import VerifierConfig
 from services.services_file import addresses, announce_address
@@ -34,6 +33,7 @@ START_DEADLINE_S = 120.0
 STOP_DEADLINE_S = 40.0
 PR_SET_CHILD_SUBREAPER = 36
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+PACKAGES = ("math-verify", "sympy", "uvicorn", "httpx")
 
 
 @dataclass(frozen=True)
@@ -125,23 +125,10 @@ def resident_bytes(pid: int) -> int:
     return 0
 
 
-def machine() -> dict[str, Any]:
-    """For the report: numbers without it mean nothing."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "processor": names[0] if names else platform.machine(),
-        "python": platform.python_version(),
-        "load_1_min": round(os.getloadavg()[0], 2),
-        "versions": {name: importlib.metadata.version(name) for name in ("math-verify", "sympy", "uvicorn", "httpx")},
-    }
-
-
 def write_report(name: str, report: Mapping[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps({**report, "machine": machine()}, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json.dumps({**report, "machine": machine(PACKAGES)}, indent=2) + "\n", encoding="utf-8")
     print(f"written: {path}")
 
 

@@ -14,12 +14,12 @@ from torch import Tensor
 import benchmarks.lag.experiment as laboratory
 from benchmarks.lag.chain import DIGITS, SLIP, solutions
 from benchmarks.lag.experiment import Outcome, Setting, collapsed_at, experiment
-from benchmarks.lag.groups import scored_groups
+from benchmarks.lag.groups import is_right, scored_groups
 from benchmarks.lag.methods import METHODS, settings
 from benchmarks.lag.report import details, table
 from benchmarks.lag.results import Row, Run, append, missing, read
 from benchmarks.lag.sampler import Sampled
-from benchmarks.lag.task import Task
+from benchmarks.lag.task import ANY, Task
 from learner.batch import StepBatch
 from services.config.learner import LearnerConfig
 from services.errors import InputError
@@ -226,3 +226,14 @@ def test_a_chain_without_slips_is_right_and_goes_on_from_its_slips_with_them() -
     wrong = (before + given) % 10 != totals
     assert 0.02 < wrong.float().mean() < 0.06
     assert 0.3 < float((~wrong.any(1)).float().mean()) < 0.5
+
+
+def test_free_tokens_are_any_digits_after_half_of_the_totals() -> None:
+    right = solutions(400, 0.0, torch.Generator().manual_seed(0), free=True)
+    given, answer, half = right[:, :DIGITS], right[:, DIGITS + 1 : -1], DIGITS // 2
+    equal = given.cumsum(1) % 10 == answer
+    assert equal[:, :half].all()
+    assert 0.05 < equal[:, half:].float().mean() < 0.15
+    assert is_right([3, 5, END], (ANY, 5, END))
+    assert not is_right([3, 4, END], (ANY, 5, END))
+    assert not is_right([3, 5], (ANY, 5, END))
