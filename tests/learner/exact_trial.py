@@ -1,9 +1,5 @@
-"""One real DeepSpeed engine per process that adds up two gradient sums, run by test_exact_engine.py.
+"""One real DeepSpeed engine per process that adds up two gradient sums, run on every rank by test_exact_engine.py."""
 
-torchrun --nproc_per_node RANKS exact_trial.py MODEL_FOLDER ZERO_STAGE OUT_FOLDER
-"""
-
-import sys
 from pathlib import Path
 
 import torch
@@ -71,7 +67,3 @@ def main(model: Path, stage: int, out: Path) -> None:
         torch.save(saved, out / "saved.pt")
     engine.barrier()
     engine.close()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))

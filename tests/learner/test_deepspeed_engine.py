@@ -1,9 +1,6 @@
 """Real DeepSpeed engines, one and two ranks, every ZeRO stage: the same step, the same bits after a restart."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.learner import engine_trial
 from tests.learner.engine_trial import PACKINGS
+from tests.learner.ranks import run_ranks
 from tests.learner.tiny import write_tiny_model
 
 TRIALS = [(stage, ranks) for stage in (0, 1, 2, 3) for ranks in (1, 2)]
@@ -76,16 +75,7 @@ class Trials:
         if key not in self.done:
             out = self.folder / f"trial-{stage}-{ranks}-{tied}-{dtype}"
             out.mkdir()
-            script = str(Path(__file__).with_name("engine_trial.py"))
-            launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
-            environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-            root = str(Path(__file__).parents[2])
-            subprocess.run(
-                [sys.executable, *launch, script, str(self.models[tied]), str(stage), dtype, str(out)],
-                check=True,
-                timeout=300,
-                env={**environment, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
-            )
+            run_ranks(engine_trial.main, self.models[tied], stage, dtype, out, ranks=ranks)
             saved = torch.load(out / "weights.pt", weights_only=True)
             self.done[key] = Trial(json.loads((out / "seen.json").read_text()), **saved)
         return self.done[key]

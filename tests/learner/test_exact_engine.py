@@ -1,8 +1,5 @@
 """Two gradient sums on real DeepSpeed engines: every ZeRO stage, one rank and two."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,8 @@ from learner.deepspeed_engine import DeepSpeedEngine
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
 from services.errors import InputError
+from tests.learner import exact_trial
+from tests.learner.ranks import run_ranks
 from tests.learner.tiny import write_tiny_model
 
 OTHERS = [(1, 2), (2, 2), (3, 2)]
@@ -28,15 +27,7 @@ class Trials:
         if (stage, ranks) not in self.done:
             out = self.folder / f"{stage}-{ranks}"
             out.mkdir()
-            script = str(Path(__file__).with_name("exact_trial.py"))
-            launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
-            environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-            subprocess.run(
-                [sys.executable, *launch, script, str(self.model), str(stage), str(out)],
-                check=True,
-                timeout=300,
-                env={**environment, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-            )
+            run_ranks(exact_trial.main, self.model, stage, out, ranks=ranks)
             self.done[stage, ranks] = torch.load(out / "saved.pt", weights_only=True)
         return self.done[stage, ranks]
 
