@@ -105,8 +105,8 @@ def task_of(name: str) -> Task:
 
 
 def learner_settings(order: Order, task: Task) -> LearnerConfig:
-    """The laboratory's, at one learning rate throughout: where the schedule ends, weights would hardly move any more."""
-    made = settings(
+    """The laboratory's."""
+    return settings(
         order.method,
         lag=max(order.lags),
         steps=order.steps,
@@ -115,8 +115,6 @@ def learner_settings(order: Order, task: Task) -> LearnerConfig:
         prompt_tokens=task.prompt_tokens,
         response_tokens=task.response_tokens,
     )
-    constant = made.optimizer.model_copy(update={"schedule": "constant"})
-    return made.model_copy(update={"optimizer": constant})
 
 
 def train(

@@ -40,6 +40,7 @@ def main() -> int:
             options.group_size,
             options.evaluate_every,
             options.learning_rate,
+            options.schedule,
             os.path.abspath(options.out),
         )
         for seed, lag, method in itertools.product(options.seeds, options.lags, options.methods)
@@ -80,6 +81,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--groups", type=int, default=16, help="prompts a step")
     parser.add_argument("--group-size", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, help="another than the task's; becomes part of its name")
+    parser.add_argument(
+        "--schedule",
+        choices=("constant", "linear"),
+        default="constant",
+        help="linear: to a tenth; becomes part of the name",
+    )
     parser.add_argument("--evaluate-every", type=int, default=20)
     parser.add_argument("--out", default=str(ROOT / "benchmarks" / "lag" / "results.jsonl"))
     parser.add_argument("--jobs", type=int, default=1, help="runs at once")

@@ -59,6 +59,7 @@ def settings(
     prompt_tokens: int,
     response_tokens: int,
     teachers: Sequence[Path] = (),
+    schedule: str = "constant",
 ) -> LearnerConfig:
     """Of one run. Groups are trained on whatever their age, and one sequence a row needs no attention mask."""
     own = METHODS[method]
@@ -81,7 +82,7 @@ def settings(
             "head_chunk_tokens": 16384,
             "optimizer": {
                 "learning_rate": learning_rate,
-                "schedule": "linear",
+                "schedule": schedule,
                 "final_fraction": 0.1,
                 "warmup_steps": 10,
             },

@@ -37,11 +37,14 @@ class Order:
     evaluate_every: int
     learning_rate: float | None
     """None: the task's."""
+    schedule: str
     out: str
 
     @property
     def run(self) -> Run:
         name = self.task if self.learning_rate is None else f"{self.task}@{self.learning_rate:g}"
+        if self.schedule != "constant":
+            name += f"-{self.schedule}"
         return Run(name, self.method, self.lag, self.seed)
 
 
@@ -57,6 +60,7 @@ def carry_out(order: Order) -> Row:
         prompt_tokens=task.prompt_tokens,
         response_tokens=task.response_tokens,
         teachers=task.teachers,
+        schedule=order.schedule,
     )
     length = task.prompt_tokens + task.response_tokens
     torch.manual_seed(order.seed)
