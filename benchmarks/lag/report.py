@@ -108,9 +108,10 @@ def pictures(rows: Sequence[Row], folder: Path) -> list[Path]:
                 steps = sorted(by_step)
                 panel.plot(steps, [math.fsum(by_step[s]) / len(by_step[s]) for s in steps], label=method, lw=1)
         for (name, title), panel in zip(CURVES.items(), panels, strict=True):
-            panel.set(title=f"{title}, {task}, lag {lag}", xlabel="step")
+            panel.set(title=title, xlabel="step")
             if name == "grad_norm":
                 panel.set_yscale("log")
+        figure.suptitle(f"{task}, lag {lag}")
         panels[0].legend(fontsize="small")
         written.append(folder / f"{name_of}-lag{lag}.png")
         figure.savefig(written[-1], dpi=100)
