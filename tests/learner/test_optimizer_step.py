@@ -288,6 +288,12 @@ def test_groups_without_variance_are_trained_on_only_where_the_settings_say_so()
         report = learner_step(engine, assemble(equal, 0, config), config, learning_rate=1.0)
         assert report.skipped is None
         assert torch.equal(engine.logits, BigramEngine().logits)
+    # The mean of seven tenths is not a tenth: over a deviation of nearly nothing, what rounding leaves would be a step.
+    tenths = [scored_group(0, rewards=[0.1] * 7)]
+    over = settings("grpo", zero_variance="train", advantage={"baseline": "mean", "normalize": "population_std"})
+    engine = BigramEngine()
+    assert learner_step(engine, assemble(tenths, 0, over), over, learning_rate=1.0).skipped is None
+    assert torch.equal(engine.logits, BigramEngine().logits)
 
 
 @pytest.mark.parametrize("level", ["token", "sequence", "prefix"])

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from learner.objective.baseline import group_mean, log_gradient_norm, minimum_variance_baseline, reward_sign
+from learner.objective.importance import importance_weight
+from services.config.learner import ImportanceConfig
 from tests.learner.objective.strategies import SEEDS, groups, ragged
 
 GROUPS = groups()
@@ -119,17 +121,20 @@ def test_no_constant_has_less_variance_over_the_whole_population(drift: float) -
         logp = (behavior + drift * torch.randn(6, generator=random, dtype=torch.float64)).log_softmax(0)
         reward = (torch.rand(6, generator=random) < 0.5).double()
         w, score = (logp - behavior).exp(), torch.eye(6, dtype=torch.float64) - logp.exp()
-        norm = behavior.exp() * w.square() * score.square().sum(-1)
-        best = (norm * reward).sum() / norm.sum()
+        one = torch.ones(6, dtype=torch.int64)  # each action is a response of one token
+        sum_p2 = logp.exp().square().sum().expand(6)
+        log_norm = log_gradient_norm(logp - behavior, one, logp, sum_p2, one.bool(), one, per_token=False)
+        best = minimum_variance_baseline(reward, behavior + log_norm, torch.zeros_like(one))
 
         def variance(b: float, w=w, score=score, reward=reward, behavior=behavior) -> float:  # type: ignore[no-untyped-def]
             g = (w * (reward - b))[:, None] * score
             mean = (behavior.exp()[:, None] * g).sum(0)
             return float((behavior.exp() * (g - mean).square().sum(-1)).sum())
 
+        # Not 0 and 1: the baseline keeps a margin from the rewards themselves.
         assert all(
             variance(float(best)) <= variance(b) + 1e-12
-            for b in (0.0, 0.5, 1.0, float((behavior.exp() * reward).sum()))
+            for b in (0.01, 0.5, 0.99, float((behavior.exp() * reward).sum()))
         )
 
 
@@ -142,6 +147,11 @@ def bandit(seed: int, drift: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return behavior.exp(), (logp - behavior).exp(), torch.eye(6, dtype=torch.float64) - logp.exp(), reward
 
 
+def weight_of(ratio: Tensor, cap: float) -> Tensor:
+    """Importance weights of responses of one token."""
+    return importance_weight(ratio.log(), torch.ones(len(ratio), dtype=torch.int64), ImportanceConfig(cap=cap))
+
+
 @pytest.mark.parametrize("drift", [0.0, 1.0, 2.0])
 def test_a_constant_baseline_leaves_the_mean_gradient_only_without_truncation(drift: float) -> None:
     gap = 0.0
@@ -151,8 +161,9 @@ def test_a_constant_baseline_leaves_the_mean_gradient_only_without_truncation(dr
         def mean_gradient(weight: Tensor, b: float, mu=mu, score=score, reward=reward) -> Tensor:  # type: ignore[no-untyped-def]
             return ((mu * weight * (reward - b))[:, None] * score).sum(0)
 
-        assert torch.allclose(mean_gradient(ratio, 0.0), mean_gradient(ratio, 0.7), atol=1e-14)
-        cut = ratio.clamp(max=1.2)
+        whole = weight_of(ratio, cap=1e6)
+        assert torch.allclose(mean_gradient(whole, 0.0), mean_gradient(whole, 0.7), atol=1e-6)
+        cut = weight_of(ratio, cap=1.2)
         gap = max(gap, float((mean_gradient(cut, 0.0) - mean_gradient(cut, 0.7)).abs().max()))
     assert (gap > 1e-3) == (drift > 0)
 

@@ -9,14 +9,14 @@ from torch import Tensor
 from learner.objective import OBJECTIVES
 from learner.objective.owpo import one_way_weight
 from learner.objective.surrogate import clipped_surrogate
-from services.config.objective import ClipRange, GrpoObjective, OwpoObjective
+from services.config.objective import ClipRange, GrpoObjective, OpdObjective, OwpoObjective
 from tests.learner.objective.strategies import SEEDS, ragged, tokens_of
 
 CLIP = ClipRange()
 BOUNDS = st.tuples(st.floats(0.01, 1.0), st.floats(1.0, 50.0))
 
 
-def gradient(settings: OwpoObjective | GrpoObjective, b: dict[str, Tensor]) -> Tensor:
+def gradient(settings: OwpoObjective | GrpoObjective | OpdObjective, b: dict[str, Tensor]) -> Tensor:
     """d loss / d logp for each token, proximal = current; the first sequence's advantage is 0."""
     b = {**b, "advantage": torch.cat([torch.zeros(1), b["advantage"][1:]])}
     tokens = tokens_of(b)
@@ -31,8 +31,8 @@ def gradient(settings: OwpoObjective | GrpoObjective, b: dict[str, Tensor]) -> T
 @given(SEEDS, BOUNDS)
 def test_weights_are_within_bounds_and_carry_no_gradient(seed: int, bounds: tuple[float, float]) -> None:
     b = ragged(seed)
-    logp = (b["logp"] * 100).requires_grad_()
-    weight = one_way_weight(logp, b["ref_logp"], torch.ones_like(b["logp"]), *bounds)
+    logp, ref_logp = (b["logp"] * 100).requires_grad_(), b["ref_logp"].requires_grad_()
+    weight = one_way_weight(logp, ref_logp, torch.ones_like(b["logp"]), *bounds)
     assert not weight.requires_grad
     assert (weight.double() >= bounds[0] - 1e-6).all()
     assert (weight.double() <= bounds[1] * (1 + 1e-6)).all()
@@ -61,11 +61,11 @@ def test_no_token_gradient_changes_its_sign_or_appears_from_nothing(seed: int, b
 
 @given(SEEDS)
 def test_a_kl_penalty_does_change_signs(seed: int) -> None:
-    """Negative control: the property above is not true of everything."""
+    """Negative control: the property above is not true of everything. A KL term is distillation from the reference."""
     b = ragged(seed, sequences=40)
-    advantage = b["advantage"].repeat_interleave(b["lengths"])
-    base, with_kl = -advantage, -advantage + (b["logp"] - b["ref_logp"])
-    assert (base.sign() != with_kl.sign()).any()
+    b["behavior_logp"] = b["ref_logp"]  # so that both teachers are
+    base, with_kl = gradient(GrpoObjective(), b), gradient(OpdObjective(outcome=1.0), b)
+    assert (base * with_kl < 0).any()
 
 
 @given(SEEDS)

@@ -1,0 +1,126 @@
+"""Breaks the code on purpose, once for each property of docs/objective_properties.md, and sees its tests fail.
+
+    python -m tests.learner.break_on_purpose            # all of it: about half an hour on one core
+    python -m tests.learner.break_on_purpose 19 27      # some properties
+
+In a copy of the repository: the tests pass on the code as it is; then each change in broken_on_purpose.toml is made alone, has
+its tests run, and is taken back. The exit status is 1 when one of them did not fail by an assertion.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copy2
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).parents[2]
+TABLE = Path(__file__).with_name("broken_on_purpose.toml")
+LIMIT_S = 1800.0
+"""For one run of pytest; a test of a real engine takes one to two minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Breakage:
+    """One bug, and the tests that must not let it pass."""
+
+    properties: list[int]
+    """Numbers in docs/objective_properties.md."""
+    bug: str
+    """In a few words; that page repeats them."""
+    file: str
+    text: str
+    """Occurs once in the file."""
+    replacement: str
+    tests: list[str]
+    """Node ids below tests/, with a parameter where one is enough."""
+
+    def broken(self, root: Path) -> str:
+        """The file with the bug in it. ValueError when the text is not there, or not only once."""
+        source = (root / self.file).read_text(encoding="utf-8")
+        if source.count(self.text) != 1:
+            raise ValueError(f"{self.file} has {self.text!r} {source.count(self.text)} times; mend {TABLE.name}")
+        return source.replace(self.text, self.replacement)
+
+
+def breakages() -> list[Breakage]:
+    return [Breakage(**entry) for entry in tomllib.loads(TABLE.read_text(encoding="utf-8"))["breakage"]]
+
+
+def copy_tracked(folder: Path) -> None:
+    """The files that git tracks, as they are in the working tree."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, listed.split("\0")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        copy2(ROOT / name, folder / name)
+
+
+def python(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """In the copy. Without bytecode: a file that changes within a second and keeps its size would be read from the cache."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        check=False,
+        cwd=folder,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+
+
+def outcome(folder: Path, tests: Sequence[str]) -> str:
+    """passed, failed and by what, or why it is neither: a test that is not found is no proof, nor is code that does not run."""
+    report = folder / "report.xml"
+    report.unlink(missing_ok=True)
+    ids = [f"tests/{test}" for test in tests]
+    options = ("-x", "-p", "no:cacheprovider", "--hypothesis-seed=0", f"--junitxml={report}")
+    done = python(folder, "-m", "pytest", *options, *ids)
+    if done.returncode == 0:
+        return "passed"
+    if done.returncode != 1:
+        return f"no proof, pytest exits with {done.returncode}: {(done.stdout + done.stderr)[-300:]}"
+    failure = next(ElementTree.parse(report).iter("failure"), None)
+    if failure is None or "AssertionError" not in (failure.text or ""):
+        return f"no proof, not an assertion: {done.stdout[-300:]}"
+    return f"failed: {failure.get('message', '').removeprefix('AssertionError: ')[:80]}"
+
+
+def main(numbers: set[int]) -> int:
+    chosen = [b for b in breakages() if not numbers or numbers & set(b.properties)]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name).resolve()
+        copy_tracked(folder)
+        imported = Path(python(folder, "-c", "import learner; print(learner.__file__)").stdout.strip())
+        if not imported.is_relative_to(folder):
+            raise SystemExit(f"tests would import {imported}, which is not the copy in {folder}")
+        unbroken = outcome(folder, sorted({test for b in chosen for test in b.tests}))
+        if unbroken != "passed":
+            raise SystemExit(f"the tests have to pass before anything is broken: {unbroken}")
+        print("| | broken | test | | s |\n|---|---|---|---|---|", flush=True)
+        survived = 0
+        for breakage in chosen:
+            (folder / breakage.file).write_text(breakage.broken(folder), encoding="utf-8")
+            for test in breakage.tests:
+                began = time.monotonic()
+                seen = outcome(folder, [test])
+                survived += not seen.startswith("failed")
+                row = (
+                    ", ".join(map(str, breakage.properties)),
+                    breakage.bug,
+                    f"`{test}`",
+                    "STILL PASSED" if seen == "passed" else " ".join(seen.split()),
+                    f"{time.monotonic() - began:.0f}",
+                )
+                print(f"| {' | '.join(row)} |", flush=True)
+            copy2(ROOT / breakage.file, folder / breakage.file)
+    print(f"\n{len(chosen)} bugs; tests that did not fail by them: {survived}")
+    return int(survived > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main({int(argument) for argument in sys.argv[1:]}))
