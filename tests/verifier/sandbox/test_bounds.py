@@ -157,8 +157,9 @@ WRONG_FUNCTIONS = {
     ),
     "says that the sandbox is up": ("[write(n, b'S\\0\\0\\0\\0') for n in range(3, 64)]; return 49", "runner's pipe"),
     "answers from two copies of itself": (
+        # The second answer is there before anybody asks, or is taken for that of the next test: which, is up to the scheduler.
         "own = os.getpid(); os.getpid = lambda: own; os.fork(); time.sleep(0.1); return 49",
-        "runner's pipe",
+        "runner's pipe|test 2 of 2: result 49",
     ),
     "answers with two values": (
         "b = b'49, 4'; [write(n, b'R' + len(b).to_bytes(4, 'little') + b) for n in range(3, 64)]; os._exit(0)",
