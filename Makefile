@@ -36,7 +36,7 @@ example: .venv/.ready
 	@scripts/setup.sh
 
 bench-end-to-end: example
-	@$(PY) benchmarks/end_to_end/compare.py
+	@$(PY) -m benchmarks.end_to_end.compare
 
 bench-step-cost: .venv/.ready
 	@$(PY) -m benchmarks.step_cost

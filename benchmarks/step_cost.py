@@ -11,23 +11,20 @@ against itself says what such an interval is worth. Not measured: several ranks,
 """
 
 import argparse
-import importlib.metadata
 import json
 import math
-import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from benchmarks.lag.groups import scored_groups
 from benchmarks.lag.sampler import Sampled
+from benchmarks.machine import machine
 from learner.batch import StepBatch, assemble
 from learner.deepspeed_engine import DeepSpeedEngine
 from learner.packing import pack
@@ -234,21 +231,6 @@ def ratios(triples: Sequence[Measured]) -> tuple[Ratio, Ratio]:
     return ratio(wall), ratio(processor)
 
 
-def machine() -> dict[str, Any]:
-    names = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if "model name" in line
-    ]
-    return {
-        "cores": len(os.sched_getaffinity(0)),
-        "processor": names[0] if names else platform.machine(),
-        "python": platform.python_version(),
-        "load_1_min": round(os.getloadavg()[0], 2),
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "deepspeed", "transformers")},
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=32)
@@ -281,7 +263,7 @@ def main() -> None:
         },
         "seconds": {name: [[asdict(s) for s in triple] for triple in triples] for name, triples in found.items()},
         "targets_met": met,
-        "machine": machine(),
+        "machine": machine(("torch", "deepspeed", "transformers")),
     }
     path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(f"written: {path}")

