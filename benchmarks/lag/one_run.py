@@ -102,15 +102,14 @@ def row_of(run: Run, outcome: Outcome, steps: int) -> Row:
 
 
 def commit() -> str:
-    """With a + where files were changed since."""
-    said = subprocess.run(
-        ["git", "describe", "--always", "--abbrev=7", "--exclude=*", "--dirty=+"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return said.stdout.strip() or "unknown"
+    """With a + where files were changed since, but for the rows themselves."""
+
+    def git(*arguments: str) -> str:
+        said = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+        return said.stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/lag/results.jsonl")
+    return (git("rev-parse", "--short=7", "HEAD") or "unknown") + ("+" if changed else "")
 
 
 if __name__ == "__main__":
