@@ -8,6 +8,8 @@ PYTEST_ARGS ?=
 TEST_PROCESSES ?= -n 2 --dist loadscope --no-loadscope-reorder
 OPTIONS ?=
 export PYTHON
+# Python keeps what it compiled, whatever the shell says: a service that compiles torch and vllm anew starts 20 s later.
+unexport PYTHONDONTWRITEBYTECODE
 PY := .venv/bin/python
 EXAMPLE := examples/addition
 

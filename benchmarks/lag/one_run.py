@@ -84,6 +84,7 @@ def carry_out(order: Order) -> Row:
 
 
 def row_of(run: Run, outcome: Outcome, steps: int) -> Row:
+    looks = [value for _, value in outcome.accuracy[1:]]
     ess = [r.ess_ratio for r in outcome.reports if math.isfinite(r.ess_ratio)]
     return Row(
         task=run.task,
@@ -98,6 +99,7 @@ def row_of(run: Run, outcome: Outcome, steps: int) -> Row:
         samples=outcome.samples,
         wall_seconds=round(outcome.wall_seconds, 1),
         commit=commit(),
+        accuracy_mean=round(math.fsum(looks) / len(looks), 4),
     )
 
 

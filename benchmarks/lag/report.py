@@ -3,8 +3,9 @@
     python -m benchmarks.lag.report [--rows FILE] [--pictures FOLDER]
 
 Prints two Markdown tables for each task and number of steps. One has methods down, lags across, held-out accuracy at the
-end, its 95 % interval over seeds (Student's t), and how many runs collapsed; the other ESS, steps of collapse and seconds.
-Pictures: accuracy by lag, and for each lag reward, ESS and gradient norm by step, as far as this machine has them.
+end, its 95 % interval over seeds (Student's t), and how many runs collapsed; the other accuracy over the run, ESS, steps of
+collapse and seconds. Pictures: accuracy by lag, and for each lag reward, ESS and gradient norm by step, as far as this
+machine has them.
 """
 
 import argparse
@@ -52,19 +53,26 @@ def table(rows: Sequence[Row]) -> str:
 def _cell(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
-    mean, half = interval([row.accuracy_end for row in rows])
     collapsed = sum(row.collapsed_at_step is not None for row in rows)
-    spread = f" ± {half:.3f}" if math.isfinite(half) else ""
-    return f"{mean:.3f}{spread}" + (f", {collapsed} of {len(rows)} collapsed" if collapsed else "")
+    return _middle([row.accuracy_end for row in rows]) + (
+        f", {collapsed} of {len(rows)} collapsed" if collapsed else ""
+    )
+
+
+def _middle(values: Sequence[float]) -> str:
+    mean, half = interval(values)
+    return f"{mean:.3f}" + (f" ± {half:.3f}" if math.isfinite(half) else "")
 
 
 def details(rows: Sequence[Row]) -> str:
-    """Of one task and number of steps: a line for each method and lag."""
-    lines = ["| method | lag | accuracy of each seed | collapsed at step | ESS ratio | wall, s |", "|---" * 6 + "|"]
+    """Of one task and number of steps: a line for each method and lag. Over the run: held-out accuracy, all its looks."""
+    lines = ["| method | lag | accuracy of each seed | over the run | collapsed at step | ESS ratio | wall, s |"]
+    lines.append("|---" * 7 + "|")
     for (method, lag), found in cells(rows).items():
         runs = sorted(found, key=lambda row: row.seed)
         columns = (
             ", ".join(f"{row.accuracy_end:.3f}" for row in runs),
+            _middle([row.accuracy_mean for row in runs]),
             ", ".join("-" if row.collapsed_at_step is None else str(row.collapsed_at_step) for row in runs),
             f"{interval([row.ess_ratio_mean for row in runs])[0]:.2f}",
             f"{interval([row.wall_seconds for row in runs])[0]:.0f}",

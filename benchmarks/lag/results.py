@@ -30,6 +30,8 @@ class Row:
     samples: int
     wall_seconds: float
     commit: str
+    accuracy_mean: float
+    """Over the run: of all looks at the held-out problems but the first. It tells apart methods that all end at 1."""
 
     @property
     def run(self) -> Run:

@@ -180,7 +180,7 @@ ROWS = st.lists(st.tuples(st.sampled_from(["grpo", "owpo"]), st.integers(0, 3), 
 
 
 def row(method: str, lag: int, seed: int, steps: int = 10) -> Row:
-    return Row("t", method, lag, seed, 0.4, 0.9, None, 0.8, steps, 100, 1.0, "abc")
+    return Row("t", method, lag, seed, 0.4, 0.9, None, 0.8, steps, 100, 1.0, "abc", 0.7)
 
 
 @given(ROWS, st.integers(0, 40))
@@ -212,8 +212,8 @@ def test_the_table_says_mean_interval_and_collapses() -> None:
         "| `owpo` | 0.125, 1 of 1 collapsed |  |",
     ]
     assert details(rows).split("\n")[2:] == [
-        "| `grpo` | 4 | 0.500, 0.600, 0.700 | -, -, - | 0.80 | 1 |",
-        "| `owpo` | 0 | 0.125 | 7 | 0.80 | 1 |",
+        "| `grpo` | 4 | 0.500, 0.600, 0.700 | 0.700 ± 0.000 | -, -, - | 0.80 | 1 |",
+        "| `owpo` | 0 | 0.125 | 0.700 | 7 | 0.80 | 1 |",
     ]
 
 
