@@ -58,7 +58,7 @@ def in_its_own_process(order: Order) -> int:
         [sys.executable, "-m", "benchmarks.lag.one_run", json.dumps(dataclasses.asdict(order))],
         cwd=ROOT,
         check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"},
     ).returncode
 
 
