@@ -3,6 +3,7 @@ come from package metadata, the hardware from the operating system."""
 
 import ctypes.util
 import importlib.metadata
+import importlib.util
 import json
 import os
 import re
@@ -41,7 +42,7 @@ class Finding:
 def diagnose(device: str) -> list[Finding]:
     """Everything a run on `device` ("cpu" or "cuda") needs from this machine; never raises for what it finds."""
     kind: Device = "cuda" if device == "cuda" else "cpu"
-    found = [_python(), _torch(kind), _engine(kind), *_pinned(kind), _redis(), _sandbox()]
+    found = [_python(), _compiled(), _torch(kind), _engine(kind), *_pinned(kind), _redis(), _sandbox()]
     found += [_cores(kind), _memory(), _shared_memory(kind), _disk()]
     return [*found, *_gpus()] if kind == "cuda" else found
 
@@ -85,6 +86,23 @@ def _python() -> Finding:
     seen = ".".join(str(part) for part in sys.version_info[:3])
     fits = (3, 11) <= sys.version_info[:2] < (3, 15)
     return Finding("Python", fits, seen, "" if fits else "use Python 3.11 to 3.14: make PYTHON=/path/to/python3.11")
+
+
+def _compiled() -> Finding:
+    """Whether a service finds the modules of torch compiled, or compiles them at every start, as it then does all others."""
+    subject, module = "compiled Python", importlib.util.find_spec("torch")
+    if module is None or module.origin is None:
+        return Finding(subject, True, "not looked at without torch")
+    package, kept = Path(module.origin).parent, Path(importlib.util.cache_from_source(module.origin))
+    if kept.exists():
+        return Finding(subject, True, "kept")
+    if sys.dont_write_bytecode:
+        action = "unset PYTHONDONTWRITEBYTECODE"
+    elif sys.pycache_prefix is None and not os.access(package, os.W_OK):
+        action = f"as the owner of {package.parent}, once: python -m compileall -q {package.parent}"
+    else:
+        return Finding(subject, True, "kept from the first start on")
+    return Finding(subject, False, "none of torch, so each service compiles at each start, for about 20 s", action)
 
 
 def _torch(device: Device) -> Finding:

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -34,6 +35,7 @@ def end(main: Callable[[], int]) -> NoReturn:
     """Run `main` and leave with its exit code, or with the one that belongs to the error it raised."""
     try:
         code = main()
+        sys.stdout.flush()
     except InputError as error:
         print(f"ratchet: {error}", file=sys.stderr)
         code = BAD_INPUT
@@ -42,12 +44,24 @@ def end(main: Callable[[], int]) -> NoReturn:
         code = FAILED
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except BrokenPipeError:
+        if not _reader_left():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = INTERRUPTED
     sys.stdout.flush()
     sys.stderr.flush()
     if _orphaned():  # nobody is left to clear away what this service may have started
         os.killpg(os.getpgrp(), signal.SIGKILL)
     # Libraries leave threads behind that may hang the interpreter's own way out; everything of ours is closed by now.
     os._exit(code)
+
+
+def _reader_left() -> bool:
+    """Whoever read what this process prints has closed the pipe, as `| head` does."""
+    watched = select.poll()
+    watched.register(sys.stdout, select.POLLOUT)
+    return any(event & select.POLLERR for _, event in watched.poll(0))
 
 
 def service_parser(room: str, *, config_optional: bool = False) -> argparse.ArgumentParser:

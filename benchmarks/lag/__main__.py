@@ -41,6 +41,7 @@ def main() -> int:
             options.evaluate_every,
             options.learning_rate,
             options.schedule,
+            options.zero_variance,
             os.path.abspath(options.out),
         )
         for seed, lag, method in itertools.product(options.seeds, options.lags, options.methods)
@@ -86,6 +87,12 @@ def arguments() -> argparse.Namespace:
         choices=("constant", "linear"),
         default="constant",
         help="linear: to a tenth; becomes part of the name",
+    )
+    parser.add_argument(
+        "--zero-variance",
+        choices=("train", "drop"),
+        default="train",
+        help="drop: groups of equal rewards do not count in a step's means; becomes part of the name",
     )
     parser.add_argument("--evaluate-every", type=int, default=20)
     parser.add_argument("--out", default=str(ROOT / "benchmarks" / "lag" / "results.jsonl"))

@@ -60,6 +60,7 @@ def settings(
     response_tokens: int,
     teachers: Sequence[Path] = (),
     schedule: str = "constant",
+    zero_variance: str = "train",
 ) -> LearnerConfig:
     """Of one run. Groups are trained on whatever their age, and one sequence a row needs no attention mask."""
     own = METHODS[method]
@@ -76,6 +77,7 @@ def settings(
             "groups_per_step": groups_per_step,
             "max_lag": lag,
             "age_rule": "train",
+            "zero_variance": zero_variance,
             "zero_stage": 0,
             "row_tokens": prompt_tokens + response_tokens,
             "rows_per_micro_batch": 4096,

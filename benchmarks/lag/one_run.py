@@ -38,6 +38,7 @@ class Order:
     learning_rate: float | None
     """None: the task's."""
     schedule: str
+    zero_variance: str
     out: str
 
     @property
@@ -45,6 +46,8 @@ class Order:
         name = self.task if self.learning_rate is None else f"{self.task}@{self.learning_rate:g}"
         if self.schedule != "constant":
             name += f"-{self.schedule}"
+        if self.zero_variance != "train":
+            name += f"-{self.zero_variance}"
         return Run(name, self.method, self.lag, self.seed)
 
 
@@ -61,6 +64,7 @@ def carry_out(order: Order) -> Row:
         response_tokens=task.response_tokens,
         teachers=task.teachers,
         schedule=order.schedule,
+        zero_variance=order.zero_variance,
     )
     length = task.prompt_tokens + task.response_tokens
     torch.manual_seed(order.seed)

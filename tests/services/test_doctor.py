@@ -1,4 +1,6 @@
+import importlib.machinery
 import importlib.metadata
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -58,6 +60,40 @@ def test_a_cpu_build_of_torch_does_not_do_for_cuda(monkeypatch: pytest.MonkeyPat
     pretend(monkeypatch, torch="2.13.0+cpu")
     assert by_subject(diagnose("cpu"))["torch"].ok
     assert not by_subject(diagnose("cuda"))["torch"].ok
+
+
+def test_services_that_would_compile_at_every_start_are_a_problem(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def compiled() -> Finding:
+        return by_subject(diagnose("cpu"))["compiled Python"]
+
+    monkeypatch.setattr(sys, "pycache_prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    assert compiled().seen == "kept from the first start on"
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    assert not compiled().ok
+    assert compiled().action == "unset PYTHONDONTWRITEBYTECODE"
+    torch = importlib.util.find_spec("torch")
+    assert torch is not None
+    assert torch.origin is not None
+    there = Path(importlib.util.cache_from_source(torch.origin))
+    there.parent.mkdir(parents=True)
+    there.touch()
+    assert compiled().seen == "kept"
+
+
+def test_where_nothing_can_be_kept_the_owner_compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    origin = tmp_path / "torch" / "__init__.py"
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda _: importlib.machinery.ModuleSpec("torch", None, origin=str(origin))
+    )
+    monkeypatch.setattr(sys, "pycache_prefix", None)
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != origin.parent)
+    found = by_subject(diagnose("cpu"))["compiled Python"]
+    assert not found.ok
+    assert found.action.endswith(f"python -m compileall -q {tmp_path}")
 
 
 def test_both_builds_of_vllm_at_once_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:

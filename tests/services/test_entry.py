@@ -58,3 +58,26 @@ def services_of(up: Path) -> list[int]:
             if arguments[1:3] == [b"-c", SERVICE.encode()] and arguments[3:4] == [str(up).encode()]:
                 found.append(int(folder.name))
     return found
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_left_is_no_error_of_ours(unbuffered: str) -> None:
+    ratchet = [
+        sys.executable,
+        "-c",
+        "from services.cli import main; main()",
+        "config",
+        "examples/addition/addition.toml",
+    ]
+    with subprocess.Popen(
+        ratchet,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()  # long before Python is up
+        assert process.stderr.read() == ""
+    assert process.returncode in (0, 130)
