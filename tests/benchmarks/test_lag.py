@@ -16,6 +16,7 @@ from benchmarks.lag.chain import DIGITS, SLIP, solutions
 from benchmarks.lag.experiment import Outcome, Setting, collapsed_at, experiment
 from benchmarks.lag.groups import is_right, scored_groups
 from benchmarks.lag.methods import METHODS, settings
+from benchmarks.lag.one_run import Order
 from benchmarks.lag.report import details, table
 from benchmarks.lag.results import Row, Run, append, missing, read
 from benchmarks.lag.sampler import Sampled
@@ -200,6 +201,13 @@ def test_what_has_a_row_is_not_run_again_and_a_row_cut_off_is(
         append(path, row(run_.method, run_.lag, run_.seed))
     assert missing(wanted, read(path), 10) == []
     assert missing(wanted, read(path), 11) == wanted
+
+
+def test_what_is_not_the_usual_is_part_of_the_name() -> None:
+    usual = Order("t", "grpo", 4, 1, 10, 2, 2, 5, None, "constant", "train", "out")
+    assert usual.run == Run("t", "grpo", 4, 1)
+    unusual = dataclasses.replace(usual, learning_rate=3e-4, schedule="linear", zero_variance="drop")
+    assert unusual.run == Run("t@0.0003-linear-drop", "grpo", 4, 1)
 
 
 def test_the_table_says_mean_interval_and_collapses() -> None:
