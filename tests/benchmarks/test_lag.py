@@ -57,7 +57,7 @@ def config(method: str = "grpo", lag: int = 0, steps: int = 8) -> LearnerConfig:
         lag=lag,
         steps=steps,
         groups_per_step=5,
-        learning_rate=1.0,
+        learning_rate=5.0,
         prompt_tokens=2,
         response_tokens=TOKENS,
         teachers=TEACHERS,
