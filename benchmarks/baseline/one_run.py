@@ -105,7 +105,7 @@ def task_of(name: str) -> Task:
 
 
 def learner_settings(order: Order, task: Task) -> LearnerConfig:
-    """The laboratory's."""
+    """The laboratory's, trained on groups of mixed rewards alone, as baselines are measured on."""
     return settings(
         order.method,
         lag=max(order.lags),
@@ -114,6 +114,7 @@ def learner_settings(order: Order, task: Task) -> LearnerConfig:
         learning_rate=order.learning_rate,
         prompt_tokens=task.prompt_tokens,
         response_tokens=task.response_tokens,
+        zero_variance="drop",
     )
 
 
