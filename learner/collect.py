@@ -1,7 +1,7 @@
 """Claims what comes back to the learner and sorts it: groups to train on, evaluation results, repeats, the dead.
 
-A claim stays claimed until the step that used it is inside a durable checkpoint; `acknowledge` is called then. So after
-a crash everything younger than the checkpoint comes again.
+A claim stays claimed until a durable checkpoint holds its group as settled; `acknowledge` is called then. So after a
+crash everything younger than the checkpoint comes again, and after a stop what was claimed and not trained on.
 """
 
 import logging
@@ -25,6 +25,16 @@ LOOK_EVERY_S = 1.0
 """Longest wait on the scored stream before the dead are looked at again."""
 
 
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A claim that is still to be acknowledged."""
+
+    stream: Stream
+    claim: Claim
+    sequence_number: int | None
+    """Of the training group that has to be settled first; None: nothing has to."""
+
+
 @dataclass
 class Sampled:
     """Response tokens that came back, whatever became of them."""
@@ -41,8 +51,8 @@ class Collector:
         self._ledger, self.sampled = ledger, sampled
         self._training: deque[ScoredGroup] = deque()
         self._evaluation: dict[str, ScoredGroup | None] = {}
-        self._owed: list[tuple[Stream, Claim]] = []
-        self._owed_later: dict[str, tuple[Stream, Claim]] = {}
+        self._owed: list[Owed] = []
+        self._in_hand: set[int] = set()  # sequence numbers of the training groups claimed and not settled
 
     def training_group(
         self, deadline: Deadline, stopping: Callable[[], bool], between_looks: Callable[[], float]
@@ -52,15 +62,16 @@ class Collector:
         between_looks is called before each wait and says how long that may last, in seconds: credits that came free
         meanwhile have to go out. Raises DeadlineExceeded.
         """
-        while not self._training:
+        while True:
+            while self._training:
+                group = self._training.popleft()
+                if not self._ledger.is_settled(group.group.prompt.sequence_number):
+                    return group
             if stopping():
                 return None
             longest_s = between_looks()
             with waiting("learner", "scored groups"):
                 self._look(min(deadline.remaining_s(), longest_s))
-        group = self._training.popleft()
-        self._owed.append(self._owed_later.pop(group.group.prompt.group_id))
-        return group
 
     def evaluation(self, group_ids: list[str], deadline: Deadline, stopping: Callable[[], bool]) -> list[ScoredGroup]:
         """The results of these evaluation groups, without those that died; empty when `stopping`. Raises DeadlineExceeded."""
@@ -79,12 +90,18 @@ class Collector:
         return [result for result in results if result is not None]
 
     def acknowledge(self) -> None:
-        """Settle on the streams what the ledger of a durable checkpoint holds as settled."""
+        """Settle on the streams what the ledger of a durable checkpoint holds as settled, and nothing else."""
+        done: list[Owed] = []
+        waiting_still: list[Owed] = []
+        for owed in self._owed:
+            settled = owed.sequence_number is None or self._ledger.is_settled(owed.sequence_number)
+            (done if settled else waiting_still).append(owed)
         for stream in (self._scored, self._dead):
-            claims = [claim for owner, claim in self._owed if owner is stream]
+            claims = [owed.claim for owed in done if owed.stream is stream]
             if claims:
                 stream.acknowledge(claims)
-        self._owed.clear()
+        self._owed = waiting_still
+        self._in_hand = {number for number in self._in_hand if not self._ledger.is_settled(number)}
 
     def _look(self, block_s: float) -> None:
         """Claim once."""
@@ -102,22 +119,27 @@ class Collector:
         self.sampled.tokens += sum(len(trajectory) for trajectory in scored.group.trajectories)
         if prompt.purpose == "evaluate":
             self._evaluation[prompt.group_id] = scored
-            self._owed.append((self._scored, claim))
-        elif self._ledger.is_settled(prompt.sequence_number) or prompt.group_id in self._owed_later:
+            self._owed.append(Owed(self._scored, claim, None))
+            return
+        number = prompt.sequence_number
+        self._owed.append(Owed(self._scored, claim, number))
+        if self._ledger.is_settled(number) or number in self._in_hand:
             GROUPS.labels("repeated").inc()
-            self._owed.append((self._scored, claim))
         else:
-            self._owed_later[prompt.group_id] = (self._scored, claim)
+            self._in_hand.add(number)
             self._training.append(scored)
 
     def _bury(self, claim: Claim) -> None:
         dead = decode(claim.payload, DeadGroup)
-        self._owed.append((self._dead, claim))
+        self._owed.append(Owed(self._dead, claim, None))
         log.error("group %s died at %s: %s", dead.group_id, dead.stage, dead.cause)
         GROUPS.labels("dead").inc()
         if dead.prompt is None:
             return
         if dead.prompt.purpose == "evaluate":
             self._evaluation[dead.group_id] = None
-        elif not self._ledger.is_settled(dead.prompt.sequence_number):
+        elif (
+            not self._ledger.is_settled(dead.prompt.sequence_number)
+            and dead.prompt.sequence_number not in self._in_hand
+        ):
             self._ledger.bury(dead.prompt.sequence_number)
