@@ -76,6 +76,7 @@ class DeepSpeedEngine:
             dist_init_required=True,
         )
         self._deepspeed, self._stage, self._model_settings = deepspeed, settings.zero_stage, model
+        self._hyperparameters = settings.optimizer
         self._zero3 = self._stage == 3
         self._sums_twice = settings.advantage.baseline == "minimum_variance_exact"
         config = _deepspeed_config(model, settings)
@@ -227,7 +228,8 @@ class DeepSpeedEngine:
     # Weights out
 
     def snapshot(self, dtype: torch.dtype) -> list[tuple[str, Tensor]]:
-        return [(name, tensor.to(dtype, copy=True)) for name, tensor in self._weights()]
+        # Copied to the host one by one: at ZeRO stage 3 the whole model need not fit on one device.
+        return [(name, tensor.to("cpu", dtype, copy=True)) for name, tensor in self._weights()]
 
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
         """Whole weights on rank 0, nothing elsewhere. Every rank must drain it; a tensor is valid until the next."""
@@ -271,8 +273,17 @@ class DeepSpeedEngine:
                 )
         is_current = written["reference_is_current"]
         self._engine.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
+        self._take_hyperparameters()
         self._reference.load(folder, self.rank if self._zero3 else 0, is_current=is_current)
         self.barrier()
+
+    def _take_hyperparameters(self) -> None:
+        """Those of the settings, which may have changed since the checkpoint that brought its own."""
+        given, optimizer = self._hyperparameters, self._engine.optimizer
+        for group in optimizer.param_groups:
+            group.update(betas=(given.beta1, given.beta2), eps=given.eps, weight_decay=given.weight_decay)
+        if hasattr(optimizer, "clip_grad"):
+            optimizer.clip_grad = given.max_grad_norm
 
     def _description(self) -> dict[str, Any]:
         return {

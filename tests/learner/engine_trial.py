@@ -186,6 +186,16 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
         engine.load(middle)
         engine.roll_back_reference()
     seen["a roll-back scores as before the ratchet"] = close(reference_logp(engine, "reference"), before)
+    # A checkpoint brings its own decay, betas and clip; what the settings say today goes before them.
+    given = engine._hyperparameters
+    engine._hyperparameters = given.model_copy(update={"weight_decay": 0.25, "beta2": 0.5, "max_grad_norm": 0.125})
+    engine.load(middle)
+    (group,) = engine._engine.optimizer.param_groups
+    seen["settings of today hold after a load"] = (group["weight_decay"], group["betas"][1]) == (0.25, 0.5) and getattr(
+        engine._engine.optimizer, "clip_grad", 0.125
+    ) == 0.125
+    engine._hyperparameters = given
+    engine.load(middle)
     lacking = out / "lacking"
     if engine.rank == 0:
         lacking.mkdir()

@@ -36,6 +36,7 @@ FACTS = [
     "a teacher of the same weights says the same",
     "a teacher stays what it was",
     "a roll-back scores as before the ratchet",
+    "settings of today hold after a load",
     "a checkpoint that lacks something is refused",
     *(
         f"{kept}: {fact}"
