@@ -28,6 +28,6 @@ def is_calibrating(settings: EssConfig, ratios: Sequence[float]) -> bool:
 
 def full_ratio(settings: EssConfig, ratios: Sequence[float]) -> float:
     """What `learning_rate_factor` divides by."""
-    if settings.calibrate_steps == 0:
+    if settings.calibrate_steps == 0 or not settings.enabled:
         return settings.full_ratio
     return NOT_YET if is_calibrating(settings, ratios) else statistics.median(ratios)

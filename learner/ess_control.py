@@ -26,7 +26,9 @@ class EssControl:
 
     @classmethod
     def from_dict(cls, settings: LearnerConfig, saved: dict[str, Any]) -> "EssControl":
-        return cls(settings, LagWindow.from_dict(saved["lag_window"]), tuple(saved["on_policy"]))
+        """Goes on where it was, under the settings of today: they may have changed since."""
+        window = lag_window.within(settings.lag_control, settings.max_lag, LagWindow.from_dict(saved["lag_window"]))
+        return cls(settings, window, tuple(saved["on_policy"]))
 
     @property
     def steps_ahead(self) -> int:
@@ -40,7 +42,7 @@ class EssControl:
 
     def observe(self, report: StepReport) -> None:
         """After every step."""
-        if report.skipped == "empty":  # no sequence, no ESS
+        if report.skipped in ("empty", "non_finite_reference"):  # no sequence, or none that was looked at: no ESS
             return
         if ess_calibration.is_calibrating(self._settings.ess, self._on_policy):
             self._on_policy = ess_calibration.observe(
@@ -48,8 +50,8 @@ class EssControl:
             )
             return
         before = self._window.steps
-        self._window = lag_window.observe(
-            self._settings.lag_control, self._settings.max_lag, self._window, report.ess_ratio
-        )
+        # Against what is left of it on policy: numerics alone are no reason to narrow the window.
+        ess_ratio = report.ess_ratio / self.full_ratio
+        self._window = lag_window.observe(self._settings.lag_control, self._settings.max_lag, self._window, ess_ratio)
         if self._window.steps != before:
             log.info("groups are issued up to %d steps ahead, %d before", self._window.steps, before)

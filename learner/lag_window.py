@@ -1,9 +1,9 @@
 """How many steps behind groups may be issued, from what staleness does to the effective sample size. Facts in, a window out.
 
-The window is at most learner.max_lag, where it begins. When the mean ESS ratio of `smoothing_steps` steps is below the
-target by more than the band, a quarter of the window goes; when it is as far above, a quarter comes back. In between
-nothing moves. After a move, groups issued under the window before are still to be consumed, as many steps' worth as that
-window had: they say nothing about the new one and are not looked at.
+The window is at most learner.max_lag, where it begins. An ESS ratio is that of a step over the full ratio of [learner.ess].
+When their mean over `smoothing_steps` steps is below the target by more than the band, a quarter of the window goes; when
+it is as far above, a quarter comes back. In between nothing moves. After a move, groups issued under the window before are
+still to be consumed, as many steps' worth as that window had: they say nothing about the new one and are not looked at.
 """
 
 import math
@@ -30,6 +30,12 @@ class LagWindow:
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> "LagWindow":
         return cls(steps=saved["steps"], recent=tuple(saved["recent"]), settling=saved["settling"])
+
+
+def within(settings: LagControl, max_lag: int, window: LagWindow) -> LagWindow:
+    """The window under settings that may be others than it came about under: without `enabled` it is max_lag."""
+    steps = min(max(window.steps, settings.least), max_lag) if settings.enabled else max_lag
+    return window if steps == window.steps else LagWindow(steps, settling=window.steps + 1)
 
 
 def observe(settings: LagControl, max_lag: int, window: LagWindow, ess_ratio: float) -> LagWindow:

@@ -56,7 +56,8 @@ def test_steps_off_policy_or_without_a_number_do_not_calibrate() -> None:
 
 
 def test_an_ess_rule_that_is_off_measures_nothing() -> None:
-    assert control(ess={"enabled": False, "calibrate_steps": 3}).steps_ahead == 8
+    watched = control(ess={"enabled": False, "calibrate_steps": 3})
+    assert (watched.steps_ahead, watched.full_ratio) == (8, 1.0)
 
 
 def test_the_loop_narrows_what_is_issued_and_a_checkpoint_keeps_it() -> None:
@@ -73,6 +74,33 @@ def test_the_loop_narrows_what_is_issued_and_a_checkpoint_keeps_it() -> None:
         resumed.observe(step(math.nan, skipped="non_finite_ess"))
         assert resumed.to_dict() == watched.to_dict()
     assert watched.steps_ahead < 6
+
+
+def test_a_max_lag_that_was_changed_since_the_checkpoint_holds() -> None:
+    def resumed(before: int, after: int, **control_settings: object) -> int:
+        saved = json.loads(json.dumps(control(max_lag=before, lag_control=control_settings).to_dict()))
+        config = {"steps": 9, "groups_per_step": 1, "max_lag": after, "lag_control": control_settings}
+        return EssControl.from_dict(LearnerConfig.model_validate(config), saved).steps_ahead
+
+    assert (resumed(8, 2), resumed(2, 8), resumed(8, 8)) == (2, 8, 8)
+    assert (resumed(8, 2, enabled=True), resumed(2, 8, enabled=True)) == (2, 2)  # the loop widens it by itself
+
+
+def test_the_window_is_not_narrowed_for_what_numerics_alone_leave_of_the_ess() -> None:
+    closed = {"enabled": True, "smoothing_steps": 1, "target_ess_ratio": 0.6}
+    watched = control(lag_control=closed, ess={"full_ratio": 0.45})
+    for _ in range(30):
+        watched.observe(step(0.44, lag=8))
+    assert watched.steps_ahead == 8
+    for _ in range(30):
+        watched.observe(step(0.2, lag=8))
+    assert watched.steps_ahead < 8
+
+
+def test_a_step_skipped_for_its_reference_says_nothing_of_the_ess() -> None:
+    watched = control(lag_control={"enabled": True, "smoothing_steps": 1})
+    watched.observe(step(math.nan, lag=8, skipped="non_finite_reference"))
+    assert watched.steps_ahead == 8
 
 
 def test_the_linear_rule_has_no_root_and_while_measuring_steps_are_whole() -> None:
