@@ -28,6 +28,7 @@ from learner.publish import WeightPublisher, snapshot
 from learner.records import NOTHING_COUNTED, Records
 from learner.reference import RatchetState, observe
 from learner.schedule import scheduled_learning_rate
+from learner.step_report import StepReport
 from learner.team import Team
 from services.clock import Deadline, now_s
 from services.config import RunConfig
@@ -159,7 +160,7 @@ class TrainingLoop:
         self._count_skipped(taken.report.skipped)
         self._version += 1
         POLICY_VERSION.set(self._version)
-        self._ratchet_when_due(taken.report.pass_rate, skipped=taken.report.skipped is not None)
+        self._ratchet_when_due(taken.report)
         self._ess_control.observe(taken.report)
         seconds = now_s() - start
         STEP_SECONDS.observe(seconds)
@@ -224,19 +225,20 @@ class TrainingLoop:
         if self._skipped >= self._config.learner.max_skipped_steps:
             raise RatchetError(
                 f"{self._skipped} steps in a row changed nothing, the last because of {reason}; the run stops at policy "
-                f"version {self._version}. Lower learner.optimizer.learning_rate and resume from an older checkpoint"
+                f"version {self._version}. Lower learner.optimizer.learning_rate and start it again: it goes on from its "
+                "last checkpoint"
             )
 
-    def _ratchet_when_due(self, pass_rate: float, *, skipped: bool) -> None:
+    def _ratchet_when_due(self, report: StepReport) -> None:
         settings = self._config.learner
-        if skipped or settings.reference.type != "ratchet":
+        if report.skipped is not None or settings.reference.type != "ratchet":
             return
         self._ratchet, verdict = observe(
             settings.reference,
             self._ratchet,
             step=self._version,
-            pass_rate=pass_rate,
-            optimizer_steps=settings.mini_batches,
+            pass_rate=report.pass_rate,
+            optimizer_steps=report.optimizer_steps,
         )
         if verdict == "swap":
             self._team.ratchet()

@@ -17,6 +17,9 @@ STEP_SECONDS = Histogram(
 SKIPPED_STEPS = Counter(
     "ratchet_learner_skipped_steps", "Steps that changed nothing because a number was not finite.", ["reason"]
 )
+SKIPPED_OPTIMIZER_STEPS = Counter(
+    "ratchet_learner_skipped_optimizer_steps", "Optimizer steps that were not applied; several may make up a step."
+)
 TRAINED_TOKENS = Counter("ratchet_learner_trained_tokens", "Response tokens that reached a loss.")
 GROUPS = Counter("ratchet_learner_groups", "Groups by what became of them.", ["outcome"])
 OUTSTANDING = Gauge("ratchet_learner_outstanding_groups", "Groups issued and not settled; bounded by admission.")

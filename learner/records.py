@@ -25,6 +25,7 @@ from learner.metrics import (
     REFERENCE_GAP_NATS,
     REFERENCE_VERSION,
     SIGN_FLIPPED_RATIO,
+    SKIPPED_OPTIMIZER_STEPS,
     SKIPPED_STEPS,
     TRAINED_TOKENS,
     TRUNCATED_ESS_RATIO,
@@ -93,7 +94,9 @@ class Records:
     ) -> None:
         """After every step; step: the policy version it made."""
         report = taken.report
-        self._trained_tokens += report.tokens
+        trained = report.tokens if report.skipped is None else 0
+        self._trained_tokens += trained
+        TRAINED_TOKENS.inc(trained)
         row = {
             "step": step,
             "attempt": self._attempt,
@@ -131,7 +134,6 @@ class Records:
 
 def _export(report: StepReport, reference_version: int) -> None:
     REFERENCE_VERSION.set(reference_version)
-    TRAINED_TOKENS.inc(report.tokens)
     MEAN_REWARD.set(report.mean_reward)
     PASS_RATE.set(report.pass_rate)
     LOSS.set(report.loss)
@@ -156,5 +158,6 @@ def _export(report: StepReport, reference_version: int) -> None:
         nats = getattr(report, f"{part}_kl")
         MISMATCH_PART_NATS.labels(part).set(math.nan if nats is None else nats)
     POLICY_LAG_STEPS.observe(report.mean_lag_steps)
+    SKIPPED_OPTIMIZER_STEPS.inc(report.skipped_optimizer_steps)
     if report.skipped:
         SKIPPED_STEPS.labels(report.skipped).inc()

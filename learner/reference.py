@@ -28,6 +28,8 @@ class EarlierReference:
 class RatchetState:
     """All that the ratchet remembers; `to_dict` and `from_dict` carry it through a checkpoint."""
 
+    optimizer_steps: int = 0
+    """That were applied."""
     recent: tuple[float, ...] = ()
     """Pass rates of the last smoothing_steps steps, oldest first."""
     pass_rate_at_swap: float | None = None
@@ -49,12 +51,13 @@ class RatchetState:
     def from_dict(cls, saved: dict[str, Any]) -> "RatchetState":
         earlier = saved.get("earlier")
         return cls(
+            optimizer_steps=saved.get("optimizer_steps", 0),
             recent=tuple(saved["recent"]),
             pass_rate_at_swap=saved["pass_rate_at_swap"],
             reference_version=saved["reference_version"],
             swaps=saved["swaps"],
             refusals=saved["refusals"],
-            # Not in checkpoints from before there was a roll-back; what goes on without them is the same run.
+            # These and the steps are not in older checkpoints; without them the next swap comes a period from here.
             roll_backs=saved.get("roll_backs", 0),
             observed_since_swap=saved.get("observed_since_swap", 0),
             earlier=earlier and EarlierReference(earlier["reference_version"], earlier["pass_rate_at_swap"]),
@@ -76,10 +79,12 @@ def observe(
 ) -> tuple[RatchetState, Verdict]:
     """After learner step number `step` (from 1), whose groups had this pass rate (nan: unknown, not remembered).
 
-    optimizer_steps: in each learner step. The period counts those, and the reference moves at the first boundary after.
+    optimizer_steps: that it applied. The period counts those, and the reference moves at the first boundary after.
     On "swap" the caller makes reference := current, on "roll_back" reference := the one before the last swap; the state
     returned takes that as done. Skipped steps do not come here.
     """
+    before, applied = state.optimizer_steps, state.optimizer_steps + optimizer_steps
+    state = replace(state, optimizer_steps=applied)
     if math.isfinite(pass_rate):
         recent = (*state.recent, pass_rate)[-settings.smoothing_steps :]
         state = replace(state, recent=recent, observed_since_swap=state.observed_since_swap + 1)
@@ -93,7 +98,7 @@ def observe(
         and state.fell_by_more_than(settings.roll_back)
     ):
         return _rolled_back(state, state.earlier), "roll_back"
-    if step * optimizer_steps // settings.every_steps == (step - 1) * optimizer_steps // settings.every_steps:
+    if applied // settings.every_steps == before // settings.every_steps:
         return state, "not_due"
     if settings.gated and state.fell_by_more_than(settings.tolerance):
         return replace(state, refusals=state.refusals + 1), "pass_rate_fell"

@@ -21,6 +21,8 @@ class StepReport:
     """Why the weights did not change; None when they did."""
     optimizer_steps: int
     """That were applied."""
+    skipped_optimizer_steps: int
+    """That were not, because a number was not finite; with one a batch, that is `skipped`."""
     sequences: int
     """That reached the loss: B."""
     tokens: int
@@ -33,7 +35,7 @@ class StepReport:
     grad_norm: float
     """Before clipping."""
     ess_ratio: float
-    """Effective sample size over sequences, (0, 1]."""
+    """Effective sample size over sequences, (0, 1]. Of several optimizer steps one whose weights were not finite counts as 0."""
     truncated_ess_ratio: float
     """The same of weights cut to the cap."""
     lr_factor: float
@@ -117,6 +119,7 @@ def report(batch: StepBatch, skipped: SkipReason | None, **measured: float | Non
     return StepReport(
         skipped=skipped,
         optimizer_steps=int(skipped is None),
+        skipped_optimizer_steps=int(skipped is not None),
         sequences=batch.counted_sequences,
         tokens=len(lag),
         mean_reward=batch.tally.mean_reward,
@@ -129,7 +132,7 @@ def report(batch: StepBatch, skipped: SkipReason | None, **measured: float | Non
     )
 
 
-COUNTS = ("optimizer_steps", "sequences", "tokens", "missing_reference_tokens")
+COUNTS = ("optimizer_steps", "skipped_optimizer_steps", "sequences", "tokens", "missing_reference_tokens")
 NOT_ALWAYS_KNOWN = ("engine_mismatch_kl", "before_batch_kl", "within_batch_kl")
 """Their means are over the optimizer steps that knew."""
 
@@ -139,6 +142,7 @@ def merged(reports: Sequence[StepReport]) -> StepReport:
     if len(reports) == 1:
         return reports[0]
     applied = [r for r in reports if r.skipped is None]
+    looked_at = [r for r in reports if r.skipped in (None, "non_finite_ess")]
     together: dict[str, Any] = {}
     for name in (f.name for f in fields(StepReport)):
         values = [getattr(r, name) for r in reports]
@@ -148,6 +152,10 @@ def merged(reports: Sequence[StepReport]) -> StepReport:
             together[name] = sum(values)
         elif name == "max_lag_steps":
             together[name] = max(values)
+        elif name == "ess_ratio" and applied:
+            together[name] = math.fsum(0.0 if r.skipped == "non_finite_ess" else r.ess_ratio for r in looked_at) / len(
+                looked_at
+            )
         else:
             of = [getattr(r, name) for r in applied or reports]
             if name in NOT_ALWAYS_KNOWN:

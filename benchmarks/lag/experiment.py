@@ -106,7 +106,7 @@ def experiment(
                 ratchet,
                 step=version + 1,
                 pass_rate=report.pass_rate,
-                optimizer_steps=settings.mini_batches,
+                optimizer_steps=report.optimizer_steps,
             )
             if verdict == "swap":
                 engine.ratchet_reference()

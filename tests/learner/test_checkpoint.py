@@ -1,5 +1,6 @@
 """A run goes on from what its checkpoint says, or says what the checkpoint lacks."""
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,13 +10,16 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from learner.batch import assemble
 from learner.checkpoint import Checkpoints
 from learner.collect import Sampled
 from learner.ledger import Ledger
 from learner.loop import TrainingLoop
 from learner.records import NOTHING_COUNTED, Records
+from learner.step_report import StepReport, report
 from learner.team import Team
 from services.config import RunConfig
+from services.config.learner import LearnerConfig
 from services.config.load import load
 from services.errors import InputError
 from services.run_folder import RunFolder
@@ -48,6 +52,11 @@ def training_loop(
     )
 
 
+def stepped(pass_rate: float) -> StepReport:
+    nothing = report(assemble([], 0, LearnerConfig(steps=1, groups_per_step=1)), None)
+    return dataclasses.replace(nothing, pass_rate=pass_rate)
+
+
 def written(config: RunConfig) -> Path:
     """The checkpoint of a run at policy version 7, with something in every place."""
     ledger = Ledger()
@@ -58,7 +67,7 @@ def written(config: RunConfig) -> Path:
     loop = training_loop(config, BigramEngine(), ledger, records)
     loop._issued = 6
     for loop._version in range(1, 8):
-        loop._ratchet_when_due(0.5, skipped=False)
+        loop._ratchet_when_due(stepped(0.5))
     loop._checkpoint()
     checkpoint = Checkpoints(RunFolder(config.folder).checkpoints, 1).latest()
     assert checkpoint is not None
@@ -97,7 +106,7 @@ def test_whatever_a_checkpoint_lacks_is_named_with_what_to_do(config: RunConfig)
     checkpoint = written(config)
     state = json.loads((checkpoint / "state.json").read_text())
     # Checkpoints from before there was a roll-back: nothing to take back. The reasons are only those there were.
-    optional = {("ratchet", key) for key in ("roll_backs", "observed_since_swap", "earlier")}
+    optional = {("ratchet", key) for key in ("optimizer_steps", "roll_backs", "observed_since_swap", "earlier")}
     places = [p for p in keys(state) if p not in optional and p != ("schema",) and p[:2] != ("ledger", "dropped")]
     assert {("ess_control",), ("ess_control", "lag_window", "settling"), ("counts", "wall_seconds")} < set(places)
     for *above, key in [*places, ("ledger", "dropped")]:
@@ -135,7 +144,7 @@ def test_the_reference_that_a_roll_back_returns_to_outlives_a_restart(config: Ru
     before, was = engine.reference.clone(), {verdict: counted(verdict) for verdict in ("swap", "roll_back")}
     for loop._version in range(1, 6):
         engine.logits += 1.0
-        loop._ratchet_when_due(0.5 if loop._version < 5 else 0.0, skipped=False)
+        loop._ratchet_when_due(stepped(0.5 if loop._version < 5 else 0.0))
     swapped = engine.reference.clone()
     assert not swapped.equal(before)
     loop._checkpoint()
@@ -144,7 +153,7 @@ def test_the_reference_that_a_roll_back_returns_to_outlives_a_restart(config: Ru
     resumed.restore()
     assert resumed._team.engine.reference.equal(swapped)  # type: ignore[attr-defined]
     resumed._version = 6
-    resumed._ratchet_when_due(0.0, skipped=False)
+    resumed._ratchet_when_due(stepped(0.0))
     assert resumed._team.engine.reference.equal(before)  # type: ignore[attr-defined]
     assert resumed._ratchet.reference_version == 0
     assert [counted(verdict) - count for verdict, count in was.items()] == [1, 1]

@@ -75,6 +75,16 @@ def test_the_period_counts_optimizer_steps_and_moves_at_the_next_boundary(every:
     assert moved == sorted(due)
 
 
+def test_a_step_that_was_skipped_when_it_fell_due_only_puts_it_off() -> None:
+    settings, state, moved = ReferenceConfig(every_steps=10, gated=False), RatchetState(), []
+    for step in range(1, 41):
+        if step in (10, 20):  # skipped: nothing is observed
+            continue
+        state, verdict = observe(settings, state, step=step, pass_rate=0.5)
+        moved += [step] if verdict == "swap" else []
+    assert moved == [11, 22, 32]
+
+
 # Roll-back
 
 
