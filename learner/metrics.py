@@ -45,6 +45,14 @@ ONE_WAY_BOUND_RATIO = Gauge(
     "Tokens whose one-way weight is at a bound, of those with that sign of advantage, last step, 0..1.",
     ["bound", "advantage"],
 )
+ONE_WAY_WEIGHT = Gauge(
+    "ratchet_learner_one_way_weight",
+    "Mean one-way weight of tokens with that sign of advantage, last step.",
+    ["advantage"],
+)
+ONE_WAY_ESS_RATIO = Gauge(
+    "ratchet_learner_one_way_ess_ratio", "As truncated_ess_ratio, of importance weight times mean one-way weight."
+)
 CLIPPED_RATIO = Gauge(
     "ratchet_learner_clipped_ratio", "Tokens with an advantage and, beyond a clip, no gradient, last step, 0..1."
 )

@@ -101,9 +101,16 @@ class OptimizerStep:
             torch.stack([self.logp, self.entropy, self.one_way_weight])
         ).unbind()
         loss = float(engine.sum_over_ranks(torch.tensor(loss, dtype=torch.float64)))
-        log_weight = sequence_log_weight(logp, self.behavior_logp, self.mask, self.lengths)[self.counted > 0]
-        ratio = ess_ratio(log_weight)
-        measured = self._measure(logp, entropy, weight)
+        tokens = self._whole_step(logp)
+        log_importance = self._log_importance(tokens)
+        importance = importance_weight(log_importance, tokens.lengths, self.settings.importance)
+        log_weight = sequence_log_weight(logp, self.behavior_logp, self.mask, self.lengths)
+        # A sequence that was rejected contributes nothing: its weight is no reason for a shorter step.
+        reached = segment_sum((importance > 0).long(), tokens.lengths) > 0
+        ratio = ess_ratio(log_weight[reached])
+        log_truncated = log_weight[reached].clamp(max=math.log(self.settings.importance.cap))
+        one_way = tokens.sequence_mean(weight[self.mask].double())[reached].log()
+        measured = self._measure(tokens, entropy, weight, log_importance, importance)
         if not math.isfinite(ratio) or not math.isfinite(loss):
             engine.discard_gradients()
             return report(self.batch, "non_finite_loss" if math.isfinite(ratio) else "non_finite_ess", **measured)
@@ -112,11 +119,11 @@ class OptimizerStep:
         taken = engine.step(learning_rate * factor)
         if taken.applied and self.settings.reference.type == "ema":
             engine.blend_reference(self.settings.reference.decay)
-        truncated = ess_ratio(log_weight.clamp(max=math.log(self.settings.importance.cap)))
         measured |= {
             "loss": loss,
             "ess_ratio": ratio,
-            "truncated_ess_ratio": truncated,
+            "truncated_ess_ratio": ess_ratio(log_truncated),
+            "one_way_ess_ratio": ess_ratio(log_truncated + one_way),
             "lr_factor": factor,
             "grad_norm": taken.grad_norm,
         }
@@ -148,13 +155,16 @@ class OptimizerStep:
     def log_proxy_norms(self, at: Tensor, sequences: Tensor, logp: Tensor, sum_p2: Tensor) -> Tensor:
         """log N of these sequences by the logit proxy, with the signs of self.advantage. float64 [n].
 
-        at: their places on the batch's axis; logp, sum_p2: there, under the current policy.
+        at: their places on the batch's axis; logp, sum_p2: there, under the current policy. As with the norms themselves, a
+        clipped token has none, nor has a sequence without an advantage.
         """
         settings, tokens = self.settings, self._tokens(at, sequences, logp)
         importance = importance_weight(self._log_importance(tokens), tokens.lengths, settings.importance)
         return log_gradient_norm(
             torch.zeros(len(sequences), dtype=torch.float64, device=self.device),
-            importance.double() * self.objective.token_weight(tokens, settings.objective),
+            importance.double()
+            * self.objective.token_weight(tokens, settings.objective)
+            * self.objective.slope(tokens, settings.objective),
             tokens.current_logp,
             sum_p2[self.mask[at]],
             torch.ones_like(importance, dtype=torch.bool),
@@ -266,6 +276,8 @@ class OptimizerStep:
         settings = self.settings
         if self.is_proxy:
             assert self.advantage is not None
+            if self.objective.statistics is not None:  # of the signs, for want of more: which tokens are clipped
+                self.statistics = self.objective.statistics(self._tokens(at, sequences, logp), settings.objective)
             reward = self.reward[sequences]
             # The weights need only the advantage's sign, which the baseline leaves as it is.
             log_norm = self.log_proxy_norms(at, sequences, logp, sum_p2)
@@ -318,26 +330,27 @@ class OptimizerStep:
         above = tokens.current_logp if numerator == "current" else tokens.proximal_logp
         return log_importance(above.float() - tokens.behavior_logp.float(), tokens.lengths, self.settings.importance)
 
-    def _measure(self, logp: Tensor, entropy: Tensor, weight: Tensor) -> dict[str, float | None]:
+    def _measure(
+        self, tokens: Tokens, entropy: Tensor, weight: Tensor, log_importance: Tensor, importance: Tensor
+    ) -> dict[str, float | None]:
         """Means over tokens that count, from all ranks' [T]; of importance weights, over what they are one of."""
         settings = self.settings
-        tokens = self._whole_step(logp)
-        log_weight = self._log_importance(tokens)
-        importance = importance_weight(log_weight, tokens.lengths, settings.importance)
         if settings.importance.level == "sequence":
             last = (tokens.lengths.cumsum(0) - 1)[tokens.lengths > 0]
-            log_weight, importance = log_weight[last], importance[last]
+            log_importance, importance = log_importance[last], importance[last]
+        weighs = settings.objective.numerator != "none"
+        beyond = log_importance > math.log(settings.importance.cap)
         return {
             "entropy": float(entropy[self.mask].mean()),
             "mismatch_kl": kl_estimate(tokens.current_logp, tokens.behavior_logp),
             **self._staleness(tokens),
-            "truncated_fraction": float((log_weight > math.log(settings.importance.cap)).double().mean()),
-            "mean_importance_ratio": float(importance.mean()),
+            "truncated_fraction": float(beyond.double().mean()) if weighs else None,
+            "mean_importance_ratio": float(importance.mean()) if weighs else None,
             "one_way_mean": float(weight[self.mask].mean()),
             "reference_gap": float((tokens.current_logp - tokens.reference_logp).mean()),
             "mean_baseline_shift": self.baseline_shift,
             **one_way_bounds(tokens, weight[self.mask], settings.objective),
-            **sign_fractions(tokens, self.objective.surrogate, settings.objective),
+            **sign_fractions(tokens, self.objective.slope(tokens, settings.objective)),
         }
 
     def _staleness(self, tokens: Tokens) -> dict[str, float | None]:

@@ -20,6 +20,8 @@ from learner.metrics import (
     MISMATCH_NATS,
     MISMATCH_PART_NATS,
     ONE_WAY_BOUND_RATIO,
+    ONE_WAY_ESS_RATIO,
+    ONE_WAY_WEIGHT,
     PASS_RATE,
     POLICY_LAG_STEPS,
     REFERENCE_GAP_NATS,
@@ -145,10 +147,13 @@ def _export(report: StepReport, reference_version: int) -> None:
     for bound in ("low", "high"):
         for advantage in ("positive", "negative"):
             ONE_WAY_BOUND_RATIO.labels(bound, advantage).set(getattr(report, f"one_way_{bound}_{advantage}"))
+    for advantage in ("positive", "negative"):
+        ONE_WAY_WEIGHT.labels(advantage).set(getattr(report, f"one_way_mean_{advantage}"))
+    ONE_WAY_ESS_RATIO.set(report.one_way_ess_ratio)
     CLIPPED_RATIO.set(report.clipped_fraction)
     SIGN_FLIPPED_RATIO.labels("objective").set(report.sign_flipped_fraction)
     SIGN_FLIPPED_RATIO.labels("distillation").set(report.distillation_flips_fraction)
-    TRUNCATED_RATIO.set(report.truncated_fraction)
+    TRUNCATED_RATIO.set(math.nan if report.truncated_fraction is None else report.truncated_fraction)
     REFERENCE_GAP_NATS.set(report.reference_gap)
     BASELINE_SHIFT.set(report.mean_baseline_shift)
     ZERO_VARIANCE_RATIO.set(report.zero_variance_fraction)

@@ -35,7 +35,8 @@ class StepReport:
     grad_norm: float
     """Before clipping."""
     ess_ratio: float
-    """Effective sample size over sequences, (0, 1]. Of several optimizer steps one whose weights were not finite counts as 0."""
+    """Effective sample size over sequences that were not rejected, (0, 1]. Of several optimizer steps, one whose weights were
+    not finite counts as 0."""
     truncated_ess_ratio: float
     """The same of weights cut to the cap."""
     lr_factor: float
@@ -55,12 +56,18 @@ class StepReport:
     """The same of proximal/behavior over all tokens: engines and lag. None where the proximal policy is not known."""
     within_batch_kl: float | None
     """The same of current/proximal: staleness from several optimizer steps on the batch; 0 in the first of them."""
-    truncated_fraction: float
-    """Importance weights beyond the cap: of sequences, or of tokens at the levels `token` and `prefix`."""
-    mean_importance_ratio: float
+    truncated_fraction: float | None
+    """Importance weights beyond the cap: of sequences, or of tokens at the levels `token` and `prefix`. None where the
+    objective weighs for itself."""
+    mean_importance_ratio: float | None
     """Mean of the same, after truncation, masking or rejection."""
     one_way_mean: float
     """Mean one-way weight over response tokens; 1 for objectives without one."""
+    one_way_mean_positive: float
+    """The same over those with a positive advantage: below 1 where gains are locked."""
+    one_way_mean_negative: float
+    one_way_ess_ratio: float
+    """ESS ratio of truncated importance weight times mean one-way weight; to look at, it decides nothing."""
     one_way_low_positive: float
     """Of the tokens with a positive advantage, those whose one-way weight is at its lower bound (gain locked)."""
     one_way_low_negative: float
@@ -100,6 +107,9 @@ _NOT_REACHED: dict[str, float | None] = {
     "truncated_fraction": math.nan,
     "mean_importance_ratio": math.nan,
     "one_way_mean": math.nan,
+    "one_way_mean_positive": math.nan,
+    "one_way_mean_negative": math.nan,
+    "one_way_ess_ratio": math.nan,
     "one_way_low_positive": math.nan,
     "one_way_low_negative": math.nan,
     "one_way_high_positive": math.nan,
@@ -133,7 +143,13 @@ def report(batch: StepBatch, skipped: SkipReason | None, **measured: float | Non
 
 
 COUNTS = ("optimizer_steps", "skipped_optimizer_steps", "sequences", "tokens", "missing_reference_tokens")
-NOT_ALWAYS_KNOWN = ("engine_mismatch_kl", "before_batch_kl", "within_batch_kl")
+NOT_ALWAYS_KNOWN = (
+    "engine_mismatch_kl",
+    "before_batch_kl",
+    "within_batch_kl",
+    "truncated_fraction",
+    "mean_importance_ratio",
+)
 """Their means are over the optimizer steps that knew."""
 
 

@@ -12,15 +12,16 @@ from services.errors import InputError
 
 MEAN: dict[str, Any] = {"baseline": "mean"}
 DEVIATION: dict[str, Any] = {"baseline": "mean", "normalize": "sample_std"}
-OPOB: dict[str, Any] = {"baseline": "minimum_variance"}
+OPOB: dict[str, Any] = {"baseline": "minimum_variance", "normalize": "none"}
+ESS: dict[str, Any] = {"enabled": True}
 NO_ESS: dict[str, Any] = {"enabled": False}
 RATCHET: dict[str, Any] = {"type": "ratchet", "every_steps": 50}
 
 METHODS: dict[str, dict[str, Any]] = {
     "grpo": {"objective": {"type": "grpo"}, "advantage": DEVIATION, "ess": NO_ESS},
-    "grpo_ess": {"objective": {"type": "grpo"}, "advantage": DEVIATION},
+    "grpo_ess": {"objective": {"type": "grpo"}, "advantage": DEVIATION, "ess": ESS},
     "grpo_opob": {"objective": {"type": "grpo"}, "advantage": OPOB, "ess": NO_ESS},
-    "vcpo": {"objective": {"type": "reinforce"}, "advantage": OPOB, "ess": {"enabled": True}},
+    "vcpo": {"objective": {"type": "reinforce"}, "advantage": OPOB, "ess": ESS},
     "dapo": {"objective": {"type": "dapo"}},
     "owpo": {"objective": {"type": "owpo"}, "advantage": MEAN, "ess": NO_ESS, "reference": RATCHET},
     "owpo_vc": {"objective": {"type": "owpo"}, "reference": RATCHET},

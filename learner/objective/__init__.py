@@ -4,6 +4,7 @@ To add an objective: one file with a function like `cispo`, its settings in serv
 name in the union), one line in OBJECTIVES. tests/learner/objective/test_adding_one.py does it.
 """
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,13 @@ class Objective:
     statistics: Callable[[Tokens, Any], Tensor] | None = None
     """From the tokens of the whole optimizer step, all micro-batches and ranks, to what `surrogate` finds in
     tokens.statistics. Costs a forward when there is more than one micro-batch."""
+
+    def slope(self, tokens: Tokens, settings: Any) -> Tensor:
+        """Derivative of the surrogate by each token's log-prob, at the current policy: 0 where it is clipped. [T]."""
+        with torch.enable_grad():
+            probe = dataclasses.replace(tokens, logp=tokens.current_logp.clone().requires_grad_())
+            (slope,) = torch.autograd.grad(self.surrogate(probe, settings).sum(), probe.logp)
+        return slope
 
 
 OBJECTIVES: dict[str, Objective] = {

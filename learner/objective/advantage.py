@@ -32,12 +32,12 @@ def group_advantages(reward: Tensor, group: Tensor, tokens: Tensor, settings: Ad
     reward: float64 [N]; group: int64 [N]; tokens: int64 [N], that count in each sequence.
     mean: R - mean. leave_one_out: R - mean of the others, n / (n - 1) (R - mean) (RLOO, arXiv:2402.14740).
     length_weighted: R - sum L R / sum L (OPO, arXiv:2505.23585). median: R - median (MC-GRPO).
-    log_mean_exp: R - tau log mean exp(R / tau) (OPMD). positives: n / |P| where R > 0, else 0.
+    log_mean_exp: R - tau log mean exp(R / tau) (OPMD). positives: n / |P| where R > positive_above, else 0.
     A group with one reward only has none, whatever the baseline, but for `positives`.
     """
     mean, size = group_mean(reward, group), torch.bincount(group)
     if settings.baseline == "positives":
-        positive = (reward > 0).double()
+        positive = (reward > settings.positive_above).double()
         share = group_mean(positive, group).clamp(min=1e-12)  # a group without any has no numerator either
         return (positive / share[group]).float()
     if settings.baseline in ("mean", "leave_one_out"):

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from learner.objective.ratios import segment_sum
 
+ROUNDING = 1e-12
+"""Of the largest reward of a group: a reward this near the mean is the mean."""
 NEIGHBOUR_MARGIN = 1e-3
 """Of the gap between neighbouring rewards: keeps the baseline strictly between them."""
 
@@ -21,10 +23,11 @@ def group_mean(values: Tensor, group: Tensor) -> Tensor:
 
 
 def reward_sign(reward: Tensor, group: Tensor) -> Tensor:
-    """sgn(R - group mean) in {-1, 0, 1}, exact where all rewards of a group are equal. float64 [N]."""
-    mean = group_mean(reward, group)[group]
+    """sgn(R - group mean) in {-1, 0, 1}; 0 where they differ by the mean's rounding alone. float64 [N]."""
+    above = reward - group_mean(reward, group)[group]
     low, high = _group_extremes(reward, group)
-    return torch.where((low == high)[group], torch.zeros_like(reward), (reward - mean).sign())
+    rounding = ROUNDING * torch.maximum(low.abs(), high.abs())
+    return torch.where((low == high)[group] | (above.abs() <= rounding[group]), torch.zeros_like(reward), above.sign())
 
 
 def log_gradient_norm(
@@ -39,7 +42,8 @@ def log_gradient_norm(
 ) -> Tensor:
     """log N_i of the logit proxy: N_i = (rho_bar / L)^2 sum_t m w^2 (1 - 2 p_t + sum_v p_v^2). float64 [n].
 
-    log_weight: float64 [n], log of the truncated importance ratio. token_weight: [T], one-way weights, 1 without.
+    log_weight: float64 [n], log of the truncated importance ratio. token_weight: [T], all else that a token's gradient is
+    multiplied by: one-way weights, the surrogate's slope.
     logp, sum_p2: [T] of the sampled token and of the distribution. per_token: leave out 1/L (token_mean aggregation).
     -inf where every token is certain, or none counts.
     """

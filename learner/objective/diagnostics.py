@@ -1,36 +1,32 @@
 """What an objective did to the tokens of a step: how many it held at a bound, clipped away, or turned round."""
 
-import dataclasses
-from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from learner.objective.tokens import Tokens
 
 
 def one_way_bounds(tokens: Tokens, weight: Tensor, settings: Any) -> dict[str, float]:
-    """Fractions of the tokens of each sign of advantage whose one-way weight is at a bound; 0 without such weights.
+    """Of the tokens of each sign of advantage: the mean one-way weight, and the fractions at its bounds.
 
-    weight: float32 [T].
+    weight: float32 [T]. Without such weights, or without such tokens, the mean is 1 and the fractions are 0.
     """
     low, high = getattr(settings, "weight_low", 1.0), getattr(settings, "weight_high", 1.0)
     fractions = {}
     for name, side in (("positive", tokens.advantage > 0), ("negative", tokens.advantage < 0)):
+        fractions[f"one_way_mean_{name}"] = float(weight[side].mean()) if bool(side.any()) else 1.0
         fractions[f"one_way_low_{name}"] = _fraction(weight <= low, side) if low < 1 else 0.0
         fractions[f"one_way_high_{name}"] = _fraction(weight >= high, side) if high > 1 else 0.0
     return fractions
 
 
-def sign_fractions(tokens: Tokens, surrogate: Callable[[Tokens, Any], Tensor], settings: Any) -> dict[str, float]:
+def sign_fractions(tokens: Tokens, slope: Tensor) -> dict[str, float]:
     """Of the tokens with an advantage: without gradient, moved against it, and against it if distillation were added.
 
+    slope: [T], the derivative of the surrogate by each token's log-prob.
     distillation: advantage + log other/current, other the mean of the teachers, or the reference where there are none.
     """
-    with torch.enable_grad():
-        probe = dataclasses.replace(tokens, logp=tokens.current_logp.clone().requires_grad_())
-        (slope,) = torch.autograd.grad(surrogate(probe, settings).sum(), probe.logp)
     moved, sign = tokens.advantage != 0, tokens.advantage.sign()
     teachers = tokens.teacher_logp
     other = teachers.mean(0) if len(teachers) else tokens.reference_logp

@@ -7,7 +7,13 @@ from pydantic import Field, model_validator
 
 from services.config.base import Strict
 from services.config.model import TeacherConfig
-from services.config.objective import Aggregation, ObjectiveConfig, ObjectiveSettings, OwpoObjective
+from services.config.objective import (
+    Aggregation,
+    ObjectiveConfig,
+    ObjectiveSettings,
+    OpmdObjective,
+    OwpoObjective,
+)
 
 
 class OptimizerConfig(Strict):
@@ -36,10 +42,12 @@ class AdvantageConfig(Strict):
     ] = "minimum_variance"
     """minimum_variance: the off-policy optimal baseline, with the logit proxy for the gradient norms. Exact: with the norms
     themselves, one backward a sequence and two more gradients in memory. median: needs an odd group size; the pivot is left
-    out. positives: no baseline, only rewards above 0 count, alike within their group."""
+    out. positives: no baseline, only rewards above `positive_above` count, alike within their group."""
     normalize: Literal["none", "sample_std", "population_std"] = "none"
     tau: float = Field(default=1.0, gt=0.0)
     """Of log_mean_exp: tau log mean exp(R / tau)."""
+    positive_above: float = 0.5
+    """Of positives: a reward up to this is not one."""
 
 
 class ImportanceConfig(Strict):
@@ -255,11 +263,25 @@ class LearnerConfig(Strict):
             )
         least, most = objective.teachers
         if not least <= len(self.teachers) <= most:
-            wanted = str(least) if least == most else f"{least} or more"
+            wanted = str(least) if least == most else f"{least} to {most}"
             raise ValueError(f"{kind} takes {wanted} [[learner.teachers]], not {len(self.teachers)}")
         weights = getattr(objective, "weights", ())
         if weights and len(weights) != len(self.teachers):
             raise ValueError(f"{kind} has {len(weights)} weights for {len(self.teachers)} teachers; give one each")
+        if objective.baselines and self.advantage.baseline not in objective.baselines:
+            raise ValueError(
+                f'{kind} is defined with learner.advantage.baseline = "{objective.baselines[0]}", '
+                f'not "{self.advantage.baseline}"'
+            )
+        if (
+            isinstance(objective, OpmdObjective)
+            and self.advantage.baseline == "log_mean_exp"
+            and self.advantage.tau != objective.tau
+        ):
+            raise ValueError(
+                f"{kind} has one tau, of the loss and of its baseline; learner.objective.tau = {objective.tau} and "
+                f"learner.advantage.tau = {self.advantage.tau} differ"
+            )
         if self.advantage.baseline == "minimum_variance_exact" and not objective.proportional:
             raise ValueError(
                 f'{kind} is not proportional to the advantage, which learner.advantage.baseline = "minimum_variance_exact" '

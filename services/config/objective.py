@@ -1,7 +1,7 @@
 """[learner.objective]: one class an objective, each with its own settings and what it was published with.
 
 What `published` holds are the defaults of other settings of [learner] under that objective: what a run file says goes
-before it, and `--dry-run` shows what came of it. OWPO and GRPO bring nothing: the defaults of [learner] are theirs.
+before it, and `--dry-run` shows what came of it. OWPO brings nothing: the defaults of [learner] are its own.
 """
 
 from collections.abc import Mapping
@@ -32,6 +32,20 @@ class ObjectiveSettings(Strict):
     """Least and most teachers."""
     proportional: ClassVar[bool] = False
     """Whether a sequence's gradient grows in proportion to its advantage, as long as that keeps its sign."""
+    baselines: ClassVar[tuple[str, ...]] = ()
+    """Values of [learner.advantage] baseline without which it is another method; empty: any."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def sections_keep_their_defaults(cls, given: Any) -> Any:
+        """A section of which a part is given is otherwise this objective's own, not that of the section's class."""
+        if not isinstance(given, Mapping):
+            return given
+        own = {name: field.default for name, field in cls.model_fields.items() if isinstance(field.default, Strict)}
+        return {
+            name: {**own[name].model_dump(), **value} if name in own and isinstance(value, Mapping) else value
+            for name, value in given.items()
+        }
 
     @property
     def needs_proximal(self) -> bool:
@@ -98,6 +112,7 @@ class ReinforceObjective(ObjectiveSettings):
 class GrpoObjective(ObjectiveSettings):
     """Group-relative policy optimization with the clipped surrogate."""
 
+    published: ClassVar[Mapping[str, Any]] = DEVIATIONS
     proportional: ClassVar[bool] = True
     type: Literal["grpo"] = "grpo"
     clip: ClipRange = ClipRange(low=0.2, high=0.2)
@@ -129,6 +144,7 @@ class McGrpoObjective(ObjectiveSettings):
     """MC-GRPO: the group's median as baseline, the pivot left out. Needs an odd rollout.sampling.group_size."""
 
     published: ClassVar[Mapping[str, Any]] = {**PLAIN, "advantage": {"baseline": "median", "normalize": "none"}}
+    baselines: ClassVar[tuple[str, ...]] = ("median",)
     type: Literal["mc_grpo"] = "mc_grpo"
     clip: ClipRange = ClipRange(low=0.2, high=0.2)
     dual_clip: DualClip = None
@@ -264,7 +280,9 @@ class PopoObjective(ObjectiveSettings):
         **PLAIN,
         "advantage": {"baseline": "positives", "normalize": "none"},
         "reference": {"type": "ema", "decay": 0.99},
+        "zero_variance": "train",  # of positive responses alone it learns too
     }
+    baselines: ClassVar[tuple[str, ...]] = ("positives",)
     numerator: ClassVar[Numerator] = "none"
     references: ClassVar[tuple[str, ...]] = ("ema",)
     aggregations: ClassVar[tuple[Aggregation, ...]] = ("sequence_mean",)
@@ -272,7 +290,7 @@ class PopoObjective(ObjectiveSettings):
     above_one: float = Field(default=0.2, ge=0.0)
     """A sequence's geometric mean ratio counts up to 1 + this."""
     similarity: float = Field(default=0.01, ge=0.0)
-    """Times 1 - cosine of the sequence's mean hidden states, current and average: between 0 and twice this."""
+    """Times 1 - cosine of a positive sequence's mean hidden states, current and average: between 0 and twice this."""
 
     @property
     def needs_hidden(self) -> bool:

@@ -18,7 +18,7 @@ from services.config.learner import LearnerConfig
 from services.wire.score import ScoredGroup
 from tests.fakes.ranks import on_ranks
 from tests.fakes.train_engine import BigramEngine
-from tests.learner.every_objective import VARIANTS, settings
+from tests.learner.every_objective import MEMBERS, VARIANTS, settings
 from tests.learner.tiny import scored_group
 
 EVERY = pytest.mark.parametrize("variant", VARIANTS)
@@ -153,8 +153,51 @@ def test_more_mini_batches_than_groups_are_one_a_group(variant: str) -> None:
 @EVERY
 def test_every_diagnostic_is_a_fraction_whatever_the_objective(variant: str) -> None:
     report = step(prepare(BigramEngine()), settings(variant, mini_batches=2), groups())
-    for name in ("clipped", "sign_flipped", "distillation_flips", "zero_variance", "truncated"):
+    weighs_itself = MEMBERS[str(VARIANTS[variant]["type"])].numerator == "none"
+    assert (report.truncated_fraction is None) == (report.mean_importance_ratio is None) == weighs_itself
+    assert report.truncated_fraction is None or 0 <= report.truncated_fraction <= 1
+    for name in ("clipped", "sign_flipped", "distillation_flips", "zero_variance"):
         assert 0 <= getattr(report, f"{name}_fraction") <= 1
     for bound in ("low_positive", "low_negative", "high_positive", "high_negative"):
         assert 0 <= getattr(report, f"one_way_{bound}") <= 1
     assert report.ess_ratio <= report.truncated_ess_ratio * (1 + 1e-9) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("objective", "given", "low", "high"),
+    [
+        ("cispo", {"high": 0.28}, 1.0, 0.28),
+        ("gspo", {"low": 2e-4}, 2e-4, 4e-4),
+        ("gspo", {"high": 5e-4}, 3e-4, 5e-4),
+        ("grpo", {"low": 0.1}, 0.1, 0.2),
+        ("dapo", {"low": 0.1}, 0.1, 0.28),
+    ],
+)
+def test_one_bound_of_a_clip_leaves_the_other_as_the_objective_has_it(
+    objective: str, given: dict[str, float], low: float, high: float
+) -> None:
+    clip = settings(objective, objective={"type": objective, "clip": given}).objective.clip  # type: ignore[union-attr]
+    assert (clip.low, clip.high) == (low, high)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"objective": {"type": "mc_grpo"}, "advantage": {"baseline": "mean"}}, 'baseline = "median", not "mean"'),
+        ({"objective": {"type": "popo"}, "advantage": {"baseline": "minimum_variance"}}, 'baseline = "positives"'),
+        (
+            {"objective": {"type": "opmd", "tau": 0.5}, "advantage": {"baseline": "log_mean_exp"}},
+            "learner.objective.tau = 0.5 and learner.advantage.tau = 1.0 differ",
+        ),
+        ({"objective": {"type": "mopd"}, "teachers": [{"path": "t"}] * 65}, "takes 2 to 64"),
+    ],
+)
+def test_settings_that_make_another_method_of_it_are_refused(changes: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        settings("owpo", **changes)
+
+
+def test_grpo_is_the_published_one_and_popo_keeps_groups_without_variance() -> None:
+    grpo, popo = settings("grpo"), settings("popo")
+    assert (grpo.advantage.baseline, grpo.advantage.normalize, grpo.ess.enabled) == ("mean", "sample_std", False)
+    assert popo.zero_variance == "train"

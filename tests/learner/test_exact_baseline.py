@@ -1,12 +1,16 @@
 """The baseline of exact gradient norms: against a step by hand, and against the proxy where both must agree."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 from learner.batch import StepBatch, assemble
-from learner.objective.baseline import group_mean, minimum_variance_baseline
-from learner.packing import one_each
+from learner.engine import TokenStatistics
+from learner.objective.baseline import group_mean, minimum_variance_baseline, reward_sign
+from learner.optimizer_step import OptimizerStep
+from learner.packing import MicroBatch, one_each, pack
 from learner.update import learner_step
 from services.config.learner import LearnerConfig
 from services.wire.score import ScoredGroup
@@ -101,6 +105,43 @@ def test_where_norms_are_those_of_the_proxy_both_take_the_same_step() -> None:
     assert stepped[0][1:] == pytest.approx(stepped[1][1:], rel=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["owpo", "grpo", "dapo", "cispo", "minpro", "decoupled_ppo"])
+def test_the_proxy_leaves_out_what_the_norms_leave_out_clipped_tokens_and_a_reward_at_the_mean(kind: str) -> None:
+    """Norms of the proxy are 0 just where the exact ones are, so that b is pulled by the same sequences."""
+    one = engine()
+    logp = [[-9.0], [-0.01], [-3.0], [-3.0], [-2.5]]  # far below and far above what the policy says
+    made = [
+        scored_group(
+            0, rewards=[1.0, 0.0, 0.5, 1.0, 0.0], prompt=[2], responses=[[3], [4], [5], [6], [7]], behavior_logp=logp
+        )
+    ]
+    config = settings(kind, advantage=EXACT)
+    batch = assemble(made, 0, config)
+    step = OptimizerStep(one, batch, config)
+    step.score_references(weights_will_move=False)
+    step.advantage = reward_sign(batch.reward, batch.group).float()
+    # A trust region around what was sampled clips the first token and the second.
+    step.proximal_logp = step.behavior_logp
+    (current,) = one.token_statistics(
+        pack(batch, row_tokens=24, rows_per_micro_batch=9, rank=0, world_size=1), "current"
+    )
+    proxy = step.log_proxy_norms(*step.everything, current.logp, current.sum_p2)
+    slopes = []
+    for micro_batch in step.micro_batches:
+        seen: list[float] = []
+
+        def loss(m: MicroBatch, statistics: TokenStatistics, seen: list[float] = seen) -> Tensor:
+            value = step.loss(m, statistics)
+            (slope,) = torch.autograd.grad(value, statistics.logp, retain_graph=True)
+            seen.append(float(slope.abs().max()))
+            return value
+
+        one.backward([micro_batch], loss)
+        slopes += seen
+    assert slopes[2] == 0  # at the mean
+    assert [x == 0 for x in slopes] == [x == -math.inf for x in proxy.tolist()]
+
+
 def test_every_sequence_is_on_one_rank_with_its_group_and_ranks_run_as_often() -> None:
     batch = assemble(groups(), 0, settings("owpo"))
     for world in (1, 2, 3, 7):
@@ -116,5 +157,6 @@ def test_every_sequence_is_on_one_rank_with_its_group_and_ranks_run_as_often() -
 
 @pytest.mark.parametrize("kind", sorted(set(MEMBERS) - set(PROPORTIONAL)))
 def test_objectives_that_are_not_proportional_to_the_advantage_are_refused(kind: str) -> None:
-    with pytest.raises(ValueError, match="not proportional"):
+    other_baseline = "is defined with learner.advantage.baseline" if MEMBERS[kind].baselines else "not proportional"
+    with pytest.raises(ValueError, match=other_baseline):
         settings(kind, advantage=EXACT)

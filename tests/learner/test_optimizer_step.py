@@ -155,12 +155,14 @@ def stepped(engine: BigramEngine, variant: str, **changes: object) -> tuple[Step
 
 
 def numbers(report: StepReport) -> dict[str, float]:
-    return {name: value for name, value in dataclasses.asdict(report).items() if name != "skipped"}
+    """Those that are known."""
+    known = dataclasses.asdict(report).items()
+    return {name: value for name, value in known if name != "skipped" and value is not None}
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 @pytest.mark.parametrize("rows", [ONE_MICRO_BATCH, GROUPS_FIT, NO_GROUP_FITS])
-@pytest.mark.parametrize("variant", ["owpo", "reinforce", "dapo", "acpo", "popo"])
+@pytest.mark.parametrize("variant", ["owpo", "reinforce", "dapo", "acpo", "bapo", "minpro"])
 def test_step_and_report_are_the_same_however_the_proxys_groups_are_cut_up(
     variant: str, rows: dict[str, int], ranks: int
 ) -> None:
@@ -293,6 +295,28 @@ def test_groups_without_variance_are_trained_on_only_where_the_settings_say_so()
     over = settings("grpo", zero_variance="train", advantage={"baseline": "mean", "normalize": "population_std"})
     engine = BigramEngine()
     assert learner_step(engine, assemble(tenths, 0, over), over, learning_rate=1.0).skipped is None
+    assert torch.equal(engine.logits, BigramEngine().logits)
+
+
+@pytest.mark.parametrize("action", ["truncate", "mask", "reject"])
+def test_a_sequence_that_was_rejected_is_no_reason_for_a_shorter_step(action: str) -> None:
+    config = settings("reinforce", importance={"level": "sequence", "action": action}, ess={"enabled": True})
+    engine = BigramEngine()
+    responses = [[3, 4], [5, 6], [3, 7], [5, 9]]
+    logp = [engine.sequence_logp([2, *r]) for r in responses]
+    logp[0] = [x - 15 for x in logp[0]]
+    made = [scored_group(0, rewards=[1.0, 0.0, 0.0, 1.0], prompt=[1, 2], responses=responses, behavior_logp=logp)]
+    report = learner_step(engine, assemble(made, 0, config), config, learning_rate=1.0)
+    assert (report.ess_ratio, report.lr_factor) == pytest.approx(
+        (0.25, 0.5) if action == "truncate" else (1.0, 1.0), rel=1e-3
+    )
+
+
+def test_when_every_sequence_is_rejected_nothing_is_stepped_on() -> None:
+    config, engine = settings("reinforce", importance={"action": "reject"}), BigramEngine()
+    far = [scored_group(0, rewards=[1.0, 0.0], responses=[[3], [4]], behavior_logp=[[-50.0], [-50.0]])]
+    report = learner_step(engine, assemble(far, 0, config), config, learning_rate=1.0)
+    assert report.skipped == "non_finite_ess"
     assert torch.equal(engine.logits, BigramEngine().logits)
 
 

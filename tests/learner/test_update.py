@@ -15,7 +15,7 @@ from services.wire.score import ScoredGroup
 from tests.fakes.train_engine import BigramEngine
 from tests.learner.tiny import scored_group
 
-GRPO = {"objective": {"type": "grpo"}, "advantage": {"baseline": "mean"}}
+GRPO = {"objective": {"type": "grpo"}, "advantage": {"baseline": "mean", "normalize": "none"}, "ess": {"enabled": True}}
 
 
 def settings(**changes: object) -> LearnerConfig:

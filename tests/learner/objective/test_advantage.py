@@ -114,9 +114,10 @@ def test_log_mean_exp_is_the_definition() -> None:
 def test_positives_weigh_alike_and_each_group_as_its_size(group: tuple[Tensor, Tensor], seed: int) -> None:
     reward, index = group
     got = estimate(reward, index, baseline="positives")
-    assert torch.equal(got > 0, reward > 0)
+    assert torch.equal(got > 0, reward > 0.5)
+    assert torch.equal(estimate(reward, index, baseline="positives", positive_above=0.0) > 0, reward > 0)
     for g in range(int(index.max()) + 1):
-        here, some = got[index == g], bool((reward[index == g] > 0).any())
+        here, some = got[index == g], bool((reward[index == g] > 0.5).any())
         assert here.sum().item() == pytest.approx(float((index == g).sum()) if some else 0.0, rel=1e-5)
 
 

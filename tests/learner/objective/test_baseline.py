@@ -73,6 +73,14 @@ def test_is_the_mean_when_no_norm_is_usable(log_norm: float) -> None:
     assert minimum_variance_baseline(reward, torch.full_like(reward, log_norm), index).item() == pytest.approx(2 / 3)
 
 
+@given(st.lists(st.integers(0, 10), min_size=2, max_size=9), st.integers(-30, 30))
+def test_a_reward_at_the_mean_has_no_sign_whatever_the_rounding_of_the_mean(tenths: list[int], more: int) -> None:
+    """In tenths few means are what they should be: that of 0.1, 0.2 and 0.3 is above 0.2."""
+    reward = torch.tensor([(x + more) / 10 for x in tenths], dtype=torch.float64)
+    expected = [(len(tenths) * x > sum(tenths)) - (len(tenths) * x < sum(tenths)) for x in tenths]
+    assert reward_sign(reward, torch.zeros(len(tenths), dtype=torch.int64)).tolist() == expected
+
+
 @given(st.integers(2, 30), st.floats(-10, 10).map(lambda x: float(torch.tensor(x))))
 def test_equal_rewards_have_no_sign(count: int, reward: float) -> None:
     equal = torch.full((count,), reward, dtype=torch.float64)

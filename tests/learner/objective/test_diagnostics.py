@@ -33,33 +33,39 @@ def test_bounds_are_counted_for_each_sign_of_the_advantage() -> None:
     settings = OwpoObjective()
     assert one_way_bounds(t, owpo_weight(t, settings), settings) == pytest.approx(
         {
+            "one_way_mean_positive": (0.5 + 2.0 + 1.0) / 3,
+            "one_way_mean_negative": (2.0 + 0.5) / 2,
             "one_way_low_positive": 1 / 3,
             "one_way_high_positive": 1 / 3,
             "one_way_low_negative": 1 / 2,
             "one_way_high_negative": 1 / 2,
         }
     )
-    assert set(one_way_bounds(t, torch.ones(6), ReinforceObjective()).values()) == {0.0}
+    without = one_way_bounds(t, torch.ones(6), ReinforceObjective())
+    assert {name: value for name, value in without.items() if value} == {
+        "one_way_mean_positive": 1.0,
+        "one_way_mean_negative": 1.0,
+    }
 
 
 def test_clipped_tokens_are_those_without_gradient_that_have_an_advantage() -> None:
     t = tokens([1, 1, -1, 0], [-1.0, -1.0, -1.0, -1.0], proximal_logp=[-2.0, -1.0, -0.5, -2.0])
-    got = sign_fractions(t, OBJECTIVES["dapo"].surrogate, DapoObjective())
+    got = sign_fractions(t, OBJECTIVES["dapo"].slope(t, DapoObjective()))
     assert got["clipped_fraction"] == pytest.approx(2 / 3)
     assert got["sign_flipped_fraction"] == 0.0
 
 
 def test_distillation_flips_where_the_teacher_says_more_than_the_advantage() -> None:
     t = tokens([1, 1, -1, -1], [-2.0] * 4, teacher_logp=[-4.0, -2.5, -0.5, -4.0])
-    plain = sign_fractions(t, OBJECTIVES["reinforce"].surrogate, ReinforceObjective())
+    plain = sign_fractions(t, OBJECTIVES["reinforce"].slope(t, ReinforceObjective()))
     assert plain == {"clipped_fraction": 0.0, "sign_flipped_fraction": 0.0, "distillation_flips_fraction": 0.5}
-    distilled = sign_fractions(t, OBJECTIVES["opd"].surrogate, OpdObjective(outcome=1.0))
+    distilled = sign_fractions(t, OBJECTIVES["opd"].slope(t, OpdObjective(outcome=1.0)))
     assert distilled["sign_flipped_fraction"] == 0.5
     t = dataclasses.replace(t, teacher_logp=torch.zeros(0, 4), reference_logp=t.teacher_logp[0])
-    assert sign_fractions(t, OBJECTIVES["reinforce"].surrogate, ReinforceObjective()) == plain
+    assert sign_fractions(t, OBJECTIVES["reinforce"].slope(t, ReinforceObjective())) == plain
 
 
 @given(SEEDS)
 def test_one_way_objectives_flip_no_sign(seed: int) -> None:
     t = tokens_of(ragged(seed), on_policy=False)
-    assert sign_fractions(t, OBJECTIVES["owpo"].surrogate, OwpoObjective())["sign_flipped_fraction"] == 0.0
+    assert sign_fractions(t, OBJECTIVES["owpo"].slope(t, OwpoObjective()))["sign_flipped_fraction"] == 0.0

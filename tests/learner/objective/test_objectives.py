@@ -189,6 +189,15 @@ def test_popo_without_positives_has_a_graph_and_no_gradient() -> None:
     assert not gradient(value, t).any()
 
 
+@given(SEEDS)
+def test_popo_holds_close_only_what_is_positive(seed: int) -> None:
+    t = tokens_of(ragged(seed))
+    t = dataclasses.replace(t, hidden=t.hidden.detach().requires_grad_())
+    (at,) = torch.autograd.grad(popo(t, PopoObjective(similarity=0.5)).sum(), t.hidden)
+    assert not at[t.advantage <= 0].any()
+    assert at[t.advantage > 0].any() == (t.advantage > 0).any()
+
+
 @given(SEEDS, st.floats(0.0, 5.0), st.sampled_from([1e-20, 1.0, 1e20]))
 def test_the_similarity_penalty_is_bounded_whatever_the_size_of_hidden_states(
     seed: int, similarity: float, size: float
