@@ -14,13 +14,16 @@ from services.config.objective import PopoObjective
 
 
 def popo(tokens: Tokens, settings: PopoObjective) -> Tensor:
-    """A min(s, 1 + above_one) - similarity (1 - cos(h, sg[h_twin])). [T]; of all sequences, the positive ones have A > 0.
+    """A min(s, 1 + above_one) - similarity (1 - cos(h, sg[h_twin])) where A > 0, else 0. [T].
 
     s: the sequence's geometric mean ratio current/twin; h: mean over its tokens of the last hidden state.
     """
     s = sequence_ratio(tokens, tokens.reference_logp)
-    value = s.clamp(max=1 + settings.above_one) * tokens.advantage.clamp(min=0)
-    return value - tokens.spread(similarity_penalty(tokens, settings)) if settings.needs_hidden else value
+    value = s.clamp(max=1 + settings.above_one) * tokens.advantage
+    if settings.needs_hidden:
+        value = value - tokens.spread(similarity_penalty(tokens, settings))
+    # The graph stays where nothing is positive: ranks must not differ in what they reduce.
+    return torch.where(tokens.advantage > 0, value, 0 * value)
 
 
 def similarity_penalty(tokens: Tokens, settings: PopoObjective) -> Tensor:
