@@ -52,7 +52,7 @@ class VllmEngine:
         self._fault: str | None = None
         self._policy_version = BASE_VERSION
         self._running_sequences = self._sampled_tokens_total = 0
-        self._requests_total = 0
+        self._requests_total = self._swaps_total = 0
         self._changing_weights = asyncio.Lock()
 
     @property
@@ -132,7 +132,9 @@ class VllmEngine:
         prompt_ids = prompt.token_ids.numpy().tolist()
         self._running_sequences += prompt.group_size
         try:
-            output = await self._generate(prompt_ids, parameters, str(self._policy_version), prompt.group_id)
+            # Not the policy version: a learner that resumed gives the same numbers to other weights.
+            salt = f"weights-{self._swaps_total}"
+            output = await self._generate(prompt_ids, parameters, salt, prompt.group_id)
         finally:
             self._running_sequences -= prompt.group_size
         trajectories = tuple(self._trajectory(completion) for completion in output.outputs)
@@ -192,6 +194,7 @@ class VllmEngine:
             await self._ask("swap_weights", policy_version)
             await core.set_weight_version_async(str(policy_version))
             self._policy_version = policy_version
+            self._swaps_total += 1
             await core.resume_scheduler_async()
         except Exception as fault:
             self._fault = f"swapping in version {policy_version} failed, what the engine holds is unknown: {fault}"
