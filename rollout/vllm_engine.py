@@ -8,8 +8,10 @@ environment is set, and so that importing this file stays cheap.
 import asyncio
 import logging
 import os
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -75,7 +77,7 @@ class VllmEngine:
         _set_environment(self._run)
         lifeline.announce()
         try:
-            await asyncio.to_thread(self._launch)  # blocks until the model is loaded
+            await _in_daemon_thread(self._launch)  # blocks until the model is loaded
             await self._alive().update_weight_version(str(BASE_VERSION))
         except InputError:
             raise
@@ -281,6 +283,23 @@ class VllmEngine:
     def _dead(self, fault: Exception) -> EngineFailed:
         self._fault = self._fault or f"the vLLM engine of this replica died: {fault}"
         return EngineFailed(f"{self._fault}. Start the replica again; the lines above say more")
+
+
+async def _in_daemon_thread(work: Callable[[], None]) -> None:
+    """asyncio.to_thread, but not waited for when asyncio.run ends: a start that hangs must not hold the process."""
+    outcome: Future[None] = Future()
+    outcome.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as fault:
+            outcome.set_exception(fault)
+        else:
+            outcome.set_result(None)
+
+    threading.Thread(target=run, name="engine-start", daemon=True).start()
+    await asyncio.wrap_future(outcome)
 
 
 class StagedWeights:
