@@ -93,10 +93,11 @@ async def _run(config: RunConfig, replica_id: str, services_folder: Path | None)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), config.deadlines.lease_s / 3)
 
+    sampling = asyncio.create_task(loop.run(stop), name="sampling")
     work = [
         asyncio.create_task(follower.run(stopping), name="weights"),
         asyncio.create_task(keep_lease(), name="lease"),
-        asyncio.create_task(loop.run(stop), name="sampling"),
+        sampling,
         asyncio.create_task(loop.renew(config.deadlines.reclaim_idle_s / 3, stop), name="renewing"),
     ]
     try:
@@ -105,6 +106,8 @@ async def _run(config: RunConfig, replica_id: str, services_folder: Path | None)
             if task.done():
                 task.result()
         log.info("stopping")
+        stop.set()
+        await sampling  # gives back what it claimed; cancelled, it would leave that lying until its idle time
     finally:
         stop.set()
         for task in work:

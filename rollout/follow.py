@@ -12,7 +12,7 @@ from collections.abc import Callable
 from rollout.engine import InferenceEngine
 from rollout.metrics import POLICY_VERSION, SAMPLING_GAP_SECONDS, SWAPS, TRANSFER_SECONDS, WEIGHT_GAP_NATS
 from services.clock import Deadline, now_s
-from services.errors import RatchetError, WeightSyncError
+from services.errors import WeightSyncError
 from services.membership import Confirmation, Membership
 from services.wire.manifest import Rendezvous, WeightManifest
 
@@ -43,7 +43,8 @@ class WeightFollower:
         self.ready = asyncio.Event()
 
     async def run(self, stopping: Callable[[], bool]) -> None:
-        """Until `stopping`. Raises WeightSyncError when this replica stays outside the process group."""
+        """Until `stopping`. Raises WeightSyncError when this replica stays outside the process group, EngineFailed when
+        the engine is dead: the replica then ends, and another takes its place."""
         while not stopping():
             messages = await asyncio.to_thread(lambda: list(self._reader.read(block_s=1.0)))
             for message in _newest(messages):
@@ -66,7 +67,7 @@ class WeightFollower:
         try:
             await self._engine.join(rendezvous, self._replica_id)
             self._generation, self._outside_since_s = rendezvous.pg_generation, None
-        except RatchetError as error:
+        except WeightSyncError as error:
             fault = str(error)
             log.warning("did not join generation %d: %s", rendezvous.pg_generation, error)
             self._leave_group()

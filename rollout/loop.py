@@ -1,7 +1,7 @@
 """The sampling loop: claim prompts, sample groups, hand them over; keep the engine full.
 
-Evaluation prompts go before training prompts. The loop ends when asked to; what it claimed and did not hand over is
-claimed again by whoever comes next.
+Evaluation prompts go before training prompts. The loop ends when asked to, and gives back what it claimed and did not
+hand over; after an error that is left lying, and claimed again by whoever comes next.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from rollout.engine import InferenceEngine
 from rollout.metrics import FINISHED, GROUP_SECONDS, GROUPS, RUNNING, SAMPLED_TOKENS
 from services.clock import now_s
-from services.errors import InputError, WireError
+from services.errors import InputError, StreamError, WireError
 from services.metrics import WAIT_SECONDS, waiting
 from services.streams import Claim, Stream
 from services.wire.codec import decode, encode
@@ -93,6 +93,9 @@ class SamplingLoop:
                     task.result()
         finally:
             await self._abandon()
+        # Only here, after a clean stop: a release does not count as a delivery, and a prompt that kills its engine would
+        # go round for ever.
+        await self._release()
 
     async def renew(self, every_s: float, stop: asyncio.Event) -> None:
         """Says of everything in flight that it is being worked on, until `stop`."""
@@ -184,3 +187,8 @@ class SamplingLoop:
             task.cancel()
         await asyncio.gather(*self._in_flight, return_exceptions=True)
         self._in_flight.clear()
+
+    async def _release(self) -> None:
+        for stream in (self._streams.evaluation_prompts, self._streams.prompts):
+            with suppress(StreamError):  # they are claimed again all the same, after their idle time
+                await asyncio.to_thread(stream.release)

@@ -8,8 +8,10 @@ environment is set, and so that importing this file stays cheap.
 import asyncio
 import logging
 import os
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -52,7 +54,7 @@ class VllmEngine:
         self._fault: str | None = None
         self._policy_version = BASE_VERSION
         self._running_sequences = self._sampled_tokens_total = 0
-        self._requests_total = 0
+        self._requests_total = self._swaps_total = 0
         self._changing_weights = asyncio.Lock()
 
     @property
@@ -75,7 +77,7 @@ class VllmEngine:
         _set_environment(self._run)
         lifeline.announce()
         try:
-            await asyncio.to_thread(self._launch)  # blocks until the model is loaded
+            await _in_daemon_thread(self._launch)  # blocks until the model is loaded
             await self._alive().update_weight_version(str(BASE_VERSION))
         except InputError:
             raise
@@ -132,7 +134,9 @@ class VllmEngine:
         prompt_ids = prompt.token_ids.numpy().tolist()
         self._running_sequences += prompt.group_size
         try:
-            output = await self._generate(prompt_ids, parameters, str(self._policy_version), prompt.group_id)
+            # Not the policy version: a learner that resumed gives the same numbers to other weights.
+            salt = f"weights-{self._swaps_total}"
+            output = await self._generate(prompt_ids, parameters, salt, prompt.group_id)
         finally:
             self._running_sequences -= prompt.group_size
         trajectories = tuple(self._trajectory(completion) for completion in output.outputs)
@@ -192,6 +196,7 @@ class VllmEngine:
             await self._ask("swap_weights", policy_version)
             await core.set_weight_version_async(str(policy_version))
             self._policy_version = policy_version
+            self._swaps_total += 1
             await core.resume_scheduler_async()
         except Exception as fault:
             self._fault = f"swapping in version {policy_version} failed, what the engine holds is unknown: {fault}"
@@ -278,6 +283,23 @@ class VllmEngine:
     def _dead(self, fault: Exception) -> EngineFailed:
         self._fault = self._fault or f"the vLLM engine of this replica died: {fault}"
         return EngineFailed(f"{self._fault}. Start the replica again; the lines above say more")
+
+
+async def _in_daemon_thread(work: Callable[[], None]) -> None:
+    """asyncio.to_thread, but not waited for when asyncio.run ends: a start that hangs must not hold the process."""
+    outcome: Future[None] = Future()
+    outcome.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as fault:
+            outcome.set_exception(fault)
+        else:
+            outcome.set_result(None)
+
+    threading.Thread(target=run, name="engine-start", daemon=True).start()
+    await asyncio.wrap_future(outcome)
 
 
 class StagedWeights:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from services import entry
-from services.config.load import load, render
+from services.config.load import load, render_masked
 from services.errors import InputError
 
 ROOMS = ("rollout", "verifier", "learner")
@@ -61,14 +61,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _config(arguments: argparse.Namespace) -> int:
-    print(render(load(arguments.config, arguments.overrides)), end="")
+    print(render_masked(load(arguments.config, arguments.overrides)), end="")
     return entry.DONE
 
 
 def _up(arguments: argparse.Namespace) -> int:
     config = load(arguments.config, arguments.overrides)
     if arguments.dry_run:
-        print(render(config), end="")
+        print(render_masked(config), end="")
         return entry.DONE
     from services import one_machine
 

@@ -9,6 +9,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from services.errors import InputError
 
 Answer = tuple[int, str, bytes]
+LONGEST_SILENCE_S = 10.0
 
 
 class HealthServer:
@@ -16,6 +17,8 @@ class HealthServer:
 
     def __init__(self, host: str, port: int, ready: Callable[[], bool]) -> None:
         class Page(BaseHTTPRequestHandler):
+            timeout = LONGEST_SILENCE_S  # or a scrape whose other end vanished keeps its thread for good
+
             def do_GET(self) -> None:
                 pages: dict[str, Callable[[], Answer]] = {
                     "/healthz": lambda: (200, "text/plain", b"alive\n"),

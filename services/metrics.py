@@ -1,9 +1,10 @@
 """Metrics that more than one room sets, and the JSON lines in the run directory."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class JsonLines:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8", buffering=1)
+        if _cut_off(path):
+            self._file.write("\n")  # or the first row of this start would be lost in it
 
     def write(self, **fields: Any) -> None:
         self._file.write(json.dumps({"at_unix_s": round(time.time(), 3), **fields}) + "\n")
@@ -47,13 +50,23 @@ class JsonLines:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Rows of such a file; a last line cut off by a crash is left out, and so is a file that is not there yet."""
-    if not path.exists():
-        return []
+    """Rows of such a file; none when it is not there yet."""
+    return json_rows(path.read_bytes()) if path.exists() else []
+
+
+def json_rows(lines: bytes) -> list[dict[str, Any]]:
+    """Rows of a piece of such a file; lines cut off by a crash are left out."""
     rows = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
-        try:
+    for line in lines.split(b"\n"):
+        with suppress(ValueError):  # of JSON, or of bytes that are no text
             rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
     return rows
+
+
+def _cut_off(path: Path) -> bool:
+    """A process died in the middle of the last line."""
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"

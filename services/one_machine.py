@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from services import entry, preflight, report
 from services.config import RunConfig
-from services.config.load import render
+from services.config.load import holds_password, render
 from services.errors import InputError
 from services.metrics import read_json_lines
 from services.progress import Progress
@@ -30,14 +31,19 @@ def up(config: RunConfig) -> int:
     if finished(config):
         console.print(f"{folder.path} is finished; raise learner.steps to go on, or choose another name for a new run.")
         return entry.DONE
-    with _running(config, folder) as environment:
-        console.print(f"run folder {folder.path} (logs in {folder.logs})", highlight=False, soft_wrap=True)
-        code = _supervise(config, environment, console, [])
+    with _locked(folder):
+        if folder.evaluation_mark.exists():
+            raise InputError(
+                f"{folder.path} is the folder of a `ratchet eval`; choose another name, or delete it first"
+            )
+        with _redis(config, folder) as redis:
+            console.print(f"run folder {folder.path} (logs in {folder.logs})", highlight=False, soft_wrap=True)
+            code = _supervise(config, redis, console, [])
     if folder.summary.exists() and code == entry.DONE:
         report.draw(folder)
         report.show(folder, json.loads(folder.summary.read_text(encoding="utf-8")), console)
     elif code == entry.INTERRUPTED:
-        console.print("stopped, with a checkpoint; the same command goes on from there.")
+        console.print(_stopped(folder), highlight=False, soft_wrap=True)
     return code
 
 
@@ -49,17 +55,16 @@ def evaluate(config: RunConfig, model: Path | None) -> int:
         config = config.model_copy(update={"model": config.model.model_copy(update={"path": str(model.resolve())})})
     config = config.model_copy(update={"name": f"{config.name}.eval"})
     preflight.check(config)
-    folder = RunFolder(config.folder)
-    shutil.rmtree(folder.path, ignore_errors=True)
-    if model is None:
-        checkpoints = RunFolder(original.folder).checkpoints
-        if not checkpoints.is_dir():
-            raise InputError(f"{original.folder} has no checkpoint to evaluate; give a model folder with --model")
-        folder.path.mkdir(parents=True)
-        folder.checkpoints.symlink_to(checkpoints)
-    with _running(config, folder) as environment:
-        code = _supervise(config, environment, console, ["--evaluate-only"])
-    rows = newest(read_json_lines(folder.evaluations), "policy_version")
+    folder, checkpoints = RunFolder(config.folder), RunFolder(original.folder).checkpoints
+    if model is None and not checkpoints.is_dir():
+        raise InputError(f"{original.folder} has no checkpoint to evaluate; give a model folder with --model")
+    with _locked(folder):
+        _empty(folder)
+        if model is None:
+            folder.checkpoints.symlink_to(checkpoints)
+        with _redis(config, folder) as redis:
+            code = _supervise(config, redis, console, ["--evaluate-only"])
+        rows = newest(read_json_lines(folder.evaluations), "policy_version")
     if code == entry.DONE and rows:
         found = rows[-1]
         what = str(model) if model is not None else f"{original.name} at policy version {found['policy_version']}"
@@ -79,65 +84,114 @@ def finished(config: RunConfig) -> bool:
     return final.is_dir() and folder.summary.exists() and folder.export.is_dir()
 
 
+@dataclass(frozen=True)
+class _Redis:
+    """Of one run."""
+
+    url: str
+    server: RedisServer | None
+    """If it is our own."""
+
+
 @contextlib.contextmanager
-def _running(config: RunConfig, folder: RunFolder) -> Iterator[dict[str, str]]:
-    """The run's folder, locked, with Redis; gives the environment its services need."""
+def _locked(folder: RunFolder) -> Iterator[None]:
+    """The run's folder, for nobody else meanwhile."""
     folder.path.mkdir(parents=True, exist_ok=True)
-    with (folder.path / ".lock").open("w") as lock:
+    with folder.lock.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(
-                f"{folder.path} is in use by another `ratchet up`; choose another name, or stop that one"
+                f"{folder.path} is in use by another `ratchet up` or `ratchet eval`; choose another name, or stop that one"
             ) from None
-        shutil.rmtree(folder.services, ignore_errors=True)
-        folder.settings.write_text(render(config), encoding="utf-8")
-        given = os.environ.get(entry.REDIS_URL_VARIABLE) or config.redis.url
-        if given:
-            entry.redis_connection(config).close()
-            yield {entry.REDIS_URL_VARIABLE: given}
-            return
-        with RedisServer(folder.redis) as server:
-            server.start()
-            secret = folder.path / ".redis-url"  # for `ratchet status`
-            secret.touch(mode=0o600)
-            secret.write_text(server.url, encoding="utf-8")
-            try:
-                yield {entry.REDIS_URL_VARIABLE: server.url}
-            finally:
-                secret.unlink(missing_ok=True)
+        yield
 
 
-def _supervise(config: RunConfig, environment: dict[str, str], console: Console, learner_options: list[str]) -> int:
+def _empty(folder: RunFolder) -> None:
+    """Delete what the evaluation before left. Raises InputError when the folder may be anything else."""
+    left = [path for path in folder.path.iterdir() if path not in (folder.lock, folder.evaluation_mark)]
+    if left and not folder.evaluation_mark.exists():
+        raise InputError(
+            f"{folder.path} is where this evaluation would go, and holds what no evaluation is known to have left. "
+            "Move it away, or delete it if nothing in it is needed"
+        )
+    folder.evaluation_mark.touch()
+    for path in left:
+        if path.is_dir() and not path.is_symlink():  # `checkpoints` is a link to those of the run
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+@contextlib.contextmanager
+def _redis(config: RunConfig, folder: RunFolder) -> Iterator[_Redis]:
+    """The server named in the environment or in the settings, else one of our own for as long as this lasts."""
+    given = os.environ.get(entry.REDIS_URL_VARIABLE) or config.redis.url
+    if given:
+        entry.redis_connection(config).close()
+        yield _Redis(given, None)
+        return
+    with RedisServer(folder.redis) as server:
+        server.start()
+        secret = folder.path / ".redis-url"  # for `ratchet status`
+        secret.touch(mode=0o600)
+        secret.write_text(server.url, encoding="utf-8")
+        try:
+            yield _Redis(server.url, server)
+        finally:
+            secret.unlink(missing_ok=True)
+
+
+def _write_settings(config: RunConfig, folder: RunFolder) -> None:
+    """With a password in them they are for this user alone: services have it from the environment, `ratchet status` not."""
+    folder.settings.unlink(missing_ok=True)
+    folder.settings.touch(mode=0o600 if holds_password(config) else 0o666)
+    folder.settings.write_text(render(config), encoding="utf-8")
+
+
+def _stopped(folder: RunFolder) -> str:
+    """What an interrupted run goes on from: the learner may have been stopped before its first step, or killed."""
+    saved = max((int(path.name.rpartition("-")[2]) for path in folder.checkpoints.glob("step-*")), default=None)
+    if saved is None:
+        return "stopped before the first checkpoint; the same command starts from the beginning."
+    steps = newest(read_json_lines(folder.steps), "step")
+    lost = steps[-1]["step"] - saved if steps else 0
+    again = f", and takes the {lost} steps after it again" if lost > 0 else ""
+    return f"stopped; the same command goes on from the checkpoint of step {saved}{again}."
+
+
+def _supervise(config: RunConfig, redis: _Redis, console: Console, learner_options: list[str]) -> int:
     folder = RunFolder(config.folder)
+    shutil.rmtree(folder.services, ignore_errors=True)
+    _write_settings(config, folder)
     common = [str(folder.settings), "--services-folder", str(folder.services)]
 
     def service(name: str, command: list[str], **extra: str) -> Service:
-        return Service(name, command, folder.logs / f"{name}.log", {**environment, **extra})
+        return Service(name, command, folder.logs / f"{name}.log", {entry.REDIS_URL_VARIABLE: redis.url, **extra})
 
     ranks, width = config.learner.ranks, config.rollout.tensor_parallel
+    visible = preflight.gpus(config)
     module = ["learner", *common, *learner_options]
     if ranks > 1:
         module = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", *module]
     threads = {"OMP_NUM_THREADS": str(config.learner.cpu_threads)}
-    learner = service("learner", python_module(*module), **threads, **_gpus(config, 0, ranks))
+    learner = service("learner", python_module(*module), **threads, **_only(visible[:ranks]))
     rollouts = [
         service(
             f"rollout-{i}",
             python_module("rollout", *common, "--replica-id", f"rollout-{i}"),
-            **_gpus(config, ranks + i * width, width),
+            **_only(visible[ranks + i * width :][:width]),
         )
         for i in range(config.rollout.replicas)
     ]
     verifier = service("verifier", python_module("verifier", *common))
     stopping = entry.StopSignal()
     with Progress(config, console) as progress:
-        supervisor = Supervisor(learner, [*rollouts, verifier], shutdown_s=config.deadlines.shutdown_s)
+        supervisor = Supervisor(
+            learner, [*rollouts, verifier], shutdown_s=config.deadlines.shutdown_s, redis=redis.server
+        )
         return supervisor.run(stopping, progress.tick)
 
 
-def _gpus(config: RunConfig, first: int, count: int) -> dict[str, str]:
-    """The learner's ranks have the first GPUs, then each replica its own."""
-    if config.device == "cpu":
-        return {}
-    return {"CUDA_VISIBLE_DEVICES": ",".join(str(gpu) for gpu in range(first, first + count))}
+def _only(gpus: list[str]) -> dict[str, str]:
+    return {preflight.GPUS_VARIABLE: ",".join(gpus)} if gpus else {}

@@ -1,5 +1,6 @@
 """What can be known to be wrong before anything expensive starts: model, datasets, lengths, ports."""
 
+import itertools
 import json
 import os
 import socket
@@ -17,6 +18,7 @@ from services.prompts.rendering import Renderer
 
 CHECKED_ROWS = 100  # of each dataset, spread over all of it
 CHECK_DEADLINE_S = 120.0
+GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 def check(config: RunConfig) -> list[str]:
@@ -25,6 +27,7 @@ def check(config: RunConfig) -> list[str]:
     problems = _check_prompts(config)
     _check_references(config, problems)
     _check_ports(config)
+    gpus(config)
     reference, warnings = config.learner.reference, []
     least = 5 * (config.learner.max_lag + 1) * config.learner.mini_batches
     one_way = config.learner.objective.type in ("owpo", "owpo_reinforce")
@@ -34,6 +37,28 @@ def check(config: RunConfig) -> list[str]:
             "the reference is then hardly older than the data, and one-way weights are noise"
         )
     return warnings
+
+
+def gpus(config: RunConfig) -> list[str]:
+    """Names of the GPUs that the run takes of those this process may use: the learner's ranks', then each replica's.
+
+    Raises InputError when CUDA_VISIBLE_DEVICES has fewer. Without it nobody has counted them: CUDA will.
+    """
+    if config.device == "cpu":
+        return []
+    needed = config.learner.ranks + config.rollout.replicas * config.rollout.tensor_parallel
+    given = os.environ.get(GPUS_VARIABLE)
+    if given is None:
+        return [str(number) for number in range(needed)]
+    # As CUDA reads it: indices or UUIDs, and nothing after the first that is none.
+    visible = list(itertools.takewhile(lambda name: name not in ("", "-1"), (n.strip() for n in given.split(","))))
+    if len(visible) < needed:
+        raise InputError(
+            f'{GPUS_VARIABLE} = "{given}" has {len(visible)} GPUs, and the run takes {needed}: learner.ranks = '
+            f"{config.learner.ranks}, and rollout.tensor_parallel = {config.rollout.tensor_parallel} for each of "
+            f"rollout.replicas = {config.rollout.replicas}; lower these, or let it see more GPUs"
+        )
+    return visible[:needed]
 
 
 def _check_models(config: RunConfig) -> None:

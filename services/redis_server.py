@@ -68,6 +68,11 @@ class RedisServer:
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
+    @property
+    def exit_code(self) -> int | None:
+        """Of a server that has ended; negative: the signal that killed it."""
+        return self._process.poll() if self._process else None
+
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

@@ -19,6 +19,16 @@ class RunFolder:
     path: Path
 
     @property
+    def lock(self) -> Path:
+        """Held by the command that uses the folder."""
+        return self.path / ".lock"
+
+    @property
+    def evaluation_mark(self) -> Path:
+        """There when the folder is that of `ratchet eval`, and may be emptied by the next one."""
+        return self.path / ".evaluation"
+
+    @property
     def settings(self) -> Path:
         """The resolved settings that the services of this run were started with."""
         return self.path / "settings.toml"

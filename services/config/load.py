@@ -1,6 +1,7 @@
 """From a TOML file and overrides to a RunConfig, or to one error that names every fault and what to do."""
 
 import difflib
+import re
 import tomllib
 import typing
 from collections.abc import Iterable, Iterator, Sequence
@@ -59,8 +60,25 @@ def parse(settings: dict[str, Any], *, folder: Path, origin: str) -> RunConfig:
 
 
 def render(config: RunConfig) -> str:
-    """The resolved settings as TOML that `load` reads again."""
+    """The resolved settings as TOML that `load` reads again, passwords included."""
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def render_masked(config: RunConfig) -> str:
+    """`render` for other eyes: without the password of redis.url."""
+    if config.redis.url is None:
+        return render(config)
+    redis = config.redis.model_copy(update={"url": _masked(config.redis.url)})
+    return render(config.model_copy(update={"redis": redis}))
+
+
+def holds_password(config: RunConfig) -> bool:
+    return render_masked(config) != render(config)
+
+
+def _masked(text: str) -> str:
+    """Without the passwords of the URLs in it: before the last @, as one may hold an @ of its own, or an option."""
+    return re.sub(r"([?&]password=)[^&]+", r"\1***", re.sub(r"(://[^:/@]*:).*@", r"\1***@", text))
 
 
 def _invalid(what: str, faults: ValidationError) -> InputError:
@@ -104,7 +122,7 @@ def _explain(fault: ErrorDetails) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return f"  {place}: {message}"
-    return f"  {place} = {fault['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"  {place} = {_masked(repr(fault['input']))}: {message[0].lower()}{message[1:]}"
 
 
 def _known_keys(place: Iterable[int | str]) -> list[str]:

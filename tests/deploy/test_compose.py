@@ -39,6 +39,13 @@ def test_every_service_is_there_and_watched(compose: dict[str, Any]) -> None:
         assert "no-new-privileges:true" in service["security_opt"], name
 
 
+def test_a_room_that_refuses_its_input_is_not_started_for_ever(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        policy, _, tries = service["restart"].partition(":")
+        assert policy == "on-failure", name
+        assert name == "redis" or 1 <= int(tries) <= 10, name
+
+
 def test_the_file_has_no_key_that_only_one_generation_of_compose_knows(compose: dict[str, Any]) -> None:
     top = {key for key in compose if not key.startswith("x-")}
     assert top == {"services", "volumes"}  # `name` is refused by 1.29; `version` is warned about by v2

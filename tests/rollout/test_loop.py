@@ -159,5 +159,20 @@ def test_a_dead_engine_ends_the_loop_and_leaves_the_claim_owed() -> None:
         with pytest.raises(EngineFailed):
             await bench.run_until(lambda: False)
         assert bench.prompts.depth().pending == 1
+        assert bench.prompts.as_consumer("rollout-1").claim(1, 0.0) == []  # not before its idle time: it counts
+
+    asyncio.run(scenario())
+
+
+def test_a_clean_stop_gives_back_what_was_in_flight_and_counts_no_delivery() -> None:
+    async def scenario() -> None:
+        bench = Bench(FakeEngine(seconds_per_group=60.0))
+        bench.ready.set()
+        bench.prompts.append(encode(prompt(0)))
+        bench.evaluation.append(encode(prompt(0, group_id="eval-1-0-0", purpose="evaluate")))
+        await bench.run_until(lambda: bench.engine.running_sequences == 4)
+        for stream in (bench.prompts, bench.evaluation):
+            (claim,) = stream.as_consumer("rollout-1").claim(1, 0.0)
+            assert claim.deliveries == 1
 
     asyncio.run(scenario())

@@ -123,8 +123,10 @@ class Rig:
     async def publish(self) -> SwapReport:
         """Random weights that no version had before."""
         self.version += 1
-        model = random_model(self.version, tied=self.tied)
-        manifest, flat_buckets = self.sender.announce(model, self.version)
+        return await self.publish_as(self.version, random_model(self.version, tied=self.tied))
+
+    async def publish_as(self, version: int, model: Qwen2ForCausalLM) -> SwapReport:
+        manifest, flat_buckets = self.sender.announce(model, version)
         report, _ = await asyncio.gather(
             self.engine.stage_and_swap(manifest, soon()), self.sender.send(manifest, flat_buckets)
         )
@@ -210,6 +212,17 @@ def test_a_prompt_seen_before_the_swap_is_read_again_under_the_new_weights(rig: 
     rig.do(rig.engine.sample(asked))  # its blocks are in the prefix cache now
     rig.do(rig.publish())
     for trajectory in rig.do(rig.engine.sample(asked)):
+        assert gap_nats(trajectory, logp_under(rig.model, ids(asked), ids(trajectory))) < TOLERANCE_NATS
+
+
+def test_a_version_that_comes_again_with_other_weights_finds_nothing_cached_of_the_first(rig: Rig) -> None:
+    """A learner that resumed from an earlier checkpoint takes its last steps again."""
+    rig.do(rig.publish())
+    asked = prompt(300)
+    rig.do(rig.engine.sample(asked))
+    rig.do(rig.publish_as(rig.version, random_model(98, tied=rig.tied)))
+    for trajectory in rig.do(rig.engine.sample(asked)):
+        assert versions(trajectory) == {rig.version}
         assert gap_nats(trajectory, logp_under(rig.model, ids(asked), ids(trajectory))) < TOLERANCE_NATS
 
 

@@ -5,7 +5,9 @@ from typing import get_args
 
 import pytest
 
-from services.config.load import load, render
+from services import cli
+from services.config import RunConfig
+from services.config.load import holds_password, load, render, render_masked
 from services.config.objective import ObjectiveConfig
 from services.errors import InputError
 
@@ -49,6 +51,40 @@ def test_what_is_rendered_loads_as_the_same_settings(smallest: Path, tmp_path: P
     elsewhere.parent.mkdir()
     elsewhere.write_text(render(config), encoding="utf-8")
     assert load(elsewhere) == config
+
+
+@pytest.mark.parametrize(
+    ("url", "printed"),
+    [
+        ("redis://:s3cr3t@host:6379/0", "redis://:***@host:6379/0"),
+        ("rediss://me:s3cr3t@s3cr3t/@host:6379/0", "rediss://me:***@host:6379/0"),
+        ("unix:///run/redis.sock?db=1&password=s3cr3t", "unix:///run/redis.sock?db=1&password=***"),
+        ("redis://me@host:6379/0", "redis://me@host:6379/0"),
+    ],
+)
+def test_a_password_is_not_printed(smallest: Path, tmp_path: Path, url: str, printed: str) -> None:
+    config = load(smallest, [f'redis.url="{url}"'])
+    assert load_rendered(tmp_path, render(config)).redis.url == url
+    assert load_rendered(tmp_path, render_masked(config)).redis.url == printed
+    assert holds_password(config) == ("s3cr3t" in url)
+    with pytest.raises(InputError) as error:
+        load(smallest, [f'redis="{url}"'])
+    assert "s3cr3t" not in str(error.value)
+
+
+def load_rendered(folder: Path, text: str) -> RunConfig:
+    (folder / "rendered.toml").write_text(text, encoding="utf-8")
+    return load(folder / "rendered.toml")
+
+
+@pytest.mark.parametrize("command", [["config"], ["up", "--dry-run"]])
+def test_no_command_prints_a_password(
+    smallest: Path, command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*command[:1], str(smallest), *command[1:], "--set", "redis.url=redis://:s3cr3t@host:6379/0"]
+    monkeypatch.setattr("sys.argv", ["ratchet", *arguments])
+    assert cli._main() == 0
+    assert "redis://:***@host:6379/0" in capsys.readouterr().out
 
 
 def test_settings_do_not_change_after_loading(smallest: Path) -> None:
