@@ -1,8 +1,9 @@
 """Metrics that more than one room sets, and the JSON lines in the run directory."""
 
 import json
+import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ class JsonLines:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8", buffering=1)
+        if not _ends_with_a_line(path):  # a writer died there: its fragment must not swallow the next row
+            self._file.write("\n")
 
     def write(self, **fields: Any) -> None:
         self._file.write(json.dumps({"at_unix_s": round(time.time(), 3), **fields}) + "\n")
@@ -47,13 +50,24 @@ class JsonLines:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Rows of such a file; a last line cut off by a crash is left out, and so is a file that is not there yet."""
-    if not path.exists():
-        return []
+    """Rows of such a file; none while it is not there yet."""
+    return whole_rows(path.read_text(encoding="utf-8").split("\n")) if path.exists() else []
+
+
+def whole_rows(lines: Iterable[str | bytes]) -> list[dict[str, Any]]:
+    """Without the lines that a crash cut off."""
     rows = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
+    for line in lines:
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError:
             continue
     return rows
+
+
+def _ends_with_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"

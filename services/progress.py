@@ -3,7 +3,6 @@
 On a terminal one panel is redrawn; elsewhere a line is printed now and then, so that a log stays readable.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from services.clock import now_s
 from services.config import RunConfig
+from services.metrics import whole_rows
 from services.run_folder import RunFolder
 from services.services_file import addresses
 
@@ -38,7 +38,7 @@ class Tail:
             new = lines.read()
         whole = new.rpartition(b"\n")[0]
         self._offset += len(whole) + bool(whole)
-        return [json.loads(line) for line in whole.splitlines() if line]
+        return whole_rows(whole.split(b"\n"))
 
 
 class Progress:
