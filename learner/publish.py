@@ -67,8 +67,10 @@ def snapshot(
     bucket_mib: int,
     probe: tuple[int, ...],
     probe_logp: list[float],
+    device: torch.device | None = None,
 ) -> Snapshot:
-    packed = pack(tensors, bucket_mib)
+    """device: where the buckets lie, by default the CPU; `bucket_device` says where they have to."""
+    packed = pack(tensors, bucket_mib, device)
     return Snapshot(
         policy_version,
         tuple(bucket for bucket, _ in packed),
