@@ -1,10 +1,17 @@
 """The learner as a process: `python -m learner RUN.toml`, one per rank under torchrun."""
 
 import logging
+import os
+import threading
 from argparse import Namespace
+from dataclasses import dataclass
+from typing import Any
+
+import torch
 
 from learner.collect import Collector, Sampled
 from learner.deepspeed_engine import DeepSpeedEngine
+from learner.ledger import Ledger
 from learner.loop import HeldOut, TrainingLoop
 from learner.publish import WeightPublisher, probe_tokens
 from learner.records import Records
@@ -16,11 +23,12 @@ from services.health import HealthServer
 from services.membership import Membership
 from services.prompts.issuer import PromptIssuer
 from services.prompts.rendering import RenderedProblems, Renderer
+from services.redis_connection import RedisConnection
 from services.run_folder import DEAD, EVALUATION_PROMPTS, PROMPTS, SCORED, RunFolder
 from services.services_file import announce_address
 from services.streams.redis_stream import RedisIssueLog, RedisStream
 from services.summary import summarize, write
-from services.weights.process_group import ProcessGroupChannel, RendezvousStore
+from services.weights.process_group import ProcessGroupChannel, RendezvousStore, bucket_device, check_backend
 
 log = logging.getLogger("ratchet.learner")
 
@@ -29,11 +37,45 @@ NEVER_RECLAIM_S = 1e8
 """There is one learner, and what it holds it holds until a checkpoint: nobody else may have it."""
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What rank 0 has before any model is loaded."""
+
+    connection: RedisConnection
+    ledger: Ledger
+    counts: dict[str, Any]
+    store: RendezvousStore
+    training: RenderedProblems
+    held_out: RenderedProblems | None
+    loaded: threading.Event
+    health: HealthServer
+    """Ready once `loaded` is set."""
+
+
+def prepare(config: RunConfig) -> Prepared:
+    """All that can be refused in seconds, before what takes minutes. Raises InputError, StreamError or WeightSyncError."""
+    check_backend(config.weights.type, torch.device(config.device))
+    connection = redis_connection(config)
+    ledger, counts = TrainingLoop.saved_ledger(config)
+    store = RendezvousStore(config.weights.host, config.weights.port)
+    renderer = Renderer(config.model.path, trust_remote_code=config.model.trust_remote_code)
+    room = config.model.max_length - config.rollout.sampling.max_tokens
+    training, held_out = RenderedProblems(config.prompts, renderer, max_prompt_tokens=room), None
+    if config.evaluation:
+        held_out = RenderedProblems(
+            config.evaluation.prompts, renderer, max_prompt_tokens=room, limit=config.evaluation.max_prompts
+        )
+    loaded = threading.Event()
+    health = HealthServer(config.learner.metrics_host, config.learner.metrics_port, ready=loaded.is_set)
+    return Prepared(connection, ledger, counts, store, training, held_out, loaded, health)
+
+
 def main() -> int:
     parser = service_parser("learner")
     parser.add_argument("--evaluate-only", action="store_true", help="one evaluation of the weights as they are")
     arguments = begin(parser)
     config = load(arguments.config, arguments.overrides)
+    prepared = prepare(config) if os.environ.get("RANK", "0") == "0" else None
     waits = config.deadlines.first_replica_s, config.deadlines.groups_s, config.deadlines.evaluation_s
     engine = DeepSpeedEngine(
         config.model,
@@ -43,50 +85,42 @@ def main() -> int:
     )
     team = Team(config, engine)
     stopping = StopSignal()  # on every rank: only rank 0 acts on it, at the end of a step
-    if engine.rank != 0:
+    if prepared is None:
         team.follow()
         engine.close()
         return DONE
     try:
-        return _lead(config, team, arguments, stopping)
+        return _lead(config, team, arguments, stopping, prepared)
     finally:
         team.finish()
         engine.close()
 
 
-def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSignal) -> int:
-    connection = redis_connection(config)
+def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSignal, prepared: Prepared) -> int:
+    connection, training = prepared.connection, prepared.training
     folder = RunFolder(config.folder)
     membership = Membership(connection, config.name, config.deadlines.lease_s)
     attempt = membership.next_attempt()
-    health = HealthServer(config.learner.metrics_host, config.learner.metrics_port, ready=lambda: True)
-    announce_address(arguments.services_folder, "learner", health.url)
-
-    renderer = Renderer(config.model.path, trust_remote_code=config.model.trust_remote_code)
-    room = config.model.max_length - config.rollout.sampling.max_tokens
-    training = RenderedProblems(config.prompts, renderer, max_prompt_tokens=room)
+    prepared.loaded.set()
+    announce_address(arguments.services_folder, "learner", prepared.health.url)
 
     def stream(name: str) -> RedisStream:
         return RedisStream(connection, config.name, name, CONSUMER, NEVER_RECLAIM_S)
 
-    ledger, counts = TrainingLoop.saved_ledger(config)
     sampled = Sampled()
-    records = Records(folder, sampled, counts, attempt)
+    records = Records(folder, sampled, prepared.counts, attempt)
     first_prompts = [training.token_ids(problem) for problem in training.problems[:64]]
     probe = probe_tokens(first_prompts, min(config.weights.probe_tokens, config.model.max_length - 1))
-    store = RendezvousStore(config.weights.host, config.weights.port)
+    channel = ProcessGroupChannel(prepared.store, bucket_device(config.weights.type, team.engine.device))
     publisher = WeightPublisher(
-        config, membership, ProcessGroupChannel(store), (config.weights.host, store.port), records.sync, stopping
+        config, membership, channel, (config.weights.host, prepared.store.port), records.sync, stopping
     )
     held_out = None
-    if config.evaluation:
-        chosen = RenderedProblems(
-            config.evaluation.prompts, renderer, max_prompt_tokens=room, limit=config.evaluation.max_prompts
-        )
+    if prepared.held_out is not None:
         evaluation_prompts = stream(EVALUATION_PROMPTS)
         held_out = HeldOut(
-            problems=chosen.problems,
-            token_ids=chosen.token_ids,
+            problems=prepared.held_out.problems,
+            token_ids=prepared.held_out.token_ids,
             issue_log=lambda version: RedisIssueLog(connection, evaluation_prompts, f"issued-{attempt}-{version}"),
             attempt=attempt,
         )
@@ -95,8 +129,8 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
         team,
         publisher,
         PromptIssuer(config, training.problems, training.token_ids, RedisIssueLog(connection, stream(PROMPTS))),
-        Collector(stream(SCORED), stream(DEAD), ledger, sampled),
-        ledger,
+        Collector(stream(SCORED), stream(DEAD), prepared.ledger, sampled),
+        prepared.ledger,
         records,
         held_out,
         probe,
@@ -109,7 +143,7 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
     finally:
         publisher.close()
         records.close()
-        health.close()
+        prepared.health.close()
     if not arguments.evaluate_only:
         write(folder, summarize(folder, loop.groups(), records.counts(), membership.last_leases()))
     return DONE if done else INTERRUPTED

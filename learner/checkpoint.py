@@ -1,6 +1,8 @@
 """Checkpoints of the run: weights, optimizer, reference, ledger and counts, saved together or not at all.
 
-A checkpoint is written beside its final name and renamed when every byte is on disk, so one that can be found is whole.
+A checkpoint is written beside its final name and renamed when every byte is on disk, so one that can be found is whole. One
+that is saved again is first renamed aside, and what is deleted loses its name first: whenever the process ends, there is a
+whole checkpoint to find.
 """
 
 import json
@@ -13,6 +15,8 @@ from typing import Any
 from services.errors import InputError
 
 PREFIX = "step-"
+REPLACED, DELETED = ".replaced-", ".deleted-"
+"""Before a name: a whole checkpoint whose name is wanted by a newer one; one of which parts may be gone."""
 SCHEMA = 1
 
 
@@ -48,12 +52,17 @@ class Checkpoints:
 
     def latest(self) -> Path | None:
         """The youngest whole checkpoint."""
-        return max(self._folder.glob(PREFIX + "*"), default=None)
+        whole = {path.name.removeprefix(REPLACED): path for path in self._folder.glob(f"{REPLACED}{PREFIX}*")}
+        whole |= {path.name: path for path in self._folder.glob(PREFIX + "*")}
+        return whole[max(whole)] if whole else None
 
     def staging(self, policy_version: int) -> Path:
         """An empty folder to write into; left-overs of a crash are cleared away."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        for left_over in self._folder.glob(".writing-*"):
+        for replaced in self._folder.glob(REPLACED + "*"):
+            final = self._folder / replaced.name.removeprefix(REPLACED)
+            _delete(replaced) if final.exists() else replaced.rename(final)
+        for left_over in [*self._folder.glob(".writing-*"), *self._folder.glob(DELETED + "*")]:
             shutil.rmtree(left_over)
         folder = self._folder / f".writing-{policy_version:08d}"
         folder.mkdir()
@@ -66,11 +75,11 @@ class Checkpoints:
             _sync(path)
         final = self._folder / f"{PREFIX}{policy_version:08d}"
         if final.exists():  # the same step, saved again at the end of a run
-            shutil.rmtree(final)
+            final.rename(self._folder / f"{REPLACED}{final.name}")
         staging.rename(final)
         _sync(self._folder)
-        for old in sorted(self._folder.glob(PREFIX + "*"))[: -self._keep]:
-            shutil.rmtree(old)
+        for old in [*self._folder.glob(REPLACED + "*"), *sorted(self._folder.glob(PREFIX + "*"))[: -self._keep]]:
+            _delete(old)
         return final
 
     @staticmethod
@@ -91,8 +100,17 @@ def export_beside(final: Path, write: Callable[[Path], None]) -> None:
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     write(staging)
-    shutil.rmtree(final, ignore_errors=True)
+    if final.exists():
+        _delete(final)
     staging.rename(final)
+
+
+def _delete(folder: Path) -> None:
+    """Never half of it under its name."""
+    deleted = folder.with_name(f"{DELETED}{folder.name}")
+    shutil.rmtree(deleted, ignore_errors=True)
+    folder.rename(deleted)
+    shutil.rmtree(deleted)
 
 
 def _sync(path: Path) -> None:

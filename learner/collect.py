@@ -1,7 +1,8 @@
 """Claims what comes back to the learner and sorts it: groups to train on, evaluation results, repeats, the dead.
 
 A claim stays claimed until a durable checkpoint holds its group as settled; `acknowledge` is called then. So after a
-crash everything younger than the checkpoint comes again, and after a stop what was claimed and not trained on.
+crash everything younger than the checkpoint comes again, and after a stop what was claimed and not trained on. What cannot
+be read goes to `dead` too: it would end every start of the learner alike.
 """
 
 import logging
@@ -12,10 +13,11 @@ from dataclasses import dataclass
 from learner.ledger import Ledger
 from learner.metrics import GROUPS
 from services.clock import Deadline
-from services.errors import DeadlineExceeded
+from services.errors import DeadlineExceeded, WireError
 from services.metrics import waiting
 from services.streams import Claim, Stream
-from services.wire.codec import decode
+from services.wire.codec import decode, encode
+from services.wire.prompt import Prompt, Trace, trace
 from services.wire.score import DeadGroup, ScoredGroup
 
 log = logging.getLogger("ratchet.learner")
@@ -113,7 +115,12 @@ class Collector:
                 self._bury(claim)
 
     def _sort(self, claim: Claim) -> None:
-        scored = decode(claim.payload, ScoredGroup)
+        try:
+            scored = decode(claim.payload, ScoredGroup)
+            scored.check()
+        except WireError as fault:
+            self._refuse(claim, str(fault))
+            return
         prompt = scored.group.prompt
         self.sampled.trajectories += len(scored.group.trajectories)
         self.sampled.tokens += sum(len(trajectory) for trajectory in scored.group.trajectories)
@@ -129,17 +136,35 @@ class Collector:
             self._in_hand.add(number)
             self._training.append(scored)
 
+    def _refuse(self, claim: Claim, cause: str) -> None:
+        """Hand what nothing can be learned from to `dead`, where the next look finds it."""
+        prompt = trace(claim.payload)
+        dead = DeadGroup(
+            prompt=None,
+            group_id=prompt.group_id if prompt else claim.entry_id,
+            stage=self._scored.name,
+            cause=cause,
+            payload=claim.payload,
+        )
+        self._scored.hand_over(claim, self._dead, encode(dead))
+
     def _bury(self, claim: Claim) -> None:
-        dead = decode(claim.payload, DeadGroup)
         self._owed.append(Owed(self._dead, claim, None))
-        log.error("group %s died at %s: %s", dead.group_id, dead.stage, dead.cause)
         GROUPS.labels("dead").inc()
-        if dead.prompt is None:
-            return
-        if dead.prompt.purpose == "evaluate":
-            self._evaluation[dead.group_id] = None
-        elif (
-            not self._ledger.is_settled(dead.prompt.sequence_number)
-            and dead.prompt.sequence_number not in self._in_hand
-        ):
-            self._ledger.bury(dead.prompt.sequence_number)
+        prompt: Prompt | Trace | None
+        try:
+            dead = decode(claim.payload, DeadGroup)
+        except WireError as fault:
+            prompt = trace(claim.payload)
+            log.error("group %s is dead: %s", prompt.group_id if prompt else claim.entry_id, fault)
+        else:
+            prompt = dead.prompt or trace(dead.payload)
+            log.error("group %s died at %s: %s", dead.group_id, dead.stage, dead.cause)
+        if prompt is None:
+            log.error(
+                "entry %s of %s does not say which group it was: its credit is lost", claim.entry_id, self._dead.name
+            )
+        elif prompt.purpose == "evaluate":
+            self._evaluation[prompt.group_id] = None
+        elif not self._ledger.is_settled(prompt.sequence_number) and prompt.sequence_number not in self._in_hand:
+            self._ledger.bury(prompt.sequence_number)

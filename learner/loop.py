@@ -37,6 +37,7 @@ from services.prompts.dataset import Problem
 from services.prompts.issuer import PromptIssuer
 from services.run_folder import RunFolder
 from services.streams import IssueLog
+from services.weights.process_group import bucket_device
 from services.wire.score import ScoredGroup
 
 log = logging.getLogger("ratchet.learner")
@@ -252,9 +253,11 @@ class TrainingLoop:
             REFERENCE_VERDICTS.labels(verdict).inc()
 
     def _publish(self) -> None:
-        taken = self._team.snapshot(self._probe)
-        bucket_mib = self._config.weights.bucket_mib
-        self._publisher.publish(snapshot(self._version, taken.tensors, bucket_mib, self._probe, taken.probe_logp))
+        taken, weights = self._team.snapshot(self._probe), self._config.weights
+        device = bucket_device(weights.type, self._team.engine.device)
+        self._publisher.publish(
+            snapshot(self._version, taken.tensors, weights.bucket_mib, self._probe, taken.probe_logp, device)
+        )
 
     def _evaluate_when_due(self, *, last: bool = False) -> bool:
         """False when `stopping` came first. Other weights are not published before the results are in."""

@@ -5,9 +5,9 @@ A thread compares what is wanted (the newest version at every live replica) with
     live replicas differ from the group's members -> announce and form the next generation
     newest version not confirmed by every member  -> announce the manifest, send, collect confirmations
 
-A member that fails is left out until it gives a sign of life; the others meet again in the next generation. So replicas
-join, leave and die while the run goes on. Three failures in a row, no replica at all, or a probe gap above the bound end
-the run with an error that says who and why.
+A member that fails is left out for a while, longer each time (exclusions.py); the others meet again in the next generation.
+So replicas join, leave, fail and die while the run goes on. No replica that takes the weights for deadlines.first_replica_s,
+or a probe gap above the bound, ends the run with an error that says who and why.
 """
 
 import logging
@@ -18,11 +18,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from learner.exclusions import Exclusions
 from learner.metrics import GAP_NATS, GENERATION, REPLICAS, SYNC_SECONDS, SYNCS
+from learner.roll_call import RollCall
 from services.clock import Deadline, now_s
 from services.config import RunConfig
 from services.errors import DeadlineExceeded, WeightSyncError
-from services.membership import Confirmation, Lease, Membership
+from services.membership import Lease, Membership
 from services.metrics import waiting
 from services.weights.buckets import pack
 from services.weights.channel import WeightChannel
@@ -32,8 +34,6 @@ log = logging.getLogger("ratchet.learner")
 
 LOOK_EVERY_S = 0.5
 """How often membership is compared with the group while there is nothing to send."""
-ATTEMPTS = 3
-"""Failed broadcasts in a row after which the run stops."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,10 @@ def snapshot(
     bucket_mib: int,
     probe: tuple[int, ...],
     probe_logp: list[float],
+    device: torch.device | None = None,
 ) -> Snapshot:
-    packed = pack(tensors, bucket_mib)
+    """device: where the buckets lie, by default the CPU; `bucket_device` says where they have to."""
+    packed = pack(tensors, bucket_mib, device)
     return Snapshot(
         policy_version,
         tuple(bucket for bucket, _ in packed),
@@ -92,14 +94,14 @@ class WeightPublisher:
     ) -> None:
         self._config, self._membership, self._channel = config, membership, channel
         self._address, self._on_sync, self._stopping = address, on_sync, stopping
-        self._reader = membership.confirmations()
+        self._roll_call = RollCall(membership.confirmations())
         self._members: dict[str, str] = {}  # replica_id -> incarnation
-        self._silent: dict[str, bytes] = {}  # replica_id -> its lease when it failed
+        self._exclusions = Exclusions(config.deadlines.lease_s)
         self._generation = 0
         self._wanted: Snapshot | None = None
         self._confirmed_version: int | None = None
-        self._failures = 0
         self._without_replica_since_s: float | None = now_s()
+        self._last_failure: Exception | None = None  # since a version was confirmed
         self._fault: BaseException | None = None
         self._closing = False
         self._changed = threading.Condition()
@@ -159,11 +161,12 @@ class WeightPublisher:
 
     def _bring(self, wanted: Snapshot) -> None:
         """Close the gap between wanted and confirmed, once."""
-        live = self._trusted()
+        live = self._exclusions.trusted(self._membership.live(), now_s())
         if not live:
             self._await_replica()
             return
-        self._without_replica_since_s = None
+        if self._last_failure is None:
+            self._without_replica_since_s = None
         members = {replica_id: lease.incarnation for replica_id, lease in live.items()}
         if members == self._members and self._confirmed_version == wanted.policy_version:
             return
@@ -174,25 +177,29 @@ class WeightPublisher:
         except (WeightSyncError, DeadlineExceeded) as fault:
             self._count_failure(fault)
 
-    def _trusted(self) -> dict[str, Lease]:
-        """Live replicas, without those that failed and have not renewed their lease since."""
-        live = self._membership.live()
-        self._silent = {i: words for i, words in self._silent.items() if i in live and _words(live[i]) == words}
-        return {replica_id: lease for replica_id, lease in live.items() if replica_id not in self._silent}
-
     def _await_replica(self) -> None:
-        now, deadline_s = now_s(), self._config.deadlines.first_replica_s
         self._members = {}
         if self._without_replica_since_s is None:
-            self._without_replica_since_s = now
-            log.warning("no replica left; waiting up to %.0f s for one", deadline_s)
-        elif now - self._without_replica_since_s > deadline_s:
-            raise DeadlineExceeded(
-                "a rollout replica to register", late_s=now - self._without_replica_since_s - deadline_s
-            )
+            log.warning("no replica left; waiting up to %.0f s for one", self._config.deadlines.first_replica_s)
+        self._check_patience()
         with self._changed:
             if not self._closing:
                 self._changed.wait(LOOK_EVERY_S)
+
+    def _check_patience(self) -> None:
+        """Raises once there has been no replica with the weights for first_replica_s."""
+        now, deadline_s = now_s(), self._config.deadlines.first_replica_s
+        if self._without_replica_since_s is None:
+            self._without_replica_since_s = now
+        late_s = now - self._without_replica_since_s - deadline_s
+        if late_s <= 0:
+            return
+        if self._last_failure is None:
+            raise DeadlineExceeded("a rollout replica to register", late_s=late_s)
+        raise WeightSyncError(
+            f"no replica has taken the weights for {deadline_s + late_s:.0f} s (deadlines.first_replica_s); "
+            f"last: {self._last_failure}"
+        )
 
     def _form(self, live: dict[str, Lease]) -> None:
         self._members = {}
@@ -211,14 +218,14 @@ class WeightPublisher:
             first_ranks=first_ranks,
             timeout_s=join_s,
         )
+        members = {replica_id: lease.incarnation for replica_id, lease in live.items()}
+        self._roll_call.ask("joined", self._generation, members)
         self._membership.announce(rendezvous)
         self._channel.form(
             rendezvous, Deadline.after(join_s, f"generation {self._generation} of the weight group to form")
         )
-        self._collect(
-            "joined", set(live), self._generation, None, Deadline.after(join_s, "replicas to join the weight group")
-        )
-        self._members = {replica_id: lease.incarnation for replica_id, lease in live.items()}
+        self._roll_call.collect(Deadline.after(join_s, "replicas to join the weight group"))
+        self._members = members
         GENERATION.set(self._generation)
         REPLICAS.set(len(live))
         log.info("generation %d of the weight group: %s", self._generation, ", ".join(sorted(live)))
@@ -233,9 +240,10 @@ class WeightPublisher:
             probe_logp=wanted.probe_logp,
         )
         start = now_s()
+        self._roll_call.ask("swapped", self._generation, self._members, wanted.policy_version)
         self._membership.announce(manifest)
         self._channel.send(manifest, wanted.flat, deadline)
-        confirmed = self._collect("swapped", set(self._members), self._generation, wanted.policy_version, deadline)
+        confirmed = self._roll_call.collect(deadline)
         seconds = now_s() - start
         gap = max(confirmation.gap_nats or 0.0 for confirmation in confirmed)
         GAP_NATS.set(gap)
@@ -249,7 +257,8 @@ class WeightPublisher:
                 )
         SYNC_SECONDS.observe(seconds)
         SYNCS.labels("confirmed").inc()
-        self._failures = 0
+        self._exclusions.clear(self._members)
+        self._last_failure = self._without_replica_since_s = None
         self._on_sync(
             SyncReport(
                 policy_version=wanted.policy_version,
@@ -266,52 +275,24 @@ class WeightPublisher:
             self._confirmed_version = wanted.policy_version
             self._changed.notify_all()
 
-    def _collect(
-        self, phase: str, expected: set[str], pg_generation: int, policy_version: int | None, deadline: Deadline
-    ) -> list[Confirmation]:
-        """One confirmation of each expected replica. Raises WeightSyncError at the first fault, naming the replica."""
-        confirmed: dict[str, Confirmation] = {}
-        try:
-            for message in self._reader.read_until(deadline):
-                if not isinstance(message, Confirmation) or (message.phase, message.pg_generation) != (
-                    phase,
-                    pg_generation,
-                ):
-                    continue
-                if policy_version is not None and message.policy_version != policy_version:
-                    continue
-                if message.fault is not None:
-                    raise WeightSyncError(f"replica {message.replica_id} refused: {message.fault}")
-                confirmed[message.replica_id] = message
-                if confirmed.keys() >= expected:
-                    break
-        except DeadlineExceeded:
-            missing = ", ".join(sorted(expected - confirmed.keys()))
-            raise WeightSyncError(
-                f"no word of {missing} ({phase}, generation {pg_generation}) within its deadline"
-            ) from None
-        return list(confirmed.values())
-
     def _count_failure(self, fault: Exception) -> None:
-        """Forget the group; leave its members out until each gives a sign of life."""
+        """Forget the group, and leave out for a while whoever it failed at."""
         if isinstance(fault, _Unequal):
             raise fault
-        self._failures += 1
         SYNCS.labels("failed").inc()
-        log.warning("weights did not reach every replica (%d in a row): %s", self._failures, fault)
-        self._channel.close()
-        self._silent |= {replica_id: _words(lease) for replica_id, lease in self._membership.live().items()}
-        self._members, self._confirmed_version = {}, None
-        if self._failures >= ATTEMPTS:
-            raise WeightSyncError(f"weights did not reach the replicas {self._failures} times in a row; last: {fault}")
+        at_fault = self._roll_call.at_fault(give_up=self._channel.close)
+        self._members, self._confirmed_version, self._last_failure = {}, None, fault
+        seconds = self._exclusions.blame(at_fault, now_s())
+        log.warning(
+            "weights did not reach every replica: %s. Left out: %s",
+            fault,
+            ", ".join(f"{replica_id} for {wait_s:.0f} s" for replica_id, wait_s in seconds.items()),
+        )
+        self._check_patience()
 
 
 class _Unequal(WeightSyncError):
     """A replica holds other weights than were sent: nothing that retrying would mend."""
-
-
-def _words(lease: Lease) -> bytes:
-    return f"{lease.incarnation} {lease.beat}".encode()
 
 
 def probe_tokens(prompts: list[list[int]], length: int) -> tuple[int, ...]:

@@ -5,15 +5,19 @@ stream, and replicas confirm on another. Announcements and confirmations are rea
 before it registers; a repeated message is harmless, because each names its generation and version.
 """
 
+import logging
 from collections.abc import Iterator
 from typing import Literal
 
 import msgspec
 
 from services.clock import Deadline
+from services.errors import WireError
 from services.redis_connection import RedisConnection
 from services.wire.codec import decode, encode, record
 from services.wire.manifest import Rendezvous, WeightManifest
+
+log = logging.getLogger("ratchet")
 
 _KEPT_MESSAGES = 256
 
@@ -28,9 +32,13 @@ _LIVE = """
 local now = redis.call('TIME')
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], now[1] * 1000 + math.floor(now[2] / 1000), '+inf')
 local leases = {}
-for i, id in ipairs(ids) do leases[i] = redis.call('HGET', KEYS[2], id) end
+for _, id in ipairs(ids) do
+  leases[#leases + 1] = id
+  leases[#leases + 1] = redis.call('HGET', KEYS[2], id)
+end
 return leases
 """
+_ALL = "return redis.call('HGETALL', KEYS[1])"
 _COUNT = "return redis.call('INCR', KEYS[1])"  # a repeat skips a number, no more
 _APPEND = "return redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'kind', ARGV[2], 'body', ARGV[3])"
 
@@ -83,6 +91,7 @@ class Membership:
         self._leases, self._facts = f"ratchet:{run}:leases", f"ratchet:{run}:replicas"
         self._generation, self._attempts = f"ratchet:{run}:pg_generation", f"ratchet:{run}:attempts"
         self._announcements, self._confirmations = f"ratchet:{run}:weights", f"ratchet:{run}:confirmations"
+        self._unreadable: set[bytes] = set()
 
     def register(self, lease: Lease) -> None:
         """Take or renew a lease."""
@@ -94,13 +103,24 @@ class Membership:
 
     def live(self) -> dict[str, Lease]:
         """Replicas whose lease has not run out, by id."""
-        raw = self._connection.run_script(_LIVE, [self._leases, self._facts])
-        leases = [decode(lease, Lease) for lease in raw]
+        leases = self._readable(self._connection.run_script(_LIVE, [self._leases, self._facts]))
         return {lease.replica_id: lease for lease in leases}
 
     def last_leases(self) -> list[Lease]:
         """The last words of every replica of the run, live or not."""
-        return [decode(raw, Lease) for raw in self._connection.execute("HVALS", self._facts)]
+        return self._readable(self._connection.run_script(_ALL, [self._facts]))
+
+    def _readable(self, ids_and_leases: list[bytes]) -> list[Lease]:
+        """Without those of replicas of another version, each named once: they must not end a run that has others."""
+        leases = []
+        for replica_id, raw in zip(ids_and_leases[::2], ids_and_leases[1::2], strict=True):
+            try:
+                leases.append(decode(raw, Lease))
+            except WireError as fault:
+                if replica_id not in self._unreadable:
+                    log.warning("the lease of replica %s is ignored: %s", replica_id.decode(errors="replace"), fault)
+                self._unreadable.add(replica_id)
+        return leases
 
     def next_generation(self) -> int:
         """A number that no generation of this run had."""

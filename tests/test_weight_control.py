@@ -4,16 +4,19 @@ Bytes are moved by fakes here; that they arrive is shown by tests/services/weigh
 """
 
 import asyncio
+import logging
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
 from learner.publish import SyncReport, WeightPublisher, snapshot
+from rollout.engine import SwapReport
 from rollout.follow import WeightFollower
 from services.clock import Deadline
 from services.config import RunConfig
@@ -59,13 +62,28 @@ class CountingChannel:
     def close(self) -> None: ...
 
 
+def lease(replica_id: str, incarnation: str, beat: int, policy_version: int = 0, ready: bool = False) -> Lease:
+    return Lease(
+        replica_id=replica_id,
+        incarnation=incarnation,
+        beat=beat,
+        ranks=1,
+        policy_version=policy_version,
+        ready=ready,
+        metrics_url="",
+        sampled_tokens=0,
+        sampling_s=0.0,
+        ready_s=0.0,
+    )
+
+
 class Replica:
     """A follower over a fake engine, with its lease, on a thread of its own."""
 
     def __init__(self, config: RunConfig, connection: RedisConnection, replica_id: str) -> None:
         self.engine, self.replica_id = FakeEngine(), replica_id
         self._config, self._membership = config, Membership(connection, config.name, config.deadlines.lease_s)
-        self._stop = threading.Event()
+        self.stopping = threading.Event()
         self.follower: WeightFollower | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
         self._thread.start()
@@ -80,34 +98,23 @@ class Replica:
             max_gap_nats=self._config.max_gap_nats,
             excluded_s=30.0,
         )
-        following = asyncio.create_task(self.follower.run(self._stop.is_set))
+        following = asyncio.create_task(self.follower.run(self.stopping.is_set))
         beat = 0
-        while not self._stop.is_set():
-            lease = Lease(
-                replica_id=self.replica_id,
-                incarnation="1",
-                beat=beat,
-                ranks=1,
-                policy_version=self.engine.policy_version,
-                ready=self.follower.ready.is_set(),
-                metrics_url="",
-                sampled_tokens=0,
-                sampling_s=0.0,
-                ready_s=0.0,
-            )
-            await asyncio.to_thread(self._membership.register, lease)
+        while not self.stopping.is_set():
+            words = lease(self.replica_id, "1", beat, self.engine.policy_version, self.follower.ready.is_set())
+            await asyncio.to_thread(self._membership.register, words)
             beat += 1
             await asyncio.sleep(0.2)
         await following
 
     def leave(self) -> None:
-        self._stop.set()
+        self.stopping.set()
         self._thread.join()
         self._membership.leave(self.replica_id)
 
     def die(self) -> None:
         """Says nothing any more."""
-        self._stop.set()
+        self.stopping.set()
         self._thread.join()
 
 
@@ -203,14 +210,92 @@ def test_a_replica_that_holds_other_weights_ends_the_run_with_its_name(
     replica.leave()
 
 
-def test_three_failures_in_a_row_end_the_run(
+def test_a_replica_that_refuses_is_left_out_and_the_others_go_on(
+    config: RunConfig, redis_connection: RedisConnection, learner: Learner, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, bad = (Replica(config, redis_connection, f"rollout-{i}") for i in range(2))
+    until(lambda: len(Membership(redis_connection, config.name, 1.0).live()) == 2)
+    bad.engine.refuse_transfers = 10**6
+    caplog.set_level(logging.WARNING, "ratchet.learner")
+    for version in range(200):  # for some 5 s, in which it is tried again and again
+        learner.publish(version)
+        learner.publisher.wait()
+        assert good.engine.policy_version == version
+        time.sleep(0.025)
+    refused = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+    assert all("Left out: rollout-1 for" in line for line in refused)
+    assert [line.rpartition(" for ")[2] for line in refused[:3]] == ["1 s", "2 s", "4 s"]
+    bad.engine.refuse_transfers = 0
+    until(lambda: bad.engine.policy_version == 199)
+    until(lambda: learner.reports[-1].replicas == 2)
+    learner.publisher.close()
+    good.leave()
+    bad.leave()
+
+
+def test_a_replica_that_says_nothing_is_blamed_and_not_those_that_fail_with_it(
+    config: RunConfig, redis_connection: RedisConnection, learner: Learner, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, bad = (Replica(config, redis_connection, f"rollout-{i}") for i in range(2))
+    until(lambda: len(Membership(redis_connection, config.name, 1.0).live()) == 2)
+    learner.publish(0)
+    learner.publisher.wait()
+
+    async def hang(manifest: WeightManifest, deadline: Deadline) -> SwapReport:
+        while not bad.stopping.is_set():
+            await asyncio.sleep(0.05)
+        raise WeightSyncError("this replica ends")
+
+    bad.engine.stage_and_swap = hang  # type: ignore[method-assign]
+    good.engine.refuse_transfers = 1  # as when the bytes come through the one that hangs
+    learner.publish(1)
+    learner.publisher.wait()
+    assert good.engine.policy_version == 1
+    assert "Left out: rollout-1 for 1 s" in caplog.text
+    assert "rollout-0 for" not in caplog.text
+    learner.publisher.close()
+    good.leave()
+    bad.leave()
+
+
+def test_what_fails_now_and_then_does_not_end_the_run(
     config: RunConfig, redis_connection: RedisConnection, learner: Learner
 ) -> None:
     replica = Replica(config, redis_connection, "rollout-0")
-    learner.channel.fail_next = 3
-    learner.publish(0)
-    with pytest.raises(WeightSyncError, match="3 times in a row; last: a member is gone"):
+    for version in range(4):
+        learner.channel.fail_next = 1
+        learner.publish(version)
         learner.publisher.wait()
+    assert replica.engine.policy_version == 3
+    replica.leave()
+
+
+def test_what_fails_always_ends_the_run_with_its_cause(
+    config: RunConfig, redis_connection: RedisConnection, learner: Learner
+) -> None:
+    replica = Replica(config, redis_connection, "rollout-0")
+    learner.channel.fail_next = 10**6
+    learner.publish(0)
+    with pytest.raises(WeightSyncError, match=r"no replica has taken the weights for \d+ s .*; last: a member is gone"):
+        learner.publisher.wait()
+    assert len(learner.channel.formed) < 6
+    replica.leave()
+
+
+def test_a_lease_of_another_version_is_named_once_and_passed_over(
+    config: RunConfig, redis_connection: RedisConnection, learner: Learner, caplog: pytest.LogCaptureFixture
+) -> None:
+    membership = Membership(redis_connection, config.name, 30.0)
+    membership.register(lease("from-tomorrow", "1", 0))
+    other = msgspec.msgpack.encode(("lease", 99, {"replica_id": "from-tomorrow"}))
+    redis_connection.execute("HSET", f"ratchet:{config.name}:replicas", "from-tomorrow", other)
+    replica = Replica(config, redis_connection, "rollout-0")
+    for version in range(3):
+        learner.publish(version)
+        learner.publisher.wait()
+    assert replica.engine.policy_version == 2
+    assert caplog.text.count("the lease of replica from-tomorrow is ignored: expected lease schema 1") == 1
+    assert [last.replica_id for last in membership.last_leases()] == ["rollout-0"]
     replica.leave()
 
 

@@ -6,6 +6,7 @@ that uses torch.distributed. Groups are independent of the default group that De
 """
 
 import os
+import re
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,10 +19,36 @@ from torch import Tensor
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from services.clock import Deadline
-from services.errors import WeightSyncError
+from services.errors import InputError, WeightSyncError
 from services.wire.manifest import Rendezvous, WeightManifest
 
 _LOOPBACK = ("127.0.0.1", "localhost")
+
+
+def bucket_device(backend: str, device: torch.device) -> torch.device:
+    """Where buckets are sent from and received: NCCL takes what lies on the GPU of the weights, gloo what is on the CPU.
+
+    device: of the weights. Raises InputError when that is no GPU and the backend needs one.
+    """
+    if backend != "nccl":
+        return torch.device("cpu")
+    if device.type != "cuda":
+        raise InputError(
+            f'weights.type = "nccl" moves weights from GPU to GPU, and here they lie on {device}; '
+            'set device = "cuda", or weights.type = "gloo"'
+        )
+    return device
+
+
+def check_backend(backend: str, device: torch.device) -> None:
+    """What is known before anything expensive starts. device: of the weights to come. Raises InputError."""
+    bucket_device(backend, device)
+    if backend == "nccl" and not dist.is_nccl_available():
+        raise InputError('this build of torch has no NCCL; set weights.type = "gloo" or install the CUDA build')
+    if backend == "nccl" and not torch.cuda.is_available():
+        raise InputError(
+            'weights.type = "nccl", and torch finds no GPU on this host; `ratchet doctor` says what is here'
+        )
 
 
 class RendezvousStore:
@@ -59,7 +86,7 @@ class BroadcastGroup:
     ) -> None:
         """Meets the others. device: where broadcast tensors lie. store: given by the process that owns it.
 
-        Raises WeightSyncError when they do not all come before the deadline.
+        Raises WeightSyncError when they do not all come before the deadline, or the group cannot be formed at all.
         """
         self._rendezvous, self._rank, self._device = rendezvous, rank, device
         self._group: Any = None
@@ -71,9 +98,16 @@ class BroadcastGroup:
             prefixed = PrefixStore(f"generation{rendezvous.pg_generation}", store)
             self._group = self._form(prefixed, timeout)
         except (RuntimeError, ValueError) as fault:
+            if _ran_out_of_time(fault):
+                raise self._fault(
+                    f"not all {rendezvous.size} members met",
+                    "Look for a member that ended or cannot reach this address; the learner forms the next generation",
+                    fault,
+                ) from fault
             raise self._fault(
-                f"not all {rendezvous.size} members met",
-                "Look for a member that ended or cannot reach this address; the learner forms the next generation",
+                "this member could not form the group",
+                "The cause is here or in what the members are made of, not in one that is late: "
+                "compare versions with `ratchet doctor`",
                 fault,
             ) from fault
 
@@ -99,6 +133,10 @@ class BroadcastGroup:
         """
         if self._group is None:
             raise self._fault("the group is closed", "Join the next generation")
+        if flat.device.type != self._device.type:
+            raise self._fault(
+                f"a bucket lies on {flat.device}, the group moves what is on {self._device}", "Pack it there"
+            )
         timeout = timedelta(seconds=deadline.remaining_s())
         try:
             self._run(self._group, flat, timeout)
@@ -133,7 +171,7 @@ class ProcessGroupChannel:
     """The WeightChannel of learner rank 0."""
 
     def __init__(self, store: RendezvousStore, device: torch.device | None = None) -> None:
-        """device: where the buckets lie; the CPU for gloo."""
+        """device: where the buckets lie (`bucket_device`); the CPU for gloo."""
         self._store, self._device = store, device or torch.device("cpu")
         self._group: BroadcastGroup | None = None
         self._generation: int | None = None
@@ -156,6 +194,11 @@ class ProcessGroupChannel:
         if self._group is not None:
             self._group.close()
         self._group = self._generation = None
+
+
+def _ran_out_of_time(fault: Exception) -> bool:
+    """Told from what went wrong at once. The backends have no exception of their own for it."""
+    return bool(re.search(r"time(d )?-?out", str(fault), re.IGNORECASE))
 
 
 @contextmanager

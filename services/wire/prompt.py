@@ -1,6 +1,6 @@
 """A prompt as it is issued: one credit, one group."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -34,3 +34,25 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """Policy version of the learner when the prompt was issued."""
     pinned_version: int | None = None
     """Sample under exactly this policy version (evaluation)."""
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """What is left of a prompt when a record that holds it cannot be decoded."""
+
+    group_id: str
+    sequence_number: Annotated[int, msgspec.Meta(ge=0)]
+    purpose: Literal["train", "evaluate"]
+
+
+def trace(raw: bytes) -> Trace | None:
+    """Of the prompt in a record of whatever kind and schema, if it is where every schema had it. For the dead: a number
+    that is known is a credit that comes back."""
+    try:
+        _, _, value = msgspec.msgpack.decode(raw)
+        while isinstance(value, dict):
+            if "sequence_number" in value:
+                return msgspec.convert(value, Trace)
+            value = value.get("group") or value.get("prompt")
+    except (msgspec.MsgspecError, ValueError, TypeError):  # no msgpack, no record, or no such prompt
+        pass
+    return None

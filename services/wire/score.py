@@ -4,6 +4,7 @@ from typing import Literal
 
 import msgspec
 
+from services.errors import WireError
 from services.wire.codec import record
 from services.wire.prompt import Prompt
 from services.wire.trajectory import Group
@@ -27,6 +28,19 @@ class ScoredGroup(msgspec.Struct, frozen=True, kw_only=True):
     group: Group
     scores: tuple[Score, ...]
     verifier_id: str
+
+    def check(self) -> None:
+        """Raises WireError where what was decoded does not fit together: nothing could be learned from it."""
+        trajectories = self.group.trajectories
+        if len(self.scores) != len(trajectories):
+            raise WireError(f"{len(trajectories)} trajectories came with {len(self.scores)} scores")
+        for index, (trajectory, score) in enumerate(zip(trajectories, self.scores, strict=True)):
+            tokens, logps = len(trajectory.token_ids.numpy()), len(trajectory.behavior_logp.numpy())
+            if tokens != logps:
+                raise WireError(f"response {index} has {tokens} tokens and {logps} behavior log-probs")
+            trajectory.policy_versions()
+            if score.reward is None:
+                raise WireError(f'response {index} has no reward (verdict "{score.verdict}")')
 
 
 @record("dead-group", 1)

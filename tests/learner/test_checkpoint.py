@@ -1,8 +1,10 @@
 """A run goes on from what its checkpoint says, or says what the checkpoint lacks."""
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from learner.batch import assemble
-from learner.checkpoint import Checkpoints
+from learner.checkpoint import Checkpoints, export_beside
 from learner.collect import Sampled
 from learner.ledger import Ledger
 from learner.loop import TrainingLoop
@@ -157,3 +159,85 @@ def test_the_reference_that_a_roll_back_returns_to_outlives_a_restart(config: Ru
     assert resumed._team.engine.reference.equal(before)  # type: ignore[attr-defined]
     assert resumed._ratchet.reference_version == 0
     assert [counted(verdict) - count for verdict, count in was.items()] == [1, 1]
+
+
+class Killed(BaseException):
+    """As kill -9: nothing that catches errors sees it."""
+
+
+def killed_before(operation: int, patch: pytest.MonkeyPatch, work: Callable[[], object]) -> bool:
+    """Whether the work ended before it came to so many operations on names in the file system."""
+    left = itertools.count(operation, -1)
+
+    def counted_down(real: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: Any, **options: Any) -> None:
+            if next(left) == 0:
+                raise Killed
+            real(*arguments, **options)
+
+        return call
+
+    with patch.context() as during:
+        for name in ("rename", "unlink", "rmdir", "mkdir"):
+            during.setattr(os, name, counted_down(getattr(os, name)))
+        try:
+            work()
+        except Killed:
+            return True
+    return False
+
+
+def save(checkpoints: Checkpoints, policy_version: int, content: str) -> None:
+    staging = checkpoints.staging(policy_version)
+    for part in ("weights", "optimizer"):
+        (staging / part).write_text(content)
+    checkpoints.commit(staging, policy_version, {"content": content})
+
+
+def content(checkpoint: Path | None) -> str:
+    """What every part of a checkpoint says, if they agree."""
+    assert checkpoint is not None
+    (said,) = {(checkpoint / part).read_text() for part in ("weights", "optimizer")} | {
+        Checkpoints.state(checkpoint)["content"]
+    }
+    return str(said)
+
+
+@pytest.mark.parametrize("again", [7, 8])
+def test_there_is_a_whole_checkpoint_whenever_the_learner_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: int
+) -> None:
+    seen = set()
+    for operation in itertools.count():
+        checkpoints = Checkpoints(tmp_path / str(operation), keep=1)
+        save(checkpoints, 7, "first")
+        killed = killed_before(operation, monkeypatch, lambda: save(checkpoints, again, "second"))  # noqa: B023
+        seen.add(content(checkpoints.latest()))
+        if not killed:
+            break
+        for said in ("third", "fourth"):
+            save(checkpoints, again, said)
+            assert content(checkpoints.latest()) == said
+        assert [path.name for path in (tmp_path / str(operation)).iterdir()] == [f"step-{again:08d}"]
+    assert seen == {"first", "second"}
+
+
+def test_an_export_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(said: str) -> Callable[[Path], None]:
+        def fill(folder: Path) -> None:
+            for part in ("config", "weights"):
+                (folder / part).write_text(said)
+
+        return fill
+
+    for operation in itertools.count():
+        final = tmp_path / str(operation) / "export"
+        export_beside(final, write("first"))
+        killed = killed_before(operation, monkeypatch, lambda: export_beside(final, write("second")))  # noqa: B023
+        if final.exists():
+            assert len({(final / part).read_text() for part in ("config", "weights")}) == 1
+        if not killed:
+            break
+        export_beside(final, write("third"))
+        assert {(final / part).read_text() for part in ("config", "weights")} == {"third"}
+    assert [path.name for path in final.parent.iterdir()] == ["export"]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from services.metrics import JsonLines, read_json_lines
+from services.progress import Tail
 from services.summary import newest
 
 
@@ -32,3 +33,18 @@ def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
     with path.open("a", encoding="utf-8") as file:
         file.write('{"step": 2, "cut')
     assert [row["step"] for row in read_json_lines(path)] == [1]
+
+
+def test_the_next_start_begins_on_a_line_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "steps.jsonl"
+    shown = Tail(path)
+    for step in (1, 2):
+        lines = JsonLines(path)
+        lines.write(step=step)
+        lines.close()
+        with path.open("a", encoding="utf-8") as file:
+            file.write('{"step": 9, "cut')
+        assert [row["step"] for row in shown.read()] == [step]
+    JsonLines(path).close()
+    assert shown.read() == []
+    assert [row["step"] for row in read_json_lines(path)] == [1, 2]

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from services.clock import Deadline
-from services.errors import DeadlineExceeded, WeightSyncError
-from services.weights.process_group import BroadcastGroup, ProcessGroupChannel, RendezvousStore
+from services.errors import DeadlineExceeded, InputError, WeightSyncError
+from services.weights.process_group import BroadcastGroup, ProcessGroupChannel, RendezvousStore, bucket_device
 from services.wire.manifest import Rendezvous, WeightManifest
 
 CPU = torch.device("cpu")
@@ -186,5 +186,29 @@ def test_a_backend_that_is_not_here_says_what_to_set() -> None:
     unknown = Rendezvous(
         pg_generation=1, backend="mpi", host="127.0.0.1", port=store.port, size=1, first_ranks={}, timeout_s=5.0
     )
-    with pytest.raises(WeightSyncError, match='backend "mpi" is neither "nccl" nor "gloo"'):
+    with pytest.raises(WeightSyncError, match='backend "mpi" is neither "nccl" nor "gloo"') as fault:
         BroadcastGroup(unknown, 0, soon(), CPU, store.tcp_store)
+    assert "this member could not form the group" in str(fault.value)
+    assert "members met" not in str(fault.value)
+
+
+def test_what_goes_wrong_at_once_is_not_put_on_a_member_that_is_late() -> None:
+    store = RendezvousStore("127.0.0.1")
+    with pytest.raises(WeightSyncError, match=r"this member could not form the group: .*rank < size"):
+        BroadcastGroup(rendezvous(store.port, 1, 3), 5, soon(), CPU, store.tcp_store)
+
+
+def test_buckets_lie_where_the_backend_takes_them() -> None:
+    gpu = torch.device("cuda", 3)
+    assert bucket_device("gloo", gpu) == bucket_device("gloo", CPU) == CPU
+    assert bucket_device("nccl", gpu) == gpu
+    with pytest.raises(InputError, match=r'here they lie on cpu; set device = "cuda", or weights.type = "gloo"'):
+        bucket_device("nccl", CPU)
+
+
+def test_a_bucket_that_lies_elsewhere_is_told_from_a_member_that_is_gone() -> None:
+    channel = ProcessGroupChannel(store := RendezvousStore("127.0.0.1"), torch.device("cpu"))
+    channel.form(rendezvous(store.port, 1, 1), soon())
+    with pytest.raises(WeightSyncError, match="a bucket lies on meta, the group moves what is on cpu"):
+        channel.send(manifest(1), [torch.empty(5, dtype=torch.uint8, device="meta")], soon())
+    channel.close()
