@@ -11,7 +11,7 @@ class DeadlinesConfig(Strict):
     engine_start_s: float = Field(default=900.0, gt=0)
     """From the start of a replica until its engine answers."""
     first_replica_s: float = Field(default=1200.0, gt=0)
-    """The learner waits so long for a replica to register."""
+    """The learner waits so long for a replica to register, and goes on so long while none takes its weights."""
     groups_s: float = Field(default=1800.0, gt=0)
     """The learner waits so long for the groups of a step."""
     evaluation_s: float = Field(default=1800.0, gt=0)
