@@ -92,8 +92,9 @@ def main() -> int:
     try:
         return _lead(config, team, arguments, stopping, prepared)
     finally:
-        team.finish()
-        engine.close()
+        if team.is_in_step:  # otherwise it would wait for ranks that wait for it; they end with this one
+            team.finish()
+            engine.close()
 
 
 def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSignal, prepared: Prepared) -> int:

@@ -4,7 +4,8 @@ Rank 0 calls the methods of `Team`; each sends its order to the other ranks, whi
 is sent. Only rank 0 knows streams, clocks and signals, so ranks cannot disagree.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -52,6 +53,9 @@ class Team:
 
     def __init__(self, config: RunConfig, engine: TrainEngine) -> None:
         self._config, self.engine = config, engine
+        self.is_in_step = True
+        """False once rank 0 failed in the midst of what it had told the others to do: they wait in a collective there, and
+        nothing that is sent reaches them."""
 
     def step(
         self,
@@ -68,37 +72,38 @@ class Team:
             learning_rate=learning_rate,
             full_ess_ratio=full_ess_ratio,
         )
-        self._tell(order)
-        return self._step(groups, order)
+        with self._together(order):
+            return self._step(groups, order)
 
     def snapshot(self, probe: tuple[int, ...]) -> TakenSnapshot:
         """Copies of the weights in the dtype they travel in, and the log-probs of the probe under exactly those."""
-        self._tell(_Order("snapshot", token_ids=probe))
-        return self._snapshot(probe)
+        with self._together(_Order("snapshot", token_ids=probe)):
+            return self._snapshot(probe)
 
     def ratchet(self) -> None:
-        self._tell(_Order("ratchet"))
-        self.engine.ratchet_reference()
+        with self._together(_Order("ratchet")):
+            self.engine.ratchet_reference()
 
     def roll_back(self) -> None:
         """The reference is again the one before the last `ratchet`."""
-        self._tell(_Order("roll_back"))
-        self.engine.roll_back_reference()
+        with self._together(_Order("roll_back")):
+            self.engine.roll_back_reference()
 
     def save(self, folder: Path) -> None:
-        self._tell(_Order("save", folder=str(folder)))
-        self.engine.save(folder)
+        with self._together(_Order("save", folder=str(folder))):
+            self.engine.save(folder)
 
     def load(self, folder: Path) -> None:
-        self._tell(_Order("load", folder=str(folder)))
-        self.engine.load(folder)
+        with self._together(_Order("load", folder=str(folder))):
+            self.engine.load(folder)
 
     def export(self, folder: Path) -> None:
-        self._tell(_Order("export", folder=str(folder)))
-        self.engine.export(folder)
+        with self._together(_Order("export", folder=str(folder))):
+            self.engine.export(folder)
 
     def finish(self) -> None:
-        self._tell(_Order("finish"))
+        with self._together(_Order("finish")):
+            pass
 
     def follow(self) -> None:
         """What ranks other than 0 do until rank 0 finishes."""
@@ -122,9 +127,14 @@ class Team:
             else:
                 return
 
-    def _tell(self, order: _Order) -> None:
+    @contextlib.contextmanager
+    def _together(self, order: _Order) -> Iterator[None]:
+        """Inside, rank 0 does its part of the order."""
+        self.is_in_step = False
         if self.engine.world_size > 1:
             self.engine.broadcast_bytes(msgspec.msgpack.encode(order))
+        yield
+        self.is_in_step = True
 
     def _step(self, groups: Sequence[ScoredGroup], order: _Order) -> TakenStep:
         batch = assemble(groups, order.policy_version, self._config.learner)

@@ -7,6 +7,7 @@ import select
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -16,7 +17,7 @@ from services.config import RunConfig
 from services.errors import InputError, RatchetError
 from services.redis_connection import RedisConnection
 
-DONE, BAD_INPUT, FAILED, INTERRUPTED = 0, 2, 3, 130
+DONE, FAULT, BAD_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 REDIS_URL_VARIABLE = "RATCHET_REDIS_URL"
 SUPERVISED_VARIABLE = "RATCHET_SUPERVISOR_PID"
 ORPHANS_GRACE_S = 20.0
@@ -32,7 +33,8 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, optional: bool = Fa
 
 
 def end(main: Callable[[], int]) -> NoReturn:
-    """Run `main` and leave with its exit code, or with the one that belongs to the error it raised."""
+    """Run `main` and leave with its exit code, or with the one that belongs to the error it raised: 1 for a fault of ours,
+    with its traceback."""
     try:
         code = main()
         sys.stdout.flush()
@@ -44,11 +46,13 @@ def end(main: Callable[[], int]) -> NoReturn:
         code = FAILED
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:
-        if not _reader_left():
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = INTERRUPTED
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_left():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = INTERRUPTED
+        else:
+            traceback.print_exc()
+            code = FAULT
     sys.stdout.flush()
     sys.stderr.flush()
     if _orphaned():  # nobody is left to clear away what this service may have started

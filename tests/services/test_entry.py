@@ -81,3 +81,17 @@ def test_a_reader_that_has_left_is_no_error_of_ours(unbuffered: str) -> None:
         process.stdout.close()  # long before Python is up
         assert process.stderr.read() == ""
     assert process.returncode == 130
+
+
+def test_a_fault_of_ours_ends_at_once_with_its_traceback_whatever_threads_are_left() -> None:
+    program = """
+import threading, time
+from services import entry
+def main():
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    raise RuntimeError("not foreseen")
+entry.end(main)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
+    assert ended.returncode == 1
+    assert "RuntimeError: not foreseen" in ended.stderr
