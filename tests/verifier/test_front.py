@@ -32,10 +32,12 @@ def post(verifier: Running, *items: dict[str, Any], **headers: str) -> httpx.Res
 
 
 def lines(caplog: pytest.LogCaptureFixture, count: int = 0) -> list[dict[str, Any]]:
-    """Wait for so many: a line is written when the answer is already out."""
+    """Of what was asked to score; wait for so many. A line is written when the answer is already out: the last of another
+    test, which looked at a page, may come in this one."""
     give_up_s = time.monotonic() + 10
     while True:
-        found = [json.loads(record.getMessage()) for record in caplog.records if record.name == LOGGER]
+        written = [json.loads(record.getMessage()) for record in caplog.records if record.name == LOGGER]
+        found = [line for line in written if line.get("path", "/v1/score") == "/v1/score"]
         if len(found) >= count:
             return found
         assert time.monotonic() < give_up_s, found
