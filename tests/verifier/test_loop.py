@@ -4,6 +4,7 @@ import http.server
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -307,25 +308,31 @@ def test_a_response_that_breaks_the_service_is_found_and_takes_nobody_along() ->
 
 
 class FlakyStream(MemoryStream):
-    """Its server is away every other time."""
+    """Its server is away for every other call of each method.
 
-    calls = 0
+    Counted by method: one count for all can fall into step with the worker, which then has every call of one method
+    refused, waits longer each time, and takes its minute.
+    """
 
-    def _maybe_away(self) -> None:
-        self.calls += 1
-        if self.calls % 2:
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._calls: Counter[str] = Counter()
+
+    def _maybe_away(self, method: str) -> None:
+        self._calls[method] += 1
+        if self._calls[method] % 2:
             raise StreamError("Redis at 127.0.0.1:1 cannot be reached")
 
     def claim(self, count: int, block_s: float) -> list[Claim]:
-        self._maybe_away()
+        self._maybe_away("claim")
         return super().claim(count, block_s)
 
     def renew(self, claims: Any) -> list[Claim]:
-        self._maybe_away()
+        self._maybe_away("renew")
         return super().renew(claims)
 
     def hand_over_many(self, results: Any, to: Stream) -> list[bool]:
-        self._maybe_away()
+        self._maybe_away("hand_over_many")
         return super().hand_over_many(results, to)
 
 
