@@ -21,6 +21,7 @@ from torch import Tensor
 
 from learner.checkpoint import read_json
 from learner.engine import GradientStep, LossFunction, Policy, ShareFunction, TokenStatistics
+from learner.gradient_limit import GradientLimit
 from learner.packing import MicroBatch
 from learner.policy_model import PolicyModel, inputs, model_dtype, probe, write_folder
 from learner.reference_weights import ReferenceWeights
@@ -37,14 +38,15 @@ class _SkippableAdamW(torch.optim.AdamW):
     """AdamW whose step can be called off, so that DeepSpeed clears its gradients in its own way and nothing moves."""
 
     skip = False
-    clip_norm: float | None = None
+    clips_itself = False
     """Stage 0 in float32: clip here, because DeepSpeed clips there without saying what the norm was."""
+    clip_norm = math.inf
     grad_norm = math.nan
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         if self.skip:
             return
-        if self.clip_norm is not None:
+        if self.clips_itself:
             parameters = [p for group in self.param_groups for p in group["params"]]
             self.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm))
         super().step(closure)
@@ -101,8 +103,8 @@ class DeepSpeedEngine:
             eps=settings.optimizer.eps,
             weight_decay=settings.optimizer.weight_decay,
         )
-        if self._stage == 0 and model.dtype == "float32":
-            self._optimizer.clip_norm = settings.optimizer.max_grad_norm
+        self._optimizer.clips_itself = _clips_itself(model, settings)
+        self._limit = GradientLimit(settings.optimizer)
         self._engine, *_ = deepspeed.initialize(model=self._model, optimizer=self._optimizer, config=config)
         self._largest: list[Tensor] = []
         """Largest magnitude in each gradient since the last step; nan and inf come through."""
@@ -189,7 +191,12 @@ class DeepSpeedEngine:
     def step(self, learning_rate: float) -> GradientStep:
         if not self._gradients_finite():
             self.discard_gradients()
-            return GradientStep(math.nan, applied=False)
+            return GradientStep(math.nan, self._limit.now, applied=False)
+        limit = self._limit.now
+        if self._optimizer.clips_itself:
+            self._optimizer.clip_norm = limit
+        else:
+            self._engine.optimizer.clip_grad = limit
         groups = self._engine.optimizer.param_groups
         before = [group["lr"] for group in groups]
         try:
@@ -201,10 +208,9 @@ class DeepSpeedEngine:
                 group["lr"] = rate
         self._largest.clear()
         self._reference.is_current = False
-        norm = (
-            self._optimizer.grad_norm if self._optimizer.clip_norm is not None else self._engine.get_global_grad_norm()
-        )
-        return GradientStep(float(norm), applied=True)
+        norm = float(self._optimizer.grad_norm if self._optimizer.clips_itself else self._engine.get_global_grad_norm())
+        self._limit.observe(norm)
+        return GradientStep(norm, limit, applied=True)
 
     def discard_gradients(self) -> None:
         self._optimizer.skip = True
@@ -274,6 +280,7 @@ class DeepSpeedEngine:
         is_current = written["reference_is_current"]
         self._engine.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
         self._take_hyperparameters()
+        self._limit = GradientLimit(self._hyperparameters, written["mean_grad_norm"])
         self._reference.load(folder, self.rank if self._zero3 else 0, is_current=is_current)
         self.barrier()
 
@@ -282,8 +289,6 @@ class DeepSpeedEngine:
         given, optimizer = self._hyperparameters, self._engine.optimizer
         for group in optimizer.param_groups:
             group.update(betas=(given.beta1, given.beta2), eps=given.eps, weight_decay=given.weight_decay)
-        if hasattr(optimizer, "clip_grad"):
-            optimizer.clip_grad = given.max_grad_norm
 
     def _description(self) -> dict[str, Any]:
         return {
@@ -291,6 +296,7 @@ class DeepSpeedEngine:
             "zero_stage": self._stage,
             "dtype": self._model_settings.dtype,
             "reference_is_current": self._reference.is_current,
+            "mean_grad_norm": self._limit.mean,
         }
 
     # Ranks
@@ -358,15 +364,19 @@ def _one_rank_unless_torchrun() -> None:
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
 
 
+def _clips_itself(model: ModelConfig, settings: LearnerConfig) -> bool:
+    return settings.zero_stage == 0 and model.dtype == "float32"
+
+
 def _deepspeed_config(model: ModelConfig, settings: LearnerConfig) -> dict[str, Any]:
-    clips_itself = settings.zero_stage == 0 and model.dtype == "float32"
     exact = settings.advantage.baseline == "minimum_variance_exact"
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         # Every step() is the boundary: any number of micro-batches. Reductions put off have a boundary of their own.
         "managed_gradient_accumulation": exact and settings.zero_stage > 0,
-        "gradient_clipping": 0.0 if clips_itself else settings.optimizer.max_grad_norm,
+        # What makes DeepSpeed clip at all; the norm is given anew before each step.
+        "gradient_clipping": 0.0 if _clips_itself(model, settings) else settings.optimizer.max_grad_norm,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": {

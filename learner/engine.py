@@ -42,6 +42,8 @@ class GradientStep:
 
     grad_norm: float
     """Euclidean norm before clipping, over all parameters and ranks; nan when it was not finite."""
+    limit: float
+    """The norm that it was cut to where it was longer."""
     applied: bool
 
 

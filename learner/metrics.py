@@ -32,6 +32,9 @@ MEAN_REWARD = Gauge(
 PASS_RATE = Gauge("ratchet_learner_pass_ratio", "Fraction of correct responses in the groups of the last step, 0..1.")
 LOSS = Gauge("ratchet_learner_loss", "Loss of the last step.")
 GRADIENT_NORM = Gauge("ratchet_learner_gradient_norm", "Euclidean norm before clipping, last step.")
+GRADIENT_NORM_LIMIT = Gauge(
+    "ratchet_learner_gradient_norm_limit", "What the last step's gradient was cut to where it was longer."
+)
 LEARNING_RATE = Gauge("ratchet_learner_learning_rate", "Of the last step, ESS factor included.")
 ESS_RATIO = Gauge("ratchet_learner_ess_ratio", "Effective sample size over sequences in the last step, 0..1.")
 TRUNCATED_ESS_RATIO = Gauge(

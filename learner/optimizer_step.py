@@ -126,6 +126,7 @@ class OptimizerStep:
             "one_way_ess_ratio": ess_ratio(log_truncated + one_way),
             "lr_factor": factor,
             "grad_norm": taken.grad_norm,
+            "grad_norm_limit": taken.limit,
         }
         measured["learning_rate"] = learning_rate * factor if taken.applied else math.nan
         return report(self.batch, None if taken.applied else "non_finite_gradient", **measured)

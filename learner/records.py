@@ -13,6 +13,7 @@ from learner.metrics import (
     ENTROPY_NATS,
     ESS_RATIO,
     GRADIENT_NORM,
+    GRADIENT_NORM_LIMIT,
     LEARNING_RATE,
     LEARNING_RATE_FACTOR,
     LOSS,
@@ -140,6 +141,7 @@ def _export(report: StepReport, reference_version: int) -> None:
     PASS_RATE.set(report.pass_rate)
     LOSS.set(report.loss)
     GRADIENT_NORM.set(report.grad_norm)
+    GRADIENT_NORM_LIMIT.set(report.grad_norm_limit)
     LEARNING_RATE.set(report.learning_rate)
     ESS_RATIO.set(report.ess_ratio)
     TRUNCATED_ESS_RATIO.set(report.truncated_ess_ratio)

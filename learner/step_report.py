@@ -34,6 +34,8 @@ class StepReport:
     loss: float
     grad_norm: float
     """Before clipping."""
+    grad_norm_limit: float
+    """That a longer gradient was cut to."""
     ess_ratio: float
     """Effective sample size over sequences that were not rejected, (0, 1]. Of several optimizer steps, one whose weights were
     not finite counts as 0."""
@@ -95,6 +97,7 @@ class StepReport:
 _NOT_REACHED: dict[str, float | None] = {
     "loss": math.nan,
     "grad_norm": math.nan,
+    "grad_norm_limit": math.nan,
     "ess_ratio": math.nan,
     "truncated_ess_ratio": math.nan,
     "lr_factor": math.nan,

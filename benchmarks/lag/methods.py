@@ -1,6 +1,7 @@
 """The methods that are compared: each the [learner] settings that make it what it is, all else equal.
 
-Weights are truncated at the sequence level at 8 everywhere but where the objective weighs for itself.
+Weights are truncated at the sequence level at 8 everywhere but where the objective weighs for itself. Gradients are cut at
+norm 1 alone, not relative to recent ones as by default, but where the name says so (`_limit`).
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ OPOB: dict[str, Any] = {"baseline": "minimum_variance", "normalize": "none"}
 ESS: dict[str, Any] = {"enabled": True}
 NO_ESS: dict[str, Any] = {"enabled": False}
 RATCHET: dict[str, Any] = {"type": "ratchet", "every_steps": 50}
+LIMIT: dict[str, Any] = {"max_grad_norm_ratio": 2.0}
 
 METHODS: dict[str, dict[str, Any]] = {
     "grpo": {"objective": {"type": "grpo"}, "advantage": DEVIATION, "ess": NO_ESS},
@@ -23,12 +25,16 @@ METHODS: dict[str, dict[str, Any]] = {
     "grpo_opob": {"objective": {"type": "grpo"}, "advantage": OPOB, "ess": NO_ESS},
     "vcpo": {"objective": {"type": "reinforce"}, "advantage": OPOB, "ess": ESS},
     "dapo": {"objective": {"type": "dapo"}},
+    "dapo_2": {"objective": {"type": "dapo"}, "mini_batches": 2},  # as its preset; with one step its clip never acts
     "owpo": {"objective": {"type": "owpo"}, "advantage": MEAN, "ess": NO_ESS, "reference": RATCHET},
     "owpo_vc": {"objective": {"type": "owpo"}, "reference": RATCHET},
     # OWPO-VC with one part taken away.
     "owpo_vc_no_locking": {"objective": {"type": "owpo", "weight_low": 1.0}, "reference": RATCHET},
     "owpo_vc_no_acceleration": {"objective": {"type": "owpo", "weight_high": 1.0}, "reference": RATCHET},
     "owpo_vc_no_ratchet": {"objective": {"type": "owpo"}, "reference": {"type": "fixed"}},
+    # Gradients cut to twice the mean norm of recent ones. The second is the default of [learner].
+    "grpo_limit": {"objective": {"type": "grpo"}, "advantage": DEVIATION, "ess": NO_ESS, "optimizer": LIMIT},
+    "owpo_vc_limit": {"objective": {"type": "owpo"}, "reference": RATCHET, "optimizer": LIMIT},
     # 16 optimizer steps a batch.
     "dapo_16": {"objective": {"type": "dapo"}, "mini_batches": 16},
     "acpo_16": {"objective": {"type": "acpo"}, "mini_batches": 16},
@@ -64,7 +70,15 @@ def settings(
     zero_variance: str = "train",
 ) -> LearnerConfig:
     """Of one run. Groups are trained on whatever their age, and one sequence a row needs no attention mask."""
-    own = METHODS[method]
+    own = dict(METHODS[method])
+    optimizer = {
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "final_fraction": 0.1,
+        "warmup_steps": 10,
+        "max_grad_norm_ratio": 0.0,
+        **own.pop("optimizer", {}),
+    }
     if "teachers" in own:
         if len(teachers) < own["teachers"]:
             raise InputError(f"{method} distils from {own['teachers']} teachers and the task has {len(teachers)}")
@@ -83,12 +97,7 @@ def settings(
             "row_tokens": prompt_tokens + response_tokens,
             "rows_per_micro_batch": 4096,
             "head_chunk_tokens": 16384,
-            "optimizer": {
-                "learning_rate": learning_rate,
-                "schedule": schedule,
-                "final_fraction": 0.1,
-                "warmup_steps": 10,
-            },
+            "optimizer": optimizer,
             **own,
         }
     )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from services.config.base import Strict
 from services.config.model import TeacherConfig
@@ -23,10 +23,21 @@ class OptimizerConfig(Strict):
     beta2: float = Field(default=0.95, ge=0.0, lt=1.0)
     eps: float = Field(default=1e-8, gt=0.0)
     max_grad_norm: float = Field(default=1.0, gt=0.0)
+    max_grad_norm_ratio: float = Field(default=2.0, ge=0.0)
+    """A gradient is cut to so many times the mean norm of recent ones, too; 0: it is not."""
     schedule: Literal["constant", "linear"] = "constant"
     """linear: from learning_rate to final_fraction of it over learner.steps."""
     final_fraction: float = Field(default=0.0, ge=0.0, le=1.0)
     warmup_steps: int = Field(default=0, ge=0)
+
+    @field_validator("max_grad_norm_ratio")
+    @classmethod
+    def leaves_room(cls, ratio: float) -> float:
+        if 0.0 < ratio <= 1.0:
+            raise ValueError(
+                f"{ratio} would cut every gradient and the mean with it; use more than 1, or 0 for no such limit"
+            )
+        return ratio
 
 
 class AdvantageConfig(Strict):

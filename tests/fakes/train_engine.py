@@ -73,12 +73,12 @@ class BigramEngine:
         norm = float(self.gradient.norm())
         if not math.isfinite(norm):
             self.discard_gradients()
-            return GradientStep(math.nan, applied=False)
+            return GradientStep(math.nan, math.inf, applied=False)
         self.logits -= learning_rate * self.gradient
         self.gradient = torch.zeros_like(self.logits)
         self.learning_rates.append(learning_rate)
         self.reference_is_current = False
-        return GradientStep(norm, applied=True)
+        return GradientStep(norm, math.inf, applied=True)
 
     def discard_gradients(self) -> None:
         self.calls.append("discard")

@@ -175,8 +175,11 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     engine.save(middle)
     learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
     uninterrupted = weights(engine)
+    mean_norm = json.loads((middle / "engine.json").read_text())["mean_grad_norm"]
+    seen["steps move the mean norm"] = mean_norm > 0.0 and engine._limit.mean not in (None, mean_norm)
     engine.load(start)
     engine.load(middle)
+    seen["load restores the mean norm"] = engine._limit.mean == mean_norm
     seen["load restores the reference"] = close(reference_logp(engine, "reference"), current)
     learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
     seen["continued equals uninterrupted"] = same(uninterrupted, weights(engine))
@@ -188,12 +191,15 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     seen["a roll-back scores as before the ratchet"] = close(reference_logp(engine, "reference"), before)
     # A checkpoint brings its own decay, betas and clip; what the settings say today goes before them.
     given = engine._hyperparameters
-    engine._hyperparameters = given.model_copy(update={"weight_decay": 0.25, "beta2": 0.5, "max_grad_norm": 0.125})
+    engine._hyperparameters = given.model_copy(
+        update={"weight_decay": 0.25, "beta2": 0.5, "max_grad_norm_ratio": 0.0, "max_grad_norm": 0.125}
+    )
     engine.load(middle)
     (group,) = engine._engine.optimizer.param_groups
-    seen["settings of today hold after a load"] = (group["weight_decay"], group["betas"][1]) == (0.25, 0.5) and getattr(
-        engine._engine.optimizer, "clip_grad", 0.125
-    ) == 0.125
+    seen["settings of today hold after a load"] = (group["weight_decay"], group["betas"][1]) == (
+        0.25,
+        0.5,
+    ) and engine._limit.now == 0.125
     engine._hyperparameters = given
     engine.load(middle)
     lacking = out / "lacking"
@@ -226,6 +232,21 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
     seen["non-finite leaves the optimizer"] = same(uninterrupted, weights(engine))
     seen["learning rate is restored"] = rates == [group["lr"] for group in engine._engine.optimizer.param_groups]
+
+    # A gradient longer than recent ones were is cut: with an epsilon of 1, the step is as long as what is left of it.
+    moved = []
+    for mean in (1e-9, 0.05, 0.1):
+        engine.load(start)
+        there = weights(engine)
+        engine._limit.mean = mean
+        taken_with = learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=50.0)
+        moved.append([weight - there[name] for name, weight in weights(engine).items()])
+    decay, short, long = moved  # the first is what weight decay does
+    cut = [math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(x, decay, strict=True))) for x in (short, long)]
+    expected_cut = [limit * 50.0 * taken_with.lr_factor for limit in (0.1, 0.2)]  # far above bfloat16's rounding
+    seen["a limit on the norm is kept to"] = taken_with.grad_norm > taken_with.grad_norm_limit == 0.2 and (
+        engine.rank > 0 or all(0.98 < x / y < 1.01 for x, y in zip(cut, expected_cut, strict=True))
+    )
 
     # One rank with another factor: every rank says so, and no weight moves.
     engine.load(middle)

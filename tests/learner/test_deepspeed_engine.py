@@ -37,6 +37,9 @@ FACTS = [
     "a teacher stays what it was",
     "a roll-back scores as before the ratchet",
     "settings of today hold after a load",
+    "steps move the mean norm",
+    "load restores the mean norm",
+    "a limit on the norm is kept to",
     "a checkpoint that lacks something is refused",
     *(
         f"{kept}: {fact}"
