@@ -14,7 +14,11 @@ from services.config.base import Strict
 Aggregation = Literal["sequence_mean", "token_mean", "constant"]
 Numerator = Literal["current", "proximal", "none"]
 
-PLAIN: Mapping[str, Any] = {"ess": {"enabled": False}, "advantage": {"baseline": "mean", "normalize": "none"}}
+PLAIN: Mapping[str, Any] = {
+    "ess": {"enabled": False},
+    "optimizer": {"max_grad_norm_ratio": 0.0},
+    "advantage": {"baseline": "mean", "normalize": "none"},
+}
 DEVIATIONS: Mapping[str, Any] = {**PLAIN, "advantage": {"baseline": "mean", "normalize": "sample_std"}}
 
 

@@ -217,6 +217,18 @@ def test_what_an_objective_was_published_with_gives_way_to_what_is_written(small
     assert load(smallest).learner.reference.type == "ratchet"
 
 
+def test_the_limit_relative_to_recent_gradients_is_owpo_s_and_anybody_s_who_asks(smallest: Path) -> None:
+    assert load(smallest).learner.optimizer.max_grad_norm_ratio == 2.0
+    grpo = ["learner.objective.type=grpo", "learner.optimizer.learning_rate=3e-5"]
+    assert load(smallest, grpo).learner.optimizer.max_grad_norm_ratio == 0.0
+    assert load(smallest, grpo).learner.optimizer.learning_rate == 3e-5
+    assert (
+        load(smallest, [*grpo, "learner.optimizer.max_grad_norm_ratio=3"]).learner.optimizer.max_grad_norm_ratio == 3.0
+    )
+    with pytest.raises(InputError, match=r"max_grad_norm_ratio.*use more than 1, or 0"):
+        load(smallest, ["learner.optimizer.max_grad_norm_ratio=0.5"])
+
+
 def test_any_reference_may_be_offloaded_and_all_but_an_average_kept_in_bfloat16(smallest: Path) -> None:
     for kind in ("ratchet", "fixed", "ema"):
         held = load(smallest, [f"learner.reference.type={kind}", "learner.reference.offload=true"]).learner.reference
