@@ -1,8 +1,9 @@
 """How long a gradient may be: `max_grad_norm`, and at most a multiple of what the recent ones were.
 
-Adam divides by a root mean square of gradients that forgets within some 20 steps (beta2 = 0.95). Where nearly all rewards
-of a step are equal, as late in a run, its gradients are small for as long; the first long one then moves every weight by
-most of the learning rate for some ten steps, by momentum, and the samples that would show it arrive `lag` steps later.
+Adam divides by a root mean square of recent gradients. Where nearly all rewards of a step are equal, as late in a run, they
+are small; the first long one then moves every weight by most of the learning rate for some ten steps, by momentum, and the
+samples that would show it arrive `lag` steps later. A beta2 near 1 remembers longer gradients for longer; the limit is for
+the one that comes when they are forgotten.
 ZClip (2504.02507) and AutoClip (2007.14469) cut at a z-score and at a percentile of recent norms; a plain multiple of their
 mean has no statistics to settle and is ours. What it does at lag: docs/benchmarks.md.
 """

@@ -1,7 +1,7 @@
 """The methods that are compared: each the [learner] settings that make it what it is, all else equal.
 
-Weights are truncated at the sequence level at 8 everywhere but where the objective weighs for itself. Gradients are cut at
-norm 1 alone, not relative to recent ones as by default, but where the name says so (`_limit`).
+Weights are truncated at the sequence level at 8 everywhere but where the objective weighs for itself. Adam's beta2 is 0.95 and
+gradients are cut at norm 1 alone, unlike the defaults of [learner.optimizer], but where the name says so.
 """
 
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ ESS: dict[str, Any] = {"enabled": True}
 NO_ESS: dict[str, Any] = {"enabled": False}
 RATCHET: dict[str, Any] = {"type": "ratchet", "every_steps": 50}
 LIMIT: dict[str, Any] = {"max_grad_norm_ratio": 2.0}
+MEMORY: dict[str, Any] = {"beta2": 0.999}
 
 METHODS: dict[str, dict[str, Any]] = {
     "grpo": {"objective": {"type": "grpo"}, "advantage": DEVIATION, "ess": NO_ESS},
@@ -32,9 +33,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "owpo_vc_no_locking": {"objective": {"type": "owpo", "weight_low": 1.0}, "reference": RATCHET},
     "owpo_vc_no_acceleration": {"objective": {"type": "owpo", "weight_high": 1.0}, "reference": RATCHET},
     "owpo_vc_no_ratchet": {"objective": {"type": "owpo"}, "reference": {"type": "fixed"}},
-    # Gradients cut to twice the mean norm of recent ones. The second is the default of [learner].
-    "grpo_limit": {"objective": {"type": "grpo"}, "advantage": DEVIATION, "ess": NO_ESS, "optimizer": LIMIT},
+    # Gradients cut to twice the mean norm of recent ones; beta2 of 0.999; both, which are the defaults of OWPO.
     "owpo_vc_limit": {"objective": {"type": "owpo"}, "reference": RATCHET, "optimizer": LIMIT},
+    "owpo_vc_memory": {"objective": {"type": "owpo"}, "reference": RATCHET, "optimizer": MEMORY},
+    "owpo_vc_steady": {"objective": {"type": "owpo"}, "reference": RATCHET, "optimizer": LIMIT | MEMORY},
+    "grpo_steady": {"objective": {"type": "grpo"}, "advantage": DEVIATION, "ess": NO_ESS, "optimizer": LIMIT | MEMORY},
     # 16 optimizer steps a batch.
     "dapo_16": {"objective": {"type": "dapo"}, "mini_batches": 16},
     "acpo_16": {"objective": {"type": "acpo"}, "mini_batches": 16},
@@ -76,6 +79,7 @@ def settings(
         "schedule": schedule,
         "final_fraction": 0.1,
         "warmup_steps": 10,
+        "beta2": 0.95,
         "max_grad_norm_ratio": 0.0,
         **own.pop("optimizer", {}),
     }

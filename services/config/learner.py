@@ -20,7 +20,8 @@ class OptimizerConfig(Strict):
     learning_rate: float = Field(default=1e-6, gt=0.0)
     weight_decay: float = Field(default=0.0, ge=0.0)
     beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
-    beta2: float = Field(default=0.95, ge=0.0, lt=1.0)
+    beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
+    """Adam's memory of how large gradients are, some 1 / (1 - beta2) steps: longer than a calm in which rewards are equal."""
     eps: float = Field(default=1e-8, gt=0.0)
     max_grad_norm: float = Field(default=1.0, gt=0.0)
     max_grad_norm_ratio: float = Field(default=2.0, ge=0.0)
