@@ -21,7 +21,13 @@ from tests.learner.reference_trial import reference_facts
 from tests.learner.tiny import scored_group
 
 # An epsilon far above every gradient makes AdamW's first steps linear in it: equal steps mean equal gradients.
-OPTIMIZER = {"learning_rate": 1.0, "eps": 1.0, "max_grad_norm": 0.5, "weight_decay": 0.01}
+OPTIMIZER = {
+    "learning_rate": 1.0,
+    "eps": 1.0,
+    "max_grad_norm": 0.5,
+    "max_grad_norm_ratio": 2.0,
+    "weight_decay": 0.01,
+}
 PACKINGS = {
     "one row each, micro-batch 1": (1, 1),
     "one row each, micro-batch 8": (1, 8),
