@@ -25,10 +25,10 @@ import torch
 from benchmarks.lag.groups import scored_groups
 from benchmarks.lag.sampler import Sampled
 from benchmarks.machine import machine
-from learner.batch import StepBatch, assemble
-from learner.deepspeed_engine import DeepSpeedEngine
-from learner.packing import pack
-from learner.update import learner_step
+from learner.batch.packing import pack
+from learner.batch.step_batch import StepBatch, assemble
+from learner.engine.deepspeed_engine import DeepSpeedEngine
+from learner.step.learner_step import learner_step
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
 

@@ -9,25 +9,25 @@ from typing import Any
 
 import torch
 
-from learner.collect import Collector, Sampled
-from learner.deepspeed_engine import DeepSpeedEngine
-from learner.ledger import Ledger
+from learner.engine.deepspeed_engine import DeepSpeedEngine
+from learner.intake.collector import Collector, Sampled
+from learner.intake.issuer import PromptIssuer
+from learner.intake.ledger import Ledger
 from learner.loop import HeldOut, TrainingLoop
-from learner.publish import WeightPublisher, probe_tokens
+from learner.publish.publisher import WeightPublisher, probe_tokens
+from learner.ranks import Team
 from learner.records import Records
-from learner.team import Team
 from services.config import RunConfig
 from services.config.load import load
+from services.datasets.rendering import RenderedProblems, Renderer
 from services.entry import DONE, INTERRUPTED, StopSignal, begin, end, redis_connection, service_parser
 from services.health import HealthServer
-from services.membership import Membership
-from services.prompts.issuer import PromptIssuer
-from services.prompts.rendering import RenderedProblems, Renderer
-from services.redis_connection import RedisConnection
-from services.run_folder import DEAD, EVALUATION_PROMPTS, PROMPTS, SCORED, RunFolder
-from services.services_file import announce_address
+from services.run.addresses import announce_address
+from services.run.folder import DEAD, EVALUATION_PROMPTS, PROMPTS, SCORED, RunFolder
+from services.run.summary import summarize, write
+from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
-from services.summary import summarize, write
+from services.weights.membership import Membership
 from services.weights.process_group import ProcessGroupChannel, RendezvousStore, bucket_device, check_backend
 
 log = logging.getLogger("ratchet.learner")

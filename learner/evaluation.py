@@ -8,12 +8,12 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from learner.collect import Collector
+from learner.intake.collector import Collector
 from learner.metrics import EVALUATION_RATIO
 from services.clock import Deadline, now_s
 from services.config import RunConfig
 from services.config.prompts import EvaluationConfig
-from services.prompts.dataset import Problem
+from services.datasets.dataset import Problem
 from services.streams import IssueLog
 from services.wire.codec import Array, encode
 from services.wire.prompt import Prompt

@@ -9,12 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from learner.batch import sift
+from learner.batch.step_batch import sift
 from learner.checkpoint import Checkpoints, export_beside
-from learner.collect import LOOK_EVERY_S, Collector
-from learner.ess_control import EssControl
+from learner.control.ess import EssControl
+from learner.control.ratchet import RatchetState, observe
+from learner.control.schedule import scheduled_learning_rate
 from learner.evaluation import evaluate, evaluation_prompts
-from learner.ledger import Ledger
+from learner.intake.collector import LOOK_EVERY_S, Collector
+from learner.intake.issuer import PromptIssuer
+from learner.intake.ledger import Ledger
 from learner.metrics import (
     CHECKPOINT_SECONDS,
     GROUPS,
@@ -24,18 +27,15 @@ from learner.metrics import (
     REFERENCE_VERDICTS,
     STEP_SECONDS,
 )
-from learner.publish import WeightPublisher, snapshot
+from learner.publish.publisher import WeightPublisher, snapshot
+from learner.ranks import Team
 from learner.records import NOTHING_COUNTED, Records
-from learner.reference import RatchetState, observe
-from learner.schedule import scheduled_learning_rate
-from learner.step_report import StepReport
-from learner.team import Team
+from learner.step.report import StepReport
 from services.clock import Deadline, now_s
 from services.config import RunConfig
+from services.datasets.dataset import Problem
 from services.errors import RatchetError
-from services.prompts.dataset import Problem
-from services.prompts.issuer import PromptIssuer
-from services.run_folder import RunFolder
+from services.run.folder import RunFolder
 from services.streams import IssueLog
 from services.weights.process_group import bucket_device
 from services.wire.score import ScoredGroup

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from learner.collect import Sampled
 from learner.evaluation import Evaluation
+from learner.intake.collector import Sampled
 from learner.metrics import (
     BASELINE_SHIFT,
     CLIPPED_RATIO,
@@ -35,12 +35,12 @@ from learner.metrics import (
     TRUNCATED_RATIO,
     ZERO_VARIANCE_RATIO,
 )
-from learner.publish import SyncReport
-from learner.step_report import StepReport
-from learner.team import TakenStep
+from learner.publish.publisher import SyncReport
+from learner.ranks import TakenStep
+from learner.step.report import StepReport
 from services.clock import now_s
 from services.metrics import JsonLines
-from services.run_folder import RunFolder
+from services.run.folder import RunFolder
 from services.wire.score import ScoredGroup
 
 NOTHING_COUNTED: dict[str, Any] = {

@@ -9,19 +9,19 @@ from functools import partial
 from pathlib import Path
 
 from rollout.engine import InferenceEngine
-from rollout.follow import WeightFollower
 from rollout.loop import RolloutStreams, SamplingLoop
 from rollout.metrics import READY
-from rollout.vllm_engine import VllmEngine
+from rollout.vllm.engine import VllmEngine
+from rollout.weights.follower import WeightFollower
 from services.config import RunConfig
 from services.config.load import load
 from services.entry import DONE, INTERRUPTED, StopSignal, begin, end, redis_connection, service_parser
 from services.errors import DeadlineExceeded
 from services.health import HealthServer
-from services.membership import Lease, Membership
-from services.run_folder import DEAD, EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES
-from services.services_file import announce_address
+from services.run.addresses import announce_address
+from services.run.folder import DEAD, EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES
 from services.streams.redis_stream import RedisStream
+from services.weights.membership import Lease, Membership
 
 log = logging.getLogger("ratchet.rollout")
 

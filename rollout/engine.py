@@ -1,4 +1,4 @@
-"""InferenceEngine: what the sampling loop needs of an engine. The one real adapter is rollout/vllm_engine.py.
+"""InferenceEngine: what the sampling loop needs of an engine. The one real adapter is rollout/vllm/engine.py.
 
 Weights reach an engine in two calls. `join` makes its workers members of one generation of the process group.
 `stage_and_swap` receives one policy version beside the running weights, proves the bytes, and swaps between two engine
@@ -11,9 +11,9 @@ from typing import Protocol
 
 from services.clock import Deadline
 from services.errors import RatchetError
-from services.wire.manifest import Rendezvous, WeightManifest
 from services.wire.prompt import Prompt
 from services.wire.trajectory import Trajectory
+from services.wire.weights import Rendezvous, WeightManifest
 
 BASE_VERSION = -1
 """Policy version of an engine that has not received weights yet: it holds whatever it was started with."""

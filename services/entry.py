@@ -15,7 +15,7 @@ from typing import NoReturn
 from services.clock import sleep
 from services.config import RunConfig
 from services.errors import InputError, RatchetError
-from services.redis_connection import RedisConnection
+from services.streams.redis_connection import RedisConnection
 
 DONE, FAULT, BAD_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 REDIS_URL_VARIABLE = "RATCHET_REDIS_URL"

@@ -15,19 +15,19 @@ ENTRY_POINTS = "ratchet.graders"
 
 OURS: Mapping[str, str] = {
     "choice": "verifier.graders.choice:ChoiceAnswer",
-    "code": "verifier.graders.code_tests:CodeTests",
+    "code": "verifier.graders.code.grader:CodeTests",
     "combine": "verifier.graders.combine:Combine",
     "exact": "verifier.graders.exact:ExactMatch",
     "format": "verifier.graders.response_format:ResponseFormat",
-    "instructions": "verifier.graders.instructions:Instructions",
+    "instructions": "verifier.graders.instructions.grader:Instructions",
     "json": "verifier.graders.json_schema:JsonSchema",
-    "judge": "verifier.graders.judge:Judge",
-    "math": "verifier.graders.math_answer:MathAnswer",
+    "judge": "verifier.graders.judge.grader:Judge",
+    "math": "verifier.graders.math.grader:MathAnswer",
     "number": "verifier.graders.number:NumberAnswer",
     "regex": "verifier.graders.regex:Regex",
     "remote": "verifier.graders.remote:Remote",
 }
-"""Name -> module:class of a verifier.scorer.Scorer."""
+"""Name -> module:class of a verifier.grader.Scorer."""
 
 
 @cache

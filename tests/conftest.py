@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-from services.redis_connection import RedisConnection
-from services.redis_server import RedisServer
-from services.supervisor import LAUNCHER_VARIABLES
+from services.command.redis_server import RedisServer
+from services.command.supervisor import LAUNCHER_VARIABLES
+from services.streams.redis_connection import RedisConnection
 
 
 class Shares(LoadScopeScheduling):

@@ -41,9 +41,9 @@ def test_a_room_imports_only_itself_and_the_ground_floor(room: str) -> None:
 @pytest.mark.parametrize(
     ("package", "adapter"),
     [
-        ("vllm", "rollout/vllm_engine.py"),
-        ("deepspeed", "learner/deepspeed_engine.py"),
-        ("redis", "services/redis_connection.py"),
+        ("vllm", "rollout/vllm/engine.py"),
+        ("deepspeed", "learner/engine/deepspeed_engine.py"),
+        ("redis", "services/streams/redis_connection.py"),
     ],
 )
 def test_one_file_knows_each_large_dependency(package: str, adapter: str) -> None:
@@ -60,7 +60,7 @@ def test_nothing_is_pickled() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["services.config.load", "services.wire.score", "services.cli", "services.one_machine"]
+    "module", ["services.config.load", "services.wire.score", "services.command.cli", "services.command.up"]
 )
 def test_light_modules_start_without_torch(module: str) -> None:
     heavy = "torch", "vllm", "transformers", "deepspeed"

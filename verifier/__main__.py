@@ -10,13 +10,13 @@ from services import entry
 from services.config.load import load, load_verifier
 from services.config.verifier import VerifierConfig
 from services.errors import InputError
-from services.run_folder import DEAD, SCORED, TRAJECTORIES
-from services.services_file import announce_address
+from services.run.addresses import announce_address
+from services.run.folder import DEAD, SCORED, TRAJECTORIES
+from services.streams.redis_cache import RedisShelf
 from services.streams.redis_stream import RedisStream
-from services.streams.shelf import RedisShelf
 from verifier.cache import MemoryShelf, Shelf
-from verifier.loop import VerifierStreams
 from verifier.service import serve
+from verifier.worker.loop import VerifierStreams
 
 FLAGS = ("host", "port", "processes", "tls_certificate", "tls_key")
 SHELF_DEADLINE_S = 2.0  # a verdict that cannot be looked up by then is worked out

@@ -16,13 +16,13 @@ from services.config.verifier import VerifierConfig
 from services.wire.score import Score, Verdict
 from verifier import metrics
 from verifier.cache import Shelf, freeze, key_of, thaw
-from verifier.catalogue import Catalogue
 from verifier.contract import ScoreItem
+from verifier.grader import Judgement, ScoringFault, build_scorer, load_scorer_class
 from verifier.graders.combine import Combine, fault_among
 from verifier.network.endpoints import Endpoints
-from verifier.pipe import Task
-from verifier.pool import GraderPool
-from verifier.scorer import Judgement, ScoringFault, build_scorer, load_scorer_class
+from verifier.pool.pool import GraderPool
+from verifier.pool.protocol import Task
+from verifier.registry import Catalogue
 
 DETAIL_CHARACTERS = 500
 NOT_ASKED = Score(verdict="error", reward=None, detail="not asked", elapsed_s=0.0)

@@ -13,16 +13,16 @@ import uvicorn
 import services.graders
 from services.config.verifier import VerifierConfig
 from services.errors import InputError
-from verifier.access import Tokens, tokens_of
-from verifier.app import create_app
 from verifier.cache import Shelf
-from verifier.catalogue import Catalogue, catalogue
-from verifier.front import Front
 from verifier.grading import Grading
-from verifier.loop import StreamWorker, VerifierStreams
+from verifier.http.app import create_app
+from verifier.http.auth import Tokens, tokens_of
+from verifier.http.middleware import Front
 from verifier.network.endpoints import Endpoints
-from verifier.pool import GraderPool
+from verifier.pool.pool import GraderPool
+from verifier.registry import Catalogue, catalogue
 from verifier.sandbox.probe import environment_for_graders, probe
+from verifier.worker.loop import StreamWorker, VerifierStreams
 
 LAST_ANSWERS_S = 30  # requests of others that are still being scored when the service stops may take so long
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from learner.batch import assemble
-from learner.engine import LossFunction, TokenStatistics, TrainEngine
+from learner.batch.packing import MicroBatch, one_each
+from learner.batch.step_batch import assemble
+from learner.engine.policy_model import PolicyModel, inputs
+from learner.engine.protocol import LossFunction, TokenStatistics, TrainEngine
 from learner.objective.ratios import sequence_log_weight
-from learner.optimizer_step import OptimizerStep
-from learner.packing import MicroBatch, one_each
-from learner.policy_model import PolicyModel, inputs
+from learner.step.optimizer_step import OptimizerStep
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
 from services.wire.score import ScoredGroup

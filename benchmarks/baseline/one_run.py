@@ -36,9 +36,9 @@ from benchmarks.lag.methods import settings
 from benchmarks.lag.sampler import Sampler
 from benchmarks.lag.task import Task, prompts_of
 from benchmarks.lag.tasks import MODELS, TASKS
-from learner.deepspeed_engine import DeepSpeedEngine
+from learner.engine.deepspeed_engine import DeepSpeedEngine
 from learner.objective.ess import ess_ratio
-from learner.step_report import StepReport
+from learner.step.report import StepReport
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
 from services.wire.score import ScoredGroup

@@ -16,12 +16,12 @@ from torch import Tensor
 from benchmarks.lag.groups import is_right, responses, scored_groups
 from benchmarks.lag.sampler import Sampled
 from benchmarks.lag.task import Task, prompts_of
-from learner.batch import assemble
-from learner.engine import TrainEngine
-from learner.reference import RatchetState, observe
-from learner.schedule import scheduled_learning_rate
-from learner.step_report import StepReport
-from learner.update import learner_step
+from learner.batch.step_batch import assemble
+from learner.control.ratchet import RatchetState, observe
+from learner.control.schedule import scheduled_learning_rate
+from learner.engine.protocol import TrainEngine
+from learner.step.learner_step import learner_step
+from learner.step.report import StepReport
 from services.config.learner import LearnerConfig
 from services.wire.score import ScoredGroup
 

@@ -15,8 +15,8 @@ from benchmarks.lag.methods import settings
 from benchmarks.lag.results import Row, Run, append, log_path
 from benchmarks.lag.sampler import Sampler
 from benchmarks.lag.tasks import TASKS
-from learner.deepspeed_engine import DeepSpeedEngine
-from learner.step_report import StepReport
+from learner.engine.deepspeed_engine import DeepSpeedEngine
+from learner.step.report import StepReport
 from services.config.model import ModelConfig
 from services.metrics import JsonLines
 

@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 import pytest
 from math_verify import parse, verify
 
-from verifier.graders.math_answer import MathAnswer
-from verifier.graders.math_extract import boxed
-from verifier.scorer import ScoringFault
+from verifier.grader import ScoringFault
+from verifier.graders.math.extract import boxed
+from verifier.graders.math.grader import MathAnswer
 
 
 class Case(NamedTuple):

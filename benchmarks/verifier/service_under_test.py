@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.machine import machine
 from services import entry
 from services.config.verifier import VerifierConfig
-from services.services_file import addresses, announce_address
+from services.run.addresses import addresses, announce_address
 from verifier.cache import MemoryShelf
 from verifier.service import serve
 
@@ -49,7 +49,7 @@ class Verifier:
 
     def fork_server(self) -> int | None:
         """The child from which its grader processes come; None while it has none."""
-        servers = [pid for pid in children(self.pid) if "verifier.fork_server" in command_of(pid)]
+        servers = [pid for pid in children(self.pid) if "verifier.pool.fork_server" in command_of(pid)]
         return servers[0] if servers else None
 
     def files(self) -> list[str]:

@@ -22,7 +22,7 @@ import httpx
 from math_verify import parse, verify
 
 from benchmarks.verifier.service_under_test import Verifier, service, write_report
-from verifier.graders.math_answer import MathAnswer
+from verifier.graders.math.grader import MathAnswer
 
 GROUP_SIZE = 8  # responses to one problem, as in training
 IN_FLIGHT = 4  # requests at a time: enough that no grader process waits for the next one

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from verifier.scorer import Judgement, ScoringFault
+from verifier.grader import Judgement, ScoringFault
 
 LARGEST = 3999
 DIGITS = {"M": 1000, "D": 500, "C": 100, "L": 50, "X": 10, "V": 5, "I": 1}

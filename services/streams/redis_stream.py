@@ -11,8 +11,8 @@ from contextlib import nullcontext
 from typing import Any
 
 from services.clock import now_s
-from services.redis_connection import CommandRefused, RedisConnection
 from services.streams import scripts
+from services.streams.redis_connection import CommandRefused, RedisConnection
 from services.streams.stream import Claim, IssueGap, Stream, StreamDepth
 
 LONGEST_SILENCE_S = 1.0  # a claim that waits for new entries looks so often for those given back or left lying

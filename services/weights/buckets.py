@@ -7,7 +7,7 @@ import xxhash
 from torch import Tensor
 
 from services.errors import WeightSyncError
-from services.wire.manifest import Bucket, TensorEntry
+from services.wire.weights import Bucket, TensorEntry
 
 ALIGNMENT_BYTES = 256
 """Enough for any dtype's view, and what GPU copies like."""

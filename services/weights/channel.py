@@ -6,7 +6,7 @@ from typing import Protocol
 from torch import Tensor
 
 from services.clock import Deadline
-from services.wire.manifest import Rendezvous, WeightManifest
+from services.wire.weights import Rendezvous, WeightManifest
 
 
 class WeightChannel(Protocol):

@@ -20,7 +20,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 
 from services.clock import Deadline
 from services.errors import InputError, WeightSyncError
-from services.wire.manifest import Rendezvous, WeightManifest
+from services.wire.weights import Rendezvous, WeightManifest
 
 _LOOPBACK = ("127.0.0.1", "localhost")
 

@@ -1,1 +1,4 @@
-"""Versioned records that travel on the streams, encoded with msgpack. Nothing is pickled."""
+"""The records that travel between services: versioned, typed, encoded with msgpack, never pickled.
+
+Start reading at codec.py; then prompt.py, trajectory.py and score.py in the order in which a group travels.
+"""

@@ -26,10 +26,10 @@ from benchmarks.baseline.estimators import (
 )
 from benchmarks.baseline.gradients import Gradients, collect, products
 from benchmarks.baseline.report import tables
-from learner.batch import assemble
-from learner.engine import LossFunction
-from learner.packing import MicroBatch
-from learner.update import learner_step
+from learner.batch.packing import MicroBatch
+from learner.batch.step_batch import assemble
+from learner.engine.protocol import LossFunction
+from learner.step.learner_step import learner_step
 from services.config.learner import LearnerConfig
 from services.wire.score import ScoredGroup
 from tests.fakes.train_engine import BigramEngine

@@ -21,7 +21,7 @@ from benchmarks.lag.report import details, table
 from benchmarks.lag.results import Row, Run, append, missing, read
 from benchmarks.lag.sampler import Sampled
 from benchmarks.lag.task import ANY, Task
-from learner.batch import StepBatch
+from learner.batch.step_batch import StepBatch
 from services.config.learner import LearnerConfig
 from services.errors import InputError
 from tests.fakes.train_engine import BigramEngine

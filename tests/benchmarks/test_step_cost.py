@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.step_cost import CRAMPED, ROOMY, SIDES, Ratio, made_up_batch, ratio
-from learner.packing import pack, pack_whole_groups
+from learner.batch.packing import pack, pack_whole_groups
 
 
 def test_groups_fit_the_roomy_micro_batches_and_not_the_cramped_ones() -> None:

@@ -112,7 +112,7 @@ def test_the_expected_verdicts_on_the_page_hold_without_the_service(environment:
     program = """
 import json, sys
 from ratchet_grader_roman import Roman
-from verifier.scorer import build_scorer
+from verifier.grader import build_scorer
 for line in sys.stdin:
     row = json.loads(line)
     assert build_scorer(Roman, row.get("options", {})).score(row["response"], row["reference"]).correct == (
@@ -131,7 +131,7 @@ def test_a_name_that_is_taken_is_refused(installed: Path, environment: dict[str,
     both = environment | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{environment['PYTHONPATH']}"}
     file = tmp_path / "answers.jsonl"
     file.write_text(json.dumps({"response": "XIV", "reference": 14}), encoding="utf-8")
-    command = [sys.executable, "-m", "verifier.offline", str(file)]
+    command = [sys.executable, "-m", "verifier.offline.__main__", str(file)]
     result = subprocess.run(command, check=False, env=both, capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
     assert 'brings a grader "roman"' in result.stderr

@@ -17,9 +17,9 @@ from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
 from services.clock import Deadline
 from services.errors import WeightSyncError
 from services.wire.codec import Array
-from services.wire.manifest import Rendezvous, WeightManifest
 from services.wire.prompt import Prompt
 from services.wire.trajectory import Trajectory, VersionSpan
+from services.wire.weights import Rendezvous, WeightManifest
 
 VOCABULARY = 16
 

@@ -8,8 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from learner.engine import GradientStep, LossFunction
-from learner.packing import MicroBatch
+from learner.batch.packing import MicroBatch
+from learner.engine.protocol import GradientStep, LossFunction
 from tests.fakes.train_engine import BigramEngine
 
 T = TypeVar("T")

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from learner.engine import GradientStep, LossFunction, Policy, ShareFunction, TokenStatistics
-from learner.head import token_statistics
-from learner.packing import MicroBatch
+from learner.batch.packing import MicroBatch
+from learner.engine.head import token_statistics
+from learner.engine.protocol import GradientStep, LossFunction, Policy, ShareFunction, TokenStatistics
 
 
 class BigramEngine:

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from learner.batch import StepBatch, assemble
-from learner.deepspeed_engine import DeepSpeedEngine
-from learner.engine import TokenStatistics
-from learner.packing import MicroBatch, pack
-from learner.update import StepReport, learner_step
+from learner.batch.packing import MicroBatch, pack
+from learner.batch.step_batch import StepBatch, assemble
+from learner.engine.deepspeed_engine import DeepSpeedEngine
+from learner.engine.protocol import TokenStatistics
+from learner.step.learner_step import StepReport, learner_step
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
 from services.errors import InputError

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
-from learner.deepspeed_engine import DeepSpeedEngine
-from learner.engine import Share
-from learner.optimizer_step import OptimizerStep
-from learner.packing import MicroBatch
-from learner.update import learner_step
+from learner.batch.packing import MicroBatch
+from learner.engine.deepspeed_engine import DeepSpeedEngine
+from learner.engine.protocol import Share
+from learner.step.learner_step import learner_step
+from learner.step.optimizer_step import OptimizerStep
 from services.config.model import ModelConfig
 from tests.learner.engine_trial import batch, settings, weights
 

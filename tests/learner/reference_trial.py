@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from learner.deepspeed_engine import DeepSpeedEngine
-from learner.reference_weights import ReferenceWeights
+from learner.engine.deepspeed_engine import DeepSpeedEngine
+from learner.engine.reference_weights import ReferenceWeights
 from services.config.learner import EmaReference, Reference, ReferenceConfig
 
 RATCHETS: dict[str, Reference] = {

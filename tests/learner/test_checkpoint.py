@@ -12,19 +12,19 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from learner.batch import assemble
+from learner.batch.step_batch import assemble
 from learner.checkpoint import Checkpoints, export_beside
-from learner.collect import Sampled
-from learner.ledger import Ledger
+from learner.intake.collector import Sampled
+from learner.intake.ledger import Ledger
 from learner.loop import TrainingLoop
+from learner.ranks import Team
 from learner.records import NOTHING_COUNTED, Records
-from learner.step_report import StepReport, report
-from learner.team import Team
+from learner.step.report import StepReport, report
 from services.config import RunConfig
 from services.config.learner import LearnerConfig
 from services.config.load import load
 from services.errors import InputError
-from services.run_folder import RunFolder
+from services.run.folder import RunFolder
 from tests.fakes.train_engine import BigramEngine
 
 ROOT = Path(__file__).parents[2]

@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from learner.batch import assemble
-from learner.engine import TokenStatistics
-from learner.packing import MicroBatch
-from learner.step_report import StepReport
-from learner.update import learner_step
+from learner.batch.packing import MicroBatch
+from learner.batch.step_batch import assemble
+from learner.engine.protocol import TokenStatistics
+from learner.step.learner_step import learner_step
+from learner.step.report import StepReport
 from services.config.learner import LearnerConfig
 from services.wire.score import ScoredGroup
 from tests.fakes.ranks import on_ranks

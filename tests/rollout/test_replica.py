@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from services.entry import DONE, FAILED, INTERRUPTED, REDIS_URL_VARIABLE
-from services.membership import Membership
-from services.redis_connection import RedisConnection
-from services.run_folder import PROMPTS
+from services.run.folder import PROMPTS
+from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
+from services.weights.membership import Membership
 from services.wire.codec import encode
-from services.wire.manifest import Rendezvous, WeightManifest
+from services.wire.weights import Rendezvous, WeightManifest
 from tests.rollout.test_loop import prompt
 from tests.services.config.test_load import SMALLEST
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 HANGING = """
 import time
 from rollout import __main__ as replica
-from rollout.vllm_engine import VllmEngine
+from rollout.vllm.engine import VllmEngine
 from services.entry import end
 VllmEngine._launch = lambda self: (print("loading", flush=True), time.sleep(600))
 end(replica.main)

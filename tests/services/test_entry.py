@@ -65,7 +65,7 @@ def test_a_reader_that_has_left_is_no_error_of_ours(unbuffered: str) -> None:
     ratchet = [
         sys.executable,
         "-c",
-        "from services.cli import main; main()",
+        "from services.command.cli import main; main()",
         "config",
         "examples/addition/addition.toml",
     ]

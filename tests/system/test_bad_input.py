@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.redis_server import RedisServer
+from services.command.redis_server import RedisServer
 from tests.system.conftest import Ratchet
 
 RUN = "examples/addition/addition.toml"

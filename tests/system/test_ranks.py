@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from services.metrics import read_json_lines
-from services.run_folder import RunFolder
+from services.run.folder import RunFolder
 from tests.system.conftest import Ratchet
 
 STEPS = 3

@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
+from services.command.redis_server import RedisServer
 from services.metrics import read_json_lines
-from services.redis_connection import RedisConnection
-from services.redis_server import RedisServer
-from services.run_folder import PROMPTS, SCORED, TRAJECTORIES, RunFolder
+from services.run.folder import PROMPTS, SCORED, TRAJECTORIES, RunFolder
+from services.run.summary import newest
+from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisStream
-from services.summary import newest
 from services.wire.codec import decode
 from services.wire.prompt import Prompt
 from services.wire.score import ScoredGroup

@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
-from verifier.scorer import Judgement, ScoringFault
+from verifier.grader import Judgement, ScoringFault
 
 REGISTRY = {
     "exact": "verifier.graders.exact:ExactMatch",
-    "math": "verifier.graders.math_answer:MathAnswer",
+    "math": "verifier.graders.math.grader:MathAnswer",
     "combine": "verifier.graders.combine:Combine",
     "odd": "tests.verifier.bad_graders:Odd",
     "missing": "tests.verifier.no_such_module:Anything",

@@ -9,9 +9,9 @@ from functools import cache
 from services.config.verifier import VerifierConfig
 from tests.verifier.bad_graders import REGISTRY
 from verifier.cache import MemoryShelf
-from verifier.catalogue import Catalogue, catalogue
-from verifier.loop import VerifierStreams
+from verifier.registry import Catalogue, catalogue
 from verifier.service import serve
+from verifier.worker.loop import VerifierStreams
 
 
 @cache

@@ -15,9 +15,9 @@ from services.wire.score import Score, Verdict
 from tests.verifier.bad_graders import REGISTRY
 from tests.verifier.running import Running, running
 from verifier.cache import MemoryShelf, freeze, key_of, thaw
-from verifier.catalogue import Entry
 from verifier.contract import ScoreItem
 from verifier.network.endpoints import Endpoints
+from verifier.registry import Entry
 from verifier.service import grading
 
 JSON = st.recursive(

@@ -26,14 +26,14 @@ from services.config.verifier import VerifierConfig
 from services.graders import OURS
 from tests.verifier.bad_graders import REGISTRY
 from tests.verifier.running import Running, running
-from tests.verifier.test_loop import Wiring, group, right_answers, service
-from verifier.access import TOKENS_VARIABLE
-from verifier.catalogue import catalogue
+from tests.verifier.worker.test_loop import Wiring, group, right_answers, service
 from verifier.contract import ScoreItem
+from verifier.grader import build_scorer, load_scorer_class
+from verifier.http.auth import TOKENS_VARIABLE
 from verifier.network.endpoints import Endpoints
-from verifier.pipe import Task
-from verifier.pool import GraderPool
-from verifier.scorer import build_scorer, load_scorer_class
+from verifier.pool.pool import GraderPool
+from verifier.pool.protocol import Task
+from verifier.registry import catalogue
 from verifier.service import grading
 
 PAGE = (Path(__file__).parents[2] / "docs" / "verifier.md").read_text(encoding="utf-8")

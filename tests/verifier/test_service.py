@@ -14,8 +14,8 @@ from services.config.verifier import GraderLimits, VerifierConfig
 from services.errors import InputError
 from services.graders import OURS
 from tests.verifier.running import registry, running
-from verifier.access import TOKENS_VARIABLE
-from verifier.catalogue import catalogue
+from verifier.http.auth import TOKENS_VARIABLE
+from verifier.registry import catalogue
 from verifier.service import reachable_url
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +82,7 @@ def test_a_grader_that_cannot_be_imported_says_why_and_the_others_are_there() ->
 
 def test_a_grader_process_imports_next_to_nothing() -> None:
     program = """
-import sys, verifier.fork_server
+import sys, verifier.pool.fork_server
 print({"numpy", "torch", "sympy", "fastapi", "prometheus_client", "asyncio"} & set(sys.modules))
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)

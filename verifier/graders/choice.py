@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from verifier.graders.math_extract import boxed
-from verifier.scorer import Judgement, ScoringFault
+from verifier.grader import Judgement, ScoringFault
+from verifier.graders.math.extract import boxed
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 LONGEST_STATEMENT = 300

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from services.wire.score import Score
-from verifier.scorer import Judgement, Lane, ScoringFault
+from verifier.grader import Judgement, Lane, ScoringFault
 
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from verifier.scorer import Judgement, ScoringFault
+from verifier.grader import Judgement, ScoringFault
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 

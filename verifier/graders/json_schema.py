@@ -24,8 +24,8 @@ from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import specification_with
 
+from verifier.grader import Judgement, ScoringFault
 from verifier.graders.strict_json import MAX_DEPTH, NotJson, last_fenced_json, read_json, same
-from verifier.scorer import Judgement, ScoringFault
 
 Draft = Literal["4", "6", "7", "2019-09", "2020-12"]
 VALIDATORS: dict[Draft, Any] = {

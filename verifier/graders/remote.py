@@ -16,12 +16,12 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from services.wire.score import Score
-from verifier.client import read_scores
 from verifier.contract import ScoreItem
+from verifier.grader import Judgement, Lane, ScoringFault
 from verifier.network import pointer
 from verifier.network.endpoint import Endpoint
 from verifier.network.endpoints import Endpoints
-from verifier.scorer import Judgement, Lane, ScoringFault
+from verifier.worker.client import read_scores
 
 SHOWN_CHARACTERS = 60  # of the service's detail, which may quote the response
 POINTERS = ("response_at", "reference_at", "options_at", "reward_at", "correct_at", "detail_at")

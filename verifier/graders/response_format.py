@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from verifier.scorer import Judgement, ScoringFault
+from verifier.grader import Judgement, ScoringFault
 
 TAG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}")
 SHOWN_CHARACTERS = 60  # of what should not be there, in the detail

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
+from verifier.grader import ScoringFault
 from verifier.network.endpoint import Endpoint
-from verifier.scorer import ScoringFault
 
 PATH = "/chat/completions"
 BYTES_PER_TOKEN = 4  # of an endpoint that does not report its usage

@@ -17,12 +17,12 @@ import msgspec
 
 from services.clock import now_s
 from services.config.endpoints import EndpointConfig
+from verifier.grader import ScoringFault
 from verifier.network import backoff, metrics
 from verifier.network.budget import Budget
 from verifier.network.circuit import Circuit
 from verifier.network.exchange import Answer, exchange, require_success
 from verifier.network.faults import CutShort, EndpointAway, EndpointRefused, RequestFailed, RequestLate, RequestLost
-from verifier.scorer import ScoringFault
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ import httpx
 
 from services.config.endpoints import EndpointConfig
 from services.errors import InputError
+from verifier.grader import ScoringFault
 from verifier.network.endpoint import Endpoint
-from verifier.scorer import ScoringFault
 
 # Servers of uvicorn's kind close a connection after 5 idle seconds; a request sent at that moment is lost.
 KEEP_ALIVE_S = 4.0

@@ -5,7 +5,7 @@ The ScoringFaults end a call: verdict `error`, never a zero reward. The RequestL
 
 from typing import ClassVar
 
-from verifier.scorer import ScoringFault
+from verifier.grader import ScoringFault
 
 
 class EndpointAway(ScoringFault):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from services.config.sandbox import Bubblewrap, NoSandbox
-from verifier.scorer import ScoringFault
+from verifier.grader import ScoringFault
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import os
 from pydantic import TypeAdapter
 
 from services.config.sandbox import SANDBOX_VARIABLE, Bubblewrap, NoSandbox, SandboxConfig
-from verifier.scorer import ScoringFault
+from verifier.grader import ScoringFault
 
 _adapter: TypeAdapter[Bubblewrap | NoSandbox] = TypeAdapter(SandboxConfig)
 

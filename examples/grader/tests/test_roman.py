@@ -1,7 +1,7 @@
 import pytest
 from ratchet_grader_roman import Roman, value
 
-from verifier.scorer import ScoringFault
+from verifier.grader import ScoringFault
 
 
 @pytest.mark.parametrize(

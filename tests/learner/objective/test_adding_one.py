@@ -11,10 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from learner.batch import assemble
+from learner.batch.step_batch import assemble
 from learner.objective import OBJECTIVES, Objective
 from learner.objective.tokens import Tokens
-from learner.update import learner_step
+from learner.step.learner_step import learner_step
 from services.config.learner import LearnerConfig
 from services.config.objective import DEVIATIONS, Aggregation, ObjectiveConfig, ObjectiveSettings
 from tests.fakes.train_engine import BigramEngine

@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from services import cli
+from services.command import cli
 from services.config import RunConfig
 from services.config.load import holds_password, load, render, render_masked
 from services.config.objective import ObjectiveConfig

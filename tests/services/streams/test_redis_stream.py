@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from services.redis_connection import CommandRefused, RedisConnection
-from services.redis_server import RedisServer
+from services.command.redis_server import RedisServer
 from services.streams import StreamDepth
+from services.streams.redis_connection import CommandRefused, RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
 
 WORKER = """
 import sys
-from services.redis_connection import RedisConnection
+from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisStream
 
 url, source, target, consumer = sys.argv[1:]

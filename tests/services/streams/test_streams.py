@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.redis_connection import RedisConnection
 from services.streams import Claim, IssueGap, IssueLog, Stream, StreamDepth
+from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
 from tests.fakes.streams import MemoryIssueLog, MemoryStream
 

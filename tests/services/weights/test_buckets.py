@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from services.errors import WeightSyncError
 from services.weights.buckets import ALIGNMENT_BYTES, pack, unpack, verify
 from services.wire.codec import decode, encode
-from services.wire.manifest import Bucket, TensorEntry, WeightManifest
+from services.wire.weights import Bucket, TensorEntry, WeightManifest
 
 shapes = st.lists(st.integers(0, 700), min_size=0, max_size=3).filter(lambda shape: torch.Size(shape).numel() < 400_000)
 dtypes = st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.uint8, torch.bool])

@@ -14,7 +14,7 @@ import torch
 from services.clock import Deadline
 from services.errors import DeadlineExceeded, InputError, WeightSyncError
 from services.weights.process_group import BroadcastGroup, ProcessGroupChannel, RendezvousStore, bucket_device
-from services.wire.manifest import Rendezvous, WeightManifest
+from services.wire.weights import Rendezvous, WeightManifest
 
 CPU = torch.device("cpu")
 SIZE_BYTES = 5_000_000

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from verifier.grader import ScoringFault, build_scorer
 from verifier.graders.choice import ChoiceAnswer
-from verifier.scorer import ScoringFault, build_scorer
 
 COLOURS = {"choices": "ABCD", "texts": ["red", "green", "blue", "a shade of grey"]}
 

@@ -1,7 +1,7 @@
 import pytest
 
+from verifier.grader import ScoringFault, build_scorer
 from verifier.graders.exact import ExactMatch
-from verifier.scorer import ScoringFault, build_scorer
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from verifier.grader import ScoringFault, build_scorer
 from verifier.graders.json_schema import JsonSchema
-from verifier.scorer import ScoringFault, build_scorer
 
 PERSON = {
     "type": "object",

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from verifier.grader import ScoringFault, build_scorer
 from verifier.graders.regex import Regex
-from verifier.scorer import ScoringFault, build_scorer
 
 
 @pytest.mark.parametrize(

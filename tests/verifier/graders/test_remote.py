@@ -10,10 +10,10 @@ from tests.fakes.openai_server import OpenAIServer, Step, hangs, status, unused_
 from tests.verifier.network.asking import settings, with_endpoints
 from tests.verifier.running import running
 from verifier.contract import ScoreRequest
+from verifier.grader import Judgement, ScoringFault, build_scorer, lane_of
 from verifier.graders.remote import Remote
 from verifier.network.endpoints import Endpoints
 from verifier.network.faults import EndpointAway, EndpointRefused
-from verifier.scorer import Judgement, ScoringFault, build_scorer, lane_of
 
 NO_SETTINGS: Mapping[str, Any] = {}
 

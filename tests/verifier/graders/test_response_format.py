@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from verifier.grader import ScoringFault, build_scorer
 from verifier.graders.response_format import ResponseFormat
-from verifier.scorer import ScoringFault, build_scorer
 
 GOOD = "<think>2 + 2 is 4.</think>\n<answer>4</answer>"
 

@@ -8,9 +8,9 @@ import pytest
 from tests.fakes import openai_server as fake
 from tests.fakes.openai_server import OpenAIServer, Step, late, says, status, unused_url
 from tests.verifier.network.asking import ask, ended, sample, settings, with_endpoint, with_endpoints
+from verifier.grader import ScoringFault
 from verifier.network.endpoint import Endpoint, joined
 from verifier.network.faults import BudgetSpent, EndpointAway, EndpointRefused
-from verifier.scorer import ScoringFault
 
 NEVER_OPENS = {"failures": 1000}
 

@@ -7,8 +7,8 @@ from services.config.endpoints import EndpointConfig, EndpointsConfig
 from services.errors import InputError
 from tests.fakes.openai_server import OpenAIServer, unused_url
 from tests.verifier.network.asking import ask, with_endpoint
+from verifier.grader import ScoringFault
 from verifier.network.endpoints import Endpoints
-from verifier.scorer import ScoringFault
 
 
 def test_a_token_that_is_not_in_the_environment_is_an_error_at_start_that_names_it() -> None:

@@ -10,9 +10,9 @@ import pytest
 from pydantic import TypeAdapter
 
 from services.config.endpoints import EndpointsConfig
-from verifier.graders.judge import Judge
+from verifier.grader import build_scorer
+from verifier.graders.judge.grader import Judge
 from verifier.graders.remote import Remote
-from verifier.scorer import build_scorer
 
 PAGE = (Path(__file__).parents[3] / "docs" / "judge.md").read_text(encoding="utf-8")
 

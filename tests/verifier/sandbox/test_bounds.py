@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.verifier.sandbox.machine import nothing_is_left, sandbox_or_skip
-from verifier.graders.code_tests import CodeTests
+from verifier.graders.code.grader import CodeTests
 
 WALL_S = 1.0
 SLACK_S = 8.0  # for a sandbox to start and to end on a machine that does much else

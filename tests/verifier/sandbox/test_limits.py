@@ -1,8 +1,8 @@
 import pytest
 
 from services.config.sandbox import Bubblewrap
+from verifier.grader import ScoringFault
 from verifier.sandbox.limits import limits_within
-from verifier.scorer import ScoringFault
 
 
 def test_a_request_gets_what_it_asks_for_up_to_the_ceiling() -> None:

@@ -8,12 +8,12 @@ import pytest
 
 from services.config.sandbox import Bubblewrap, NoSandbox
 from tests.verifier.sandbox.machine import sandbox_or_skip
-from verifier.graders.code_tests import CodeTests
+from verifier.grader import ScoringFault
+from verifier.graders.code.grader import CodeTests
 from verifier.sandbox import probe as probing
 from verifier.sandbox.interpreter import inspect
 from verifier.sandbox.probe import environment_for_graders, probe
 from verifier.sandbox.session import SandboxFailed
-from verifier.scorer import ScoringFault
 
 REFERENCE = {"kind": "function", "entry_point": "f", "tests": [{"args": [1], "expected": 1}]}
 

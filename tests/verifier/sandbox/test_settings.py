@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from services.config.sandbox import Bubblewrap, NoSandbox
+from verifier.grader import ScoringFault
 from verifier.sandbox.settings import for_environment, settings_from_environment
-from verifier.scorer import ScoringFault
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,197 @@
+"""Sequences into rows under a token budget, rows into micro-batches, micro-batches onto ranks.
+
+The step does not depend on any of it: positions restart with each sequence, none attends to another, and every sum
+has a denominator of the whole step. What a group's sequences have to know of each other, they know from one forward
+where its micro-batch holds them all.
+"""
+
+import heapq
+from bisect import bisect_left
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from learner.batch.step_batch import StepBatch
+from services.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """R rows of S tokens, and where among them the M response tokens of n whole sequences are predicted. On the CPU.
+
+    A filler has no sequences (n = 0): it makes ranks equal in number of backwards and adds nothing.
+    """
+
+    token_ids: Tensor
+    """int64 [R, S]."""
+    position_ids: Tensor
+    """int64 [R, S]: restarts at 0 with each sequence."""
+    head_index: Tensor
+    """int64 [M]: position in the flattened [R * S] whose hidden state predicts the response token."""
+    target_ids: Tensor
+    """int64 [M]: the response token predicted there."""
+    temperature: Tensor
+    """float32 [M]."""
+    token_index: Tensor
+    """int64 [M]: place of the response token on the batch's flat axis T."""
+    sequence_index: Tensor
+    """int64 [n]: which sequences of the batch these are, in the order of their tokens."""
+    lengths: Tensor
+    """int64 [n]: response tokens of each."""
+
+
+def first_fit_decreasing(lengths: list[int], budget: int) -> list[list[int]]:
+    """Rows of indices whose lengths sum to at most budget. Deterministic: ties by index, longest first.
+
+    Raises InputError when one alone is longer than the budget.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    if order and lengths[order[0]] > budget:
+        raise InputError(
+            f"a sequence of {lengths[order[0]]} tokens does not fit a row of learner.row_tokens = {budget}; raise it"
+        )
+    rows: list[list[int]] = []
+    room: list[int] = []
+    open_from = 0  # rows before it cannot take the shortest sequence
+    shortest = lengths[order[-1]] if order else 0
+    for i in order:
+        while open_from < len(rows) and room[open_from] < shortest:
+            open_from += 1
+        row = next((r for r in range(open_from, len(rows)) if room[r] >= lengths[i]), None)
+        if row is None:
+            rows.append([])
+            room.append(budget)
+            row = len(rows) - 1
+        rows[row].append(i)
+        room[row] -= lengths[i]
+    return rows
+
+
+def spread(sizes: list[int], parts: int) -> list[list[int]]:
+    """Indices in so many parts of sums as equal as can be: longest first, each to the part that has least. Deterministic."""
+    shares: list[list[int]] = [[] for _ in range(parts)]
+    least = [(0, part) for part in range(parts)]
+    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        size, part = heapq.heappop(least)
+        shares[part].append(i)
+        heapq.heappush(least, (size + sizes[i], part))
+    return shares
+
+
+def pack(
+    batch: StepBatch, *, row_tokens: int, rows_per_micro_batch: int, rank: int = 0, world_size: int = 1
+) -> list[MicroBatch]:
+    """This rank's micro-batches: as many on every rank, fillers at the end. Rows go round the ranks in turn."""
+    rows = first_fit_decreasing(_totals(batch), row_tokens)
+    most = -(-len(rows) // world_size)
+    mine = rows[rank::world_size]
+    count = -(-most // rows_per_micro_batch)
+    chunks = [mine[i * rows_per_micro_batch : (i + 1) * rows_per_micro_batch] for i in range(count)]
+    return [_micro_batch(batch, chunk) if chunk else filler() for chunk in chunks]
+
+
+def pack_whole_groups(
+    batch: StepBatch, *, row_tokens: int, rows_per_micro_batch: int, rank: int = 0, world_size: int = 1
+) -> list[MicroBatch] | None:
+    """As `pack`, with every group whole in one micro-batch; None when a group is more than a micro-batch holds.
+
+    As few micro-batches on each rank as will do, filled evenly; they go round the ranks in turn.
+    """
+    totals, members = _totals(batch), _members(batch)
+    sizes = [sum(totals[i] for i in group) for group in members]
+
+    def rows_of(groups: list[int]) -> list[list[int]] | None:
+        """Of one micro-batch; None when there are too many."""
+        held = [i for g in groups for i in members[g]]
+        lengths = [totals[i] for i in held]
+        rows = first_fit_decreasing(lengths, row_tokens)
+        if len(rows) > rows_per_micro_batch:
+            return None
+        even = spread(lengths, len(rows))  # less padding, since rows are as wide as the longest; it may not fit
+        if max((sum(lengths[i] for i in row) for row in even), default=0) <= row_tokens:
+            rows = even
+        return [[held[i] for i in row] for row in rows]
+
+    def rows_on(turns: int) -> list[list[list[int]] | None]:
+        """Of the micro-batches when each rank has so many."""
+        return [rows_of(groups) for groups in spread(sizes, turns * world_size)]
+
+    most = -(-len(members) // world_size)  # every group alone
+    if None in rows_on(most):
+        return None
+    fewest = -(-sum(sizes) // (row_tokens * rows_per_micro_batch * world_size))
+    turns = fewest + bisect_left(range(fewest, most), True, key=lambda turns: None not in rows_on(turns))
+    return [_micro_batch(batch, rows) if rows else filler() for rows in rows_on(turns)[rank::world_size]]
+
+
+def one_each(batch: StepBatch, *, rank: int = 0, world_size: int = 1) -> list[MicroBatch]:
+    """This rank's sequences, a micro-batch each: groups whole and in order, going round the ranks in turn."""
+    members = _members(batch)
+    shares = [[i for group in members[r::world_size] for i in group] for r in range(world_size)]
+    mine, most = shares[rank], max(map(len, shares))
+    return [_micro_batch(batch, [[i]]) for i in mine] + [filler()] * (most - len(mine))
+
+
+def filler() -> MicroBatch:
+    """One row that predicts one token, which belongs to no sequence."""
+    zero, none = torch.zeros(1, dtype=torch.int64), torch.zeros(0, dtype=torch.int64)
+    return MicroBatch(
+        token_ids=torch.zeros(1, 2, dtype=torch.int64),
+        position_ids=torch.arange(2)[None],
+        head_index=zero,
+        target_ids=zero,
+        temperature=torch.ones(1),
+        token_index=none,
+        sequence_index=none,
+        lengths=none,
+    )
+
+
+def _totals(batch: StepBatch) -> list[int]:
+    """Prompt and response tokens of each sequence."""
+    responses = batch.cu_seqlens.diff().tolist()
+    return [len(p) + r for p, r in zip(batch.prompt_ids, responses, strict=True)]
+
+
+def _members(batch: StepBatch) -> list[list[int]]:
+    """The sequences of each group."""
+    members: list[list[int]] = [[] for _ in range(int(batch.group.max()) + 1)]
+    for i, g in enumerate(batch.group.tolist()):
+        members[g].append(i)
+    return members
+
+
+def _micro_batch(batch: StepBatch, rows: list[list[int]]) -> MicroBatch:
+    starts = batch.cu_seqlens.tolist()
+    sequences = [i for row in rows for i in row]
+    totals = {i: len(batch.prompt_ids[i]) + starts[i + 1] - starts[i] for i in sequences}
+    width = max(sum(totals[i] for i in row) for row in rows)
+    # Positions that go on into the padding keep a row of one sequence free of a mask; packed rows pad with zeros.
+    one_each = all(len(row) == 1 for row in rows)
+    token_ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    position_ids = torch.arange(width).repeat(len(rows), 1) if one_each else torch.zeros_like(token_ids)
+    head: list[Tensor] = []
+    for r, row in enumerate(rows):
+        at = 0
+        for i in row:
+            prompt, response = batch.prompt_ids[i], batch.response_ids[starts[i] : starts[i + 1]]
+            split, end = at + len(prompt), at + totals[i]
+            token_ids[r, at:split] = prompt
+            token_ids[r, split:end] = response
+            position_ids[r, at:end] = torch.arange(totals[i])
+            head.append(torch.arange(r * width + split - 1, r * width + end - 1))
+            at = end
+    token_index = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in sequences])
+    lengths = torch.tensor([starts[i + 1] - starts[i] for i in sequences], dtype=torch.int64)
+    sequence_index = torch.tensor(sequences, dtype=torch.int64)
+    return MicroBatch(
+        token_ids=token_ids,
+        position_ids=position_ids,
+        head_index=torch.cat(head),
+        target_ids=batch.response_ids[token_index],
+        temperature=batch.temperature[sequence_index].repeat_interleave(lengths),
+        token_index=token_index,
+        sequence_index=sequence_index,
+        lengths=lengths,
+    )

@@ -1,0 +1,416 @@
+"""TrainEngine over DeepSpeed ZeRO 0-3, on CPU (gloo, float32 or bfloat16) and GPU (NCCL): the only file importing deepspeed.
+
+The reference policy is a second copy of this rank's weights (reference_weights.py). Teachers are models of their own,
+whole on every rank.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from learner.batch.packing import MicroBatch
+from learner.checkpoint import read_json
+from learner.engine.gradient_limit import GradientLimit
+from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe, write_folder
+from learner.engine.protocol import GradientStep, LossFunction, Policy, ShareFunction, TokenStatistics
+from learner.engine.reference_weights import ReferenceWeights
+from services.config.learner import LearnerConfig
+from services.config.model import ModelConfig
+from services.errors import InputError
+
+GATHER_ELEMENTS = 2**27
+"""Stage 3 gathers parameters for a snapshot in portions of about so many elements."""
+TAG = "engine"
+
+
+class _SkippableAdamW(torch.optim.AdamW):
+    """AdamW whose step can be called off, so that DeepSpeed clears its gradients in its own way and nothing moves."""
+
+    skip = False
+    clips_itself = False
+    """Stage 0 in float32: clip here, because DeepSpeed clips there without saying what the norm was."""
+    clip_norm = math.inf
+    grad_norm = math.nan
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        if self.skip:
+            return
+        if self.clips_itself:
+            parameters = [p for group in self.param_groups for p in group["params"]]
+            self.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm))
+        super().step(closure)
+
+
+class DeepSpeedEngine:
+    """One per process; the process group comes from torchrun's environment, or is made for one rank alone."""
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        settings: LearnerConfig,
+        device: Literal["cpu", "cuda"],
+        *,
+        collective_timeout_s: float = 1800.0,
+    ) -> None:
+        deepspeed = _import_deepspeed(device)
+        _one_rank_unless_torchrun()
+        if device == "cpu":
+            torch.set_num_threads(settings.cpu_threads)
+            self._device = torch.device("cpu")
+        else:
+            self._device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(self._device)
+        deepspeed.init_distributed(
+            "gloo" if device == "cpu" else "nccl",
+            timeout=timedelta(seconds=collective_timeout_s),
+            verbose=False,
+            dist_init_required=True,
+        )
+        self._deepspeed, self._stage, self._model_settings = deepspeed, settings.zero_stage, model
+        self._hyperparameters = settings.optimizer
+        self._zero3 = self._stage == 3
+        self._sums_twice = settings.advantage.baseline == "minimum_variance_exact"
+        config = _deepspeed_config(model, settings)
+        self._model = PolicyModel(
+            model,
+            head_chunk_tokens=settings.head_chunk_tokens,
+            gradient_checkpointing=settings.gradient_checkpointing,
+        )
+        self._model.train()
+        self._model.shows_hidden = settings.objective.needs_hidden
+        self._teachers = [
+            PolicyModel(teacher, head_chunk_tokens=settings.head_chunk_tokens, gradient_checkpointing=False)
+            .requires_grad_(False)
+            .eval()
+            .to(self._device)
+            for teacher in settings.teachers
+        ]
+        self._optimizer = _SkippableAdamW(
+            self._model.parameters(),
+            lr=settings.optimizer.learning_rate,
+            betas=(settings.optimizer.beta1, settings.optimizer.beta2),
+            eps=settings.optimizer.eps,
+            weight_decay=settings.optimizer.weight_decay,
+        )
+        self._optimizer.clips_itself = _clips_itself(model, settings)
+        self._limit = GradientLimit(settings.optimizer)
+        self._engine, *_ = deepspeed.initialize(model=self._model, optimizer=self._optimizer, config=config)
+        self._largest: list[Tensor] = []
+        """Largest magnitude in each gradient since the last step; nan and inf come through."""
+        for parameter in self._model.parameters():
+            parameter.register_hook(self._note_gradient)  # type: ignore[no-untyped-call]
+        self._reference = ReferenceWeights(self._model, settings.reference, sharded=self._zero3)
+
+    @property
+    def rank(self) -> int:
+        return dist.get_rank()
+
+    @property
+    def world_size(self) -> int:
+        return dist.get_world_size()
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
+
+    @property
+    def reference_is_current(self) -> bool:
+        return self._reference.is_current
+
+    # Scoring and gradients
+
+    def token_statistics(self, micro_batches: Sequence[MicroBatch], policy: Policy) -> list[TokenStatistics]:
+        if isinstance(policy, int):
+            with torch.no_grad():
+                return [TokenStatistics(*self._teachers[policy](*inputs(m, self._device))) for m in micro_batches]
+        with torch.no_grad(), self._reference.in_place() if policy == "reference" else contextlib.nullcontext():
+            return [self._forward(m) for m in micro_batches]
+
+    def backward(self, micro_batches: Sequence[MicroBatch], loss: LossFunction) -> float:
+        total = torch.zeros((), device=self._device)
+        for micro_batch in micro_batches:
+            statistics = self._forward(micro_batch)
+            is_filler = len(micro_batch.sequence_index) == 0
+            share = statistics.logp.sum() * 0 if is_filler else loss(micro_batch, statistics)
+            total += share.detach()
+            # Gradients are averaged over ranks, shares are to be summed.
+            self._engine.backward(share * self.world_size, scale_wrt_gas=False)
+        return float(total)
+
+    def backward_in_two_sums(
+        self, micro_batches: Sequence[MicroBatch], loss: LossFunction, share: ShareFunction
+    ) -> None:
+        parameters = list(self._model.parameters())
+        first: list[Tensor] = []
+        second: list[Tensor] = []
+        with self._unreduced():
+            for number, micro_batch in enumerate(micro_batches):
+                statistics = self._forward(micro_batch)
+                is_filler = len(micro_batch.sequence_index) == 0
+                value = statistics.logp.sum() * 0 if is_filler else loss(micro_batch, statistics)
+                self._engine.backward(value * self.world_size, scale_wrt_gas=False)  # averaged over ranks, as above
+                gradients: list[Tensor] = [p.grad for p in parameters]  # type: ignore[misc]
+                if not first:
+                    first, second = ([torch.zeros_like(g) for g in gradients] for _ in range(2))
+                if not is_filler:
+                    norms = torch._foreach_norm(gradients)
+                    squared_norm = float(torch.stack(norms).double().square().sum()) / self.world_size**2
+                    counted = share(micro_batch, squared_norm)
+                    torch._foreach_add_(first, gradients, alpha=counted.first)
+                    torch._foreach_add_(second, gradients, alpha=counted.second)
+                    if counted.baseline is not None:
+                        torch._foreach_add_(first, second, alpha=-counted.baseline)
+                        torch._foreach_zero_(second)
+                if number + 1 < len(micro_batches):
+                    for parameter in parameters:
+                        parameter.grad = None
+            torch._foreach_copy_(gradients, first)  # in place: at stage 3 no other tensor may be set as gradient
+
+    @contextlib.contextmanager
+    def _unreduced(self) -> Iterator[None]:
+        """Inside, a backward leaves this rank's whole gradient; what is there at the end is reduced and partitioned."""
+        if not self._sums_twice:
+            raise InputError('made for one gradient sum; set learner.advantage.baseline = "minimum_variance_exact"')
+        if self._stage == 0:  # reduces at the step
+            yield
+            return
+        with self._engine.coalesce_grad_reduction():
+            yield
+
+    def step(self, learning_rate: float) -> GradientStep:
+        if not self._gradients_finite():
+            self.discard_gradients()
+            return GradientStep(math.nan, self._limit.now, applied=False)
+        limit = self._limit.now
+        if self._optimizer.clips_itself:
+            self._optimizer.clip_norm = limit
+        else:
+            self._engine.optimizer.clip_grad = limit
+        groups = self._engine.optimizer.param_groups
+        before = [group["lr"] for group in groups]
+        try:
+            for group in groups:
+                group["lr"] = learning_rate
+            self._engine.step()
+        finally:
+            for group, rate in zip(groups, before, strict=True):
+                group["lr"] = rate
+        self._largest.clear()
+        self._reference.is_current = False
+        norm = float(self._optimizer.grad_norm if self._optimizer.clips_itself else self._engine.get_global_grad_norm())
+        self._limit.observe(norm)
+        return GradientStep(norm, limit, applied=True)
+
+    def discard_gradients(self) -> None:
+        self._optimizer.skip = True
+        try:
+            self._engine.step()
+        finally:
+            self._optimizer.skip = False
+            self._largest.clear()
+
+    # The reference
+
+    def ratchet_reference(self) -> None:
+        self._reference.swap()
+
+    def roll_back_reference(self) -> None:
+        self._reference.roll_back()
+
+    def blend_reference(self, decay: float) -> None:
+        self._reference.blend(decay)
+
+    # Weights out
+
+    def snapshot(self, dtype: torch.dtype) -> list[tuple[str, Tensor]]:
+        # Copied to the host one by one: at ZeRO stage 3 the whole model need not fit on one device.
+        return [(name, tensor.to("cpu", dtype, copy=True)) for name, tensor in self._weights()]
+
+    def _weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Whole weights on rank 0, nothing elsewhere. Every rank must drain it; a tensor is valid until the next."""
+        named = self._model.named_weights()
+        if not self._zero3:
+            if self.rank == 0:
+                yield from ((name, parameter.detach()) for name, parameter in named)
+            return
+        for portion in _portions(named):
+            with self._deepspeed.zero.GatheredParameters([p for _, p in portion]):
+                if self.rank == 0:
+                    yield from ((name, parameter.detach()) for name, parameter in portion)
+
+    def sequence_logp(self, token_ids: Sequence[int]) -> list[float]:
+        (statistics,) = self.token_statistics([probe(list(token_ids))], "current")
+        return [float(x) for x in statistics.logp]
+
+    def export(self, folder: Path) -> None:
+        weights = [(name, tensor.to("cpu", copy=True)) for name, tensor in self._weights()]
+        if self.rank == 0:
+            write_folder(self._model_settings, weights, folder)
+        self.barrier()
+
+    # Checkpoints
+
+    def save(self, folder: Path) -> None:
+        self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+        if self._zero3 or self.rank == 0:
+            self._reference.save(folder, self.rank)
+        if self.rank == 0:
+            (folder / "engine.json").write_text(json.dumps(self._description()))
+        self.barrier()
+
+    def load(self, folder: Path) -> None:
+        written = read_json(folder, "engine.json")
+        for key in ("ranks", "zero_stage", "dtype"):
+            if written[key] != self._description()[key]:
+                raise InputError(
+                    f"the checkpoint {folder} was written with {key} = {written[key]}, this learner has "
+                    f"{key} = {self._description()[key]}; start it with the same, or start a new run from its export"
+                )
+        is_current = written["reference_is_current"]
+        self._engine.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
+        self._take_hyperparameters()
+        self._limit = GradientLimit(self._hyperparameters, written["mean_grad_norm"])
+        self._reference.load(folder, self.rank if self._zero3 else 0, is_current=is_current)
+        self.barrier()
+
+    def _take_hyperparameters(self) -> None:
+        """Those of the settings, which may have changed since the checkpoint that brought its own."""
+        given, optimizer = self._hyperparameters, self._engine.optimizer
+        for group in optimizer.param_groups:
+            group.update(betas=(given.beta1, given.beta2), eps=given.eps, weight_decay=given.weight_decay)
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "ranks": self.world_size,
+            "zero_stage": self._stage,
+            "dtype": self._model_settings.dtype,
+            "reference_is_current": self._reference.is_current,
+            "mean_grad_norm": self._limit.mean,
+        }
+
+    # Ranks
+
+    def sum_over_ranks(self, tensor: Tensor) -> Tensor:
+        if self.world_size == 1:
+            return tensor.clone()
+        total = tensor.to(self._device, copy=True)
+        dist.all_reduce(total)
+        return total.to(tensor.device)
+
+    def broadcast_bytes(self, payload: bytes | None) -> bytes:
+        if self.world_size == 1:
+            return payload or b""
+        size = torch.tensor([len(payload or b"")], dtype=torch.int64, device=self._device)
+        dist.broadcast(size, 0)
+        flat = torch.empty(int(size), dtype=torch.uint8, device=self._device)
+        if self.rank == 0:
+            flat.copy_(torch.frombuffer(bytearray(payload or b""), dtype=torch.uint8))
+        dist.broadcast(flat, 0)
+        return flat.cpu().numpy().tobytes()
+
+    def barrier(self) -> None:
+        if self.world_size > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        self._engine.destroy()
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    # Inside
+
+    def _forward(self, micro_batch: MicroBatch) -> TokenStatistics:
+        return TokenStatistics(*self._engine(*inputs(micro_batch, self._device)))
+
+    def _note_gradient(self, gradient: Tensor) -> None:
+        self._largest.append(torch.linalg.vector_norm(gradient.detach(), ord=torch.inf, dtype=torch.float32))
+
+    def _gradients_finite(self) -> bool:
+        finite = torch.isfinite(torch.stack(self._largest)).all() if self._largest else torch.tensor(True)
+        return int(self.sum_over_ranks(finite.to(torch.int64))) == self.world_size
+
+
+def _import_deepspeed(device: Literal["cpu", "cuda"]) -> Any:
+    if device == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"  # before the first import, which settles it
+    import deepspeed  # type: ignore[import-untyped]
+    import deepspeed.ops  # type: ignore[import-untyped]
+    from deepspeed.utils import logger  # type: ignore[import-untyped]
+
+    logger.setLevel(logging.WARNING)
+    if device == "cpu":
+        # Otherwise the first init_distributed compiles a shared-memory op for about 25 s.
+        deepspeed.ops.__compatible_ops__ = {}
+    return deepspeed
+
+
+def _one_rank_unless_torchrun() -> None:
+    if "RANK" in os.environ:
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+
+
+def _clips_itself(model: ModelConfig, settings: LearnerConfig) -> bool:
+    return settings.zero_stage == 0 and model.dtype == "float32"
+
+
+def _deepspeed_config(model: ModelConfig, settings: LearnerConfig) -> dict[str, Any]:
+    exact = settings.advantage.baseline == "minimum_variance_exact"
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        # Every step() is the boundary: any number of micro-batches. Reductions put off have a boundary of their own.
+        "managed_gradient_accumulation": exact and settings.zero_stage > 0,
+        # What makes DeepSpeed clip at all; the norm is given anew before each step.
+        "gradient_clipping": 0.0 if _clips_itself(model, settings) else settings.optimizer.max_grad_norm,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_optimization": {
+            "stage": settings.zero_stage,
+            "overlap_comm": False,
+            # Stage 3: everything is partitioned between two uses, so that the policies can be exchanged.
+            "stage3_param_persistence_threshold": 0,
+            "stage3_max_reuse_distance": 0,
+        },
+        "steps_per_print": 2**31,
+    }
+    if model_dtype(model) == torch.bfloat16:
+        if exact:
+            raise InputError(
+                'learner.advantage.baseline = "minimum_variance_exact" puts off reductions, which DeepSpeed does for '
+                'float32 alone; set model.dtype = "float32", or the baseline "minimum_variance"'
+            )
+        if settings.zero_stage == 0:
+            raise InputError(
+                "learner.zero_stage = 0 cannot add up float32 gradients of a bfloat16 model; set learner.zero_stage = 1"
+            )
+        config["bf16"] = {"enabled": True}
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
+    return config
+
+
+def _portions(named: list[tuple[str, Any]]) -> Iterator[list[tuple[str, Any]]]:
+    portion: list[tuple[str, Any]] = []
+    elements = 0
+    for name, parameter in named:
+        portion.append((name, parameter))
+        elements += parameter.ds_numel
+        if elements >= GATHER_ELEMENTS:
+            yield portion
+            portion, elements = [], 0
+    if portion:
+        yield portion

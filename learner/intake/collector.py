@@ -1,0 +1,170 @@
+"""Claims what comes back to the learner and sorts it: groups to train on, evaluation results, repeats, the dead.
+
+A claim stays claimed until a durable checkpoint holds its group as settled; `acknowledge` is called then. So after a
+crash everything younger than the checkpoint comes again, and after a stop what was claimed and not trained on. What cannot
+be read goes to `dead` too: it would end every start of the learner alike.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from learner.intake.ledger import Ledger
+from learner.metrics import GROUPS
+from services.clock import Deadline
+from services.errors import DeadlineExceeded, WireError
+from services.metrics import waiting
+from services.streams import Claim, Stream
+from services.wire.codec import decode, encode
+from services.wire.prompt import Prompt, Trace, trace
+from services.wire.score import DeadGroup, ScoredGroup
+
+log = logging.getLogger("ratchet.learner")
+
+CLAIM_AT_ONCE = 64
+LOOK_EVERY_S = 1.0
+"""Longest wait on the scored stream before the dead are looked at again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """A claim that is still to be acknowledged."""
+
+    stream: Stream
+    claim: Claim
+    sequence_number: int | None
+    """Of the training group that has to be settled first; None: nothing has to."""
+
+
+@dataclass
+class Sampled:
+    """Response tokens that came back, whatever became of them."""
+
+    tokens: int = 0
+    trajectories: int = 0
+
+
+class Collector:
+    """The learner's only reader of `scored` and `dead`."""
+
+    def __init__(self, scored: Stream, dead: Stream, ledger: Ledger, sampled: Sampled) -> None:
+        self._scored, self._dead = scored, dead
+        self._ledger, self.sampled = ledger, sampled
+        self._training: deque[ScoredGroup] = deque()
+        self._evaluation: dict[str, ScoredGroup | None] = {}
+        self._owed: list[Owed] = []
+        self._in_hand: set[int] = set()  # sequence numbers of the training groups claimed and not settled
+
+    def training_group(
+        self, deadline: Deadline, stopping: Callable[[], bool], between_looks: Callable[[], float]
+    ) -> ScoredGroup | None:
+        """The next group that is not settled; None when `stopping`.
+
+        between_looks is called before each wait and says how long that may last, in seconds: credits that came free
+        meanwhile have to go out. Raises DeadlineExceeded.
+        """
+        while True:
+            while self._training:
+                group = self._training.popleft()
+                if not self._ledger.is_settled(group.group.prompt.sequence_number):
+                    return group
+            if stopping():
+                return None
+            longest_s = between_looks()
+            with waiting("learner", "scored groups"):
+                self._look(min(deadline.remaining_s(), longest_s))
+
+    def evaluation(self, group_ids: list[str], deadline: Deadline, stopping: Callable[[], bool]) -> list[ScoredGroup]:
+        """The results of these evaluation groups, without those that died; empty when `stopping`. Raises DeadlineExceeded."""
+        while not all(group_id in self._evaluation for group_id in group_ids):
+            if stopping():
+                return []
+            try:
+                with waiting("learner", "evaluation"):
+                    self._look(min(deadline.remaining_s(), LOOK_EVERY_S))
+            except DeadlineExceeded:
+                missing = [group_id for group_id in group_ids if group_id not in self._evaluation]
+                log.error("evaluation: %d groups did not come back, first %s", len(missing), missing[0])
+                raise
+        results = [self._evaluation[group_id] for group_id in group_ids]
+        self._evaluation.clear()
+        return [result for result in results if result is not None]
+
+    def acknowledge(self) -> None:
+        """Settle on the streams what the ledger of a durable checkpoint holds as settled, and nothing else."""
+        done: list[Owed] = []
+        waiting_still: list[Owed] = []
+        for owed in self._owed:
+            settled = owed.sequence_number is None or self._ledger.is_settled(owed.sequence_number)
+            (done if settled else waiting_still).append(owed)
+        for stream in (self._scored, self._dead):
+            claims = [owed.claim for owed in done if owed.stream is stream]
+            if claims:
+                stream.acknowledge(claims)
+        self._owed = waiting_still
+        self._in_hand = {number for number in self._in_hand if not self._ledger.is_settled(number)}
+
+    def _look(self, block_s: float) -> None:
+        """Claim once."""
+        claims = self._scored.claim(CLAIM_AT_ONCE, block_s)
+        for claim in claims:
+            self._sort(claim)
+        if len(claims) < CLAIM_AT_ONCE:
+            for claim in self._dead.claim(CLAIM_AT_ONCE, 0.0):
+                self._bury(claim)
+
+    def _sort(self, claim: Claim) -> None:
+        try:
+            scored = decode(claim.payload, ScoredGroup)
+            scored.check()
+        except WireError as fault:
+            self._refuse(claim, str(fault))
+            return
+        prompt = scored.group.prompt
+        self.sampled.trajectories += len(scored.group.trajectories)
+        self.sampled.tokens += sum(len(trajectory) for trajectory in scored.group.trajectories)
+        if prompt.purpose == "evaluate":
+            self._evaluation[prompt.group_id] = scored
+            self._owed.append(Owed(self._scored, claim, None))
+            return
+        number = prompt.sequence_number
+        self._owed.append(Owed(self._scored, claim, number))
+        if self._ledger.is_settled(number) or number in self._in_hand:
+            GROUPS.labels("repeated").inc()
+        else:
+            self._in_hand.add(number)
+            self._training.append(scored)
+
+    def _refuse(self, claim: Claim, cause: str) -> None:
+        """Hand what nothing can be learned from to `dead`, where the next look finds it."""
+        prompt = trace(claim.payload)
+        dead = DeadGroup(
+            prompt=None,
+            group_id=prompt.group_id if prompt else claim.entry_id,
+            stage=self._scored.name,
+            cause=cause,
+            payload=claim.payload,
+        )
+        self._scored.hand_over(claim, self._dead, encode(dead))
+
+    def _bury(self, claim: Claim) -> None:
+        self._owed.append(Owed(self._dead, claim, None))
+        GROUPS.labels("dead").inc()
+        prompt: Prompt | Trace | None
+        try:
+            dead = decode(claim.payload, DeadGroup)
+        except WireError as fault:
+            prompt = trace(claim.payload)
+            log.error("group %s is dead: %s", prompt.group_id if prompt else claim.entry_id, fault)
+        else:
+            prompt = dead.prompt or trace(dead.payload)
+            log.error("group %s died at %s: %s", dead.group_id, dead.stage, dead.cause)
+        if prompt is None:
+            log.error(
+                "entry %s of %s does not say which group it was: its credit is lost", claim.entry_id, self._dead.name
+            )
+        elif prompt.purpose == "evaluate":
+            self._evaluation[prompt.group_id] = None
+        elif not self._ledger.is_settled(prompt.sequence_number) and prompt.sequence_number not in self._in_hand:
+            self._ledger.bury(prompt.sequence_number)

@@ -1,0 +1,80 @@
+"""What the learner calls after each step: prompts out, as far as admission allows.
+
+The sequence number decides everything about a prompt (its row, its seed), and the number of prompts issued is counted by
+the stream server in the same step that appends them. So issuing may be repeated after any crash: nothing is skipped and
+nothing is issued twice.
+"""
+
+from collections.abc import Callable, Sequence
+
+from learner.intake.admission import AdmissionLimits, admissible_groups
+from services.config import RunConfig
+from services.datasets.dataset import Problem, PromptCursor
+from services.streams import IssueLog
+from services.wire.codec import Array, encode
+from services.wire.prompt import Prompt
+
+TRAIN_SEED_STRIDE = 1 << 20  # room for the trajectories of a group between the seeds of two groups
+
+
+class PromptIssuer:
+    """Turns credits into prompts on the stream."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        problems: Sequence[Problem],
+        token_ids: Callable[[Problem], Sequence[int]],
+        log: IssueLog,
+    ) -> None:
+        self._config, self._problems, self._token_ids, self._log = config, problems, token_ids, log
+        self._cursor = PromptCursor(config.seed, len(problems), shuffle=config.prompts.shuffle)
+
+    def issue(
+        self, outstanding_groups: Callable[[int], int], policy_version: int, confirmed_version: int, max_lag: int
+    ) -> int:
+        """Issue what admission allows and return the number issued in the whole run.
+
+        outstanding_groups: from the number issued so far to the number of those that are not settled.
+        confirmed_version: what the replicas sample under. max_lag: steps ahead, as of now; may differ from call to call.
+        """
+        issued = self._log.issued_count()
+        limits = AdmissionLimits(self._config.learner.groups_per_step, max_lag)
+        credits = admissible_groups(limits, outstanding_groups(issued), policy_version - confirmed_version)
+        for _ in range(credits):
+            self._log.issue(issued, encode(self.prompt(issued, policy_version)))
+            issued += 1
+        return issued
+
+    def restore(self, issued: int, unsettled: Sequence[int], policy_version: int) -> None:
+        """Issue again what a checkpoint knows as issued and not settled, if the stream server has lost it.
+
+        With the server's data in place this does nothing.
+        """
+        missing = set(unsettled)
+        for number in range(self._log.issued_count(), issued):
+            if number in missing:
+                self._log.issue(number, encode(self.prompt(number, policy_version)))
+            else:
+                self._log.skip(number)
+
+    def prompt(self, sequence_number: int, policy_version: int) -> Prompt:
+        """The prompt of this place in the run: a function of seed and number alone, but for the version it records."""
+        _, row = self._cursor.at(sequence_number)
+        problem, sampling = self._problems[row], self._config.rollout.sampling
+        return Prompt(
+            group_id=f"train-{sequence_number}",
+            sequence_number=sequence_number,
+            purpose="train",
+            row=problem.row,
+            token_ids=Array.of(self._token_ids(problem), "<i4"),
+            group_size=sampling.group_size,
+            temperature=sampling.temperature,
+            max_tokens=sampling.max_tokens,
+            stop_token_ids=sampling.stop_token_ids,
+            seed=(self._config.seed * 1_000_003 + sequence_number * TRAIN_SEED_STRIDE) % 2**31,
+            grader=problem.grader,
+            reference=problem.reference,
+            options=problem.options,
+            issued_version=policy_version,
+        )

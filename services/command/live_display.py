@@ -1,0 +1,155 @@
+"""The live display of `ratchet up`: what is being waited for at start-up, then where training stands.
+
+On a terminal one panel is redrawn; elsewhere a line is printed now and then, so that a log stays readable.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from services.clock import now_s
+from services.config import RunConfig
+from services.metrics import json_rows
+from services.run.addresses import addresses
+from services.run.folder import RunFolder
+
+REDRAW_EVERY_S = 0.5
+LINE_EVERY_S = 10.0
+BARS = " ▁▂▃▄▅▆▇█"
+
+
+class Tail:
+    """Rows appended to a JSON lines file since the last look."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._offset = path, path.stat().st_size if path.exists() else 0
+
+    def read(self) -> list[dict[str, Any]]:
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as lines:
+            lines.seek(self._offset)
+            new = lines.read()
+        whole = new.rpartition(b"\n")[0]
+        self._offset += len(whole) + bool(whole)
+        return json_rows(whole)
+
+
+class Progress:
+    """Looks at the run's files; asks nothing of the services."""
+
+    def __init__(self, config: RunConfig, console: Console) -> None:
+        folder = RunFolder(config.folder)
+        self._config, self._console, self._folder = config, console, folder
+        self._steps, self._evaluations = Tail(folder.steps), Tail(folder.evaluations)
+        self._step: dict[str, Any] | None = None
+        self._pass_rates: list[float] = []
+        self._evaluated: list[tuple[int, float]] = []
+        self._start_s = self._shown_s = now_s()
+        self._first_step: tuple[float, int] | None = None
+        self._phase = ""
+        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> "Progress":
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def tick(self) -> None:
+        """Called often; draws when it is time."""
+        now = now_s()
+        new_evaluations = self._read(now)
+        if self._live:
+            if now - self._shown_s >= REDRAW_EVERY_S:
+                self._live.update(self._panel(now), refresh=True)
+                self._shown_s = now
+            return
+        phase = self._waiting_for()
+        if new_evaluations or phase != self._phase or now - self._shown_s >= LINE_EVERY_S:
+            self._console.print(self._line(now), highlight=False, soft_wrap=True)
+            self._shown_s, self._phase = now, phase
+
+    def _read(self, now: float) -> bool:
+        for row in self._steps.read():
+            self._step = row
+            self._pass_rates.append(row["pass_rate"])
+            if self._first_step is None:
+                self._first_step = (now, row["sampled_trajectories"])
+        rows = self._evaluations.read()
+        self._evaluated += [(row["policy_version"], row["avg_at_k"]) for row in rows]
+        return bool(rows)
+
+    def _waiting_for(self) -> str:
+        if self._step:
+            return ""
+        if self._evaluated:
+            return "the first step"
+        there = addresses(self._folder.services)
+        if "learner" not in there:
+            return "the learner (loading the model)"
+        if not any(name.startswith("rollout") for name in there):
+            return "the first rollout replica (starting its engine; half a minute on CPU)"
+        return "the first weights and the first evaluation"
+
+    def _facts(self, now: float) -> list[tuple[str, str]]:
+        step = self._step
+        if step is None:
+            return [("waiting for", self._waiting_for())]
+        facts = [
+            ("pass rate", f"{step['pass_rate']:.2f}  {sparkline(self._pass_rates, 32)}"),
+            (
+                "held-out accuracy",
+                "  ".join(f"{accuracy:.3f} @{version}" for version, accuracy in self._evaluated[-4:]) or "-",
+            ),
+            ("lag", f"{step['mean_lag_steps']:.2f} steps (at most {step['max_lag_steps']})"),
+            ("ESS ratio", f"{step['ess_ratio']:.3f}  (learning rate x {step['lr_factor']:.2f})"),
+            ("groups", _groups(step["groups"])),
+        ]
+        if self._first_step and now > self._first_step[0] + 1:
+            rate = (step["sampled_trajectories"] - self._first_step[1]) / (now - self._first_step[0])
+            facts.append(("sampled", f"{rate:,.0f} trajectories/s"))
+        return facts
+
+    def _panel(self, now: float) -> RenderableType:
+        table = Table.grid(padding=(0, 2))
+        for name, value in self._facts(now):
+            table.add_row(Text(name, style="dim"), value)
+        step, steps = (self._step or {}).get("step", 0), self._config.learner.steps
+        title = f"{self._config.name}: step {step} of {steps}, {now - self._start_s:.0f} s"
+        return Panel(Group(ProgressBar(total=steps, completed=step, width=60), table), title=title, title_align="left")
+
+    def _line(self, now: float) -> str:
+        facts = [f"{now - self._start_s:4.0f} s"]
+        if self._step is None:
+            return f"{facts[0]}  waiting for {self._waiting_for()}"
+        step = self._step
+        facts.append(f"step {step['step']}/{self._config.learner.steps}")
+        facts.append(
+            f"pass rate {step['pass_rate']:.2f}  lag {step['mean_lag_steps']:.2f}  ESS {step['ess_ratio']:.2f}"
+        )
+        if self._evaluated:
+            version, accuracy = self._evaluated[-1]
+            facts.append(f"held-out {accuracy:.3f} @{version}")
+        return "  ".join(facts)
+
+
+def sparkline(values: list[float], width: int) -> str:
+    """Values in 0..1 as bars, averaged into at most `width` of them."""
+    size = max(1, -(-len(values) // width))
+    means = [sum(values[i : i + size]) / len(values[i : i + size]) for i in range(0, len(values), size)]
+    return "".join(BARS[min(8, max(0, round(value * 8)))] for value in means)
+
+
+def _groups(groups: dict[str, Any]) -> str:
+    dropped = sum(groups["dropped"].values())
+    return f"{groups['trained']} trained, {dropped} dropped, {groups['dead']} dead, {groups['outstanding']} outstanding"

@@ -1,0 +1,58 @@
+"""`ratchet status`: where a run stands, from its files and, while it runs, its streams and leases."""
+
+from pathlib import Path
+
+from services.config.load import load
+from services.errors import InputError, RatchetError
+from services.metrics import read_json_lines
+from services.run.addresses import addresses
+from services.run.folder import DEAD, EVALUATION_PROMPTS, PROMPTS, SCORED, TRAJECTORIES, RunFolder
+from services.run.summary import newest
+from services.streams.redis_connection import RedisConnection
+from services.streams.redis_stream import RedisStream
+from services.weights.membership import Membership
+
+
+def describe(path: Path) -> str:
+    """Raises InputError when there is no run in this folder."""
+    folder = RunFolder(path)
+    if not folder.settings.exists():
+        raise InputError(f"{path} is no run folder: it has no {folder.settings.name}. Runs are in runs/NAME")
+    config = load(folder.settings)
+    lines = [f"run {config.name} in {path}"]
+    steps = newest(read_json_lines(folder.steps), "step")
+    if steps:
+        last = steps[-1]
+        lines.append(
+            f"  step {last['step']} of {config.learner.steps}: pass rate {last['pass_rate']:.3f}, "
+            f"ESS ratio {last['ess_ratio']:.3f}, lag {last['mean_lag_steps']:.2f} steps"
+        )
+        lines.append(f"  groups {last['groups']}")
+    for evaluation in newest(read_json_lines(folder.evaluations), "policy_version"):
+        lines.append(
+            f"  held-out at version {evaluation['policy_version']}: avg@{evaluation['k']} {evaluation['avg_at_k']:.4f}, "
+            f"pass@{evaluation['k']} {evaluation['pass_at_k']:.4f}"
+        )
+    secret = path / ".redis-url"
+    url = secret.read_text(encoding="utf-8") if secret.exists() else config.redis.url
+    lines += ["  not running"] if url is None else _live(url, config.name, folder)
+    return "\n".join(lines)
+
+
+def _live(url: str, run: str, folder: RunFolder) -> list[str]:
+    connection = RedisConnection(url, deadline_s=3.0)
+    try:
+        connection.check()
+        lines = []
+        for name in (EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES, SCORED, DEAD):
+            depth = RedisStream(connection, run, name, "status", 1e8).depth()
+            lines.append(f"  stream {name}: {depth.waiting} waiting, {depth.pending} claimed")
+        for replica in Membership(connection, run, lease_s=15.0).live().values():
+            state = "ready" if replica.ready else "not ready"
+            lines.append(f"  replica {replica.replica_id}: {state}, policy version {replica.policy_version}")
+        lines += [f"  {service} at {address}" for service, address in addresses(folder.services).items()]
+        return lines
+    except RatchetError as fault:
+        return [f"  its streams do not answer: {fault}"]
+    finally:
+        connection.close()

@@ -1,0 +1,132 @@
+"""How the rows of well-known datasets become tasks, by name: columns, reference, grader and reward.
+
+Every convention rewards 1 for a correct response and 0 for an incorrect one; whatever its paper does beyond that is an
+option of a grader, and docs/datasets.md shows which. A new convention is one function and one line in CONVENTIONS.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from services.config.prompts import ColumnMap
+from services.datasets.programs import apps, mbpp
+from services.datasets.row_values import (
+    UnreadableRow,
+    cell,
+    first_column,
+    prompt_cell,
+    reference_cell,
+    shown,
+    text_cell,
+)
+from services.datasets.sources import Row
+from services.datasets.task import Task
+
+GSM8K_ANSWER = re.compile(r"####\s*(\S.*?)\s*$")
+BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
+BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+NOT_JUDGED = "language:response_language"
+
+
+@dataclass(frozen=True, slots=True)
+class Convention:
+    read: Callable[[Row], Task]
+    """Raises UnreadableRow."""
+    grader: str
+    """Of rows that name none, where the settings name none either."""
+
+
+def convention(columns: str | ColumnMap) -> Convention:
+    if isinstance(columns, str):
+        return CONVENTIONS[columns]
+    return Convention(lambda row: _mapped(columns, row), "math")
+
+
+def plain(row: Row) -> Task:
+    own = {name: name for name in ("grader", "options") if name in row.fields}
+    return _mapped(ColumnMap(prompt="prompt", reference="reference", **own), row)
+
+
+def gsm8k(row: Row) -> Task:
+    solution = cell(row, "answer", str, "a solution whose last line is `#### 42`")
+    answer = GSM8K_ANSWER.search(solution)
+    if answer is None:
+        raise UnreadableRow(f"{row.place}: column answer does not end in a line `#### 42`, but in {solution[-40:]!r}")
+    return Task(prompt_cell(row, "question"), answer[1].replace(",", ""))
+
+
+def dapo_math_17k(row: Row) -> Task:
+    reward_model = cell(row, "reward_model", dict, "an object with ground_truth")
+    reference = reference_cell(Row(f"{row.place}, column reward_model", reward_model), "ground_truth")
+    return Task(prompt_cell(row, "prompt"), reference)
+
+
+def math(row: Row) -> Task:
+    """MATH, whose answer is the last box of its solution, and MATH-500, which has it in a column too."""
+    prompt = prompt_cell(row, "problem")
+    answer = row.fields.get("answer")
+    if isinstance(answer, str) and answer.strip():
+        return Task(prompt, answer.strip())
+    solution = text_cell(row, "solution", r"a solution with its answer in \boxed{}")
+    boxed = last_boxed(solution)
+    if boxed is None:
+        raise UnreadableRow(rf"{row.place}: column solution has no complete \boxed{{}}, but ends in {solution[-40:]!r}")
+    return Task(prompt, boxed)
+
+
+def aime(row: Row) -> Task:
+    name = first_column(row, "answer", "Answer")
+    answer = cell(row, name, (str, int, float), "an integer from 000 to 999")
+    digits = str(int(answer)) if isinstance(answer, float) and answer.is_integer() else str(answer).strip()
+    if not re.fullmatch(r"[0-9]{1,3}", digits):
+        raise UnreadableRow(f"{row.place}: column {name} must be an integer from 000 to 999, not {shown(answer)}")
+    return Task(prompt_cell(row, first_column(row, "problem", "Problem", "question")), str(int(digits)))
+
+
+def ifeval(row: Row) -> Task:
+    kinds = cell(row, "instruction_id_list", list, "a list of types such as punctuation:no_comma")
+    parameters = cell(row, "kwargs", list, "a list of objects, one for each of instruction_id_list")
+    if not kinds or len(kinds) != len(parameters):
+        raise UnreadableRow(f"{row.place}: {len(kinds)} types in instruction_id_list and {len(parameters)} in kwargs")
+    if NOT_JUDGED in kinds:
+        raise UnreadableRow(f"{row.place} asks for a language ({NOT_JUDGED}), which grader instructions does not judge")
+    # Parquet gives every object the union of all parameters, with null where one has none.
+    given = [{name: value for name, value in (one or {}).items() if value is not None} for one in parameters]
+    constraints = [{"type": kind} | one for kind, one in zip(kinds, given, strict=True)]
+    return Task(prompt_cell(row, "prompt"), reference_cell(Row(row.place, {"kwargs": constraints}), "kwargs"))
+
+
+CONVENTIONS: Mapping[str, Convention] = {
+    "plain": Convention(plain, "math"),
+    "gsm8k": Convention(gsm8k, "math"),
+    "dapo-math-17k": Convention(dapo_math_17k, "math"),
+    "math": Convention(math, "math"),
+    "aime": Convention(aime, "math"),
+    "apps": Convention(apps, "code"),
+    "mbpp": Convention(mbpp, "code"),
+    "ifeval": Convention(ifeval, "instructions"),
+}
+
+
+def last_boxed(text: str) -> str | None:
+    r"""What the last \boxed{} or \fbox{} holds; of `\boxed 7`, what comes before a dollar sign. None: nothing, or no end."""
+    boxes = list(BOX.finditer(text))
+    if not boxes:
+        return None
+    rest = text[boxes[-1].end() :]
+    if not rest.lstrip().startswith("{"):
+        return rest.partition("$")[0].strip() or None
+    start, depth = rest.index("{") + 1, 0
+    for brace in BRACE.finditer(rest):
+        depth += (brace[0] == "{") - (brace[0] == "}")
+        if depth == 0 and brace[0] == "}":
+            return rest[start : brace.start()].strip() or None
+    return None
+
+
+def _mapped(columns: ColumnMap, row: Row) -> Task:
+    grader = None if columns.grader is None else cell(row, columns.grader, str, "the name of a grader")
+    own = {} if columns.options is None else cell(row, columns.options, dict, "an object", empty={})
+    # Parquet gives every row the union of all option names, with null where a row has none.
+    options = {name: value for name, value in own.items() if value is not None}
+    return Task(prompt_cell(row, columns.prompt), reference_cell(row, columns.reference), grader, options)

@@ -1,0 +1,94 @@
+"""Problems with checkable answers, and the order in which a run goes through them."""
+
+import itertools
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from services.config.prompts import PromptsConfig
+from services.datasets.conventions import convention
+from services.datasets.row_values import UnreadableRow
+from services.datasets.sources import Row, rows
+from services.errors import InputError
+from services.graders import graders, known_graders
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One row of a dataset."""
+
+    row: int
+    """From 0, in the order of the dataset."""
+    prompt: str | list[dict[str, str]]
+    """Text, or chat messages with `role` and `content`."""
+    reference: Any
+    """What the grader compares with: a JSON value, never null."""
+    grader: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def load_problems(settings: PromptsConfig, *, limit: int | None = None) -> list[Problem]:
+    """The problems of a dataset, or its first `limit`. Raises InputError naming file, row, column and what to do."""
+    default = convention(settings.columns).grader if settings.grader is None else settings.grader
+    if default not in graders():
+        raise InputError(f"prompts.grader = {default!r}: there is no such grader, only {known_graders()}")
+    unreadable: list[UnreadableRow] = []
+    problems = list(itertools.islice(_problems(settings, default, unreadable), limit))
+    origin = getattr(settings.source, "path", None) or getattr(settings.source, "name", None)
+    if not problems and unreadable:
+        raise InputError(f"none of the {len(unreadable)} rows of {origin} can be read; the first: {unreadable[0]}")
+    if not problems:
+        raise InputError(f"the dataset {origin} is empty; it needs at least one row")
+    if unreadable:
+        log.warning(
+            "%s: %d rows left out, %d read. The first: %s", origin, len(unreadable), len(problems), unreadable[0]
+        )
+    return problems
+
+
+def _problems(settings: PromptsConfig, default: str, unreadable: list[UnreadableRow]) -> Iterator[Problem]:
+    """unreadable: collects why rows were left out, where the settings allow that."""
+    read = convention(settings.columns).read
+    for index, row in enumerate(rows(settings.source)):
+        try:
+            task = read(row)
+        except UnreadableRow as fault:
+            if not settings.skip_unreadable:
+                raise InputError(f"{fault}. With skip_unreadable = true such rows are left out") from fault
+            unreadable.append(fault)
+            continue
+        grader = _known(row, task.grader or default)
+        yield Problem(index, task.prompt, task.reference, grader, settings.options | task.options)
+
+
+class PromptCursor:
+    """Which row a sequence number stands for. A pure function of seed and number: saving the number saves the cursor."""
+
+    def __init__(self, seed: int, rows: int, *, shuffle: bool) -> None:
+        if rows < 1:
+            raise ValueError(f"a cursor over {rows} rows")
+        self._seed, self._rows, self._shuffle = seed, rows, shuffle
+        self._epoch, self._order = 0, self._order_of(0)
+
+    def at(self, sequence_number: int) -> tuple[int, int]:
+        """(epoch, row). Each epoch has every row once, in an order of its own."""
+        epoch, place = divmod(sequence_number, self._rows)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, self._order_of(epoch)
+        return epoch, int(self._order[place])
+
+    def _order_of(self, epoch: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":
+        if not self._shuffle:
+            return np.arange(self._rows)
+        return np.random.default_rng([self._seed, epoch]).permutation(self._rows)
+
+
+def _known(row: Row, grader: str) -> str:
+    if grader not in graders():
+        raise InputError(f'{row.place}: there is no grader "{grader}"; the known ones are {known_graders()}')
+    return grader

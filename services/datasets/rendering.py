@@ -1,0 +1,94 @@
+"""Problems to the token ids that the engine is given, with the tokenizer of the model that is trained."""
+
+from typing import Any
+
+from services.config.prompts import PromptsConfig
+from services.datasets.dataset import Problem, load_problems
+from services.errors import InputError
+
+
+class Renderer:
+    """One tokenizer. Importing transformers takes seconds, so it waits until a renderer is made."""
+
+    def __init__(self, path: str, *, trust_remote_code: bool = False) -> None:
+        """path: a folder in the Hugging Face layout or a hub name. Raises InputError when it has no tokenizer."""
+        from transformers import AutoTokenizer
+
+        self._path = path
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        except (
+            Exception
+        ) as fault:  # the library raises what its many parts raise; to whoever asks, all of it means this
+            raise InputError(
+                f"model.path = {path} gives no tokenizer: {type(fault).__name__}: {fault}. Check that the folder holds "
+                "tokenizer files, or that the name exists and the hub can be reached"
+            ) from fault
+
+    def render(self, problem: Problem, settings: PromptsConfig, *, max_prompt_tokens: int) -> list[int]:
+        """int token ids, 1 to max_prompt_tokens of them. Raises InputError naming the row.
+
+        template "chat": through the chat template, with the turn of the assistant opened. template "none": the text as
+        it is, without tokens the tokenizer would add of its own accord; a model that wants a beginning-of-sequence token
+        finds it where the dataset writes it, for example `<s>`.
+        """
+        token_ids = self._chat(problem, settings) if settings.template == "chat" else self._plain(problem, settings)
+        if not token_ids:
+            raise InputError(f"dataset row {problem.row}: the prompt renders to no token at all; remove the row")
+        if len(token_ids) > max_prompt_tokens:
+            raise InputError(
+                f"dataset row {problem.row}: the prompt has {len(token_ids)} tokens, and model.max_length less "
+                f"rollout.sampling.max_tokens leaves {max_prompt_tokens}; raise the first, lower the second or remove the row"
+            )
+        return token_ids
+
+    def _plain(self, problem: Problem, settings: PromptsConfig) -> list[int]:
+        if not isinstance(problem.prompt, str):
+            raise InputError(
+                f"dataset row {problem.row}: the prompt is a list of chat messages, which prompts.template = "
+                '"none" cannot render; set it to "chat"'
+            )
+        if settings.system_prompt is not None:
+            raise InputError(
+                'prompts.system_prompt needs prompts.template = "chat"; with "none", write it into the prompts themselves'
+            )
+        return list(self._tokenizer.encode(problem.prompt, add_special_tokens=False))
+
+    def _chat(self, problem: Problem, settings: PromptsConfig) -> list[int]:
+        if not self._tokenizer.chat_template:
+            raise InputError(
+                f'prompts.template = "chat", but the tokenizer in {self._path} has no chat template; set it to "none", '
+                "or take a model that was trained for chat"
+            )
+        text = problem.prompt
+        messages = [{"role": "user", "content": text}] if isinstance(text, str) else text
+        if settings.system_prompt is not None:
+            if messages[0]["role"] == "system":
+                raise InputError(
+                    f"dataset row {problem.row} has a system message of its own; remove prompts.system_prompt or that message"
+                )
+            messages = [{"role": "system", "content": settings.system_prompt}, *messages]
+        try:
+            rendered = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        except Exception as fault:  # a template is a program of the model's authors, and raises what it likes
+            raise InputError(
+                f"dataset row {problem.row}: the chat template of {self._path} refuses the messages: {fault}"
+            ) from fault
+        return list(rendered)
+
+
+class RenderedProblems:
+    """A dataset and its prompts as token ids, each rendered once, when it is first asked for."""
+
+    def __init__(
+        self, settings: PromptsConfig, renderer: Renderer, *, max_prompt_tokens: int, limit: int | None = None
+    ) -> None:
+        self.problems = load_problems(settings, limit=limit)
+        self._settings, self._renderer, self._max_prompt_tokens = settings, renderer, max_prompt_tokens
+        self._rendered: dict[int, list[int]] = {}
+
+    def token_ids(self, problem: Problem) -> list[int]:
+        if problem.row not in self._rendered:
+            rendered = self._renderer.render(problem, self._settings, max_prompt_tokens=self._max_prompt_tokens)
+            self._rendered[problem.row] = rendered
+        return self._rendered[problem.row]

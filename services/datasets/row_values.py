@@ -1,0 +1,85 @@
+"""One row's cells, read with an error that names the place, the column and what it should hold."""
+
+import math
+from decimal import Decimal
+from typing import Any
+
+from services.datasets.sources import Row
+from services.errors import InputError
+
+LARGEST_WIRE_INTEGER = 2**63 - 1
+
+
+class UnreadableRow(InputError):
+    """This row cannot be read; others of its dataset may be."""
+
+
+def cell(row: Row, name: str, expected: type | tuple[type, ...], description: str, *, empty: Any = None) -> Any:
+    """empty: what null stands for; without it null is an error."""
+    if name not in row.fields:
+        raise UnreadableRow(
+            f"{row.place} has no column {name}; it has {', '.join(row.fields) or 'none'}. "
+            "Name the right ones in prompts.columns"
+        )
+    value = row.fields[name]
+    if value is None and empty is not None:
+        return empty
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not object):
+        raise UnreadableRow(f"{row.place}: column {name} must be {description}, not {shown(value)}")
+    return value
+
+
+def first_column(row: Row, *names: str) -> str:
+    """The first of the names that the row has a column of, else the first name."""
+    return next((name for name in names if name in row.fields), names[0])
+
+
+def prompt_cell(row: Row, name: str) -> str | list[dict[str, str]]:
+    value = cell(row, name, object, "")
+    if isinstance(value, str) and value.strip():
+        return value
+    if isinstance(value, list) and value and all(_is_message(message) for message in value):
+        return [{"role": message["role"], "content": message["content"]} for message in value]
+    raise UnreadableRow(
+        f"{row.place}: column {name} must be text or a list of messages with role and content, not {shown(value)}"
+    )
+
+
+def text_cell(row: Row, name: str, description: str = "text") -> str:
+    """Not empty, nor all white space."""
+    text: str = cell(row, name, str, description)
+    if not text.strip():
+        raise UnreadableRow(f"{row.place}: column {name} must be {description}, not {shown(text)}")
+    return text
+
+
+def reference_cell(row: Row, name: str) -> Any:
+    """A value that survives msgpack and JSON unchanged: integers beyond 64 bits and decimals become text."""
+    value = cell(row, name, object, "")
+    if isinstance(value, Decimal) or (isinstance(value, int) and abs(value) > LARGEST_WIRE_INTEGER):
+        return str(value)
+    if value is None or not is_json(value):
+        raise UnreadableRow(f"{row.place}: column {name} must be a JSON value other than null, not {shown(value)}")
+    return value
+
+
+def is_json(value: object) -> bool:
+    """Whether it survives msgpack and JSON unchanged."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and is_json(inner) for key, inner in value.items())
+    if isinstance(value, list):
+        return all(map(is_json, value))
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, int):
+        return abs(value) <= LARGEST_WIRE_INTEGER
+    return value is None or isinstance(value, str)
+
+
+def shown(value: object) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text[:60]}{'...' if len(text) > 60 else ''}"
+
+
+def _is_message(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("role"), str) and isinstance(value.get("content"), str)

@@ -1,1 +1,0 @@
-"""Where prompts come from, how they are put, and when they are issued."""

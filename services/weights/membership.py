@@ -1,0 +1,185 @@
+"""Who is in the process group, since when, and what they confirm: the control plane of the weights.
+
+Replicas hold leases. The learner announces generations (`Rendezvous`) and policy versions (`WeightManifest`) on one
+stream, and replicas confirm on another. Announcements and confirmations are read from the end, so a reader starts
+before it registers; a repeated message is harmless, because each names its generation and version.
+"""
+
+import logging
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from services.clock import Deadline
+from services.errors import WireError
+from services.streams.redis_connection import RedisConnection
+from services.wire.codec import decode, encode, record
+from services.wire.weights import Rendezvous, WeightManifest
+
+log = logging.getLogger("ratchet")
+
+_KEPT_MESSAGES = 256
+
+# The server's clock decides what is live, so that hosts need not agree on the time.
+_REGISTER = """
+local now = redis.call('TIME')
+redis.call('ZADD', KEYS[1], now[1] * 1000 + math.floor(now[2] / 1000) + ARGV[2], ARGV[1])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
+return 1
+"""
+_LIVE = """
+local now = redis.call('TIME')
+local ids = redis.call('ZRANGEBYSCORE', KEYS[1], now[1] * 1000 + math.floor(now[2] / 1000), '+inf')
+local leases = {}
+for _, id in ipairs(ids) do
+  leases[#leases + 1] = id
+  leases[#leases + 1] = redis.call('HGET', KEYS[2], id)
+end
+return leases
+"""
+_ALL = "return redis.call('HGETALL', KEYS[1])"
+_COUNT = "return redis.call('INCR', KEYS[1])"  # a repeat skips a number, no more
+_APPEND = "return redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'kind', ARGV[2], 'body', ARGV[3])"
+
+
+@record("lease", 1)
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """What a replica says of itself each time it renews."""
+
+    replica_id: str
+    incarnation: str
+    """Differs each time the replica starts."""
+    beat: int
+    """Counts the renewals: a sign of life."""
+    ranks: int
+    """Engine workers: ranks it takes in the process group."""
+    policy_version: int
+    ready: bool
+    """Holds proven weights of the current generation and takes prompts."""
+    metrics_url: str
+    sampled_tokens: int
+    sampling_s: float
+    """Seconds with at least one sequence in flight, since it was first ready."""
+    ready_s: float
+    """Seconds since it was first ready."""
+
+
+@record("confirmation", 1)
+class Confirmation(msgspec.Struct, frozen=True, kw_only=True):
+    """A replica's answer to an announcement."""
+
+    replica_id: str
+    incarnation: str
+    phase: Literal["joined", "swapped"]
+    pg_generation: int
+    policy_version: int
+    transfer_s: float = 0.0
+    pause_s: float = 0.0
+    running_sequences: int = 0
+    gap_nats: float | None = None
+    """Largest absolute difference of the probe's log-probs."""
+    fault: str | None = None
+    """Why it did not join or swap; then it holds what it held before."""
+
+
+class Membership:
+    """One end of the control plane. Each method is one command to the server."""
+
+    def __init__(self, connection: RedisConnection, run: str, lease_s: float) -> None:
+        self._connection, self._lease_ms = connection, int(lease_s * 1000)
+        self._leases, self._facts = f"ratchet:{run}:leases", f"ratchet:{run}:replicas"
+        self._generation, self._attempts = f"ratchet:{run}:pg_generation", f"ratchet:{run}:attempts"
+        self._announcements, self._confirmations = f"ratchet:{run}:weights", f"ratchet:{run}:confirmations"
+        self._unreadable: set[bytes] = set()
+
+    def register(self, lease: Lease) -> None:
+        """Take or renew a lease."""
+        args: list[str | bytes | int | float] = [lease.replica_id, self._lease_ms, encode(lease)]
+        self._connection.run_script(_REGISTER, [self._leases, self._facts], args)
+
+    def leave(self, replica_id: str) -> None:
+        self._connection.execute("ZREM", self._leases, replica_id)
+
+    def live(self) -> dict[str, Lease]:
+        """Replicas whose lease has not run out, by id."""
+        leases = self._readable(self._connection.run_script(_LIVE, [self._leases, self._facts]))
+        return {lease.replica_id: lease for lease in leases}
+
+    def last_leases(self) -> list[Lease]:
+        """The last words of every replica of the run, live or not."""
+        return self._readable(self._connection.run_script(_ALL, [self._facts]))
+
+    def _readable(self, ids_and_leases: list[bytes]) -> list[Lease]:
+        """Without those of replicas of another version, each named once: they must not end a run that has others."""
+        leases = []
+        for replica_id, raw in zip(ids_and_leases[::2], ids_and_leases[1::2], strict=True):
+            try:
+                leases.append(decode(raw, Lease))
+            except WireError as fault:
+                if replica_id not in self._unreadable:
+                    log.warning("the lease of replica %s is ignored: %s", replica_id.decode(errors="replace"), fault)
+                self._unreadable.add(replica_id)
+        return leases
+
+    def next_generation(self) -> int:
+        """A number that no generation of this run had."""
+        return int(self._connection.run_script(_COUNT, [self._generation]))
+
+    def next_attempt(self) -> int:
+        """A number that no start of this run's learner had."""
+        return int(self._connection.run_script(_COUNT, [self._attempts]))
+
+    def announce(self, message: Rendezvous | WeightManifest) -> None:
+        kind = "rendezvous" if isinstance(message, Rendezvous) else "manifest"
+        self._connection.run_script(_APPEND, [self._announcements], [_KEPT_MESSAGES, kind, encode(message)])
+
+    def confirm(self, confirmation: Confirmation) -> None:
+        args: list[str | bytes | int | float] = [_KEPT_MESSAGES, "confirmation", encode(confirmation)]
+        self._connection.run_script(_APPEND, [self._confirmations], args)
+
+    def announcements(self) -> "MessageReader":
+        return MessageReader(self._connection, self._announcements)
+
+    def confirmations(self) -> "MessageReader":
+        return MessageReader(self._connection, self._confirmations)
+
+
+class MessageReader:
+    """Reads one stream of messages from where it ended when the reader was made."""
+
+    def __init__(self, connection: RedisConnection, key: str) -> None:
+        self._connection, self._key = connection, key
+        last = connection.execute("XREVRANGE", key, "+", "-", "COUNT", 1)
+        self._seen: bytes = last[0][0] if last else b"0-0"
+
+    def read(self, block_s: float) -> Iterator[Rendezvous | WeightManifest | Confirmation]:
+        """Messages since the last read, waiting up to block_s seconds for the first."""
+        arguments = (
+            "XREAD",
+            "COUNT",
+            _KEPT_MESSAGES,
+            "BLOCK",
+            max(1, int(block_s * 1000)),
+            "STREAMS",
+            self._key,
+            self._seen,
+        )
+        for _, entries in self._connection.execute(*arguments, block_s=block_s) or ():
+            for entry_id, fields in entries:
+                self._seen = entry_id
+                yield _decode_message(dict(zip(fields[::2], fields[1::2], strict=True)))
+
+    def read_until(self, deadline: Deadline) -> Iterator[Rendezvous | WeightManifest | Confirmation]:
+        """As `read`, without end; raises DeadlineExceeded."""
+        while True:
+            yield from self.read(min(deadline.remaining_s(), 1.0))
+
+
+def _decode_message(fields: dict[bytes, bytes]) -> Rendezvous | WeightManifest | Confirmation:
+    kinds: dict[bytes, type[Rendezvous | WeightManifest | Confirmation]] = {
+        b"rendezvous": Rendezvous,
+        b"manifest": WeightManifest,
+        b"confirmation": Confirmation,
+    }
+    return decode(fields[b"body"], kinds[fields[b"kind"]])

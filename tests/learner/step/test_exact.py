@@ -1,0 +1,162 @@
+"""The baseline of exact gradient norms: against a step by hand, and against the proxy where both must agree."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from learner.batch.packing import MicroBatch, one_each, pack
+from learner.batch.step_batch import StepBatch, assemble
+from learner.engine.protocol import TokenStatistics
+from learner.objective.baseline import group_mean, minimum_variance_baseline, reward_sign
+from learner.step.learner_step import learner_step
+from learner.step.optimizer_step import OptimizerStep
+from services.config.learner import LearnerConfig
+from services.wire.score import ScoredGroup
+from tests.fakes.ranks import on_ranks
+from tests.fakes.train_engine import BigramEngine
+from tests.learner.every_objective import MEMBERS, settings
+from tests.learner.tiny import scored_group
+
+EXACT = {"baseline": "minimum_variance_exact", "normalize": "none"}
+PROPORTIONAL = [kind for kind, member in MEMBERS.items() if member.proportional]
+
+
+def groups() -> list[ScoredGroup]:
+    """Of three rewards, one of them at the mean; of two; of four with the same rewards twice."""
+    rewards = [[1.0, 0.0, 0.5], [1.0, 0.0], [0.0, 1.0, 0.0, 1.0], [0.25, 1.0, 0.0], [1.0, 0.0, 0.0]]
+    return [scored_group(i, rewards=r) for i, r in enumerate(rewards)]
+
+
+def engine() -> BigramEngine:
+    made = BigramEngine()
+    random = torch.Generator().manual_seed(3)
+    made.reference, made.reference_is_current = made.logits + torch.randn(17, 17, generator=random) * 0.5, False
+    return made
+
+
+def by_hand(config: LearnerConfig, batch: StepBatch, normalize: str) -> tuple[Tensor, Tensor]:
+    """(gradient, baselines): a backward a sequence for the norms, then one more for all with the baseline in place."""
+    start = engine()
+    table = start.logits.clone().requires_grad_()
+    ends, value, norms = batch.cu_seqlens.tolist(), [], []
+    for i in range(len(batch)):
+        whole = torch.cat([batch.prompt_ids[i][-1:], batch.response_ids[ends[i] : ends[i + 1]]])
+        logp = table.log_softmax(-1)[whole[:-1], whole[1:]]
+        reference = start.reference.log_softmax(-1)[whole[:-1], whole[1:]]
+        own = batch.reward[batch.group == batch.group[i]]
+        sign = (batch.reward[i] - own.mean()).sign().float()
+        rho = (logp.detach() - batch.behavior_logp[ends[i] : ends[i + 1]]).sum().exp().clamp(max=8.0)
+        one_way = (-sign * (logp.detach() - reference)).exp().clamp(0.5, 2.0)
+        value.append(rho * (one_way * logp).mean() * sign.abs())
+        (gradient,) = torch.autograd.grad(value[-1], table, retain_graph=True)
+        norms.append(gradient.double().square().sum().log())
+    baseline = minimum_variance_baseline(batch.reward, torch.stack(norms), batch.group)
+    loss = torch.zeros(())
+    for i, one in enumerate(value):
+        own = batch.reward[batch.group == batch.group[i]]
+        sigma = own.std() + 1e-6 if normalize == "sample_std" else 1.0
+        loss = loss - one * float((batch.reward[i] - baseline[batch.group[i]]) / sigma) / len(batch)
+    return torch.autograd.grad(loss, table)[0], baseline
+
+
+@pytest.mark.parametrize("normalize", ["none", "sample_std"])
+def test_two_gradient_sums_are_the_backward_with_that_baseline(normalize: str) -> None:
+    config = settings("owpo", advantage={**EXACT, "normalize": normalize}, ess={"enabled": False})
+    batch, made = assemble(groups(), 0, config), engine()
+    expected, baseline = by_hand(config, batch, normalize)
+    report = learner_step(made, batch, config, learning_rate=1.0)
+    assert made.calls == ["reference", "backward in two sums"]
+    assert torch.allclose(made.logits, engine().logits - expected, atol=1e-6)
+    shift = (baseline - group_mean(batch.reward, batch.group)).abs().mean()
+    assert shift > 0.01
+    assert report.mean_baseline_shift == pytest.approx(float(shift), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", PROPORTIONAL)
+@pytest.mark.parametrize("ranks", [1, 2, 3])
+def test_ranks_do_not_change_the_step(kind: str, ranks: int) -> None:
+    config = settings(kind, advantage=EXACT, mini_batches=2)
+    alone = engine()
+    report = learner_step(alone, assemble(groups(), 0, config), config, learning_rate=5.0)
+
+    def work(one: BigramEngine) -> tuple[Tensor, float]:
+        one.reference, one.reference_is_current = engine().reference, False
+        taken = learner_step(one, assemble(groups(), 0, config), config, learning_rate=5.0)
+        return one.logits, taken.loss
+
+    assert report.skipped is None
+    assert (alone.logits - engine().logits).norm() > 1e-3
+    for logits, loss in on_ranks(ranks, work):
+        assert torch.allclose(logits, alone.logits, atol=1e-5)
+        assert loss == pytest.approx(report.loss, abs=1e-5)
+
+
+def test_where_norms_are_those_of_the_proxy_both_take_the_same_step() -> None:
+    """One response token after one prompt token of its own: the bigram's logits are what the proxy differentiates by."""
+    made = [scored_group(i, rewards=[1.0, 0.0, 0.0], prompt=[i], responses=[[3 + i], [4 + i], [7]]) for i in range(4)]
+    stepped = []
+    for baseline in ("minimum_variance", "minimum_variance_exact"):
+        config, one = settings("owpo", advantage={"baseline": baseline}), engine()
+        report = learner_step(one, assemble(made, 0, config), config, learning_rate=1.0)
+        stepped.append((one.logits, report.loss, report.mean_baseline_shift))
+    assert torch.allclose(stepped[0][0], stepped[1][0], atol=1e-6)
+    assert stepped[0][1:] == pytest.approx(stepped[1][1:], rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["owpo", "grpo", "dapo", "cispo", "minpro", "decoupled_ppo"])
+def test_the_proxy_leaves_out_what_the_norms_leave_out_clipped_tokens_and_a_reward_at_the_mean(kind: str) -> None:
+    """Norms of the proxy are 0 just where the exact ones are, so that b is pulled by the same sequences."""
+    one = engine()
+    logp = [[-9.0], [-0.01], [-3.0], [-3.0], [-2.5]]  # far below and far above what the policy says
+    made = [
+        scored_group(
+            0, rewards=[1.0, 0.0, 0.5, 1.0, 0.0], prompt=[2], responses=[[3], [4], [5], [6], [7]], behavior_logp=logp
+        )
+    ]
+    config = settings(kind, advantage=EXACT)
+    batch = assemble(made, 0, config)
+    step = OptimizerStep(one, batch, config)
+    step.score_references(weights_will_move=False)
+    step.advantage = reward_sign(batch.reward, batch.group).float()
+    # A trust region around what was sampled clips the first token and the second.
+    step.proximal_logp = step.behavior_logp
+    (current,) = one.token_statistics(
+        pack(batch, row_tokens=24, rows_per_micro_batch=9, rank=0, world_size=1), "current"
+    )
+    proxy = step.log_proxy_norms(*step.everything, current.logp, current.sum_p2)
+    slopes = []
+    for micro_batch in step.micro_batches:
+        seen: list[float] = []
+
+        def loss(m: MicroBatch, statistics: TokenStatistics, seen: list[float] = seen) -> Tensor:
+            value = step.loss(m, statistics)
+            (slope,) = torch.autograd.grad(value, statistics.logp, retain_graph=True)
+            seen.append(float(slope.abs().max()))
+            return value
+
+        one.backward([micro_batch], loss)
+        slopes += seen
+    assert slopes[2] == 0  # at the mean
+    assert [x == 0 for x in slopes] == [x == -math.inf for x in proxy.tolist()]
+
+
+def test_every_sequence_is_on_one_rank_with_its_group_and_ranks_run_as_often() -> None:
+    batch = assemble(groups(), 0, settings("owpo"))
+    for world in (1, 2, 3, 7):
+        parts = [one_each(batch, rank=rank, world_size=world) for rank in range(world)]
+        assert len({len(p) for p in parts}) == 1
+        held = [[i for m in p for i in m.sequence_index.tolist()] for p in parts]
+        assert sorted(i for p in held for i in p) == list(range(len(batch)))
+        for part in held:
+            of = batch.group[part].tolist()
+            assert of == sorted(of)
+        assert sum(len(batch.group[p].unique()) for p in held) == 5
+
+
+@pytest.mark.parametrize("kind", sorted(set(MEMBERS) - set(PROPORTIONAL)))
+def test_objectives_that_are_not_proportional_to_the_advantage_are_refused(kind: str) -> None:
+    other_baseline = "is defined with learner.advantage.baseline" if MEMBERS[kind].baselines else "not proportional"
+    with pytest.raises(ValueError, match=other_baseline):
+        settings(kind, advantage=EXACT)

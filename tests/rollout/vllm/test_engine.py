@@ -1,0 +1,410 @@
+"""The real engine on the CPU in float32, fed by a real broadcast; transformers is the judge.
+
+Two engines, started once each: tied embeddings with kv_after_swap = "keep", untied with "recompute".
+"""
+
+import asyncio
+import multiprocessing
+from collections.abc import Coroutine, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+from prometheus_client import REGISTRY
+from transformers import Qwen2ForCausalLM
+
+from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
+from rollout.vllm.engine import VllmEngine, _end_token_ids
+from services.clock import Deadline
+from services.config.run import RunConfig
+from services.errors import InputError, WeightSyncError
+from services.weights.buckets import pack
+from services.weights.process_group import ProcessGroupChannel, RendezvousStore
+from services.wire.codec import Array
+from services.wire.prompt import Prompt
+from services.wire.trajectory import Trajectory
+from services.wire.weights import Rendezvous, WeightManifest
+from tests.rollout.small_model import STOP, logp_across_swap, logp_under, random_model, write_model
+
+T = TypeVar("T")
+TOLERANCE_NATS = 1e-4
+REPLICA = "rollout-0"
+LONG = 400  # response tokens: about a second, ten times what a swap takes
+
+
+def soon(seconds: float = 60.0) -> Deadline:
+    return Deadline.after(seconds, "the test")
+
+
+class Sender:
+    """Learner rank 0."""
+
+    def __init__(self) -> None:
+        self._store = RendezvousStore("127.0.0.1")
+        self._channel = ProcessGroupChannel(self._store)
+        self._generation = 0
+
+    def next_rendezvous(self, timeout_s: float = 30.0) -> Rendezvous:
+        self._generation += 1
+        return Rendezvous(
+            pg_generation=self._generation,
+            backend="gloo",
+            host="127.0.0.1",
+            port=self._store.port,
+            size=2,
+            first_ranks={REPLICA: 1},
+            timeout_s=timeout_s,
+        )
+
+    async def meet(self, engine: VllmEngine) -> None:
+        rendezvous = self.next_rendezvous()
+        await asyncio.gather(
+            asyncio.to_thread(self._channel.form, rendezvous, soon()), engine.join(rendezvous, REPLICA)
+        )
+
+    def announce(self, model: Qwen2ForCausalLM, version: int) -> tuple[WeightManifest, list[torch.Tensor]]:
+        packed = pack(model.named_parameters(), bucket_mib=1)
+        assert len(packed) > 2
+        manifest = WeightManifest(
+            policy_version=version,
+            pg_generation=self._generation,
+            buckets=tuple(bucket for bucket, _ in packed),
+            probe_token_ids=(),
+            probe_logp=(),
+        )
+        return manifest, [flat for _, flat in packed]
+
+    async def send(self, manifest: WeightManifest, flat_buckets: Sequence[torch.Tensor]) -> None:
+        await asyncio.to_thread(self._channel.send, manifest, flat_buckets, soon())
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+class Rig:
+    """One engine, the loop it lives in, and who sends it weights."""
+
+    def __init__(self, folder: Path, *, tied: bool, kv_after_swap: str) -> None:
+        self.tied, self.kv_after_swap = tied, kv_after_swap
+        self.sender = Sender()
+        self.run_config = RunConfig.model_validate(
+            {
+                "name": "engine-test",
+                "device": "cpu",
+                "model": {"path": str(folder), "max_length": 512, "dtype": "float32"},
+                "prompts": {"source": {"type": "jsonl", "path": "unused.jsonl"}},
+                "rollout": {
+                    "sampling": {"max_tokens": LONG},
+                    "max_concurrent_sequences": 64,
+                    "kv_cache_gib": 0.25,
+                    "kv_after_swap": kv_after_swap,
+                },
+                "learner": {"steps": 1, "groups_per_step": 1},
+                "weights": {"type": "gloo"},
+            }
+        )
+        self.engine = VllmEngine(self.run_config)
+        self.version = 0
+        self.model = random_model(0, tied=tied)
+        self._runner = asyncio.Runner()
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(asyncio.wait_for(work, 120))
+
+    def close(self) -> None:
+        self.do(self.engine.stop())
+        self._runner.close()
+        self.sender.close()
+
+    async def publish(self) -> SwapReport:
+        """Random weights that no version had before."""
+        self.version += 1
+        return await self.publish_as(self.version, random_model(self.version, tied=self.tied))
+
+    async def publish_as(self, version: int, model: Qwen2ForCausalLM) -> SwapReport:
+        manifest, flat_buckets = self.sender.announce(model, version)
+        report, _ = await asyncio.gather(
+            self.engine.stage_and_swap(manifest, soon()), self.sender.send(manifest, flat_buckets)
+        )
+        self.model = model
+        return report
+
+
+@pytest.fixture(scope="module", params=["tied-keep", "untied-recompute"])
+def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    embeddings, kv_after_swap = request.param.split("-")
+    folder = tmp_path_factory.mktemp(embeddings)
+    write_model(folder, tied=embeddings == "tied")
+    started = Rig(folder, tied=embeddings == "tied", kv_after_swap=kv_after_swap)
+    started.do(started.engine.start())
+    started.do(started.sender.meet(started.engine))
+    yield started
+    started.close()
+
+
+def prompt(length: int = 6, *, tokens: int = 8, size: int = 4, temperature: float = 1.0, **more: Any) -> Prompt:
+    fields: dict[str, Any] = {
+        "group_id": "train-0",
+        "sequence_number": 0,
+        "purpose": "train",
+        "row": 0,
+        "token_ids": Array.of([1 + (7 * position) % 17 for position in range(length)], "<i4"),
+        "group_size": size,
+        "temperature": temperature,
+        "max_tokens": tokens,
+        "stop_token_ids": (),
+        "seed": 11,
+        "grader": "exact",
+        "reference": "",
+        "options": {},
+        "issued_version": 0,
+    }
+    return Prompt(**(fields | more))
+
+
+def ids(record: Prompt | Trajectory) -> list[int]:
+    return [int(token) for token in record.token_ids.numpy()]
+
+
+def gap_nats(trajectory: Trajectory, expected: torch.Tensor) -> float:
+    return float(np.abs(trajectory.behavior_logp.numpy() - expected.numpy()).max())
+
+
+def versions(trajectory: Trajectory) -> set[int]:
+    return set(trajectory.policy_versions().tolist())
+
+
+def test_before_the_first_swap_the_version_is_unknown(rig: Rig) -> None:
+    assert rig.engine.policy_version == BASE_VERSION
+    trajectories = rig.do(rig.engine.sample(prompt()))
+    assert [versions(trajectory) for trajectory in trajectories] == [{BASE_VERSION}] * 4
+
+
+def test_after_a_swap_logp_is_that_of_the_new_weights(rig: Rig) -> None:
+    for _ in range(2):  # the second is received into the buffers of the first
+        report = rig.do(rig.publish())
+        assert (report.policy_version, rig.engine.policy_version) == (rig.version, rig.version)
+        for temperature in (1.0, 0.7):
+            asked = prompt(tokens=30, temperature=temperature)
+            for trajectory in rig.do(rig.engine.sample(asked)):
+                assert versions(trajectory) == {rig.version}
+                expected = logp_under(rig.model, ids(asked), ids(trajectory), temperature)
+                assert gap_nats(trajectory, expected) < TOLERANCE_NATS
+
+
+def test_a_probe_is_of_the_weights_held_now_and_not_of_a_cache(rig: Rig) -> None:
+    sequence = [1 + (5 * position) % 17 for position in range(300)]  # more than two cache blocks
+    for _ in range(2):
+        rig.do(rig.publish())
+        for _ in range(2):
+            probed = rig.do(rig.engine.probe(sequence))
+            expected = logp_under(rig.model, sequence[:1], sequence[1:])
+            assert len(probed) == 299
+            assert np.abs(np.array(probed) - expected.numpy()).max() < TOLERANCE_NATS
+
+
+def test_a_prompt_seen_before_the_swap_is_read_again_under_the_new_weights(rig: Rig) -> None:
+    asked = prompt(300)
+    rig.do(rig.engine.sample(asked))  # its blocks are in the prefix cache now
+    rig.do(rig.publish())
+    for trajectory in rig.do(rig.engine.sample(asked)):
+        assert gap_nats(trajectory, logp_under(rig.model, ids(asked), ids(trajectory))) < TOLERANCE_NATS
+
+
+def test_a_version_that_comes_again_with_other_weights_finds_nothing_cached_of_the_first(rig: Rig) -> None:
+    """A learner that resumed from an earlier checkpoint takes its last steps again."""
+    rig.do(rig.publish())
+    asked = prompt(300)
+    rig.do(rig.engine.sample(asked))
+    rig.do(rig.publish_as(rig.version, random_model(98, tied=rig.tied)))
+    for trajectory in rig.do(rig.engine.sample(asked)):
+        assert versions(trajectory) == {rig.version}
+        assert gap_nats(trajectory, logp_under(rig.model, ids(asked), ids(trajectory))) < TOLERANCE_NATS
+
+
+def test_every_span_in_mid_flight_has_the_logp_of_what_sampled_it(rig: Rig) -> None:
+    asked = prompt(tokens=LONG)
+
+    async def swap_in_mid_flight() -> tuple[tuple[Trajectory, ...], SwapReport]:
+        sampling = asyncio.create_task(rig.engine.sample(asked))
+        await asyncio.sleep(0.3)
+        report = await rig.publish()
+        return await sampling, report
+
+    rig.do(rig.publish())
+    before = rig.model
+    trajectories, report = rig.do(swap_in_mid_flight())
+    assert report.running_sequences == 4
+    assert rig.engine.running_sequences == 0
+    for trajectory in trajectories:
+        first, second = trajectory.spans
+        assert (first.policy_version, second.policy_version) == (rig.version - 1, rig.version)
+        assert (first.start, first.end, second.end) == (0, second.start, LONG)
+        response = ids(trajectory)
+        if rig.kv_after_swap == "keep":
+            expected = logp_across_swap(before, rig.model, ids(asked), response, first.end)
+            afresh = logp_under(rig.model, ids(asked), response)[first.end :]
+            assert float((expected[first.end :] - afresh).abs().max()) > 0.01  # the kept cache does matter
+        else:
+            old = logp_under(before, ids(asked), response[: first.end])
+            new = logp_under(rig.model, ids(asked), response)[first.end :]
+            expected = torch.cat([old, new])
+        assert gap_nats(trajectory, expected) < TOLERANCE_NATS
+
+
+def test_a_sender_that_dies_in_the_middle_changes_nothing(rig: Rig) -> None:
+    async def half_a_transfer() -> tuple[Trajectory, ...]:
+        sampling = asyncio.create_task(rig.engine.sample(prompt(tokens=LONG)))
+        manifest, flat_buckets = rig.sender.announce(random_model(99, tied=rig.tied), 99)
+        receiving = asyncio.create_task(rig.engine.stage_and_swap(manifest, soon()))
+        await rig.sender.send(manifest, flat_buckets[:2])
+        rig.sender.close()
+        with pytest.raises(WeightSyncError, match=r"engine worker 0: generation .* next generation"):
+            await receiving
+        return await sampling
+
+    rig.do(rig.publish())
+    for trajectory in rig.do(half_a_transfer()):
+        assert versions(trajectory) == {rig.version}
+        expected = logp_under(rig.model, ids(prompt()), ids(trajectory))
+        assert gap_nats(trajectory, expected) < TOLERANCE_NATS
+    rig.do(rig.sender.meet(rig.engine))
+    test_after_a_swap_logp_is_that_of_the_new_weights(rig)
+
+
+def test_bytes_that_are_not_those_announced_are_refused(rig: Rig) -> None:
+    async def damaged_transfer() -> None:
+        manifest, flat_buckets = rig.sender.announce(random_model(99, tied=rig.tied), 99)
+        flat_buckets[1][1000] ^= 1
+        receiving = asyncio.create_task(rig.engine.stage_and_swap(manifest, soon()))
+        await rig.sender.send(manifest, flat_buckets)
+        with pytest.raises(WeightSyncError, match=f"bucket 2 of .* announced was {manifest.buckets[1].digest}"):
+            await receiving
+
+    rig.do(rig.publish())
+    rig.do(damaged_transfer())
+    assert rig.engine.policy_version == rig.version
+    [trajectory] = rig.do(rig.engine.sample(prompt(size=1)))
+    assert gap_nats(trajectory, logp_under(rig.model, ids(prompt()), ids(trajectory))) < TOLERANCE_NATS
+    rig.do(rig.sender.meet(rig.engine))
+    test_after_a_swap_logp_is_that_of_the_new_weights(rig)
+
+
+def test_a_generation_that_does_not_form_leaves_the_next_one_open(rig: Rig) -> None:
+    with pytest.raises(WeightSyncError, match="not all 2 members met"):
+        rig.do(rig.engine.join(rig.sender.next_rendezvous(timeout_s=1.0), REPLICA))
+    with pytest.raises(WeightSyncError, match="formed without rollout-7; wait for the next"):
+        rig.do(rig.engine.join(rig.sender.next_rendezvous(), "rollout-7"))
+    manifest, _ = rig.sender.announce(rig.model, 99)
+    with pytest.raises(WeightSyncError, match="join first"):
+        rig.do(rig.engine.stage_and_swap(manifest, soon()))
+    rig.do(rig.sender.meet(rig.engine))
+    rig.do(rig.publish())
+
+
+def test_temperature_zero_takes_the_likeliest_token(rig: Rig) -> None:
+    asked = prompt(tokens=12, size=2, temperature=0.0)
+    one, other = rig.do(rig.engine.sample(asked))
+    assert ids(one) == ids(other)
+    sequence = torch.tensor([ids(asked) + ids(one)])
+    with torch.no_grad():
+        likeliest = rig.model(sequence).logits[0, len(ids(asked)) - 1 : -1].argmax(-1)
+    assert likeliest.tolist() == ids(one)
+
+
+def test_trajectory_i_is_sampled_with_seed_plus_i(rig: Rig) -> None:
+    group = rig.do(rig.engine.sample(prompt(seed=500, size=3)))
+    shifted = rig.do(rig.engine.sample(prompt(seed=501, size=3)))
+    assert [ids(trajectory) for trajectory in group[1:]] == [ids(trajectory) for trajectory in shifted[:2]]
+    assert len({tuple(ids(trajectory)) for trajectory in group}) == 3
+
+
+def test_a_stop_token_ends_a_response_and_belongs_to_it(rig: Rig) -> None:
+    sampled_before = rig.engine.sampled_tokens_total
+    trajectories = rig.do(rig.engine.sample(prompt(tokens=40, size=16, stop_token_ids=(STOP,))))
+    reasons = {trajectory.finish_reason for trajectory in trajectories}
+    assert "stop" in reasons
+    for trajectory in trajectories:
+        assert (ids(trajectory)[-1] == STOP) == (trajectory.finish_reason == "stop")
+        assert STOP not in ids(trajectory)[:-1]
+        assert len(trajectory.text) == len(trajectory) - ids(trajectory).count(0)  # "~" is special, and left out
+    assert rig.engine.sampled_tokens_total - sampled_before == sum(map(len, trajectories))
+
+
+def test_a_prompt_that_does_not_fit_is_refused_and_the_engine_goes_on(rig: Rig) -> None:
+    with pytest.raises(InputError, match=r"train-0 \(600 prompt tokens\) was refused"):
+        rig.do(rig.engine.sample(prompt(600)))
+    assert len(rig.do(rig.engine.sample(prompt()))) == 4
+
+
+def test_a_cancelled_group_leaves_the_engine(rig: Rig) -> None:
+    async def cancel() -> None:
+        sampling = asyncio.create_task(rig.engine.sample(prompt(tokens=LONG)))
+        await asyncio.sleep(0.1)
+        sampling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sampling
+
+    rig.do(cancel())
+    assert rig.engine.running_sequences == 0
+    assert len(rig.do(rig.engine.sample(prompt()))) == 4
+
+
+def test_the_metrics_of_the_engine_are_exported_with_ours(rig: Rig) -> None:
+    assert {"vllm:num_requests_running", "vllm:generation_tokens"} <= {family.name for family in REGISTRY.collect()}
+
+
+def test_a_dead_engine_is_noticed(rig: Rig) -> None:
+    """The last test of each engine: one is killed, the other gets the weights of another architecture."""
+
+    async def die() -> None:
+        sampling = asyncio.create_task(rig.engine.sample(prompt(tokens=LONG)))
+        await asyncio.sleep(0.1)
+        if rig.tied:
+            reason = "died"
+            [process] = multiprocessing.active_children()
+            process.kill()
+        else:
+            reason = "swapping in version 99 failed"
+            packed = pack([("model.layers.0.unheard_of.weight", torch.zeros(8, 8))], bucket_mib=1)
+            manifest, _ = rig.sender.announce(rig.model, 99)
+            manifest = msgspec.structs.replace(manifest, buckets=(packed[0][0],))
+            receiving = asyncio.create_task(rig.engine.stage_and_swap(manifest, soon()))
+            await rig.sender.send(manifest, [packed[0][1]])
+            with pytest.raises(EngineFailed, match=reason):
+                await receiving
+        with pytest.raises(EngineFailed, match=f"{reason}.*Start the replica again"):
+            await sampling
+        with pytest.raises(EngineFailed, match=reason):
+            await rig.engine.sample(prompt())
+        with pytest.raises(EngineFailed, match=reason):
+            await rig.engine.join(rig.sender.next_rendezvous(), REPLICA)
+
+    rig.do(die())
+
+
+def test_an_engine_that_was_not_started_says_so() -> None:
+    engine = VllmEngine(RunConfig.model_construct())
+    with pytest.raises(EngineFailed, match="start it first"):
+        asyncio.run(engine.sample(prompt()))
+
+
+def test_an_engine_for_another_device_says_what_to_install(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, tied=True, kv_after_swap="keep")
+    elsewhere = VllmEngine(rig.run_config.model_copy(update={"device": "cuda"}))
+    with pytest.raises(InputError, match='device = "cuda", but the vLLM installed here finds "cpu"'):
+        asyncio.run(elsewhere.start())
+
+
+def test_end_tokens_are_those_of_config_generation_config_and_tokenizer(tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [7, 9]}')
+    model_config = SimpleNamespace(
+        model=str(tmp_path), hf_text_config=SimpleNamespace(eos_token_id=7), get_vocab_size=lambda: 10
+    )
+    llm: Any = SimpleNamespace(model_config=model_config)
+    assert _end_token_ids(llm, SimpleNamespace(eos_token_id=2)) == (2, 7, 9)
+    assert _end_token_ids(llm, SimpleNamespace(eos_token_id=10)) == (7, 9)  # the model has no row 10

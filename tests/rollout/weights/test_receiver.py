@@ -1,0 +1,122 @@
+"""The receiver against a real broadcast group whose root is this process."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from rollout.weights.receiver import Progress, WeightReceiver
+from services.clock import Deadline
+from services.errors import WeightSyncError
+from services.weights.buckets import pack
+from services.weights.process_group import ProcessGroupChannel, RendezvousStore
+from services.wire.weights import Rendezvous, WeightManifest
+
+
+def soon() -> Deadline:
+    return Deadline.after(20.0, "the test")
+
+
+class Learner:
+    def __init__(self) -> None:
+        self.store = RendezvousStore("127.0.0.1")
+        self.channel = ProcessGroupChannel(self.store)
+
+    def meet(self, receiver: WeightReceiver, generation: int) -> None:
+        rendezvous = Rendezvous(
+            pg_generation=generation,
+            backend="gloo",
+            host="127.0.0.1",
+            port=self.store.port,
+            size=2,
+            first_ranks={},
+            timeout_s=20.0,
+        )
+        receiver.join(rendezvous, 1)
+        self.channel.form(rendezvous, soon())
+        assert settled(receiver).state == "ready"
+
+    def manifest(self, version: int, generation: int, value: float) -> tuple[WeightManifest, list[torch.Tensor]]:
+        packed = pack([("a", torch.full((2**18,), value)), ("b", torch.full((5,), value))], bucket_mib=1)
+        manifest = WeightManifest(
+            policy_version=version,
+            pg_generation=generation,
+            buckets=tuple(bucket for bucket, _ in packed),
+            probe_token_ids=(),
+            probe_logp=(),
+        )
+        return manifest, [flat for _, flat in packed]
+
+
+def settled(receiver: WeightReceiver) -> Progress:
+    ends_s = time.monotonic() + 20
+    while receiver.progress().state == "busy" and time.monotonic() < ends_s:
+        time.sleep(0.005)
+    return receiver.progress()
+
+
+@pytest.fixture
+def receiver() -> Iterator[WeightReceiver]:
+    made = WeightReceiver(torch.device("cpu"))
+    yield made
+    made.close()
+
+
+def test_each_version_is_handed_out_once_and_whole(receiver: WeightReceiver) -> None:
+    learner = Learner()
+    learner.meet(receiver, 1)
+    for version in (1, 2, 3):
+        manifest, flat_buckets = learner.manifest(version, 1, float(version))
+        receiver.stage(manifest, 20.0)
+        learner.channel.send(manifest, flat_buckets, soon())
+        assert settled(receiver).state == "ready"
+        with pytest.raises(WeightSyncError, match="version 9 is not staged"):
+            list(receiver.take(9))
+        taken = dict(receiver.take(version))
+        assert sorted(taken) == ["a", "b"]
+        assert all(bool((tensor == version).all()) for tensor in taken.values())
+        with pytest.raises(WeightSyncError, match=f"version {version} is not staged"):
+            list(receiver.take(version))
+
+
+def test_nothing_is_handed_out_before_it_is_proven(receiver: WeightReceiver) -> None:
+    learner = Learner()
+    learner.meet(receiver, 1)
+    manifest, flat_buckets = learner.manifest(1, 1, 1.0)
+    receiver.stage(manifest, 20.0)
+    assert receiver.progress().state == "busy"
+    with pytest.raises(WeightSyncError, match="not staged"):
+        list(receiver.take(1))
+    with pytest.raises(WeightSyncError, match="still under way"):
+        receiver.stage(manifest, 20.0)
+    flat_buckets[0][0] ^= 1
+    learner.channel.send(manifest, flat_buckets, soon())  # ends: the receiver takes what follows the damaged bucket too
+    progress = settled(receiver)
+    assert (progress.state, "bucket 1 of 2" in progress.fault) == ("failed", True)
+    with pytest.raises(WeightSyncError, match="not staged"):
+        list(receiver.take(1))
+
+
+def test_the_next_generation_interrupts_a_transfer_and_takes_its_place(receiver: WeightReceiver) -> None:
+    learner = Learner()
+    learner.meet(receiver, 1)
+    manifest, _ = learner.manifest(1, 1, 1.0)
+    receiver.stage(manifest, 20.0)
+    learner.meet(receiver, 2)  # the learner never sent
+    manifest, flat_buckets = learner.manifest(1, 2, 5.0)
+    receiver.stage(manifest, 20.0)
+    learner.channel.send(manifest, flat_buckets, soon())
+    assert settled(receiver).state == "ready"
+    assert dict(receiver.take(1))["b"].tolist() == [5.0] * 5
+    ends_s = time.monotonic() + 10
+    while sum(thread.name == "weight-receiver" for thread in threading.enumerate()) and time.monotonic() < ends_s:
+        time.sleep(0.01)
+    assert not [thread for thread in threading.enumerate() if thread.name == "weight-receiver"]
+
+
+def test_a_manifest_of_another_generation_is_refused(receiver: WeightReceiver) -> None:
+    manifest, _ = Learner().manifest(4, 3, 1.0)
+    with pytest.raises(WeightSyncError, match="version 4 comes with generation 3, this worker is in generation None"):
+        receiver.stage(manifest, 20.0)

@@ -1,0 +1,50 @@
+"""What is refused before anything is started."""
+
+from pathlib import Path
+
+import pytest
+
+from services.command import preflight
+from services.config import RunConfig
+from services.config.load import load
+from services.errors import InputError
+from tests.services.config.test_load import SMALLEST
+
+
+@pytest.fixture
+def four_gpus(tmp_path: Path) -> RunConfig:
+    (tmp_path / "run.toml").write_text(SMALLEST, encoding="utf-8")
+    overrides = ["device=cuda", "weights.type=nccl", "learner.ranks=2", "rollout.replicas=2"]
+    return load(tmp_path / "run.toml", overrides)
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        (None, ["0", "1", "2", "3"]),
+        ("4,5,6,7", ["4", "5", "6", "7"]),
+        ("7, 3,1,0,2", ["7", "3", "1", "0"]),
+        ("GPU-8932f937,GPU-1a,MIG-2b,GPU-3c", ["GPU-8932f937", "GPU-1a", "MIG-2b", "GPU-3c"]),
+    ],
+)
+def test_a_run_takes_only_gpus_that_this_process_may_use(
+    four_gpus: RunConfig, monkeypatch: pytest.MonkeyPatch, given: str | None, taken: list[str]
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if given is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    assert preflight.gpus(four_gpus) == taken
+
+
+@pytest.mark.parametrize(("given", "has"), [("", 0), ("0,1,2", 3), ("0,1,-1,2,3", 2)])
+def test_too_few_gpus_are_refused_with_what_the_run_takes(
+    four_gpus: RunConfig, monkeypatch: pytest.MonkeyPatch, given: str, has: int
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
+    with pytest.raises(InputError, match=rf"has {has} GPUs, and the run takes 4: learner\.ranks = 2"):
+        preflight.gpus(four_gpus)
+
+
+def test_a_cpu_run_asks_for_none(four_gpus: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert preflight.gpus(four_gpus.model_copy(update={"device": "cpu"})) == []

@@ -1,0 +1,153 @@
+"""Real processes under a real supervisor: what dies comes back alone, what cannot be helped ends the run."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from services.command import supervisor
+from services.command.redis_server import RedisServer
+from services.command.supervisor import Service, Supervisor
+from services.entry import DONE, FAILED, INTERRUPTED
+from services.errors import InputError, ServiceFailed
+from services.streams.redis_connection import RedisConnection
+
+SLEEP = "import time; time.sleep(600)"
+# Leaves a child behind the first time; says the second time whether that is still there.
+LEAVING = """
+import subprocess, sys, time
+from pathlib import Path
+left, seen = Path(sys.argv[1], "left"), Path(sys.argv[1], "seen")
+if left.exists():
+    stat = Path("/proc", left.read_text(), "stat")
+    seen.write_text("alive" if stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z" else "gone")
+    time.sleep(600)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session={own_session})
+left.write_text(str(child.pid))
+sys.exit(3)
+"""
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    made: list[Service] = []
+
+    def make(name: str, program: str, *arguments: str) -> Service:
+        command = [sys.executable, "-c", program, *arguments]
+        made.append(Service(name, command, tmp_path / "logs" / f"{name}.log", {}))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.clear_away()
+
+
+def until(condition: Callable[[], bool]) -> Callable[[], bool]:
+    """For `stopping`; fails when it takes too long."""
+    end_s = time.monotonic() + 60
+
+    def met() -> bool:
+        assert time.monotonic() < end_s, "it takes too long"
+        return condition()
+
+    return met
+
+
+def nothing() -> None:
+    """Nobody looks at the progress."""
+
+
+@pytest.mark.parametrize("own_session", [False, True])
+def test_what_a_dead_service_left_is_gone_before_it_starts_again(
+    service: Callable[..., Service], tmp_path: Path, own_session: bool
+) -> None:
+    learner = service("learner", SLEEP)
+    verifier = service("verifier", LEAVING.format(own_session=own_session), str(tmp_path))
+    seen = tmp_path / "seen"
+    code = Supervisor(learner, [verifier], shutdown_s=10).run(
+        until(lambda: seen.exists() and seen.read_text() != ""), nothing
+    )
+    assert code == INTERRUPTED
+    assert seen.read_text() == "gone"
+
+
+def test_what_one_service_left_does_not_cost_another_its_life(service: Callable[..., Service], tmp_path: Path) -> None:
+    learner = service("learner", SLEEP)
+    other = service("rollout-0", SLEEP)
+    verifier = service("verifier", LEAVING.format(own_session=True), str(tmp_path))
+    pids = []
+
+    def look() -> None:
+        assert learner.process is not None
+        assert other.process is not None
+        pids.append((learner.process.pid, other.process.pid))
+
+    Supervisor(learner, [other, verifier], shutdown_s=10).run(until((tmp_path / "seen").exists), look)
+    assert len(set(pids)) == 1
+
+
+def test_stopping_leaves_nothing_that_a_service_started(service: Callable[..., Service], tmp_path: Path) -> None:
+    program = LEAVING.format(own_session=True).replace("sys.exit(3)", "time.sleep(600)")
+    verifier, left = service("verifier", program, str(tmp_path)), tmp_path / "left"
+    Supervisor(service("learner", SLEEP), [verifier], shutdown_s=10).run(
+        until(lambda: left.exists() and left.read_text() != ""), nothing
+    )
+    stat = Path("/proc", left.read_text(), "stat")
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_the_learner_being_done_ends_the_run(service: Callable[..., Service]) -> None:
+    run = Supervisor(service("learner", "pass"), [service("verifier", SLEEP)], shutdown_s=10)
+    assert run.run(until(lambda: False), nothing) == DONE
+
+
+def test_a_service_that_refuses_its_input_is_not_started_again(service: Callable[..., Service]) -> None:
+    refusing = service("verifier", "import sys; print('no such grader'); sys.exit(2)")
+    with pytest.raises(InputError, match=r"verifier refused its input:(.|\n)*no such grader"):
+        Supervisor(service("learner", SLEEP), [refusing], shutdown_s=10).run(until(lambda: False), nothing)
+
+
+def test_a_service_that_keeps_dying_ends_the_run_with_its_last_words(
+    service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "RESTARTS", 1)
+    dying = service("verifier", f"import sys; print('no memory'); sys.exit({FAILED})")
+    with pytest.raises(ServiceFailed, match=r"verifier ended with code 3, the 2th time(.|\n)*no memory"):
+        Supervisor(service("learner", SLEEP), [dying], shutdown_s=10).run(until(lambda: False), nothing)
+
+
+def test_a_redis_server_that_is_killed_comes_back_with_its_address_and_its_data(
+    service: Callable[..., Service], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with RedisServer(tmp_path / "redis", fsync="always") as server:
+        url, first = server.url, server.pid
+        connection = RedisConnection(url, deadline_s=30)
+        connection.execute("SET", "key", "value")
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        run = Supervisor(service("learner", SLEEP), [], shutdown_s=10, redis=server)
+        run.run(until(lambda: server.pid != first), nothing)
+        assert server.running()
+        assert server.url == url
+        assert connection.execute("GET", "key") == b"value"
+        connection.close()
+    assert "the Redis server was killed by SIGKILL; starting it again" in caplog.text
+
+
+def test_a_redis_server_that_keeps_dying_is_named(
+    service: Callable[..., Service], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "RESTARTS", 2)
+
+    def kill() -> None:
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+
+    with RedisServer(tmp_path / "redis") as server:
+        run = Supervisor(service("learner", SLEEP), [], shutdown_s=10, redis=server)
+        with pytest.raises(ServiceFailed, match=r"the Redis server was killed by SIGKILL, the 3th time"):
+            run.run(until(lambda: False), kill)

@@ -1,0 +1,50 @@
+"""The summary counts what the run kept, not what a crash took back."""
+
+from pathlib import Path
+
+from services.command.live_display import Tail
+from services.metrics import JsonLines, read_json_lines
+from services.run.summary import newest
+
+
+def rows(*pairs: tuple[int, int]) -> list[dict[str, int]]:
+    return [{"attempt": attempt, "step": step} for attempt, step in pairs]
+
+
+def test_steps_after_the_checkpoint_that_was_resumed_are_taken_back() -> None:
+    first, second = [(1, 1), (1, 2), (1, 3), (1, 4)], [(2, 3), (2, 4), (2, 5)]
+    assert newest(rows(*first, *second), "step") == rows((1, 1), (1, 2), (2, 3), (2, 4), (2, 5))
+
+
+def test_a_resume_from_further_back_takes_back_more() -> None:
+    kept = newest(rows((1, 1), (1, 2), (1, 3), (2, 3), (2, 4), (3, 2)), "step")
+    assert kept == rows((1, 1), (3, 2))
+
+
+def test_a_start_that_wrote_nothing_takes_nothing_back() -> None:
+    assert newest(rows((1, 1), (1, 2)), "step") == rows((1, 1), (1, 2))
+
+
+def test_a_line_cut_off_by_a_crash_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "steps.jsonl"
+    lines = JsonLines(path)
+    lines.write(step=1)
+    lines.close()
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"step": 2, "cut')
+    assert [row["step"] for row in read_json_lines(path)] == [1]
+
+
+def test_the_next_start_begins_on_a_line_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "steps.jsonl"
+    shown = Tail(path)
+    for step in (1, 2):
+        lines = JsonLines(path)
+        lines.write(step=step)
+        lines.close()
+        with path.open("a", encoding="utf-8") as file:
+            file.write('{"step": 9, "cut')
+        assert [row["step"] for row in shown.read()] == [step]
+    JsonLines(path).close()
+    assert shown.read() == []
+    assert [row["step"] for row in read_json_lines(path)] == [1, 2]

@@ -1,0 +1,191 @@
+"""Constraints of grader `instructions` on what a response contains and how it is set out."""
+
+import re
+
+import msgspec
+
+from verifier.graders.instructions.text import Constraint, Count, Positive, Relation, Text, Texts, compare
+from verifier.graders.strict_json import NotJson, last_fenced_json, read_json
+
+PLACEHOLDER = re.compile(r"\[([^\[\]\n]+)\]")
+EMPHASIS = re.compile(r"\*\*([^*\n]+)\*\*|\*([^*\n]+)\*")
+TITLE = re.compile(r"<<([^<>\n]+)>>")
+NUMBERED = re.compile(r"\d{1,9}[.)]\s+\S")
+MARKDOWN_BEFORE = '#*_>" \t'  # what may stand before the first letter of a line
+
+
+class NumberPlaceholders(Constraint, frozen=True, tag="detectable_content:number_placeholders"):
+    """So many placeholders in square brackets, such as [address]."""
+
+    num_placeholders: Count
+    relation: Relation = "at least"
+
+    def unmet(self, text: str) -> str | None:
+        count = sum(bool(found[1].strip()) for found in PLACEHOLDER.finditer(text))
+        return compare(count, self.relation, self.num_placeholders, "placeholders")
+
+
+class Postscript(Constraint, frozen=True, tag="detectable_content:postscript"):
+    """A line begins with the marker, in any case and spacing, and there is text after it."""
+
+    postscript_marker: Text = "P.S."
+
+    def unmet(self, text: str) -> str | None:
+        marker = "".join(self.postscript_marker.split()).casefold()
+        lines = text.splitlines()
+        for number, line in enumerate(lines):
+            spelled = "".join(line.lstrip(MARKDOWN_BEFORE).split()).casefold()
+            # The whole text has no white space around it: a line that is not the last has text after it.
+            if spelled.startswith(marker) and (spelled.removeprefix(marker).strip(".:*_-") or number + 1 < len(lines)):
+                return None
+        return f"no postscript {self.postscript_marker!r:.60}"
+
+
+class NumberBulletLists(Constraint, frozen=True, tag="detectable_format:number_bullet_lists"):
+    """So many bullet points: lines that begin with *, -, + or • and a space, with text after it."""
+
+    num_bullets: Count
+    relation: Relation = "exactly"
+
+    def unmet(self, text: str) -> str | None:
+        lines = (line.lstrip() for line in text.splitlines())
+        count = sum(line[:1] in set("*-+•") and line[1:2].isspace() and bool(line.strip("*-+• \t")) for line in lines)
+        return compare(count, self.relation, self.num_bullets, "bullet points")
+
+
+class NumberedList(Constraint, frozen=True, tag="detectable_format:numbered_list"):
+    """So many lines that begin with a number and a full stop or bracket: `1. text`. Not in IFEval."""
+
+    num_points: Count
+    relation: Relation = "exactly"
+
+    def unmet(self, text: str) -> str | None:
+        count = sum(bool(NUMBERED.match(line.lstrip())) for line in text.splitlines())
+        return compare(count, self.relation, self.num_points, "numbered points")
+
+
+class ConstrainedResponse(Constraint, frozen=True, tag="detectable_format:constrained_response"):
+    """One of the options occurs as it is written, and no other one."""
+
+    options: Texts = msgspec.field(
+        default_factory=lambda: ["My answer is yes.", "My answer is no.", "My answer is maybe."]
+    )
+
+    def unmet(self, text: str) -> str | None:
+        found = [option for option in self.options if option.strip() in text]
+        # "yes" is also found within "yes, but": only the longest says what was chosen.
+        chosen = [one for one in found if not any(one != other and one in other for other in found)]
+        return None if len(chosen) == 1 else f"{len(chosen)} of the options, not one"
+
+
+class NumberHighlightedSections(Constraint, frozen=True, tag="detectable_format:number_highlighted_sections"):
+    """So many passages within one line between asterisks, *like this* or **like this**."""
+
+    num_highlights: Count
+    relation: Relation = "at least"
+
+    def unmet(self, text: str) -> str | None:
+        count = sum(bool((found[1] or found[2]).strip()) for found in EMPHASIS.finditer(text))
+        return compare(count, self.relation, self.num_highlights, "highlighted passages")
+
+
+class MultipleSections(Constraint, frozen=True, tag="detectable_format:multiple_sections"):
+    """So many sections: lines that begin with the splitter and a number, such as `Section 1`; a repeated number counts once."""
+
+    section_spliter: Text  # IFEval's spelling
+    num_sections: Positive
+    relation: Relation = "at least"
+
+    def unmet(self, text: str) -> str | None:
+        heading = re.compile(rf"{re.escape(self.section_spliter.strip())}\s?(\d{{1,9}})")
+        found = (heading.match(line.lstrip(MARKDOWN_BEFORE)) for line in text.splitlines())
+        numbers = {int(match[1]) for match in found if match}
+        return compare(len(numbers), self.relation, self.num_sections, "sections")
+
+
+class JsonFormat(Constraint, frozen=True, tag="detectable_format:json_format"):
+    """All of the response is one JSON object or array, read strictly; ``` lines around it are allowed."""
+
+    def unmet(self, text: str) -> str | None:
+        one_block = text.startswith("```") and text.endswith("```") and text.count("```") == 2
+        body = last_fenced_json(text) if one_block else text
+        try:
+            value = read_json(text if body is None else body)
+        except NotJson as fault:
+            return str(fault)
+        return None if isinstance(value, dict | list) else "neither an object nor an array"
+
+
+class Title(Constraint, frozen=True, tag="detectable_format:title"):
+    """A title in double angular brackets within one line, such as <<poem of joy>>."""
+
+    def unmet(self, text: str) -> str | None:
+        return None if any(found[1].strip() for found in TITLE.finditer(text)) else "no <<title>>"
+
+
+class TwoResponses(Constraint, frozen=True, tag="combination:two_responses"):
+    """Two responses that differ, with ****** between them and nothing else separated so."""
+
+    def unmet(self, text: str) -> str | None:
+        parts = [part.strip() for part in text.split("******")]
+        if len(parts) != 2 or not all(parts):
+            return f"{len([part for part in parts if part])} responses, not two"
+        return "two equal responses" if parts[0] == parts[1] else None
+
+
+class RepeatPrompt(Constraint, frozen=True, tag="combination:repeat_prompt"):
+    """Begins with a text word for word, in any case and spacing, and goes on after it."""
+
+    prompt_to_repeat: Text
+
+    def unmet(self, text: str) -> str | None:
+        repeated, spelled = (" ".join(part.split()).casefold() for part in (self.prompt_to_repeat, text))
+        if not spelled.startswith(repeated):
+            return "does not repeat the request first"
+        return None if spelled != repeated else "nothing after the repeated request"
+
+
+class StartChecker(Constraint, frozen=True, tag="startend:start_checker"):
+    """The first characters, in any case, a quotation mark before them aside. Not in IFEval."""
+
+    start_phrase: Text
+
+    def unmet(self, text: str) -> str | None:
+        held = text.lstrip('" ').casefold().startswith(self.start_phrase.strip().casefold())
+        return None if held else "begins otherwise"
+
+
+class EndChecker(Constraint, frozen=True, tag="startend:end_checker"):
+    """The last characters, in any case, a quotation mark after them aside."""
+
+    end_phrase: Text
+
+    def unmet(self, text: str) -> str | None:
+        held = text.rstrip('" ').casefold().endswith(self.end_phrase.strip().rstrip('" ').casefold())
+        return None if held else "ends otherwise"
+
+
+class Quotation(Constraint, frozen=True, tag="startend:quotation"):
+    """All of the response stands between double quotation marks."""
+
+    def unmet(self, text: str) -> str | None:
+        held = len(text) > 2 and text[0] == text[-1] == '"' and text[1:-1].strip()
+        return None if held else "not within quotation marks"
+
+
+LayoutConstraint = (
+    NumberPlaceholders
+    | Postscript
+    | NumberBulletLists
+    | NumberedList
+    | ConstrainedResponse
+    | NumberHighlightedSections
+    | MultipleSections
+    | JsonFormat
+    | Title
+    | TwoResponses
+    | RepeatPrompt
+    | StartChecker
+    | EndChecker
+    | Quotation
+)

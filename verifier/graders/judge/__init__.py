@@ -1,0 +1,1 @@
+"""Grader `judge`: asks a judging model. Start reading at grader.py."""

@@ -1,0 +1,179 @@
+"""Grader `judge`: a language model behind an OpenAI-compatible endpoint decides whether the response meets a rubric.
+
+The reference is the right answer as a text or a number, an object with `question`, `answer` or both, or null when the
+rubric says all. Several votes are decided by their majority; on a scale, by their median. Their number is odd, so there
+is no tie. When it fails:
+
+- an empty response, or one longer than max_response_chars, is incorrect and costs nothing;
+- a judge that twice gives no readable verdict, an endpoint that is away, refuses, or has spent its budget: error;
+- a judge can be talked into things, and can be wrong: docs/judge.md says what to do about it.
+"""
+
+import asyncio
+import functools
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import msgspec
+
+from verifier.grader import Judgement, Lane, ScoringFault
+from verifier.graders.judge import prompt
+from verifier.graders.judge.answer import Unreadable, read_score, read_verdict
+from verifier.network import chat
+from verifier.network.endpoint import Endpoint
+from verifier.network.endpoints import Endpoints
+
+READINGS = 2  # how often one vote may be asked for
+SHOWN_CHARACTERS = 60  # of the judge's reason, which may quote the response
+PARTS = {"question": "question", "answer": "reference answer"}
+
+RUBRIC = """The response is correct when the final answer that it reaches means the same as the reference answer. Another \
+form, wording, unit or precision that leaves the meaning as it is counts as the same. A response without a final answer, \
+with several that differ, or with a final answer that is only partly right is incorrect. Do not solve the task yourself \
+where a reference answer is given: it is right."""
+
+T = TypeVar("T")
+Material = list[tuple[str, str]]
+"""Name and text of each block."""
+
+
+class Judge(msgspec.Struct, frozen=True):
+    version: ClassVar[str] = f"1.{prompt.PROMPT_VERSION}"
+    cached: ClassVar[bool] = True
+    lane: ClassVar[Lane] = "network"
+
+    endpoint: str = "judge"
+    """Name of the endpoint in [verifier.endpoints]; it has the model."""
+    rubric: str = RUBRIC
+    """What makes a response correct, or what earns a high score, in words."""
+    scale: tuple[float, float] | None = None
+    """Lowest and highest score; the reward is the score, brought to 0..1. Without it the judge says correct or incorrect."""
+    threshold: float | None = None
+    """Score from which a response is correct; the middle of the scale when it is not given."""
+    votes: Annotated[int, msgspec.Meta(ge=1, le=31)] = 1
+    """Questions about each response, an odd number: the majority decides, on a scale the median."""
+    temperature: float | None = 0.0
+    """null: not sent. Several votes need one above 0, or they are all the same."""
+    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = 1024
+    """Of the judge's answer, its thinking included; null: not sent."""
+    json_mode: bool = True
+    """Ask the server to let the model write nothing but JSON. Off for servers that do not know response_format."""
+    system_message: bool = True
+    """Off for models whose chat template knows no system message."""
+    max_response_chars: Annotated[int, msgspec.Meta(ge=1)] = 32_000
+    """A longer response is incorrect without being shown to the judge."""
+
+    def __post_init__(self) -> None:
+        if not self.rubric.strip():
+            raise ScoringFault("option rubric is empty; say what makes a response correct")
+        if self.votes % 2 == 0:
+            raise ScoringFault(f"option votes = {self.votes}: an even number may tie; give an odd one")
+        if self.temperature is not None and not 0.0 <= self.temperature <= 2.0:
+            raise ScoringFault(f"option temperature = {self.temperature}: give a number from 0 to 2")
+        if self.votes > 1 and self.temperature == 0.0:
+            raise ScoringFault(
+                f"option votes = {self.votes} with temperature = 0 asks for the same vote again and again"
+            )
+        if self.scale is None:
+            if self.threshold is not None:
+                raise ScoringFault("option threshold has no meaning without scale")
+            return
+        low, high = self.scale
+        if not (math.isfinite(low) and math.isfinite(high) and math.isfinite(high - low) and low < high):
+            raise ScoringFault(f"option scale = [{low}, {high}]: give a lower number, then a higher one")
+        if self.threshold is not None and not low < self.threshold <= high:
+            raise ScoringFault(f"option threshold = {self.threshold} is not above {low} and up to {high}, the scale")
+
+    def check(self, reference: Any) -> None:
+        _material(reference)
+
+    def cache_salt(self, endpoints: Endpoints) -> str:
+        """Belongs in the key of a cached verdict: the options name the endpoint, and not the model behind it."""
+        return endpoints[self.endpoint].identity
+
+    async def score(self, response: str, reference: Any, endpoints: Endpoints) -> Judgement:
+        material = _material(reference)
+        if not response.strip():
+            return Judgement(False, "the response is empty")
+        if len(response) > self.max_response_chars:
+            return Judgement(
+                False, f"{len(response)} characters are more than max_response_chars = {self.max_response_chars}"
+            )
+        material.append(("response", response))
+        if self.scale is None:
+            return _majority(await self._votes(endpoints, material, prompt.VERDICT_FORMAT, read_verdict))
+        low, high = self.scale
+        score_format = prompt.SCORE_FORMAT.format(low=low, high=high)
+        read = functools.partial(read_score, low=low, high=high)
+        score, reason = _median(await self._votes(endpoints, material, score_format, read))
+        needed = (low + high) / 2 if self.threshold is None else self.threshold
+        detail = f"score {score:g} of {high:g}: {reason[:SHOWN_CHARACTERS]}"
+        return Judgement(score >= needed, detail, (score - low) / (high - low))
+
+    async def _votes(
+        self, endpoints: Endpoints, material: Material, answer_format: str, read: Callable[[chat.Reply], T]
+    ) -> list[T]:
+        """One fault is the fault of all: a majority of those that came would depend on which did."""
+        endpoint = endpoints[self.endpoint]
+        votes = [asyncio.create_task(self._vote(endpoint, material, answer_format, read)) for _ in range(self.votes)]
+        try:
+            return await asyncio.gather(*votes)
+        finally:
+            for vote in votes:
+                vote.cancel()
+            await asyncio.gather(*votes, return_exceptions=True)
+
+    async def _vote(
+        self, endpoint: Endpoint, material: Material, answer_format: str, read: Callable[[chat.Reply], T]
+    ) -> T:
+        cause = ""
+        for _ in range(READINGS):
+            reply = await chat.complete(
+                endpoint,
+                prompt.questions(self.rubric, answer_format, material, system_message=self.system_message),
+                temperature=self.temperature,
+                max_tokens=self.max_tokens,
+                as_json=self.json_mode,
+            )
+            try:
+                return read(reply)
+            except Unreadable as fault:
+                cause = str(fault)
+        raise ScoringFault(
+            f'the judge at endpoint "{endpoint.name}" gave no verdict in {READINGS} answers: {cause}. '
+            "If it goes on, try another model, json_mode, or more max_tokens"
+        )
+
+
+def _majority(votes: list[tuple[bool, str]]) -> Judgement:
+    correct = sum(verdict for verdict, _ in votes) * 2 > len(votes)
+    agreeing = [reason for verdict, reason in votes if verdict is correct]
+    share = f"{len(agreeing)} of {len(votes)} votes: " if len(votes) > 1 else ""
+    return Judgement(correct, share + agreeing[0][:SHOWN_CHARACTERS])
+
+
+def _median(votes: list[tuple[float, str]]) -> tuple[float, str]:
+    return sorted(votes, key=lambda vote: vote[0])[len(votes) // 2]
+
+
+def _material(reference: Any) -> Material:
+    """The blocks besides the response. Raises ScoringFault."""
+    if reference is None:
+        return []
+    parts = reference if isinstance(reference, dict) else {"answer": reference}
+    if not parts or parts.keys() - set(PARTS):
+        raise ScoringFault(f"reference must be a text, a number, null, or an object with {' or '.join(PARTS)}")
+    return [(PARTS[name], _text(name, parts[name])) for name in PARTS if name in parts]
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ScoringFault(f"the reference's {name} must be a text or a number, not {type(value).__name__}")
+    try:
+        text = str(value)
+    except ValueError as fault:  # an integer of thousands of digits
+        raise ScoringFault(f"the reference's {name} cannot be written: {fault}") from fault
+    if not text.strip():
+        raise ScoringFault(f"the reference's {name} is empty")
+    return text

@@ -1,0 +1,152 @@
+"""Grader `math`: the answer in the last complete box is mathematically equal to the reference, by math-verify's parser.
+
+The last complete \\boxed{} decides and text outside it is ignored. extract says what counts without a box,
+notation and read how an answer is read, compare and expression when two are equal.
+
+Failure modes. Incorrect, with a detail: no answer, an empty or unclosed box, an answer that cannot be read (anything that is
+not wholly one of the forms of read), several answers where the reference has one. Right answers judged incorrect: a
+form that math-verify's parser does not know, a decimal rounding of an exact reference (unless `tolerance` admits it), a
+quantity in another unit (500 cm for 5 m), an identity that holds on a part of the plane only (ln x^2 and 2 ln x), families
+of solutions that are shifted (k and k + 1), inequalities that must be solved first unless they are linear, one absolute
+value aside (their variables are real: |z| < 1 is -1 < z < 1), powers and inverses of matrices. Grading may hang in an
+integral or a limit; there are no time limits of its own, and the pool kills what is too slow.
+Importing and warming this up takes a second and 80 MB, so that only grader processes do.
+"""
+
+import re
+from decimal import Decimal
+from functools import lru_cache
+from importlib.metadata import version as version_of_package
+from typing import Any, ClassVar, Literal
+
+import msgspec
+
+from verifier.grader import Judgement, ScoringFault
+from verifier.graders.math import extract
+from verifier.graders.math.compare import Percent, Rules
+from verifier.graders.math.expression import Unreadable
+from verifier.graders.math.notation import plain
+from verifier.graders.math.read import Answer, Words, parameter_of, read, words_of
+
+SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
+
+FIRST_USE = (
+    (r"x + y \le 3", r"3 \ge y + x"),
+    ("x^2 + 2x + 1", "(x + 1)^2"),
+    (r"\sin^2 x + \cos^2 x", "1"),
+    (r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", r"\begin{pmatrix} 2 & 1 \\ 3 & 4 \end{pmatrix}"),
+    ("[1, 2)", r"(1, 2] \cup (3, \infty)"),
+    (r"\sqrt{2} + \frac{1}{3}", r"\frac{1 + 3\sqrt{2}}{3}"),
+)
+
+
+class MathAnswer(msgspec.Struct, frozen=True):
+    version: ClassVar[str] = f"4 math-verify {version_of_package('math-verify')}"
+    cached: ClassVar[bool] = True
+
+    unboxed: Literal["last", "incorrect"] = "last"
+    """What a response without any box is: judged by its last stated answer, or incorrect."""
+    tolerance: float = 0.0
+    """Largest difference between two numbers, as a share of the reference. 0: they must be equal exactly."""
+    percent: Percent = "either"
+    """When only one side has a percent sign. value: 50% is 0.5. unit: 50% is 50. either: both, but a reference without the
+    sign between -1 and 1 is a share, so that 0.5% is not 0.5."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.tolerance < 1:
+            raise ScoringFault(f"option tolerance = {self.tolerance} must be at least 0 and below 1")
+
+    @classmethod
+    def warm_up(cls) -> None:
+        """sympy and the parser's grammar build tables at their first use, a quarter of a second each."""
+        for one, another in FIRST_USE:
+            cls().score(f"\\boxed{{{one}}}", another)
+
+    def check(self, reference: Any) -> None:
+        text = _reference_text(reference)
+        _read_reference(text)
+        if not (judgement := self.score(f"\\boxed{{{text}}}", reference)).correct:
+            raise ScoringFault(f"reference {text[:SHOWN_CHARACTERS]!r} is not equal to itself: {judgement.detail}")
+
+    def score(self, response: str, reference: Any) -> Judgement:
+        gold_text = _reference_text(reference)
+        gold = _read_reference(gold_text)
+        found = extract.boxed(response)
+        if found is None:
+            if self.unboxed == "incorrect":
+                return Judgement(False, "the response has no box")
+            found = extract.stated(response)
+        if found.text is None:
+            return Judgement(False, found.why)
+        try:
+            equal = self._equal(gold, gold_text, found.text)
+        except (Unreadable, RecursionError) as fault:
+            return Judgement(
+                False, f"{fault if isinstance(fault, Unreadable) else 'nested too deep'}: {_shown(found.text)}"
+            )
+        except (ArithmeticError, AttributeError, TypeError, ValueError, NotImplementedError) as fault:
+            # sympy's own, from values that have no order or no number; the reference has been compared with itself.
+            return Judgement(False, f"the answer cannot be compared ({type(fault).__name__}): {_shown(found.text)}")
+        return Judgement(True) if equal else Judgement(False, f"answer {_shown(found.text)}")
+
+    def _equal(self, gold: Answer, gold_text: str, text: str) -> bool:
+        if plain(text) == plain(gold_text):
+            return True
+        if isinstance(gold, Words):
+            return words_of(text) == words_of(gold_text)
+        text = _with_parameter_of(gold_text, text)
+        answer = read(text)
+        if isinstance(answer, Words):
+            return words_of(text) == words_of(gold_text) and words_of(text).isalpha()
+        return Rules(self.tolerance, self.percent).same(gold, answer)
+
+
+def _with_parameter_of(gold_text: str, text: str) -> str:
+    """n\\pi, n \\in \\mathbb{Z} as k\\pi, where the reference has k. Raises Unreadable when they stand for other numbers."""
+    (gold_letter, gold_kind), (letter, kind) = parameter_of(gold_text), parameter_of(text)
+    if not (gold_letter and letter) or (gold_letter, gold_kind) == (letter, kind):
+        return text
+    if gold_kind != kind:
+        raise Unreadable("a parameter of another kind")
+    renamed = re.compile(rf"(?<![a-zA-Z\\]){letter}(?![a-zA-Z])")
+    return text if re.search(rf"(?<![a-zA-Z\\]){gold_letter}(?![a-zA-Z])", text) else renamed.sub(gold_letter, text)
+
+
+def _shown(text: str) -> str:
+    return repr(text[: SHOWN_CHARACTERS // 2])
+
+
+def _reference_text(reference: Any) -> str:
+    if isinstance(reference, bool) or not isinstance(reference, str | int | float):
+        raise ScoringFault(f"reference must be a string or a number, not {type(reference).__name__}")
+    if isinstance(reference, float):
+        return f"{Decimal(repr(reference)):f}"
+    text = str(reference)
+    if (box := extract.boxed(text)) is not None:
+        if box.text is None:
+            raise ScoringFault(f"reference {text[:SHOWN_CHARACTERS]!r}: {box.why}")
+        return box.text
+    return text.strip()
+
+
+@lru_cache(maxsize=1024)  # a group's samples share their reference, and come one after the other
+def _read_reference(text: str) -> Answer:
+    """Raises ScoringFault when it states nothing that could be compared with itself."""
+    shown = repr(text[:SHOWN_CHARACTERS])
+    if len(text) > extract.LONGEST_ANSWER:
+        raise ScoringFault(f"reference of {len(text)} characters: {extract.LONGEST_ANSWER} can be judged")
+    try:
+        answer = read(text)
+        if not isinstance(answer, Words) and not Rules().same(answer, answer):
+            raise ScoringFault(f"reference {shown} is not equal to itself")
+    except (
+        Unreadable,
+        RecursionError,
+        ArithmeticError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        NotImplementedError,
+    ) as fault:
+        raise ScoringFault(f"reference {shown} cannot be read: {fault}") from fault
+    return answer

@@ -1,0 +1,173 @@
+"""Units around a number: which ones there are, and where the number in between begins and ends.
+
+A unit may be left out or added, but not contradicted: 5 cm is 5, and is not 5 m. A unit that we do not know is a noun and
+says nothing (12 apples), unless it changes the amount (5 million). Letters without \\text{} are units only from two
+letters on: 5m is a product.
+"""
+
+import re
+from typing import NamedTuple
+
+from verifier.graders.math.expression import Unreadable
+
+SPELLINGS = {
+    "dm": "dm decimeter decimeters decimetre decimetres",
+    "mm": "mm millimeter millimeters millimetre millimetres",
+    "cm": "cm centimeter centimeters centimetre centimetres cms",
+    "m": "m meter meters metre metres",
+    "km": "km kilometer kilometers kilometre kilometres kms",
+    "in": "in inch inches",
+    "ft": "ft foot feet",
+    "yd": "yd yard yards",
+    "mi": "mi mile miles",
+    "s": "s sec secs second seconds",
+    "am": "am",
+    "pm": "pm",
+    "min": "min mins minute minutes",
+    "h": "h hr hrs hour hours",
+    "day": "day days",
+    "week": "week weeks",
+    "month": "month months",
+    "year": "year years yr yrs",
+    "mg": "mg milligram milligrams",
+    "g": "g gram grams gm",
+    "kg": "kg kilogram kilograms kgs",
+    "lb": "lb lbs",
+    "oz": "oz ounce ounces",
+    "ton": "ton tons tonne tonnes",
+    "ml": "ml mL milliliter milliliters millilitre millilitres",
+    "l": "l L liter liters litre litres",
+    "gallon": "gallon gallons gal",
+    "mi/h": "mph",
+    "km/h": "kph kmh kmph",
+    "dollar": "dollar dollars usd",
+    "cent": "cent cents",
+    "euro": "euro euros",
+    "pound": "pound pounds",
+    "rupee": "rupee rupees rs",
+    "yuan": "yuan",
+    "yen": "yen",
+    "radian": "radian radians rad",
+    "degree": "degree degrees deg",
+    "celsius": "c celsius",
+    "fahrenheit": "f fahrenheit",
+    "joule": "j joule joules",
+    "newton": "n newton newtons",
+    "watt": "w watt watts",
+    "hz": "hz hertz",
+}
+CANONICAL = {spelling: unit for unit, spellings in SPELLINGS.items() for spelling in spellings.split()}
+SQUARE, CUBIC = {"square", "squared", "sq"}, {"cubic", "cubed", "cu"}
+
+PARTS = frozenset(
+    "tens halves thirds fourths quarters fifths sixths sevenths eighths ninths tenths elevenths twelfths thirteenths fourteenths"  # noqa: SIM905
+    " fifteenths sixteenths twentieths hundredths"
+    " thousandths millionths billionths lakh lakhs crore crores gross bn mn factorial pi e i mod modulo base".split()
+)
+"""Of a number: 5 tenths is not 5."""
+AMOUNTS = PARTS | frozenset(
+    "hundred thousand million billion trillion dozen score half third quarter twice double couple pair pairs squared cubed"  # noqa: SIM905
+    " hundreds thousands millions billions dozens not no minus plus times about approximately approx roughly nearly almost"
+    " least most more less fewer below than over under between to or and either both if when where for remainder"
+    " possibly maybe else otherwise but unless except is are equals infinity percent lor land"
+    " root negative inverse reciprocal"
+    " repeating recurring wrong incorrect false never none neither nor".split()
+)
+PRODUCTS = frozenset({"mg", "rs", "ml", "mi", "am", "pm"})
+"""Of letters that often stand side by side: \\frac{1}{2}mg is no half milligram."""
+LONGEST_UNIT = 6  # words and signs, such as "kilometers per hour"
+TRAILING_TEXT = re.compile(
+    r"(?:\\text\s*+\{[^{}]*+(?:\{-?\d\}[^{}]*+)*+\}(?:\s*+\^\s*+\{?\s*+-?\d\s*+\}?)?\s*+(?:/|\\cdot)?\s*+)++$"
+)
+TEXT_PART = re.compile(r"\\text\s*\{([^{}]*+(?:\{-?\d\}[^{}]*+)*+)\}(?:\s*\^\s*\{?\s*(-?\d)\s*\}?)?\s*(/|\\cdot)?")
+TRAILING_WORDS = re.compile(
+    r"(?<=[\d)} ])(?<![a-zA-Z\\])([a-zA-Z]{2,}(?:[ /]{1,3}[a-zA-Z]+){0,4})(?:\s*\^\s*\{?\s*([23])\s*\}?)?$"
+)
+LEADING_MONEY = re.compile(r"([-+]?)\s*\\text\{(dollars|euros|pounds|rupees|yen)\}")
+SCALE = re.compile(r"\^\\circ\s*(?:\\text\{\s*)?([CF])(?:elsius|ahrenheit)?\s*\}?$")
+
+FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
+
+
+class Measured(NamedTuple):
+    number: str
+    unit: str = ""
+    """Canonical, empty when none is given or it is only a noun."""
+    percent: bool = False
+    degrees: bool = False
+
+
+def without_unit(text: str) -> Measured:
+    """Raises Unreadable for words that change the amount."""
+    text = text.strip()
+    unit = ""
+    if money := LEADING_MONEY.match(text):
+        text, unit = money[1] + text[money.end() :].strip(), CANONICAL[money[2]]
+    if scale := SCALE.search(text):
+        return Measured(text[: scale.start()].strip(), "celsius" if scale[1] == "C" else "fahrenheit")
+    words: list[tuple[str, str]] = []
+    if (found := TRAILING_TEXT.search(text)) and found.start():
+        joint = ""
+        for part in TEXT_PART.finditer(found[0]):
+            joint = joint or ("per " if words and (part[2] or "").startswith("-") else "")
+            power = (part[2] or "").lstrip("-" if joint else "").replace("1", "")
+            words.append((joint + part[1].replace("\\", ""), power))
+            joint = "per " if part[3] == "/" else ""
+        text = text[: found.start()].strip()
+        if text.endswith("/"):
+            text, words = text[:-1], [("per " + words[0][0], words[0][1]), *words[1:]]
+    elif (found := TRAILING_WORDS.search(text)) and _is_bare_unit(
+        found[1],
+        apart=text[found.start() - 1].isspace(),
+        behind_digit=text[: found.start()].rstrip()[-1:].isdigit(),
+    ):
+        words.append((found[1], found[2] or ""))
+        text = text[: found.start()].strip()
+    if words:
+        unit = _canonical(words) or unit
+    if text.endswith("\\%"):
+        return Measured(text[:-2].strip(), unit, percent=True)
+    if text.endswith("^\\circ") and not FUNCTION.search(text):
+        return Measured(text[: text.rindex("^")].strip(), unit, degrees=True)
+    if unit == "degree":
+        return Measured(text, "", degrees=True)
+    return Measured(text, unit)
+
+
+def _is_bare_unit(words: str, *, apart: bool, behind_digit: bool) -> bool:
+    """A noun stands apart from its number: 5abc is a product, and so is 5 abc."""
+    first = re.split(r"[ /]", words)[0]
+    if first in PRODUCTS and not behind_digit:
+        return False
+    return first in CANONICAL or first in SQUARE or first in CUBIC or (apart and len(first) >= 4)
+
+
+def _canonical(words: list[tuple[str, str]]) -> str:
+    """One name for the unit, such as cm^2 or km/h. Empty for a noun."""
+    parts, known = [], True
+    for text, power in words:
+        tokens = re.findall(r"[^\W\d_]+|/|\^\{?\d\}?|\d+", text.replace(".", ""))
+        if any(token.isdigit() for token in tokens) or len(tokens) > LONGEST_UNIT:
+            raise Unreadable("more than a unit stands behind the answer")
+        divided = not {"/", "per"}.isdisjoint(tokens)  # then the power is that of the last one: m/s^2
+        exponent, named = "" if divided else power, ""
+        for token in tokens:
+            word = token if token in CANONICAL else token.lower()
+            if word in {"squared", "cubed"} and not named:
+                raise Unreadable(f"the word {word!r} stands behind the answer")
+            if word in SQUARE | CUBIC:
+                exponent = "2" if word in SQUARE else "3"
+            elif word in AMOUNTS or token in {"k", "M", "B"}:
+                raise Unreadable(f"the word {word!r} stands behind the answer")
+            elif word in {"/", "per"}:
+                parts.append(named + (f"^{exponent}" if exponent else "") + "/")
+                named, exponent = "", power
+            elif token.startswith("^"):
+                exponent = token.strip("^{}")
+            elif word in CANONICAL:
+                named += CANONICAL[word]
+            else:
+                known = False
+        parts.append(named + (f"^{exponent}" if exponent and exponent != "1" else ""))
+        known = known and bool(named)
+    return "".join(parts) if known else ""

@@ -1,0 +1,88 @@
+"""What stands before every request: an id, the caller's name, the right to ask, and one line in the log afterwards."""
+
+import json
+import logging
+import re
+import uuid
+from collections.abc import MutableMapping
+from typing import Any
+
+import msgspec
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.clock import now_s
+from verifier import metrics
+from verifier.contract import Refusal
+from verifier.http.auth import Tokens
+
+_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+REQUEST_ID = b"x-request-id"
+
+log = logging.getLogger("ratchet.verifier.requests")
+
+
+class Front:
+    """Leaves in scope["state"]: request_id, caller, and an empty `tally` for what the log shall say besides."""
+
+    def __init__(self, app: ASGIApp, tokens: Tokens | None, *, log_all: bool) -> None:
+        """tokens: None lets everybody in. log_all: also requests in which everything went well."""
+        self._app, self._tokens, self._log_all = app, tokens, log_all
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        given = headers.get(REQUEST_ID, b"")
+        request_id = given if _ID.fullmatch(given) else uuid.uuid4().hex.encode()
+        caller = self._caller(scope, headers)
+        tally: dict[str, Any] = {}
+        scope.setdefault("state", {}).update(request_id=request_id.decode(), caller=caller or "", tally=tally)
+        start_s, status = now_s(), 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message.setdefault("headers", [])
+                message["headers"] = [*message["headers"], (REQUEST_ID, request_id)]
+            await send(message)
+
+        try:
+            if caller is None:
+                await refuse_entry(send_with_id)
+            else:
+                await self._app(scope, receive, send_with_id)
+        finally:
+            self._log(scope, status, tally, now_s() - start_s)
+
+    def _caller(self, scope: Scope, headers: dict[bytes, bytes]) -> str | None:
+        """None: not to be let in. What is not below /v1 is open: health and metrics say nothing about responses."""
+        if self._tokens is None or not scope["path"].startswith("/v1/"):
+            return str(scope["client"][0]) if scope.get("client") else ""
+        return self._tokens.name_of(headers.get(b"authorization", b""))
+
+    def _log(self, scope: MutableMapping[str, Any], status: int, tally: dict[str, Any], seconds: float) -> None:
+        trouble = status >= 400 or status == 0 or tally.get("error") or tally.get("timeout")
+        if not (trouble or self._log_all):
+            return
+        state = scope["state"]
+        line = {
+            "request_id": state["request_id"],
+            "caller": state["caller"],
+            "path": scope["path"],
+            "status": status,
+            "seconds": round(seconds, 4),
+            **tally,
+        }
+        log.log(logging.WARNING if trouble else logging.INFO, json.dumps(line))
+
+
+async def refuse_entry(send: Send) -> None:
+    metrics.REQUESTS_REFUSED.labels("401").inc()
+    body = msgspec.json.encode(Refusal("send one of the service's tokens: Authorization: Bearer TOKEN", "$"))
+    headers = [(b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")]
+    headers.append((b"content-length", str(len(body)).encode()))
+    headers.append((b"connection", b"close"))  # whoever may not ask need not be read to the end
+    await send({"type": "http.response.start", "status": 401, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,200 @@
+"""Scores a file of responses without a run and without HTTP, so that a grader can be trusted before it teaches anything:
+`ratchet verify FILE`.
+
+FILE is JSON lines: `response` and `reference`; perhaps `grader`, `options`, `response_tokens`, `id`, and with `expected` the
+verdict that a person would give. The whole file is checked before anything is graded, and read a second time to grade it,
+so that its size does not matter. Other members are passed over. Nothing is cached: each verdict is the grader's of today.
+
+Exit code 0: every expectation is met, or there are none; 1: some are not; 2: a line, an option or a setting is wrong.
+"""
+
+import argparse
+import asyncio
+import json
+import logging
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import Progress
+from rich.text import Text
+
+from services import entry
+from services.config.load import load, load_verifier
+from services.config.verifier import VerifierConfig
+from services.errors import InputError
+from services.graders import graders, known_graders
+from services.wire.score import Score
+from verifier.contract import ScoreItem
+from verifier.grading import Grading
+from verifier.network.endpoints import Endpoints
+from verifier.offline.lines import Defaults, Line, read_lines
+from verifier.offline.report import Report
+from verifier.service import either, grading
+from verifier.worker.loop import faults, pause_s
+
+UNMET = 1
+BATCH_LINES = 2048
+BATCHES_AT_ONCE = 2  # while the last lines of one are graded, the next one keeps the processes busy
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    quiet_logging()
+    settings = _settings(arguments)
+    defaults = Defaults(arguments.grader, _options(arguments.options), settings.max_depth)
+    if arguments.grader not in graders():
+        raise InputError(f"--grader {arguments.grader}: no such grader; known: {known_graders()}")
+    passed_over: set[str] = set()
+    used, count = _checked(arguments.file, defaults, passed_over)
+    report = Report()
+    with ExitStack() as stack:
+        out = stack.enter_context(_opened(arguments.out, arguments.file)) if arguments.out else None
+        asyncio.run(_grade(arguments.file, defaults, settings, used, count, report, out))
+    console = Console()
+    report.show(console, every_disagreement=arguments.errors)
+    if passed_over:
+        console.print(
+            Text(f"members of the lines that were not read: {', '.join(sorted(passed_over))}"), soft_wrap=True
+        )
+    return entry.DONE if report.met else UNMET
+
+
+def quiet_logging() -> None:
+    entry.start_logging()
+    logging.getLogger("ratchet.verifier").setLevel(logging.ERROR)  # what happens to single responses is in the report
+
+
+async def _grade(
+    file: Path,
+    defaults: Defaults,
+    settings: VerifierConfig,
+    used: Mapping[str, int],
+    count: int,
+    report: Report,
+    out: IO[bytes] | None,
+) -> None:
+    """used: grader -> the first line that names it."""
+    async with Endpoints(settings.endpoints) as endpoints, grading(settings, endpoints) as desk:
+        for name, number in used.items():
+            if fault := desk.catalogue[name].fault:
+                raise InputError(f"{file}, line {number}: grader {name} cannot be used: {fault}")
+        failure = asyncio.create_task(desk.pool.failed())
+        with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+            bar = progress.add_task("grading", total=count)
+
+            async def collect() -> None:
+                async for line, score in _scored(desk, read_lines(file, defaults, set()), settings.attempts):
+                    report.add(line, score)
+                    progress.advance(bar)
+                    if out is not None:
+                        out.write(msgspec.json.encode(_result(line, score)) + b"\n")
+
+            try:
+                await either(collect(), failure)
+            finally:
+                failure.cancel()
+
+
+async def _scored(desk: Grading, lines: Iterator[Line], attempts: int) -> AsyncIterator[tuple[Line, Score]]:
+    """In the order of the file."""
+    ahead: deque[tuple[list[Line], asyncio.Task[list[Score]]]] = deque()
+    try:
+        while True:
+            if batch := list(islice(lines, BATCH_LINES)):
+                ahead.append((batch, asyncio.create_task(_insist(desk, [line.item for line in batch], attempts))))
+            if not ahead:
+                return
+            if not batch or len(ahead) == BATCHES_AT_ONCE:
+                oldest, scoring = ahead.popleft()
+                for line, score in zip(oldest, await scoring, strict=True):
+                    yield line, score
+    finally:
+        for _, scoring in ahead:
+            scoring.cancel()
+
+
+async def _insist(desk: Grading, items: list[ScoreItem], attempts: int) -> list[Score]:
+    """Asks again for verdicts that are none, as often as a run does."""
+    scores = await desk.score(items)
+    for attempt in range(1, attempts):
+        missing = faults(scores)
+        if not missing:
+            break
+        await asyncio.sleep(pause_s(attempt))
+        again = await desk.score([items[index] for index in missing])
+        for index, score in zip(missing, again, strict=True):
+            scores[index] = score
+    return scores
+
+
+def _checked(file: Path, defaults: Defaults, passed_over: set[str]) -> tuple[dict[str, int], int]:
+    """Each grader with the first line that asks for it, and the number of lines. Raises InputError."""
+    first: dict[str, int] = {}
+    count = 0
+    for line in read_lines(file, defaults, passed_over):
+        first.setdefault(line.item.grader, line.number)
+        count += 1
+    if not count:
+        raise InputError(f"{file} has no lines; each is an object with a response and a reference")
+    return first, count
+
+
+def _result(line: Line, score: Score) -> dict[str, Any]:
+    told = {"id": line.item.id, "line": line.number, "grader": line.item.grader}
+    expected = {"expected": line.expected} if line.expected else {}
+    return told | expected | {name: getattr(score, name) for name in ("verdict", "reward", "detail", "elapsed_s")}
+
+
+def _opened(out: Path, file: Path) -> IO[bytes]:
+    if out.exists() and out.samefile(file):
+        raise InputError(f"--out {out} is the file that is graded; name another")
+    try:
+        return out.open("wb")
+    except OSError as fault:
+        raise InputError(f"--out {out} cannot be written: {fault.strerror}") from fault
+
+
+def _options(text: str) -> dict[str, Any]:
+    try:
+        options = json.loads(text)
+    except json.JSONDecodeError as fault:
+        raise InputError(f"--options {text}: not JSON: {fault}") from fault
+    if not isinstance(options, dict):
+        raise InputError(f"--options {text}: give a JSON object, such as '{{\"strip\": false}}'")
+    return options
+
+
+def _settings(arguments: argparse.Namespace) -> VerifierConfig:
+    given = {"processes": arguments.processes, "item_deadline_s": arguments.deadline}
+    overrides = [f"verifier.{name}={value}" for name, value in given.items() if value is not None]
+    if arguments.config is not None:
+        return load(arguments.config, overrides).verifier
+    return load_verifier(None, overrides)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ratchet verify", description="Score a file of responses, and compare with the verdicts that you expect."
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="JSON lines with `response` and `reference`")
+    parser.add_argument("--grader", default="math", metavar="NAME", help="of lines that name none; default: math")
+    parser.add_argument("--options", default="{}", metavar="JSON", help="of --grader, for lines that have none")
+    parser.add_argument("--processes", type=int, help="grader processes; default: verifier.processes, or 2")
+    parser.add_argument("--deadline", type=float, metavar="SECONDS", help="for one response; default: as in a run")
+    parser.add_argument(
+        "--config", type=Path, metavar="RUN.toml", help="take its [verifier]: endpoints, limits, sandbox"
+    )
+    parser.add_argument("--out", type=Path, metavar="RESULTS.jsonl", help="write each verdict, in the order of FILE")
+    parser.add_argument("--errors", action="store_true", help="show every disagreement, not only the first few")
+    return parser
+
+
+if __name__ == "__main__":
+    entry.end(main)

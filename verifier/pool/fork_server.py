@@ -1,0 +1,86 @@
+"""Forks grader processes that have their graders imported already: a replacement is there in milliseconds, not in half a
+second of importing sympy. `python -m verifier.pool.fork_server CONTROL PARENT`, with the socket CONTROL.
+
+Asked by one datagram each: `grow`, with the child's socket and progress page attached, or `ready MODULE:CLASS`. Says
+`started PID` and `ended PID STATUS`. It imports and warms up only what a grader process has before and lived: an import that
+ends the process would end them all. It judges no response itself and has no threads, so that forking it is safe.
+"""
+
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+from contextlib import suppress
+
+from verifier.grader import make_ready
+from verifier.pool.grader_process import serve, settle_in
+from verifier.pool.protocol import ProgressPage
+
+MESSAGE_BYTES = 4096
+
+
+def main() -> None:
+    control, parent = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
+    settle_in(parent)
+    woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    while True:
+        readable, _, _ = select.select([control.fileno(), woken], [], [])
+        if woken in readable:
+            os.read(woken, MESSAGE_BYTES)
+            reap(control)
+        if control.fileno() in readable:
+            message, descriptors, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 2)
+            if not message:
+                return  # the service is gone or has no more use for this
+            verb, _, location = message.decode().partition(" ")
+            if verb == "grow":
+                grow(control, woken, wake, *descriptors)
+            else:
+                with suppress(Exception):  # then the grader processes import it themselves, and say what is wrong
+                    make_ready(location)
+                gc.collect()
+                gc.freeze()  # the collector's marks would copy the pages that parent and children share
+
+
+def grow(control: socket.socket, woken: int, wake: int, pool: int, page: int) -> None:
+    this = os.getpid()
+    child = os.fork()
+    if child:
+        os.close(pool)
+        os.close(page)
+        control.send(f"started {child}".encode())
+        return
+    status = 1
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for inherited in (control.fileno(), woken, wake):
+            os.close(inherited)
+        settle_in(this)
+        serve(socket.socket(fileno=pool), ProgressPage(page))
+        status = 0
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)  # not through the parent's frames
+
+
+def reap(control: socket.socket) -> None:
+    with suppress(ChildProcessError):
+        while True:
+            child, status = os.waitpid(-1, os.WNOHANG)
+            if child == 0:
+                return
+            control.send(f"ended {child} {os.waitstatus_to_exitcode(status)}".encode())
+
+
+if __name__ == "__main__":
+    with suppress(ConnectionError):  # the service has closed the socket in the middle of something: as good as an end
+        main()

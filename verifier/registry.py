@@ -1,0 +1,105 @@
+"""What each grader is, found out in a process of its own: importing them all would bring sympy into the service, and one
+that cannot be imported must not end it. `python -m verifier.registry` with the graders' names and places on standard
+input prints the entries as JSON.
+"""
+
+import asyncio
+import inspect
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from services.errors import ServiceFailed
+from verifier.grader import Lane, is_cached, lane_of, load_scorer_class, version_of
+
+DESCRIBE_DEADLINE_S = 120.0  # takes one or two seconds; the machine may be very busy when a run starts
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One grader."""
+
+    name: str
+    location: str
+    """module:class."""
+    lane: Lane = "process"
+    version: str = ""
+    cached: bool = False
+    summary: str = ""
+    """First paragraph of its module's documentation."""
+    options: dict[str, Any] = {}
+    """JSON schema."""
+    fault: str = ""
+    """Why it cannot be used; empty: it can."""
+
+
+Catalogue = Mapping[str, Entry]
+
+
+def describe(name: str, location: str) -> Entry:
+    """Imports the grader."""
+    try:
+        scorer_class = load_scorer_class(location)
+        (schema,), components = msgspec.json.schema_components([scorer_class], ref_template="#/$defs/{name}")
+        return Entry(
+            name=name,
+            location=location,
+            lane=lane_of(scorer_class),
+            version=version_of(scorer_class),
+            cached=is_cached(scorer_class),
+            summary=(inspect.getdoc(sys.modules[scorer_class.__module__]) or "").split("\n\n")[0].replace("\n", " "),
+            options={**schema, "$defs": components},
+        )
+    except Exception as fault:
+        return Entry(name=name, location=location, fault=f"{type(fault).__name__}: {fault}")
+
+
+async def catalogue(graders: Mapping[str, str]) -> dict[str, Entry]:
+    """graders: name -> module:class. Raises ServiceFailed when the process that looks at them ends early; one grader that
+    ends it is named."""
+    command = [sys.executable, "-P", "-m", "verifier.registry"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=environment
+    )
+    try:
+        async with asyncio.timeout(DESCRIBE_DEADLINE_S):
+            said, _ = await process.communicate(json.dumps(dict(graders)).encode())
+    except TimeoutError:
+        said = b""
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    entries = {entry.name: entry for entry in map(_read_entry, said.splitlines())}
+    if missing := [name for name in graders if name not in entries]:
+        # One a line, in order: the first without a line is the one that ended the process, or never came back.
+        entries[missing[0]] = Entry(
+            missing[0], graders[missing[0]], fault="importing it ends the process, or never does"
+        )
+        rest = {name: graders[name] for name in missing[1:]}
+        if rest:
+            entries |= await catalogue(rest)
+    return entries
+
+
+def _read_entry(line: bytes) -> Entry:
+    try:
+        return msgspec.json.decode(line, type=Entry)
+    except msgspec.MsgspecError as fault:
+        raise ServiceFailed(f"a grader prints to standard output when it is imported: {line[:100]!r}") from fault
+
+
+def main() -> None:
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a grader prints while it is imported is not part of the answer
+    for name, location in json.load(sys.stdin).items():
+        output.write(msgspec.json.encode(describe(name, location)) + b"\n")
+        output.flush()
+
+
+if __name__ == "__main__":
+    main()
