@@ -66,7 +66,7 @@ class Side:
             {
                 "steps": 1,
                 "groups_per_step": GROUPS,
-                "age_rule": "train",
+                "stale_tokens": "train",
                 "zero_stage": 0,
                 "objective": {"type": self.objective},
                 "advantage": self.advantage,

@@ -193,7 +193,7 @@ class TrainingLoop:
             sifted = sift(
                 group,
                 self._version,
-                age_rule=settings.age_rule,
+                stale_tokens=settings.stale_tokens,
                 max_lag=settings.max_lag,
                 truncated=settings.truncated,
                 zero_variance=settings.zero_variance,

@@ -95,7 +95,7 @@ def settings(
             "steps": steps,
             "groups_per_step": groups_per_step,
             "max_lag": lag,
-            "age_rule": "train",
+            "stale_tokens": "train",
             "zero_variance": zero_variance,
             "zero_stage": 0,
             "row_tokens": prompt_tokens + response_tokens,

@@ -23,11 +23,11 @@ from services.wire.trajectory import Trajectory
 
 GroupDrop = Literal["zero_variance", "single", "stale"]
 """Why a whole group does not reach the loss. zero_variance: all rewards equal. single: fewer than two sequences left.
-stale: a token older than max_lag under the age rule `drop`."""
+stale: a token older than max_lag under `stale_tokens = "drop"`."""
 SequenceDrop = Literal["non_finite", "truncated", "stale", "empty"]
 """Why a sequence does not: a behavior log-prob that is no number, cut by max_tokens under `truncated = "mask"`, every
-token masked by age, or no token at all (in the prompt or in the response)."""
-AgeRule = Literal["train", "drop", "mask"]
+token masked as stale, or no token at all (in the prompt or in the response)."""
+StaleTokens = Literal["train", "drop", "mask"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Tally:
     zero_variance_groups: int = 0
     """With equal rewards, dropped for it or not."""
     masked_tokens: int = 0
-    """Tokens older than max_lag, left out under the age rule `mask`."""
+    """Tokens older than max_lag, left out under `stale_tokens = "mask"`."""
     mean_reward: float = float("nan")
     """Over every sequence consumed."""
     pass_rate: float = float("nan")
@@ -112,7 +112,7 @@ def sift(
     scored: ScoredGroup,
     policy_version: int,
     *,
-    age_rule: AgeRule,
+    stale_tokens: StaleTokens,
     max_lag: int,
     truncated: Literal["train", "mask"],
     zero_variance: Literal["drop", "train"] = "drop",
@@ -123,13 +123,13 @@ def sift(
     """
     trajectories = scored.group.trajectories
     old = [old_tokens(t.policy_versions(), policy_version, max_lag) for t in trajectories]
-    if age_rule == "drop" and any(bool(o.any()) for o in old):
+    if stale_tokens == "drop" and any(bool(o.any()) for o in old):
         return SiftedGroup((), "stale", {}, 0)
     kept: list[_Kept] = []
     reasons: Counter[SequenceDrop] = Counter()
     masked_tokens = 0
     for trajectory, score, is_old in zip(trajectories, scored.scores, old, strict=True):
-        mask = ~is_old if age_rule == "mask" else torch.ones_like(is_old)
+        mask = ~is_old if stale_tokens == "mask" else torch.ones_like(is_old)
         masked_tokens += int((~mask).sum())
         finite = torch.from_numpy(np.isfinite(trajectory.behavior_logp.numpy()))
         if score.reward is None:
@@ -165,7 +165,7 @@ def assemble(groups: Sequence[ScoredGroup], policy_version: int, settings: Learn
         sift(
             g,
             policy_version,
-            age_rule=settings.age_rule,
+            stale_tokens=settings.stale_tokens,
             max_lag=settings.max_lag,
             truncated=settings.truncated,
             zero_variance=settings.zero_variance,

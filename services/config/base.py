@@ -1,7 +1,8 @@
 """Strict, frozen settings: unknown keys and wrong types are errors, paths are relative to the file that names them."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo
 
@@ -10,6 +11,9 @@ class Strict(BaseModel):
     """Base of every settings section. No value is coerced, no key is ignored, nothing changes after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Former key of this section -> its present name. The former name is an error that names the present one."""
 
 
 def _beside_the_file(value: object, info: ValidationInfo) -> object:

@@ -1,7 +1,7 @@
 """[learner]: the optimizer step, its objective and its control."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -179,12 +179,14 @@ class CheckpointConfig(Strict):
 
 
 class LearnerConfig(Strict):
+    renamed: ClassVar[Mapping[str, str]] = {"age_rule": "stale_tokens"}
+
     steps: int = Field(ge=1)
     groups_per_step: int = Field(ge=1)
     max_lag: int = Field(default=2, ge=0)
     """Steps that a group may be behind; 0 is synchronous."""
     lag_control: LagControl = LagControl()
-    age_rule: Literal["train", "drop", "mask"] = "drop"
+    stale_tokens: Literal["train", "drop", "mask"] = "drop"
     """What happens to tokens older than max_lag: trained on all the same, their group dropped, or left out of the loss."""
     optimizer: OptimizerConfig = OptimizerConfig()
     objective: Annotated[ObjectiveConfig, Field(discriminator="type")] = OwpoObjective()

@@ -111,6 +111,8 @@ def _override(settings: dict[str, Any], override: str) -> None:
 def _explain(fault: ErrorDetails) -> str:
     place = ".".join(str(part) for part in fault["loc"]) or "the run as a whole"
     if fault["type"] == "extra_forbidden":
+        if renamed := _renamed(fault["loc"]):
+            return f'  {place}: is now called "{renamed}"; rename it'
         near = difflib.get_close_matches(str(fault["loc"][-1]), _known_keys(fault["loc"][:-1]), n=1)
         return f"  {place}: no such key" + (
             f'; did you mean "{near[0]}"?' if near else "; remove it or check its section"
@@ -125,7 +127,20 @@ def _explain(fault: ErrorDetails) -> str:
     return f"  {place} = {_masked(repr(fault['input']))}: {message[0].lower()}{message[1:]}"
 
 
+def _renamed(place: Sequence[int | str]) -> str | None:
+    """The present name of a key that was renamed, or None."""
+    for model in _sections(place[:-1]):
+        if issubclass(model, Strict) and (name := model.renamed.get(str(place[-1]))):
+            return name
+    return None
+
+
 def _known_keys(place: Iterable[int | str]) -> list[str]:
+    return [key for model in _sections(place) for key in model.model_fields]
+
+
+def _sections(place: Iterable[int | str]) -> list[type[BaseModel]]:
+    """The settings classes that may stand at this place; several where it is a union."""
     models: list[type[BaseModel]] = [RunConfig]
     for part in place:
         inside = [
@@ -135,7 +150,7 @@ def _known_keys(place: Iterable[int | str]) -> list[str]:
             for m in _models(model.model_fields[str(part)].annotation)
         ]
         models = inside or models  # a union's tag is a part of the place, but no field
-    return [key for model in models for key in model.model_fields]
+    return models
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -50,7 +50,7 @@ def settings(stage: int, rows: tuple[int, int] = (3, 2), **changes: object) -> L
             "row_tokens": 11 * rows[0],
             "rows_per_micro_batch": rows[1],
             "head_chunk_tokens": 3,
-            "age_rule": "mask",
+            "stale_tokens": "mask",
             **changes,
         }
     )

@@ -29,7 +29,7 @@ def settings(variant: str, **changes: object) -> LearnerConfig:
         "groups_per_step": 3,
         "row_tokens": 24,
         "rows_per_micro_batch": 2,
-        "age_rule": "train",
+        "stale_tokens": "train",
         "objective": objective,
     }
     if objective["type"] == "dr_grpo":

@@ -119,7 +119,7 @@ class GarbledEngine(BigramEngine):
 @EVERY
 def test_garbage_at_masked_tokens_changes_nothing(variant: str) -> None:
     """Said by the behavior policy, by the learner's policies, or by both."""
-    config = settings(variant, age_rule="mask", max_lag=3, mini_batches=2)
+    config = settings(variant, stale_tokens="mask", max_lag=3, mini_batches=2)
 
     def moved_with(masked_logp: float, garbage: float) -> Tensor:
         engine = prepare(GarbledEngine())

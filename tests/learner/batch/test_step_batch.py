@@ -47,9 +47,9 @@ def test_equal_rewards_are_dropped_and_counted_but_still_in_the_pass_rate(reward
     assert batch.tally.pass_rate == pytest.approx((count * (reward > 0) + 1) / (count + 2))
 
 
-def test_the_age_rules() -> None:
+def test_the_stale_tokenss() -> None:
     group = scored_group(0, rewards=[1.0, 0.0], responses=TWO, versions=[[(1, 1), (3, 1)], [(3, 3)]])
-    train, drop, mask = (assemble([group], 4, settings(age_rule=rule)) for rule in ("train", "drop", "mask"))
+    train, drop, mask = (assemble([group], 4, settings(stale_tokens=rule)) for rule in ("train", "drop", "mask"))
     assert train.mask.tolist() == [True] * 5
     assert (len(drop), drop.tally.dropped_groups) == (0, {"stale": 1})
     assert mask.mask.tolist() == [False, True, True, True, True]
@@ -59,7 +59,7 @@ def test_the_age_rules() -> None:
 @pytest.mark.parametrize("rule", ["train", "drop", "mask"])
 def test_lag_up_to_the_bound_is_young_under_every_rule(rule: str) -> None:
     group = scored_group(0, rewards=[1.0, 0.0], responses=TWO, versions=[[(2, 2)], [(5, 3)]])
-    assert assemble([group], 4, settings(age_rule=rule)).mask.all()
+    assert assemble([group], 4, settings(stale_tokens=rule)).mask.all()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -78,7 +78,7 @@ def test_a_log_prob_that_is_masked_by_age_may_be_anything() -> None:
         versions=[[(0, 1), (4, 1)], [(4, 3)]],
         behavior_logp=[[math.nan, -1.0], [-1.0] * 3],
     )
-    assert len(assemble([group], 4, settings(age_rule="mask"))) == 2
+    assert len(assemble([group], 4, settings(stale_tokens="mask"))) == 2
 
 
 def test_responses_cut_by_length_train_or_stay_out() -> None:
@@ -103,7 +103,7 @@ def test_what_is_left_of_a_group_must_be_two_with_different_rewards() -> None:
 )
 def test_every_group_and_sequence_is_in_the_batch_or_counted(rewards: list[list[float]], rule: str, now: int) -> None:
     groups = [scored_group(i, rewards=r) for i, r in enumerate(rewards)]
-    batch = assemble(groups, now, settings(age_rule=rule))
+    batch = assemble(groups, now, settings(stale_tokens=rule))
     trained = len(torch.unique(batch.group))
     assert trained + sum(batch.tally.dropped_groups.values()) == len(groups)
     assert torch.equal(torch.unique(batch.group), torch.arange(trained))
@@ -115,4 +115,4 @@ def test_a_score_without_reward_is_refused_by_name() -> None:
     scores = (Score(verdict="error", reward=None, detail="", elapsed_s=0.0), group.scores[1])
     broken = ScoredGroup(group=group.group, scores=scores, verifier_id="v")
     with pytest.raises(InputError, match="train-5"):
-        sift(broken, 0, age_rule="train", max_lag=0, truncated="train")
+        sift(broken, 0, stale_tokens="train", max_lag=0, truncated="train")

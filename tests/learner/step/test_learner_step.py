@@ -19,7 +19,7 @@ GRPO = {"objective": {"type": "grpo"}, "advantage": {"baseline": "mean", "normal
 
 
 def settings(**changes: object) -> LearnerConfig:
-    base = {"steps": 10, "groups_per_step": 3, "row_tokens": 24, "rows_per_micro_batch": 2, "age_rule": "train"}
+    base = {"steps": 10, "groups_per_step": 3, "row_tokens": 24, "rows_per_micro_batch": 2, "stale_tokens": "train"}
     return LearnerConfig.model_validate({**base, **changes})
 
 
@@ -190,7 +190,7 @@ def test_tokens_masked_by_age_change_nothing_whatever_their_log_probs() -> None:
             behavior_logp=[[logp, -2.0], [-2.0, -2.0]],
         )
 
-    config = settings(age_rule="mask", max_lag=0)
+    config = settings(stale_tokens="mask", max_lag=0)
     expected = moved(config, [group(-1.0)])
     for logp in (-7.0, math.nan, -math.inf):
         assert torch.equal(moved(config, [group(logp)]), expected)

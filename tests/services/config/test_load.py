@@ -96,6 +96,7 @@ def test_settings_do_not_change_after_loading(smallest: Path) -> None:
     ("override", "complaint"),
     [
         ("learner.max_lagg=3", 'learner.max_lagg: no such key; did you mean "max_lag"'),
+        ("learner.age_rule=drop", 'learner.age_rule: is now called "stale_tokens"; rename it'),
         ("rollout.sampling.top_p=0.9", "rollout.sampling.top_p: no such key"),
         ("learner.objective.weight_lo=0.5", 'did you mean "weight_low"'),
         ('learner.steps="10"', "learner.steps = '10': input should be a valid integer"),
