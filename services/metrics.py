@@ -9,7 +9,7 @@ from services.clock import now_s
 
 WAIT_SECONDS = Counter(
     "ratchet_wait_seconds",
-    "Time spent blocked, by room and by what was awaited. The largest share is the bottleneck.",
+    "Seconds spent blocked, by room and by what was awaited. The largest share is the bottleneck.",
     ["room", "awaiting"],
 )
 STREAM_WAITING = Gauge("ratchet_stream_waiting_groups", "Groups on a stream that nobody has claimed yet.", ["stream"])

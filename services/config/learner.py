@@ -158,7 +158,6 @@ class ReferenceConfig(ReferenceCopy):
     """The ratchet: reference := current every few optimizer steps."""
 
     type: Literal["ratchet"] = "ratchet"
-    """The reference becomes the current policy every every_steps optimizer steps."""
     every_steps: int = Field(default=50, ge=1)
     """Optimizer steps between swaps. A shorter period lets the policy move away faster."""
     gated: bool = True
@@ -182,10 +181,9 @@ class ReferenceConfig(ReferenceCopy):
 
 
 class EmaReference(ReferenceCopy):
-    """reference := decay x reference + (1 - decay) x current after every optimizer step, in float32."""
+    """A moving average: reference := decay x reference + (1 - decay) x current after every optimizer step, in float32."""
 
     type: Literal["ema"] = "ema"
-    """The reference is an exponential moving average of the policy's weights."""
     decay: float = Field(default=0.99, ge=0.0, le=1.0)
     """Weight of the past: the reference averages about 1 / (1 - decay) optimizer steps."""
 
@@ -203,7 +201,6 @@ class FixedReference(ReferenceCopy):
     """The weights that the run began with."""
 
     type: Literal["fixed"] = "fixed"
-    """The reference stays at the weights that the run began with."""
 
 
 Reference = ReferenceConfig | EmaReference | FixedReference

@@ -11,7 +11,6 @@ class JsonlSource(Strict):
     """A file with one JSON object a line."""
 
     type: Literal["jsonl"] = "jsonl"
-    """Rows come from a file of JSON lines."""
     path: LocalPath
     """The file, relative to the file that names it."""
 
@@ -20,7 +19,6 @@ class ParquetSource(Strict):
     """One Parquet file, or a folder of them."""
 
     type: Literal["parquet"] = "parquet"
-    """Rows come from Parquet files."""
     path: LocalPath
     """The file, or a folder whose *.parquet files are read in the order of their names, relative to the file that names it."""
 
@@ -29,7 +27,6 @@ class HuggingFaceSource(Strict):
     """A dataset's name on the Hugging Face hub, or a folder in one of the layouts that `datasets` reads."""
 
     type: Literal["huggingface"] = "huggingface"
-    """Rows come from a Hugging Face dataset; needs the package `datasets`."""
     name: str = Field(min_length=1)
     """Name on the hub, such as "openai/gsm8k", or a folder that `datasets` reads."""
     subset: str | None = None
@@ -72,7 +69,8 @@ class PromptsConfig(Strict):
     """Whether rows that do not follow the convention are left out and counted in the log. By default the first such row
     stops the run before it starts."""
     template: Literal["chat", "none"] = "chat"
-    """chat: prompts go through the tokenizer's chat template. none: the text is used as it is, for models without one."""
+    """How prompts become text. chat: they go through the tokenizer's chat template. none: the text is used as it is, for
+    models without one."""
     system_prompt: str | None = None
     """System message put before each prompt, with template "chat"; none by default. Say here how answers should be marked,
     for example within \\boxed{}."""

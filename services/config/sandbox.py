@@ -45,7 +45,6 @@ class Bubblewrap(_Sandbox):
     """Graded code runs in a bubblewrap container without network and with limits; docs/sandbox.md says what that stops."""
 
     type: Literal["bubblewrap"] = "bubblewrap"
-    """Graded code runs in a bubblewrap container."""
 
 
 class NoSandbox(_Sandbox):
@@ -53,7 +52,6 @@ class NoSandbox(_Sandbox):
     trust, on a machine where bubblewrap does not work."""
 
     type: Literal["none"] = "none"
-    """Graded code runs without a sandbox, but with the limits on time and memory."""
 
 
 SandboxConfig = Annotated[Bubblewrap | NoSandbox, Field(discriminator="type")]

@@ -10,7 +10,7 @@ from services.config.sandbox import START_S, Bubblewrap, SandboxConfig
 
 
 class GraderLimits(Strict):
-    """[verifier.limits.NAME]: what the grader NAME may take."""
+    """What the grader NAME may take."""
 
     deadline_s: float | None = Field(default=None, gt=0.0)
     """Seconds for one response. Default: verifier.item_deadline_s; for `code`, sandbox.max_total_s and 30 s more."""
@@ -25,7 +25,6 @@ class RedisCache(Strict):
     """Verdicts are kept in the run's Redis, for all verifiers of the run. A service without a Redis keeps them in memory."""
 
     type: Literal["redis"] = "redis"
-    """Verdicts are kept in Redis."""
     max_entries: int = Field(default=200_000, ge=2)
     """Verdicts kept; the ones not used for longest go first."""
 
@@ -34,7 +33,6 @@ class MemoryCache(Strict):
     """Verdicts are kept in the memory of this service."""
 
     type: Literal["memory"] = "memory"
-    """Verdicts are kept in memory."""
     max_entries: int = Field(default=100_000, ge=2)
     """Verdicts kept; the ones not used for longest go first."""
 
@@ -43,7 +41,6 @@ class NoCache(Strict):
     """Every response is graded, equal ones again."""
 
     type: Literal["none"] = "none"
-    """Verdicts are not kept."""
 
 
 class VerifierConfig(Strict):
@@ -62,8 +59,8 @@ class VerifierConfig(Strict):
     tls_key: LocalPath | None = None
     """PEM file with the private key of tls_certificate."""
     authentication: Literal["none", "bearer"] = "none"
-    """bearer: only requests with one of the tokens in RATCHET_VERIFIER_TOKENS (NAME=TOKEN, separated by commas) are
-    scored. The stream worker sends the one in RATCHET_VERIFIER_TOKEN, or the first of these."""
+    """Whom the service answers. bearer: only requests with one of the tokens in RATCHET_VERIFIER_TOKENS (NAME=TOKEN,
+    separated by commas) are scored. The stream worker sends the one in RATCHET_VERIFIER_TOKEN, or the first of these."""
     processes: int = Field(default=2, ge=1)
     """Grader processes that work at the same time. Raise it when responses queue for verdicts and cores are idle."""
     slow_processes: int = Field(default=8, ge=0)

@@ -27,14 +27,12 @@ class NcclChannel(_Channel):
     """Weights go from GPU to GPU by NCCL; needs device = "cuda"."""
 
     type: Literal["nccl"] = "nccl"
-    """Weights are broadcast by NCCL."""
 
 
 class GlooChannel(_Channel):
     """Weights go through host memory by gloo; for CPU, and for GPUs that NCCL cannot connect."""
 
     type: Literal["gloo"] = "gloo"
-    """Weights are broadcast by gloo."""
 
 
 WeightsConfig = NcclChannel | GlooChannel
