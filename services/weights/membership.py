@@ -8,7 +8,6 @@ before it registers; a repeated message is harmless, because each names its gene
 import logging
 from collections.abc import Iterator
 
-from services.clock import Deadline
 from services.errors import WireError
 from services.streams.redis_connection import RedisConnection
 from services.wire.codec import decode, encode
@@ -127,11 +126,6 @@ class MessageReader:
             for entry_id, fields in entries:
                 self._seen = entry_id
                 yield _decode_message(dict(zip(fields[::2], fields[1::2], strict=True)))
-
-    def read_until(self, deadline: Deadline) -> Iterator[Rendezvous | WeightManifest | Confirmation]:
-        """As `read`, without end; raises DeadlineExceeded."""
-        while True:
-            yield from self.read(min(deadline.remaining_s(), 1.0))
 
 
 def _decode_message(fields: dict[bytes, bytes]) -> Rendezvous | WeightManifest | Confirmation:

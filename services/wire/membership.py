@@ -7,22 +7,18 @@ import msgspec
 from services.wire.codec import record
 
 
-@record("lease", 1)
+@record("lease", 2)
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """What a replica says of itself each time it renews."""
 
     replica_id: str
     incarnation: str
     """Differs each time the replica starts."""
-    beat: int
-    """Counts the renewals: a sign of life."""
     ranks: int
     """Engine workers: ranks it takes in the process group."""
     policy_version: int
     ready: bool
     """Holds proven weights of the current generation and takes prompts."""
-    metrics_url: str
-    sampled_tokens: int
     sampling_s: float
     """Seconds with at least one sequence in flight, since it was first ready."""
     ready_s: float
