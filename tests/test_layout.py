@@ -97,7 +97,7 @@ def test_every_logger_is_below_the_one_that_is_set_to_info() -> None:
             match node:
                 case ast.Assign(value=ast.Call(func=ast.Attribute(attr="getLogger"), args=[name])):
                     assert isinstance(name, ast.Constant), f"{path}:{node.lineno}: name the logger"
-                    assert str(name.value).split(".")[0] == "ratchet", f"{path}:{node.lineno}: {name.value}"
+                    assert str(name.value).split(".")[0] == "ratchet", f"{path}:{node.lineno}: {name.value!r}"
 
 
 @pytest.mark.parametrize(
