@@ -1,4 +1,4 @@
-"""How services end with the supervisor that started them, also when a launcher stands between the two."""
+"""How services end with the supervisor that started them, whoever stands between."""
 
 import os
 import subprocess
