@@ -97,7 +97,7 @@ class TrainingLoop:
         self._team.load(latest)  # last: it takes the longest
         if weights_only:
             return
-        self._issuer.restore(self._issued, self._ledger.unsettled(self._issued), self._version)
+        self._issuer.restore(self._issued, self._ledger.unsettled(self._issued))
         log.info("resuming from policy version %d (%s)", self._version, latest.name)
 
     @staticmethod

@@ -19,9 +19,10 @@ from services.entry import DONE, INTERRUPTED, StopSignal, begin, end, redis_conn
 from services.errors import DeadlineExceeded
 from services.health import HealthServer
 from services.run.addresses import announce_address
-from services.run.folder import DEAD, EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES
+from services.streams.names import DEAD, EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES
 from services.streams.redis_stream import RedisStream
-from services.weights.membership import Lease, Membership
+from services.weights.membership import Membership
+from services.wire.membership import Lease
 
 log = logging.getLogger("ratchet.rollout")
 
@@ -72,24 +73,19 @@ async def _run(config: RunConfig, replica_id: str, services_folder: Path | None)
     announce_address(services_folder, replica_id, health.url)
 
     async def keep_lease() -> None:
-        beat = 0
         while not stop.is_set():
             sampling_s, ready_s = loop.busy.totals()
             READY.set(follower.ready.is_set())
             lease = Lease(
                 replica_id=replica_id,
                 incarnation=incarnation,
-                beat=beat,
                 ranks=engine.world_size,
                 policy_version=engine.policy_version,
                 ready=follower.ready.is_set(),
-                metrics_url=health.url,
-                sampled_tokens=engine.sampled_tokens_total,
                 sampling_s=sampling_s,
                 ready_s=ready_s,
             )
             await asyncio.to_thread(membership.register, lease)
-            beat += 1
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), config.deadlines.lease_s / 3)
 

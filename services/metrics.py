@@ -1,12 +1,7 @@
-"""Metrics that more than one room sets, and the JSON lines in the run directory."""
+"""Metrics that more than one room sets."""
 
-import json
-import os
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
+from contextlib import contextmanager
 
 from prometheus_client import Counter, Gauge
 
@@ -14,7 +9,7 @@ from services.clock import now_s
 
 WAIT_SECONDS = Counter(
     "ratchet_wait_seconds",
-    "Time spent blocked, by room and by what was awaited. The largest share is the bottleneck.",
+    "Seconds spent blocked, by room and by what was awaited. The largest share is the bottleneck.",
     ["room", "awaiting"],
 )
 STREAM_WAITING = Gauge("ratchet_stream_waiting_groups", "Groups on a stream that nobody has claimed yet.", ["stream"])
@@ -31,42 +26,3 @@ def waiting(room: str, awaiting: str) -> Iterator[None]:
         yield
     finally:
         WAIT_SECONDS.labels(room, awaiting).inc(now_s() - start)
-
-
-class JsonLines:
-    """An append-only file of JSON objects, one a line, each with its wall-clock time; readable while it grows."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8", buffering=1)
-        if _cut_off(path):
-            self._file.write("\n")  # or the first row of this start would be lost in it
-
-    def write(self, **fields: Any) -> None:
-        self._file.write(json.dumps({"at_unix_s": round(time.time(), 3), **fields}) + "\n")
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Rows of such a file; none when it is not there yet."""
-    return json_rows(path.read_bytes()) if path.exists() else []
-
-
-def json_rows(lines: bytes) -> list[dict[str, Any]]:
-    """Rows of a piece of such a file; lines cut off by a crash are left out."""
-    rows = []
-    for line in lines.split(b"\n"):
-        with suppress(ValueError):  # of JSON, or of bytes that are no text
-            rows.append(json.loads(line))
-    return rows
-
-
-def _cut_off(path: Path) -> bool:
-    """A process died in the middle of the last line."""
-    with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return False
-        file.seek(-1, os.SEEK_END)
-        return file.read() != b"\n"

@@ -7,7 +7,7 @@ that are blamed together come back one after the other: the one at fault then fa
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from services.weights.membership import Lease
+from services.wire.membership import Lease
 
 LONGEST_S = 600.0
 """A replica that was mended is tried again within so long, however often it failed."""

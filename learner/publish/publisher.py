@@ -27,7 +27,8 @@ from services.errors import DeadlineExceeded, WeightSyncError
 from services.metrics import waiting
 from services.weights.buckets import pack
 from services.weights.channel import WeightChannel
-from services.weights.membership import Lease, Membership
+from services.weights.membership import Membership
+from services.wire.membership import Lease
 from services.wire.weights import Bucket, Rendezvous, WeightManifest
 
 log = logging.getLogger("ratchet.learner")

@@ -15,7 +15,7 @@ from services.datasets.sources import Row, rows
 from services.errors import InputError
 from services.graders import graders, known_graders
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ratchet")
 
 
 @dataclass(frozen=True, slots=True)

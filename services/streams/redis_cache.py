@@ -44,7 +44,7 @@ PAUSE_S = 10.0  # after a fault
 AT_ONCE = 1000  # Lua's unpack has a limit of its own
 
 
-class RedisShelf:
+class RedisStore:
     """Holds at most max_entries values, and at least those used since half as many others came."""
 
     def __init__(self, connection: RedisConnection, run: str, name: str, max_entries: int) -> None:
@@ -74,5 +74,5 @@ class RedisShelf:
             return await asyncio.to_thread(self._connection.run_script, script, self._keys, arguments)
         except StreamError as fault:
             self._away_until_s = now_s() + PAUSE_S
-            log.warning("going on without the shelf for %g s: %s", PAUSE_S, fault)
+            log.warning("going on without the cache for %g s: %s", PAUSE_S, fault)
             return None

@@ -24,12 +24,12 @@ from services.clock import now_s
 from services.errors import InputError, StreamError
 
 Argument = str | bytes | int | float
-log = logging.getLogger(__name__)
+log = logging.getLogger("ratchet")
 
 OLDEST_SERVER = (6, 2)  # XPENDING with IDLE, XAUTOCLAIM
 LONGEST_TRY_S = 10.0  # a try that has no answer by then is given up for the next one, on a new connection
 LONGEST_PAUSE_S = 1.0
-UNWORTHY_OF_WARNING_S = 0.8  # a connection that is simply made again
+WARN_AFTER_S = 0.8  # until then a lost connection is made again silently
 ADDING = {"XADD", "INCR", "INCRBY", "DECR", "DECRBY", "APPEND", "LPUSH", "RPUSH", "LPOP", "RPOP", "HINCRBY", "ZINCRBY"}
 PASSING = {"LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "MISCONF"}
 IN_SCRIPT = re.compile(r"@user_script: ?\d+: -([A-Z]+) (.*)")
@@ -142,7 +142,7 @@ class RedisConnection:
                     f"last: {reason}). Check that it is running and can be reached from this host; if it is only slow, "
                     "raise deadlines.redis_s."
                 ) from reason
-            if not warned and now_s() - begun_s >= UNWORTHY_OF_WARNING_S:
+            if not warned and now_s() - begun_s >= WARN_AFTER_S:
                 log.warning("Redis at %s: %s; trying again for %.0f s", self.address, reason, end_s - now_s())
                 warned = True
             time.sleep(max(0.0, min(pause_s, end_s - now_s())))

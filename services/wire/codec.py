@@ -58,7 +58,7 @@ def decode(raw: bytes, expected: type[R]) -> R:
     try:
         got_kind, got_schema, body = msgspec.msgpack.decode(raw, type=tuple[str, int, msgspec.Raw])
     except msgspec.DecodeError as fault:
-        raise WireError(f"expected a {kind} record, got {len(raw)} bytes that are no record: {fault}") from fault
+        raise WireError(f"expected a {kind} record, got {len(raw)} bytes that are not a record: {fault}") from fault
     if (got_kind, got_schema) != (kind, schema):
         raise WireError(
             f"expected {kind} schema {schema}, got {got_kind} schema {got_schema}; "

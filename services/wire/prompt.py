@@ -7,7 +7,7 @@ import msgspec
 from services.wire.codec import Array, record
 
 
-@record("prompt", 1)
+@record("prompt", 2)
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """One task, and how many responses to sample for it under which parameters."""
 
@@ -30,8 +30,6 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     reference: Any
     """What the grader compares with: any JSON value."""
     options: dict[str, Any]
-    issued_version: int
-    """Policy version of the learner when the prompt was issued."""
     pinned_version: int | None = None
     """Sample under exactly this policy version (evaluation)."""
 

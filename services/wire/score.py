@@ -21,7 +21,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_s: float
 
 
-@record("scored-group", 1)
+@record("scored-group", 2)
 class ScoredGroup(msgspec.Struct, frozen=True, kw_only=True):
     """A group in which every trajectory has a reward."""
 
@@ -43,7 +43,7 @@ class ScoredGroup(msgspec.Struct, frozen=True, kw_only=True):
                 raise WireError(f'response {index} has no reward (verdict "{score.verdict}")')
 
 
-@record("dead-group", 1)
+@record("dead-group", 2)
 class DeadGroup(msgspec.Struct, frozen=True, kw_only=True):
     """A group that no step will train on, and why."""
 

@@ -47,12 +47,11 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
         return versions
 
 
-@record("group", 1)
+@record("group", 2)
 class Group(msgspec.Struct, frozen=True, kw_only=True):
     """All trajectories of one prompt."""
 
     prompt: Prompt
     trajectories: tuple[Trajectory, ...]
     replica_id: str
-    sampling_s: float
-    """Wall seconds from claim to hand-over."""
+    """The replica that sampled it, for the log."""

@@ -39,8 +39,8 @@ def config(tmp_path: Path) -> RunConfig:
 class Issuer:
     """Remembers what it goes on with."""
 
-    def restore(self, issued: int, unsettled: Sequence[int], policy_version: int) -> None:
-        self.restored = issued, list(unsettled), policy_version
+    def restore(self, issued: int, unsettled: Sequence[int]) -> None:
+        self.restored = issued, list(unsettled)
 
 
 def training_loop(
@@ -92,7 +92,7 @@ def test_what_is_resumed_is_what_was_saved(config: RunConfig) -> None:
     written(config)
     issuer = Issuer()
     loop = resume(config, issuer)
-    assert issuer.restored == (6, [2, 5], 7)
+    assert issuer.restored == (6, [2, 5])
     assert (loop._ratchet.reference_version, loop._ratchet.observed_since_swap) == (4, 3)
     assert loop._records.counts()["trained_tokens"] == 90
 

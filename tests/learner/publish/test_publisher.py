@@ -23,7 +23,8 @@ from services.config import RunConfig
 from services.config.load import load
 from services.errors import DeadlineExceeded, WeightSyncError
 from services.streams.redis_connection import RedisConnection
-from services.weights.membership import Lease, Membership
+from services.weights.membership import Membership
+from services.wire.membership import Lease
 from services.wire.weights import Rendezvous, WeightManifest
 from tests.fakes.engine import FakeEngine
 
@@ -62,16 +63,13 @@ class CountingChannel:
     def close(self) -> None: ...
 
 
-def lease(replica_id: str, incarnation: str, beat: int, policy_version: int = 0, ready: bool = False) -> Lease:
+def lease(replica_id: str, incarnation: str, policy_version: int = 0, ready: bool = False) -> Lease:
     return Lease(
         replica_id=replica_id,
         incarnation=incarnation,
-        beat=beat,
         ranks=1,
         policy_version=policy_version,
         ready=ready,
-        metrics_url="",
-        sampled_tokens=0,
         sampling_s=0.0,
         ready_s=0.0,
     )
@@ -99,11 +97,9 @@ class Replica:
             excluded_s=30.0,
         )
         following = asyncio.create_task(self.follower.run(self.stopping.is_set))
-        beat = 0
         while not self.stopping.is_set():
-            words = lease(self.replica_id, "1", beat, self.engine.policy_version, self.follower.ready.is_set())
+            words = lease(self.replica_id, "1", self.engine.policy_version, self.follower.ready.is_set())
             await asyncio.to_thread(self._membership.register, words)
-            beat += 1
             await asyncio.sleep(0.2)
         await following
 
@@ -286,7 +282,7 @@ def test_a_lease_of_another_version_is_named_once_and_passed_over(
     config: RunConfig, redis_connection: RedisConnection, learner: Learner, caplog: pytest.LogCaptureFixture
 ) -> None:
     membership = Membership(redis_connection, config.name, 30.0)
-    membership.register(lease("from-tomorrow", "1", 0))
+    membership.register(lease("from-tomorrow", "1"))
     other = msgspec.msgpack.encode(("lease", 99, {"replica_id": "from-tomorrow"}))
     redis_connection.execute("HSET", f"ratchet:{config.name}:replicas", "from-tomorrow", other)
     replica = Replica(config, redis_connection, "rollout-0")
@@ -294,7 +290,7 @@ def test_a_lease_of_another_version_is_named_once_and_passed_over(
         learner.publish(version)
         learner.publisher.wait()
     assert replica.engine.policy_version == 2
-    assert caplog.text.count("the lease of replica from-tomorrow is ignored: expected lease schema 1") == 1
+    assert caplog.text.count("the lease of replica from-tomorrow is ignored: expected lease schema 2") == 1
     assert [last.replica_id for last in membership.last_leases()] == ["rollout-0"]
     replica.leave()
 
