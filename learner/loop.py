@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from learner.batch.step_batch import sift
+from learner.batch.sift import sift
 from learner.checkpoint import Checkpoints, export_beside
 from learner.control.ess import EssControl
 from learner.control.ratchet import RatchetState, observe
@@ -190,14 +190,7 @@ class TrainingLoop:
             if group is None:
                 return None
             gathered.append(group)
-            sifted = sift(
-                group,
-                self._version,
-                stale_tokens=settings.stale_tokens,
-                max_lag=settings.max_lag,
-                truncated=settings.truncated,
-                zero_variance=settings.zero_variance,
-            )
+            sifted = sift(group, self._version, settings)
             if sifted.drop is None:
                 useful += 1
             else:
