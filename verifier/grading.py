@@ -7,9 +7,6 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import msgspec
 
 from services.clock import now_s
 from services.config.verifier import VerifierConfig
@@ -17,9 +14,10 @@ from services.wire.score import Score, Verdict
 from verifier import metrics
 from verifier.cache import Shelf, freeze, key_of, thaw
 from verifier.contract import ScoreItem
-from verifier.grader import Judgement, ScoringFault, build_scorer, load_scorer_class
+from verifier.grader import Judgement, ScoringFault, build_grader, load_grader
 from verifier.graders.combine import Combine, fault_among
 from verifier.network.endpoints import Endpoints
+from verifier.network.grader import NetworkGrader
 from verifier.pool.pool import GraderPool
 from verifier.pool.protocol import Task
 from verifier.registry import Catalogue
@@ -42,11 +40,13 @@ class Grading:
         """shelf: None to judge everything anew."""
         self.catalogue, self.pool = catalogue, pool
         self._settings, self._endpoints, self._shelf = settings, endpoints, shelf
-        self._classes: dict[str, type[msgspec.Struct]] = {
-            name: load_scorer_class(entry.location)
+        loaded = {
+            name: load_grader(entry.location)
             for name, entry in catalogue.items()
             if entry.lane != "process" and not entry.fault
         }
+        self._network = {name: one for name, one in loaded.items() if issubclass(one, NetworkGrader)}
+        self._combining = {name: one for name, one in loaded.items() if issubclass(one, Combine)}
         self.waiting_items = 0
         """Accepted for lanes other than the grader processes and not yet judged."""
 
@@ -102,9 +102,7 @@ class Grading:
         version = entry.version
         if entry.lane == "network":
             try:
-                scorer: Any = build_scorer(self._classes[item.grader], item.options)
-                salt = getattr(scorer, "cache_salt", None)
-                version += salt(self._endpoints) if salt is not None else ""
+                version += build_grader(self._network[item.grader], item.options).cache_salt(self._endpoints)
             except ScoringFault:
                 return None  # said by the one who judges
         return key_of(item.grader, version, item.options, item.reference, item.response)
@@ -141,8 +139,8 @@ class Grading:
     async def _ask(self, item: ScoreItem) -> Score:
         start_s = now_s()
         try:
-            scorer = build_scorer(self._classes[item.grader], item.options)
-            return scored(await scorer.score(item.response, item.reference, self._endpoints), now_s() - start_s)
+            grader = build_grader(self._network[item.grader], item.options)
+            return scored(await grader.score(item.response, item.reference, self._endpoints), now_s() - start_s)
         except ScoringFault as fault:
             return error(str(fault), now_s() - start_s)
         except Exception as fault:
@@ -164,7 +162,7 @@ class Grading:
     def _plan(self, item: ScoreItem) -> Combine | Score:
         """An error when the options are none."""
         try:
-            plan: Combine = build_scorer(self._classes[item.grader], item.options)
+            plan = build_grader(self._combining[item.grader], item.options)
             for part in plan.parts:
                 if part.grader not in self.catalogue:
                     known = ", ".join(sorted(self.catalogue))

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from services.errors import ServiceFailed
-from verifier.grader import Lane, is_cached, lane_of, load_scorer_class, version_of
+from verifier.grader import Lane, load_grader
 
 DESCRIBE_DEADLINE_S = 120.0  # takes one or two seconds; the machine may be very busy when a run starts
 
@@ -42,15 +42,15 @@ Catalogue = Mapping[str, Entry]
 def describe(name: str, location: str) -> Entry:
     """Imports the grader."""
     try:
-        scorer_class = load_scorer_class(location)
-        (schema,), components = msgspec.json.schema_components([scorer_class], ref_template="#/$defs/{name}")
+        grader_class = load_grader(location)
+        (schema,), components = msgspec.json.schema_components([grader_class], ref_template="#/$defs/{name}")
         return Entry(
             name=name,
             location=location,
-            lane=lane_of(scorer_class),
-            version=version_of(scorer_class),
-            cached=is_cached(scorer_class),
-            summary=(inspect.getdoc(sys.modules[scorer_class.__module__]) or "").split("\n\n")[0].replace("\n", " "),
+            lane=grader_class.lane,
+            version=str(grader_class.version),
+            cached=bool(grader_class.cached),
+            summary=(inspect.getdoc(sys.modules[grader_class.__module__]) or "").split("\n\n")[0].replace("\n", " "),
             options={**schema, "$defs": components},
         )
     except Exception as fault:

@@ -28,7 +28,7 @@ from tests.verifier.bad_graders import REGISTRY
 from tests.verifier.running import Running, running
 from tests.verifier.worker.test_loop import Wiring, group, right_answers, service
 from verifier.contract import ScoreItem
-from verifier.grader import build_scorer, load_scorer_class
+from verifier.grader import build_grader, load_grader
 from verifier.http.auth import TOKENS_VARIABLE
 from verifier.network.endpoints import Endpoints
 from verifier.pool.pool import GraderPool
@@ -250,13 +250,13 @@ def test_every_row_of_the_policy_is_tested() -> None:
 
 def test_every_grader_is_on_the_page_with_its_options() -> None:
     shown = {row[0].strip("`"): re.findall(r"`(\w+)`", row[2]) for row in table("name")}
-    assert shown == {name: list(load_scorer_class(OURS[name]).__struct_fields__) for name in shown}
+    assert shown == {name: list(load_grader(OURS[name]).__struct_fields__) for name in shown}
     assert set(shown) == set(OURS)
 
 
 def test_the_graders_that_the_page_calls_cached_are_cached() -> None:
     (names,) = re.findall(r"far more than a look-up \(([^)]*)\)", PAGE)
-    cached = {name for name in OURS if getattr(load_scorer_class(OURS[name]), "cached", False)}
+    cached = {name for name in OURS if load_grader(OURS[name]).cached}
     assert set(re.findall(r"`(\w+)`", names)) == cached
 
 
@@ -267,9 +267,9 @@ def test_the_settings_on_the_page_are_settings() -> None:
 
 def test_the_combination_on_the_page_can_be_built() -> None:
     (block,) = [block for block in blocks("json") if block.startswith('{"parts"')]
-    plan: Any = build_scorer(load_scorer_class(OURS["combine"]), json.loads(block))
+    plan: Any = build_grader(load_grader(OURS["combine"]), json.loads(block))
     for part in plan.parts:
-        build_scorer(load_scorer_class(OURS[part.grader]), part.options)
+        build_grader(load_grader(OURS[part.grader]), part.options)
 
 
 def blocks(language: str) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 
 from services.wire.score import Score
-from verifier.grader import Judgement, Lane, ScoringFault
+from verifier.grader import BaseGrader, Judgement, Lane, ScoringFault
 
 Name = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -58,7 +58,7 @@ class Overlong(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return -self.penalty * min(1.0, max(0, over) / self.buffer_tokens)
 
 
-class Combine(msgspec.Struct, frozen=True):
+class Combine(BaseGrader, frozen=True):
     version: ClassVar[str] = "1"
     lane: ClassVar[Lane] = "parts"
 
@@ -73,6 +73,10 @@ class Combine(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if nested := [part.grader for part in self.parts if part.grader == "combine"]:
             raise ScoringFault(f"option parts: {nested[0]} within combine; put its parts in directly")
+
+    def check(self, reference: Any) -> None:
+        for part in self.parts:
+            self.reference_of(part, reference)
 
     def reference_of(self, part: Part, reference: Any) -> Any:
         """Raises ScoringFault when the part's own is not there."""

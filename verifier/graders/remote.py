@@ -11,16 +11,17 @@ verdict of one of its graders. When it fails:
 
 import json
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import msgspec
 
 from services.wire.score import Score
 from verifier.contract import ScoreItem
-from verifier.grader import Judgement, Lane, ScoringFault
+from verifier.grader import Judgement, ScoringFault
 from verifier.network import pointer
 from verifier.network.endpoint import Endpoint
 from verifier.network.endpoints import Endpoints
+from verifier.network.grader import NetworkGrader
 from verifier.worker.client import read_scores
 
 SHOWN_CHARACTERS = 60  # of the service's detail, which may quote the response
@@ -28,9 +29,7 @@ POINTERS = ("response_at", "reference_at", "options_at", "reward_at", "correct_a
 ONLY_ITEM = "0"
 
 
-class Remote(msgspec.Struct, frozen=True):
-    lane: ClassVar[Lane] = "network"
-
+class Remote(NetworkGrader, frozen=True):
     endpoint: str = "remote"
     """Name of the endpoint in [verifier.endpoints]."""
     protocol: Literal["json", "ratchet"] = "json"

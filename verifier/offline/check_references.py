@@ -11,24 +11,25 @@ from collections.abc import Iterator
 from typing import Any
 
 from services.graders import graders
-from verifier.grader import ScoringFault, build_scorer, load_scorer_class
+from verifier.grader import ScoringFault, build_grader, load_grader
+from verifier.graders.combine import Combine
 
 
 def faults_of(grader: str, reference: Any, options: dict[str, Any]) -> Iterator[str]:
     try:
-        scorer_class = load_scorer_class(graders()[grader])
-        if missing := getattr(scorer_class, "unavailable", str)():
+        grader_class = load_grader(graders()[grader])
+        if missing := grader_class.unavailable():
             yield f"grader {grader} cannot be used on this machine: {missing}"
             return
-        scorer = build_scorer(scorer_class, options)
-        if grader != "combine":
-            scorer.check(reference)
+        built = build_grader(grader_class, options)
+        if not isinstance(built, Combine):
+            built.check(reference)
             return
-        for part in scorer.parts:
+        for part in built.parts:
             if part.grader not in graders():
                 yield f'there is no grader "{part.grader}" for a part'
             else:
-                yield from faults_of(part.grader, scorer.reference_of(part, reference), part.options)
+                yield from faults_of(part.grader, built.reference_of(part, reference), part.options)
     except ScoringFault as fault:
         yield f"grader {grader}: {fault}"
     except Exception as fault:

@@ -15,7 +15,7 @@ import sys
 import traceback
 from contextlib import suppress
 
-from verifier.grader import make_ready
+from verifier.grader import load_grader
 from verifier.pool.grader_process import serve, settle_in
 from verifier.pool.protocol import ProgressPage
 
@@ -42,7 +42,7 @@ def main() -> None:
                 grow(control, woken, wake, *descriptors)
             else:
                 with suppress(Exception):  # then the grader processes import it themselves, and say what is wrong
-                    make_ready(location)
+                    load_grader(location).warm_up()
                 gc.collect()
                 gc.freeze()  # the collector's marks would copy the pages that parent and children share
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from verifier.grader import Judgement, Scorer, ScoringFault, build_scorer, make_ready
+from verifier.grader import Grader, ScoringFault, build_grader, load_grader
 from verifier.pool.protocol import HEADER, LOADING, Hello, ProgressPage, Result, Task
 
 FLUSH_S = 0.05  # results older than this are sent before the chunk is done: a kill costs no more work than that
@@ -55,8 +55,8 @@ class Grading:
 
     def __init__(self, page: ProgressPage, locations: Mapping[str, str]) -> None:
         self._page, self._locations = page, locations
-        self._classes: dict[str, type[msgspec.Struct] | Exception] = {}
-        self._plain: dict[str, Scorer] = {}  # without options, which is nearly always
+        self._classes: dict[str, type[Grader] | Exception] = {}
+        self._plain: dict[str, Grader] = {}  # without options, which is nearly always
 
     def __call__(self, chunk: int, index: int, task: Task) -> Result:
         start_s = time.monotonic()
@@ -77,34 +77,38 @@ class Grading:
         return Result(outcome, reward, detail[:DETAIL_CHARACTERS], time.monotonic() - start_s)  # type: ignore[arg-type]
 
     def _judge(self, task: Task) -> tuple[str, float, str]:
-        scorer = self._scorer(task)
+        grader = self._built(task)
         if task.response is None:
-            scorer.check(task.reference)
+            grader.check(task.reference)
             return "correct", 1.0, ""
-        judgement: Judgement = scorer.score(task.response, task.reference)
+        judgement = grader.score(task.response, task.reference)
         reward = float(judgement.correct if judgement.reward is None else judgement.reward)
         if not math.isfinite(reward):
             raise ScoringFault(f"grader {task.grader} gave the reward {reward}")
         return "correct" if judgement.correct else "incorrect", reward, judgement.detail
 
-    def _load(self, grader: str) -> type[msgspec.Struct] | Exception:
+    def _load(self, grader: str) -> type[Grader] | Exception:
         if grader not in self._locations:
             return ScoringFault(f"unknown grader {grader}; known: {', '.join(sorted(self._locations))}")
         try:
-            return make_ready(self._locations[grader])
+            loaded = load_grader(self._locations[grader])
+            if not issubclass(loaded, Grader):
+                return ScoringFault(f"grader {grader} does not run in a grader process: its lane is {loaded.lane}")
+            loaded.warm_up()
+            return loaded
         except Exception as fault:
             return ScoringFault(f"grader {grader} cannot be loaded: {type(fault).__name__}: {fault}")
 
-    def _scorer(self, task: Task) -> Scorer:
+    def _built(self, task: Task) -> Grader:
         if not task.options and (ready := self._plain.get(task.grader)):
             return ready
-        scorer_class = self._classes[task.grader]
-        if isinstance(scorer_class, Exception):
-            raise scorer_class
-        scorer: Scorer = build_scorer(scorer_class, task.options)
+        grader_class = self._classes[task.grader]
+        if isinstance(grader_class, Exception):
+            raise grader_class
+        grader = build_grader(grader_class, task.options)
         if not task.options:
-            self._plain[task.grader] = scorer
-        return scorer
+            self._plain[task.grader] = grader
+        return grader
 
 
 def settle_in(parent: int) -> None:
