@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-Lane = Literal["process", "network", "parts"]
+LaneName = Literal["process", "network", "parts"]
 """Where a grader runs. process: in a killable grader process. network: in the service's event loop, because it waits for
 another service. parts: it asks other graders and makes one verdict of theirs."""
 
@@ -45,7 +45,7 @@ class ScoringFault(Exception):
 class BaseGrader(msgspec.Struct, frozen=True):
     """What graders of every lane have in common. Built once from its options and used for many responses."""
 
-    lane: ClassVar[Lane]
+    lane: ClassVar[LaneName]
     version: ClassVar[str] = "1"
     """Part of the verdict cache's key: change it whenever the same response may get another verdict."""
     cached: ClassVar[bool] = False
@@ -70,7 +70,7 @@ class BaseGrader(msgspec.Struct, frozen=True):
 class Grader(BaseGrader, frozen=True):
     """A grader that computes: it runs in a grader process, which is killed at its deadline."""
 
-    lane: ClassVar[Lane] = "process"
+    lane: ClassVar[LaneName] = "process"
 
     @abstractmethod
     def score(self, response: str, reference: Any) -> Judgement:

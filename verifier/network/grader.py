@@ -3,14 +3,14 @@
 from abc import abstractmethod
 from typing import Any, ClassVar
 
-from verifier.grader import BaseGrader, Judgement, Lane
+from verifier.grader import BaseGrader, Judgement, LaneName
 from verifier.network.endpoints import Endpoints
 
 
 class NetworkGrader(BaseGrader, frozen=True):
     """A grader that waits for another service: it runs in the verifier's event loop, and its endpoint has the deadline."""
 
-    lane: ClassVar[Lane] = "network"
+    lane: ClassVar[LaneName] = "network"
 
     def cache_salt(self, endpoints: Endpoints) -> str:
         """What else the verdict depends on, beyond the options: part of the verdict cache's key. Raises ScoringFault when

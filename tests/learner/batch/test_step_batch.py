@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from learner.batch.step_batch import assemble, sift
 from services.config.learner import LearnerConfig
 from services.errors import InputError
-from services.wire.score import Score, ScoredGroup
+from services.wire.score import ScoredGroup
+from services.wire.verdict import Score
 from tests.learner.tiny import scored_group
 
 
