@@ -27,7 +27,7 @@ OURS: Mapping[str, str] = {
     "regex": "verifier.graders.regex:Regex",
     "remote": "verifier.graders.remote:Remote",
 }
-"""Name -> module:class of a verifier.grader.Scorer."""
+"""Name -> module:class of a verifier.grader.BaseGrader."""
 
 
 @cache

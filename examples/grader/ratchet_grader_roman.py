@@ -7,9 +7,7 @@ misread; numbers above 3999 have no numeral. Incorrect: no numeral, and one that
 import re
 from typing import Any, ClassVar
 
-import msgspec
-
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 
 LARGEST = 3999
 DIGITS = {"M": 1000, "D": 500, "C": 100, "L": 50, "X": 10, "V": 5, "I": 1}
@@ -18,7 +16,7 @@ NUMERAL = re.compile(r"\b[MDCLXVI]+\b")
 SHOWN_CHARACTERS = 40  # of a wrong answer, in the detail
 
 
-class Roman(msgspec.Struct, frozen=True):
+class Roman(Grader, frozen=True):
     version: ClassVar[str] = "1"
 
     lower_case: bool = False

@@ -112,10 +112,10 @@ def test_the_expected_verdicts_on_the_page_hold_without_the_service(environment:
     program = """
 import json, sys
 from ratchet_grader_roman import Roman
-from verifier.grader import build_scorer
+from verifier.grader import build_grader
 for line in sys.stdin:
     row = json.loads(line)
-    assert build_scorer(Roman, row.get("options", {})).score(row["response"], row["reference"]).correct == (
+    assert build_grader(Roman, row.get("options", {})).score(row["response"], row["reference"]).correct == (
         row["expected"] == "correct"), row
 """
     subprocess.run(

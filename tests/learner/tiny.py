@@ -8,8 +8,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from services.wire.codec import Array
 from services.wire.prompt import Prompt
-from services.wire.score import Score, ScoredGroup
+from services.wire.score import ScoredGroup
 from services.wire.trajectory import Group, Trajectory, VersionSpan
+from services.wire.verdict import Score
 
 VOCABULARY = 17
 

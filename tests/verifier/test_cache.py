@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.config.verifier import VerifierConfig
-from services.wire.score import Score, Verdict
+from services.wire.verdict import Score, Verdict
 from tests.verifier.bad_graders import REGISTRY
 from tests.verifier.running import Running, running
 from verifier.cache import MemoryShelf, freeze, key_of, thaw
 from verifier.contract import ScoreItem
+from verifier.grading import open_grading
 from verifier.network.endpoints import Endpoints
 from verifier.registry import Entry
-from verifier.service import grading
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -181,8 +181,9 @@ def test_a_new_version_of_a_grader_forgets_and_a_verdict_of_another_program_is_i
 
     async def judged(version: str) -> str:
         entries = {"odd": Entry("odd", REGISTRY["odd"], version=version, cached=True)}
-        async with Endpoints({}) as endpoints, grading(VerifierConfig(processes=1), endpoints, shelf, entries) as desk:
-            return (await desk.score([ScoreItem("a", "odd", "right", "right")]))[0].verdict
+        settings = VerifierConfig(processes=1)
+        async with Endpoints({}) as endpoints, open_grading(settings, endpoints, shelf, entries) as grading:
+            return (await grading.score([ScoreItem("a", "odd", "right", "right")]))[0].verdict
 
     async def run() -> None:
         for version, kept in (("1", 1), ("1", 1), ("2", 2), ("1", 2)):

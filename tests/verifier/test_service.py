@@ -15,8 +15,8 @@ from services.errors import InputError
 from services.graders import OURS
 from tests.verifier.running import registry, running
 from verifier.http.auth import TOKENS_VARIABLE
+from verifier.http.listening import reachable_url
 from verifier.registry import catalogue
-from verifier.service import reachable_url
 
 ROOT = Path(__file__).parents[2]
 

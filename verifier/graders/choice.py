@@ -14,9 +14,7 @@ import string
 from collections import deque
 from typing import Any, ClassVar
 
-import msgspec
-
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 from verifier.graders.math.extract import boxed
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
@@ -41,7 +39,7 @@ DECORATION = re.compile(r"\\(?:text|textbf|mathbf|mathrm|textrm|mbox|rm|bf)\b|[{
 SENTENCE_END = re.compile(r"\n|[.;!?](?=\s|$)")
 
 
-class ChoiceAnswer(msgspec.Struct, frozen=True):
+class ChoiceAnswer(Grader, frozen=True):
     version: ClassVar[str] = "2"
 
     choices: str = "ABCDE"

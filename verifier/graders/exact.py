@@ -9,14 +9,12 @@ import re
 from collections import deque
 from typing import Any, ClassVar
 
-import msgspec
-
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 
 
-class ExactMatch(msgspec.Struct, frozen=True):
+class ExactMatch(Grader, frozen=True):
     version: ClassVar[str] = "1"
 
     strip: bool = True

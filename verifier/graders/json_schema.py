@@ -24,7 +24,7 @@ from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import specification_with
 
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 from verifier.graders.strict_json import MAX_DEPTH, NotJson, last_fenced_json, read_json, same
 
 Draft = Literal["4", "6", "7", "2019-09", "2020-12"]
@@ -42,7 +42,7 @@ PROBES: tuple[Any, ...] = (None, False, 0, "", [], {})
 """One value of each type: what a schema raises on these is its own fault."""
 
 
-class JsonSchema(msgspec.Struct, frozen=True):
+class JsonSchema(Grader, frozen=True):
     version: ClassVar[str] = "1"
 
     fenced: bool = False

@@ -14,9 +14,7 @@ from collections import deque
 from fractions import Fraction
 from typing import Any, ClassVar, Literal
 
-import msgspec
-
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 from verifier.graders.math.extract import boxed
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
@@ -68,7 +66,7 @@ POWER_BEHIND = re.compile(
 AMOUNT = re.compile(r"\b(?:dozen|hundred|thousand|million|billion|trillion)", re.IGNORECASE)
 
 
-class NumberAnswer(msgspec.Struct, frozen=True):
+class NumberAnswer(Grader, frozen=True):
     version: ClassVar[str] = "2"
 
     tolerance: float = 0.0

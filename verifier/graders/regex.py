@@ -11,14 +11,12 @@ import re
 from collections import deque
 from typing import Any, ClassVar, Literal
 
-import msgspec
-
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 
 
-class Regex(msgspec.Struct, frozen=True):
+class Regex(Grader, frozen=True):
     version: ClassVar[str] = "1"
 
     match: Literal["whole", "contains"] = "whole"

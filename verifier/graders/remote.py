@@ -11,26 +11,24 @@ verdict of one of its graders. When it fails:
 
 import json
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import msgspec
 
-from services.wire.score import Score
-from verifier.contract import ScoreItem
-from verifier.grader import Judgement, Lane, ScoringFault
+from services.wire.verdict import Score
+from verifier.contract import ScoreItem, read_response
+from verifier.grader import Judgement, ScoringFault
 from verifier.network import pointer
 from verifier.network.endpoint import Endpoint
 from verifier.network.endpoints import Endpoints
-from verifier.worker.client import read_scores
+from verifier.network.grader import NetworkGrader
 
 SHOWN_CHARACTERS = 60  # of the service's detail, which may quote the response
 POINTERS = ("response_at", "reference_at", "options_at", "reward_at", "correct_at", "detail_at")
 ONLY_ITEM = "0"
 
 
-class Remote(msgspec.Struct, frozen=True):
-    lane: ClassVar[Lane] = "network"
-
+class Remote(NetworkGrader, frozen=True):
     endpoint: str = "remote"
     """Name of the endpoint in [verifier.endpoints]."""
     protocol: Literal["json", "ratchet"] = "json"
@@ -135,4 +133,4 @@ def _decode(content: bytes) -> Any:
 
 
 def _decode_score(content: bytes) -> Score:
-    return read_scores(content, [ONLY_ITEM])[0]
+    return read_response(content, [ONLY_ITEM])[0]

@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 
 TAG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}")
 SHOWN_CHARACTERS = 60  # of what should not be there, in the detail
@@ -30,7 +30,7 @@ INVISIBLE = re.compile(
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class ResponseFormat(msgspec.Struct, frozen=True):
+class ResponseFormat(Grader, frozen=True):
     version: ClassVar[str] = "2"
 
     tags: tuple[str, ...] = ("think", "answer")

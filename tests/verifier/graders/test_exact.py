@@ -1,6 +1,6 @@
 import pytest
 
-from verifier.grader import ScoringFault, build_scorer
+from verifier.grader import ScoringFault, build_grader
 from verifier.graders.exact import ExactMatch
 
 
@@ -24,7 +24,7 @@ from verifier.graders.exact import ExactMatch
 def test_the_answer_is_compared_letter_for_letter(
     options: dict[str, object], response: str, reference: object, correct: bool
 ) -> None:
-    assert build_scorer(ExactMatch, options).score(response, reference).correct is correct
+    assert build_grader(ExactMatch, options).score(response, reference).correct is correct
 
 
 @pytest.mark.parametrize("reference", [None, True, ["12"], {"answer": 12}])
@@ -49,7 +49,7 @@ def test_a_reference_that_is_no_text_is_a_fault_and_not_a_wrong_answer(reference
 )
 def test_wrong_options_are_faults_that_name_them(options: dict[str, object], names: str) -> None:
     with pytest.raises(ScoringFault, match=names):
-        build_scorer(ExactMatch, options)
+        build_grader(ExactMatch, options)
 
 
 def test_a_detail_shows_little_of_a_flood() -> None:

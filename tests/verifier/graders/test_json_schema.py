@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from verifier.grader import ScoringFault, build_scorer
+from verifier.grader import ScoringFault, build_grader
 from verifier.graders.json_schema import JsonSchema
 
 PERSON = {
@@ -82,7 +82,7 @@ def test_a_reference_may_be_its_own_json_text() -> None:
     ],
 )
 def test_with_fenced_the_last_block_is_the_answer(response: str, correct: bool) -> None:
-    assert build_scorer(JsonSchema, {"fenced": True}).score(response, {"value": 1}).correct is correct
+    assert build_grader(JsonSchema, {"fenced": True}).score(response, {"value": 1}).correct is correct
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_with_fenced_the_last_block_is_the_answer(response: str, correct: bool) 
 def test_the_draft_decides_what_a_schema_means(
     options: dict[str, Any], schema: Any, response: str, correct: bool
 ) -> None:
-    assert build_scorer(JsonSchema, options).score(response, {"schema": schema}).correct is correct
+    assert build_grader(JsonSchema, options).score(response, {"schema": schema}).correct is correct
 
 
 @pytest.mark.parametrize(
@@ -227,4 +227,4 @@ def test_a_name_as_long_as_the_response_is_not_repeated_in_the_detail() -> None:
 )
 def test_wrong_options_are_faults_that_name_them(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ScoringFault, match=says):
-        build_scorer(JsonSchema, options)
+        build_grader(JsonSchema, options)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verifier.grader import ScoringFault, build_scorer
+from verifier.grader import ScoringFault, build_grader
 from verifier.graders.regex import Regex
 
 
@@ -36,7 +36,7 @@ from verifier.graders.regex import Regex
 def test_the_answer_is_matched_by_the_reference(
     options: dict[str, object], response: str, reference: str, correct: bool
 ) -> None:
-    assert build_scorer(Regex, options).score(response, reference).correct is correct
+    assert build_grader(Regex, options).score(response, reference).correct is correct
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
@@ -83,7 +83,7 @@ def test_a_pattern_that_every_response_contains_is_a_fault(reference: str) -> No
 )
 def test_wrong_options_are_faults_that_name_them(options: dict[str, object], says: str) -> None:
     with pytest.raises(ScoringFault, match=says):
-        build_scorer(Regex, options)
+        build_grader(Regex, options)
 
 
 def test_a_detail_shows_little_of_a_flood() -> None:

@@ -10,7 +10,7 @@ from tests.fakes.openai_server import OpenAIServer, Step, hangs, status, unused_
 from tests.verifier.network.asking import settings, with_endpoints
 from tests.verifier.running import running
 from verifier.contract import ScoreRequest
-from verifier.grader import Judgement, ScoringFault, build_scorer, lane_of
+from verifier.grader import Judgement, ScoringFault, build_grader
 from verifier.graders.remote import Remote
 from verifier.network.endpoints import Endpoints
 from verifier.network.faults import EndpointAway, EndpointRefused
@@ -25,7 +25,7 @@ def answers(page: Any) -> Step:
 def judged(
     url: str, response: str = "12", reference: Any = "12", *, config: Mapping[str, Any] = NO_SETTINGS, **options: Any
 ) -> Judgement:
-    remote = build_scorer(Remote, {"endpoint": "there"} | options)
+    remote = build_grader(Remote, {"endpoint": "there"} | options)
 
     async def work(endpoints: Endpoints) -> Judgement:
         judgement: Judgement = await remote.score(response, reference, endpoints)
@@ -209,7 +209,7 @@ def test_what_breaks_the_contract_is_a_fault(bad: Step) -> None:
 )
 def test_unusable_options_are_faults_that_name_them(options: dict[str, Any], names: str) -> None:
     with pytest.raises(ScoringFault, match=names):
-        build_scorer(Remote, options)
+        build_grader(Remote, options)
 
 
 def test_a_reference_that_json_cannot_hold_is_a_fault() -> None:
@@ -223,4 +223,4 @@ def test_a_reference_that_json_cannot_hold_is_a_fault() -> None:
 
 
 def test_it_waits_for_another_service_and_so_runs_in_the_network_lane() -> None:
-    assert lane_of(Remote) == "network"
+    assert Remote.lane == "network"

@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from services.config.endpoints import EndpointsConfig
-from verifier.grader import build_scorer
+from verifier.grader import build_grader
 from verifier.graders.judge.grader import Judge
 from verifier.graders.remote import Remote
 
@@ -33,7 +33,7 @@ def test_the_configuration_on_the_page_is_valid() -> None:
 @pytest.mark.parametrize("block", blocks("json"))
 def test_the_options_on_the_page_are_those_of_the_graders_and_name_its_endpoints(block: str) -> None:
     row: dict[str, Any] = json.loads(block)
-    scorer = build_scorer({"judge": Judge, "remote": Remote}[row["grader"]], row["options"])
+    scorer = build_grader({"judge": Judge, "remote": Remote}[row["grader"]], row["options"])
     assert scorer.endpoint in endpoints()
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from services.errors import InputError
-from services.wire.score import Score, Verdict
+from services.wire.verdict import Score, Verdict
 from verifier.contract import ScoreItem
 from verifier.offline import __main__ as offline
 from verifier.offline.lines import Defaults, Line, read_lines
@@ -146,7 +146,7 @@ def test_a_line_that_is_none_is_named_with_its_fault(line: str, says: str, tmp_p
 
 
 def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
-    for file, says in ((tmp_path, "is no plain file"), (tmp_path / "missing", "No such file")):
+    for file, says in ((tmp_path, "is not a plain file"), (tmp_path / "missing", "No such file")):
         with pytest.raises(InputError, match=says):
             lines_of(file)
 
@@ -219,7 +219,7 @@ def test_a_long_file_is_graded_in_its_order_and_never_held_as_a_whole(
 
 
 def test_a_verdict_that_is_none_is_asked_for_again_as_in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("verifier.worker.loop.SECOND_ATTEMPT_S", 0.0)
+    monkeypatch.setattr("verifier.attempts.SECOND_ATTEMPT_S", 0.0)
     lines = [line(1), line(2, "flaky")]
     assert [given_.verdict for _, given_ in all_scored(Desk(), lines, attempts=1)] == ["correct", "timeout"]
     assert [given_.verdict for _, given_ in all_scored(Desk(), lines, attempts=2)] == ["correct", "correct"]

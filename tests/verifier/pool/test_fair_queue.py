@@ -4,8 +4,7 @@ from verifier.pool.fair_queue import FairQueue
 
 
 def taken(queue: FairQueue[str], most: int = 1) -> list[str] | None:
-    chunk = queue.take(lambda _, waiting: min(waiting, most), lambda _: True)
-    return None if chunk is None else chunk[1]
+    return queue.take(lambda _, waiting: min(waiting, most), lambda _: True)
 
 
 def filled(limits: Mapping[str, int] = {}, **lines: str) -> FairQueue[str]:

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from services.clock import now_s
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 from verifier.graders.code.results import same, same_output
 from verifier.sandbox.launch import Launcher
 from verifier.sandbox.limits import Limits, limits_within
@@ -55,7 +55,7 @@ class StdioReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
     tests: list[StdioTest]
 
 
-class CodeTests(msgspec.Struct, frozen=True):
+class CodeTests(Grader, frozen=True):
     version: ClassVar[str] = "2"
     cached: ClassVar[bool] = True
 

@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 from verifier.graders.instructions.layout import LayoutConstraint
 from verifier.graders.instructions.length import LengthConstraint
 from verifier.graders.instructions.text import INVISIBLE
@@ -36,7 +36,7 @@ NAMED_CONSTRAINTS = 3  # of the unmet ones, in the detail
 AnyConstraint = LengthConstraint | WordingConstraint | LayoutConstraint
 
 
-class Instructions(msgspec.Struct, frozen=True):
+class Instructions(Grader, frozen=True):
     version: ClassVar[str] = "2"
 
     all_must_hold: bool = True

@@ -17,12 +17,13 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 
-from verifier.grader import Judgement, Lane, ScoringFault
+from verifier.grader import Judgement, ScoringFault
 from verifier.graders.judge import prompt
 from verifier.graders.judge.answer import Unreadable, read_score, read_verdict
 from verifier.network import chat
 from verifier.network.endpoint import Endpoint
 from verifier.network.endpoints import Endpoints
+from verifier.network.grader import NetworkGrader
 
 READINGS = 2  # how often one vote may be asked for
 SHOWN_CHARACTERS = 60  # of the judge's reason, which may quote the response
@@ -38,10 +39,9 @@ Material = list[tuple[str, str]]
 """Name and text of each block."""
 
 
-class Judge(msgspec.Struct, frozen=True):
+class Judge(NetworkGrader, frozen=True):
     version: ClassVar[str] = f"1.{prompt.PROMPT_VERSION}"
     cached: ClassVar[bool] = True
-    lane: ClassVar[Lane] = "network"
 
     endpoint: str = "judge"
     """Name of the endpoint in [verifier.endpoints]; it has the model."""

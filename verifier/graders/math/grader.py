@@ -19,9 +19,7 @@ from functools import lru_cache
 from importlib.metadata import version as version_of_package
 from typing import Any, ClassVar, Literal
 
-import msgspec
-
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 from verifier.graders.math import extract
 from verifier.graders.math.compare import Percent, Rules
 from verifier.graders.math.expression import Unreadable
@@ -40,7 +38,7 @@ FIRST_USE = (
 )
 
 
-class MathAnswer(msgspec.Struct, frozen=True):
+class MathAnswer(Grader, frozen=True):
     version: ClassVar[str] = f"4 math-verify {version_of_package('math-verify')}"
     cached: ClassVar[bool] = True
 
