@@ -13,8 +13,7 @@ import sympy  # type: ignore[import-untyped]
 
 from verifier.graders.math import regions
 from verifier.graders.math.expression import POINTS, equal, expression, near
-from verifier.graders.math.read import (
-    NAME,
+from verifier.graders.math.forms import (
     Answer,
     Based,
     Ends,
@@ -30,6 +29,7 @@ from verifier.graders.math.read import (
     Value,
     Words,
 )
+from verifier.graders.math.structure import NAME
 
 Percent = Literal["either", "value", "unit"]
 

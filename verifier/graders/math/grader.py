@@ -25,8 +25,11 @@ from verifier.grader import Judgement, ScoringFault
 from verifier.graders.math import extract
 from verifier.graders.math.compare import Percent, Rules
 from verifier.graders.math.expression import Unreadable
+from verifier.graders.math.forms import Answer, Words
+from verifier.graders.math.lists import parameter_of
 from verifier.graders.math.notation import plain
-from verifier.graders.math.read import Answer, Words, parameter_of, read, words_of
+from verifier.graders.math.read import read
+from verifier.graders.math.words import words_of
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 
