@@ -15,10 +15,11 @@ from learner.engine.protocol import TokenStatistics
 from learner.step.learner_step import learner_step
 from learner.step.report import StepReport
 from services.config.learner import LearnerConfig
+from services.config.objectives.registry import OURS
 from services.wire.score import ScoredGroup
 from tests.fakes.ranks import on_ranks
 from tests.fakes.train_engine import BigramEngine
-from tests.learner.every_objective import MEMBERS, VARIANTS, settings
+from tests.learner.every_objective import VARIANTS, settings
 from tests.learner.tiny import scored_group
 
 EVERY = pytest.mark.parametrize("variant", VARIANTS)
@@ -153,7 +154,7 @@ def test_more_mini_batches_than_groups_are_one_a_group(variant: str) -> None:
 @EVERY
 def test_every_diagnostic_is_a_fraction_whatever_the_objective(variant: str) -> None:
     report = step(prepare(BigramEngine()), settings(variant, mini_batches=2), groups())
-    weighs_itself = MEMBERS[str(VARIANTS[variant]["type"])].numerator == "none"
+    weighs_itself = OURS[str(VARIANTS[variant]["type"])].numerator == "none"
     assert (report.truncated_fraction is None) == (report.mean_importance_ratio is None) == weighs_itself
     assert report.truncated_fraction is None or 0 <= report.truncated_fraction <= 1
     for name in ("clipped", "sign_flipped", "distillation_flips", "zero_variance"):
