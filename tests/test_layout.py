@@ -38,10 +38,14 @@ def test_a_room_imports_only_itself_and_the_ground_floor(room: str) -> None:
         assert importers(other, inside) == set()
 
 
+def test_one_wing_knows_vllm() -> None:
+    """It has two halves, one in each of two processes."""
+    assert importers("vllm") == {"rollout/vllm/engine.py", "rollout/vllm/worker.py"}
+
+
 @pytest.mark.parametrize(
     ("package", "adapter"),
     [
-        ("vllm", "rollout/vllm/engine.py"),
         ("deepspeed", "learner/engine/deepspeed_engine.py"),
         ("redis", "services/streams/redis_connection.py"),
     ],
