@@ -109,7 +109,7 @@ class DeepSpeedEngine:
         self._largest: list[Tensor] = []
         """Largest magnitude in each gradient since the last step; nan and inf come through."""
         for parameter in self._model.parameters():
-            parameter.register_hook(self._note_gradient)  # type: ignore[no-untyped-call]
+            parameter.register_hook(self._note_gradient)
         self._reference = ReferenceWeights(self._model, settings.reference, sharded=self._zero3)
 
     @property

@@ -59,7 +59,7 @@ class PolicyModel(nn.Module):
         for parameter in self.causal_lm.parameters():
             # Out of the mapped file, whose alignment is the file's: kernels round differently on odd addresses.
             parameter.data = parameter.data.clone()
-        head = self.causal_lm.get_output_embeddings()  # type: ignore[no-untyped-call]
+        head = self.causal_lm.get_output_embeddings()
         if not isinstance(head, nn.Linear) or head.bias is not None:
             raise InputError(f"model.path = {settings.path} has no linear lm_head without bias; train a model that has")
         self.causal_lm.set_output_embeddings(ChunkedHead(head.weight, head_chunk_tokens))
@@ -78,7 +78,7 @@ class PolicyModel(nn.Module):
             input_ids=token_ids, position_ids=position_ids, use_cache=False
         ).last_hidden_state
         hidden = hidden.flatten(0, 1)[head_index]
-        statistics: tuple[Tensor, ...] = self.causal_lm.get_output_embeddings()(hidden, target_ids, temperature)  # type: ignore[no-untyped-call]
+        statistics: tuple[Tensor, ...] = self.causal_lm.get_output_embeddings()(hidden, target_ids, temperature)
         return (*statistics, hidden) if self.shows_hidden else statistics
 
     def named_weights(self) -> list[tuple[str, nn.Parameter]]:

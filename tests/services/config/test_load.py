@@ -88,7 +88,7 @@ def test_no_command_prints_a_password(
 
 def test_settings_do_not_change_after_loading(smallest: Path) -> None:
     with pytest.raises(ValueError, match="frozen"):
-        load(smallest).learner.steps = 5  # type: ignore[misc]
+        load(smallest).learner.steps = 5
 
 
 @pytest.mark.parametrize(
