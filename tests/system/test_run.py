@@ -64,7 +64,12 @@ def left_on_the_streams(folder: RunFolder) -> set[int]:
     found = set()
     with RedisServer(folder.redis) as server:
         connection = RedisConnection(server.url, deadline_s=10.0)
-        for name, what in ((PROMPTS, Prompt), (TRAJECTORIES, Group), (SCORED, ScoredGroup)):
+        kinds: tuple[tuple[str, type[Prompt | Group | ScoredGroup]], ...] = (
+            (PROMPTS, Prompt),
+            (TRAJECTORIES, Group),
+            (SCORED, ScoredGroup),
+        )
+        for name, what in kinds:
             for payload in RedisStream(connection, folder.path.name, name, "look", 60.0).peek(10_000):
                 entry = decode(payload, what)
                 prompt = (

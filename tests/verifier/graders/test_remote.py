@@ -153,7 +153,7 @@ def test_another_verifier_is_asked_by_its_own_contract() -> None:
 
 def test_a_real_verifier_answers() -> None:
     with running(processes=1) as verifier:
-        asked = {"protocol": "ratchet", "grader": "odd"}
+        asked: dict[str, Any] = {"protocol": "ratchet", "grader": "odd"}
         assert judged(verifier.url, "right", "right", **asked).correct
         assert not judged(verifier.url, "wrong", "right", **asked).correct
         with pytest.raises(ScoringFault, match="verdict is error: the reference is wrong"):
@@ -213,9 +213,11 @@ def test_unusable_options_are_faults_that_name_them(options: dict[str, Any], nam
 
 
 def test_a_reference_that_json_cannot_hold_is_a_fault() -> None:
-    for reference in (None, 1, "a", [1], {"a": {}}):
+    usable: tuple[Any, ...] = (None, 1, "a", [1], {"a": {}})
+    for reference in usable:
         Remote().check(reference)
-    for reference in (object(), "\ud800", {1j: 1}):
+    unusable: tuple[Any, ...] = (object(), "\ud800", {1j: 1})
+    for reference in unusable:
         with pytest.raises(ScoringFault, match="the reference cannot be put into a request"):
             Remote().check(reference)
     with pytest.raises(ScoringFault, match="cannot be put into a request"):

@@ -8,7 +8,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -24,7 +24,7 @@ ANSWER_S = 15.0
 """Longest wait for an answer; takes milliseconds, and the machine may be busy."""
 CLIENT = httpx.Client(verify=False, timeout=ANSWER_S)  # one for all: each would read the system's certificates
 MAX_BODY_BYTES = 2**18
-VERDICTS = {"correct": float, "incorrect": float, "error": type(None), "timeout": type(None)}
+VERDICTS: dict[object, type] = {"correct": float, "incorrect": float, "error": type(None), "timeout": type(None)}
 # The service is the same for all examples: what one leaves behind is part of what is tested.
 FUZZING = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 LEFT_OUT = {"positive_data_acceptance"}  # the description does not say which graders there are
@@ -48,15 +48,15 @@ def _lives_on(verifier: Verifier) -> Iterator[None]:
 
 def test_requests_made_from_the_description_are_answered_as_described(verifier: Verifier) -> None:
     description = schemathesis.openapi.from_url(f"{verifier.url}/openapi.json")
-    checks = [check for check in CHECKS.get_all() if check.__name__ not in LEFT_OUT]
-    operations = [found.ok() for found in description.get_all_operations()]
+    checks: list[Any] = [check for check in CHECKS.get_all() if check.__name__ not in LEFT_OUT]
+    operations = [cast(Any, found).ok() for found in description.get_all_operations()]
     assert {operation.label for operation in operations} >= {"POST /v1/score", "GET /v1/graders", "GET /metrics"}
     for operation in operations:
         for mode in GenerationMode if operation.body else [GenerationMode.POSITIVE]:
 
             @settings(FUZZING, max_examples=40 if operation.body else 3)
             @given(case=operation.as_strategy(generation_mode=mode))
-            def as_described(case: schemathesis.Case) -> None:
+            def as_described(case: schemathesis.Case[Any]) -> None:
                 case.call_and_validate(checks=checks, timeout=ANSWER_S)
 
             as_described()
