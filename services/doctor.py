@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from services import requirements
+from services import numa, requirements
 from services.errors import RatchetError
 from services.redis_server import find_binary
 from services.requirements import installed_version, normal
@@ -46,7 +46,7 @@ def diagnose(device: str) -> list[Finding]:
     """Everything a run on `device` ("cpu" or "cuda") needs from this machine; never raises for what it finds."""
     kind: Device = "cuda" if device == "cuda" else "cpu"
     found = [_python(kind), _compiled(), _torch(kind), _engine(kind), *_pinned(kind), _requirements(kind)]
-    found += [_redis(), _sandbox()]
+    found += [_redis(), _sandbox(), *([_numa()] if kind == "cpu" else [])]
     found += [_cores(kind), _memory(), _shared_memory(kind), _disk()]
     return [*found, *_gpus()] if kind == "cuda" else found
 
@@ -171,6 +171,12 @@ def _redis() -> Finding:
     except (RatchetError, OSError, subprocess.SubprocessError) as fault:
         return Finding("redis-server", False, "none found", str(fault))
     return Finding("redis-server", True, f"{version[0]}.{version[1]} at {path}")
+
+
+def _numa() -> Finding:
+    found = numa.find()
+    seen = f"{numa.LIBRARY} is missing, and vLLM's CPU build cannot be loaded without it"
+    return Finding("libnuma", found is not None, found or seen, "" if found else numa.ADVICE)
 
 
 def _sandbox() -> Finding:

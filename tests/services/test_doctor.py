@@ -65,6 +65,14 @@ def test_a_package_without_what_it_asks_for_is_a_problem(monkeypatch: pytest.Mon
     assert "make .venv/.ready" in found.action
 
 
+def test_a_machine_without_libnuma_is_a_problem_for_a_cpu_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.numa, "find", lambda: None)
+    found = by_subject(diagnose("cpu"))["libnuma"]
+    assert not found.ok
+    assert "apt-get install libnuma1" in found.action
+    assert "libnuma" not in by_subject(diagnose("cuda"))
+
+
 def test_vllm_for_cuda_does_without_the_newest_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 13, 0, "final", 0))
     assert by_subject(diagnose("cpu"))["Python"].ok
