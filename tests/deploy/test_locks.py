@@ -116,7 +116,7 @@ def test_the_project_claims_the_pythons_that_were_looked_at() -> None:
         assert (min(minors), max(minors)) == (oldest[1], newest[1])
 
 
-@pytest.mark.parametrize("script", ["scripts/setup.sh", "scripts/lock.sh", ".ci/run"])
+@pytest.mark.parametrize("script", ["scripts/setup.sh", "scripts/lock.sh", "scripts/fresh_machine.sh", ".ci/run"])
 def test_scripts_are_executable_and_parse(script: str) -> None:
     assert (ROOT / script).stat().st_mode & 0o111
     subprocess.run(["bash", "-n", str(ROOT / script)], check=True)
