@@ -392,6 +392,7 @@ def _engine_arguments(run: RunConfig) -> dict[str, Any]:
         "logprobs_mode": "processed_logprobs",
         "enable_prefix_caching": True,
         "worker_extension_cls": f"{StagedWeights.__module__}.{StagedWeights.__qualname__}",
+        "use_tqdm_on_load": False,
         "disable_log_stats": False,
         "enable_log_requests": False,
     }
