@@ -88,15 +88,16 @@ pip_as_it_is() {
     "$python" -m pip --disable-pip-version-check --no-input install --no-compile --root-user-action=ignore "$@" >>"$log" 2>&1
 }
 pip() { pip_as_it_is --no-deps "$@"; }
-stop() { # what failed; every package is either whole or not there, so the next call may go on
+stop() { # what failed
     local folder free advice="Then the same command goes on where this one stopped."
-    rm -f "$unfinished"
     for folder in . "${TMPDIR:-/tmp}" "${XDG_CACHE_HOME:-$HOME/.cache}"; do
         free=$(free_mib "$folder")
         if [ -n "$free" ] && [ "$free" -lt 256 ]; then
-            fail "$1 failed: the disk is full, $(cd "$folder" && pwd) has ${free} MiB free." "Free some. $advice"
+            fail "$1 failed: the disk is full, $(cd "$folder" && pwd) has ${free} MiB free." \
+                "Free some. Then the same command starts over."
         fi
     done
+    rm -f "$unfinished" # installers download everything before they write anything: each package is whole or not there
     local last
     last=$(grep -v -i '^warning' "$log" | tail -n 12)
     if grep -q -i -E 'connection|timed out|resolution|unreachable|error sending request|no matching distribution' <<<"$last"; then
@@ -135,8 +136,8 @@ if ! has_numa libnuma.so.1 && ! has_numa .venv/lib/native/libnuma.so.1; then
     apt_install libnuma1 || unpack_numa || true
     has_numa libnuma.so.1 || has_numa .venv/lib/native/libnuma.so.1 || {
         rm -f "$unfinished"
-        fail "vLLM needs libnuma.so.1, which is not here and could not be installed (details in $log)." \
-            "As root: apt-get install libnuma1 (Debian, Ubuntu) or dnf install numactl-libs (Fedora). Then the same command goes on."
+        fail "vLLM needs libnuma.so.1, which is not here and could not be installed; the end of $log:" \
+            "$(tail -n 3 "$log")" "" "As root: apt-get install libnuma1 (Debian, Ubuntu) or dnf install numactl-libs (Fedora). Then the same command goes on."
     }
 fi
 
