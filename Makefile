@@ -1,4 +1,4 @@
-# The whole developer interface. Needs Python 3.11 or newer, git and make; everything else goes into .venv.
+# The whole developer interface. Needs Python 3.11 to 3.14 with venv, git and make; everything else goes into .venv.
 #   make demo       the bundled example, from nothing to a summary of before and after
 #   make test       all tests that need no GPU
 #   make lint       format, lint and strict types; `make format` mends what can be mended

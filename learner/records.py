@@ -1,5 +1,6 @@
 """What the learner writes down: JSON lines, TensorBoard events, gauges, and at the end the summary's numbers."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -42,6 +43,8 @@ from services.clock import now_s
 from services.run.folder import RunFolder
 from services.run.json_lines import JsonLines
 from services.wire.score import ScoredGroup
+
+log = logging.getLogger("ratchet.learner")
 
 NOTHING_COUNTED: dict[str, Any] = {
     "sampled_tokens": 0,
@@ -118,6 +121,7 @@ class Records:
             if isinstance(value, int | float) and name not in ("step", "attempt"):
                 self._events.add_scalar(f"step/{name}", value, step)
         _export(report, reference_version)
+        log.info("%s", _line(step, report, trained, seconds, waited_s))
 
     def sync(self, report: SyncReport) -> None:
         """After every confirmed broadcast; called from the publisher's thread."""
@@ -133,6 +137,22 @@ class Records:
         self._events.close()
         for lines in (self._steps, self._syncs, self._evaluations):
             lines.close()
+
+
+def _line(step: int, report: StepReport, trained_tokens: int, seconds: float, waited_s: float) -> str:
+    """What a reader of the log follows a run by; steps.jsonl has everything."""
+    facts = [
+        f"step {step}",
+        f"pass rate {report.pass_rate:.2f}",
+        f"reward {report.mean_reward:.3f}",
+        f"lag {report.mean_lag_steps:.2f}",
+        f"ESS {report.ess_ratio:.2f}",
+        f"{trained_tokens:,} tokens in {seconds:.2f} s after {waited_s:.2f} s of waiting",
+        f"weights version {step}",
+    ]
+    if report.skipped is not None:
+        facts.append(f"not trained on: {report.skipped}")
+    return "  ".join(facts)
 
 
 def _export(report: StepReport, reference_version: int) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from services import library_logs
 from services.clock import sleep
 from services.config import RunConfig
 from services.errors import InputError, RatchetError
@@ -89,6 +90,7 @@ def start_logging() -> None:
         level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr, force=True
     )
     log.setLevel(logging.INFO)
+    library_logs.apply()
 
 
 def redis_connection(config: RunConfig, *, deadline_s: float | None = None) -> RedisConnection:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
 from rollout.vllm import parent_watch
 from rollout.vllm.worker import StagedWeights
+from services import numa
 from services.clock import Deadline
 from services.config.run import RunConfig
 from services.errors import DeadlineExceeded, InputError, WeightSyncError
@@ -332,13 +333,22 @@ async def _in_daemon_thread(work: Callable[[], T]) -> T:
 
 
 def _set_environment(run: RunConfig) -> None:
-    """Set what vLLM reads from the environment alone, before its first import. Its processes inherit it."""
+    """Set what vLLM reads from the environment alone, before its first import. Its processes inherit it.
+
+    Raises InputError if a library that vLLM is linked with is missing.
+    """
+    if run.device == "cpu":
+        numa.provide()
     settings = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     if run.device == "cpu":
         # By default vLLM pins its threads to the first cores: replicas on one machine would share them.
         settings |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(run.rollout.cpu_threads)}
         if run.rollout.tensor_parallel == 1:
             settings["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # engine core and worker in one process
+        if run.rollout.enforce_eager:
+            # Or vLLM has one small function of the log-probs compiled, by a C++ compiler that a machine may not have.
+            # Measured on the bundled example: sampling is as fast, and the first probe takes 0.02 s instead of 8.
+            settings["TORCHDYNAMO_DISABLE"] = "1"
     for name, value in settings.items():
         if name.startswith("OMP_"):
             os.environ[name] = value
@@ -363,6 +373,7 @@ def _engine_arguments(run: RunConfig) -> dict[str, Any]:
         "logprobs_mode": "processed_logprobs",
         "enable_prefix_caching": True,
         "worker_extension_cls": f"{StagedWeights.__module__}.{StagedWeights.__qualname__}",
+        "use_tqdm_on_load": False,
         "disable_log_stats": False,
         "enable_log_requests": False,
     }

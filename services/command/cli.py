@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from services import entry
+from services import entry, library_logs
 from services.config.load import load, render_masked
 from services.errors import InputError
 
@@ -19,7 +19,8 @@ def main() -> None:
 def _main() -> int:
     # A room reads its own arguments: it may run on a host that has nothing else of ours installed.
     if len(sys.argv) > 1 and sys.argv[1] in ROOMS:
-        os.execv(sys.executable, [sys.executable, "-m", sys.argv[1], *sys.argv[2:]])
+        environment = {**os.environ, **library_logs.environment(os.environ)}
+        os.execve(sys.executable, [sys.executable, "-m", sys.argv[1], *sys.argv[2:]], environment)
     if len(sys.argv) > 1 and sys.argv[1] == "verify":
         os.execv(sys.executable, [sys.executable, "-m", "verifier.offline.__main__", *sys.argv[2:]])
     arguments = _parser().parse_args()

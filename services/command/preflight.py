@@ -1,8 +1,9 @@
-"""What can be known to be wrong before anything expensive starts: model, datasets, lengths, ports."""
+"""What can be known to be wrong before anything expensive starts: libraries, model, datasets, lengths, ports."""
 
 import itertools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from services import numa
 from services.config import RunConfig
 from services.config.sandbox import SANDBOX_VARIABLE
 from services.datasets.dataset import Problem, load_problems
@@ -23,6 +25,8 @@ GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 def check(config: RunConfig) -> list[str]:
     """Raises InputError. Returns warnings: settings that are allowed and rarely meant."""
+    if config.device == "cpu":
+        _check_machine(config)
     _check_models(config)
     problems = _check_prompts(config)
     _check_references(config, problems)
@@ -59,6 +63,16 @@ def gpus(config: RunConfig) -> list[str]:
             f"rollout.replicas = {config.rollout.replicas}; lower these, or let it see more GPUs"
         )
     return visible[:needed]
+
+
+def _check_machine(config: RunConfig) -> None:
+    """What vLLM's CPU build takes from the machine, and would otherwise die without in the middle of its start."""
+    numa.provide()
+    if not config.rollout.enforce_eager and shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise InputError(
+            "rollout.enforce_eager = false has vLLM compile the model with a C++ compiler, and there is no g++ here; "
+            "install it (Debian, Ubuntu: apt-get install g++), or leave rollout.enforce_eager at true"
+        )
 
 
 def _check_models(config: RunConfig) -> None:

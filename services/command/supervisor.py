@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from services import library_logs
 from services.clock import now_s, sleep
 from services.command.redis_server import RedisServer
 from services.entry import BAD_INPUT, DONE, FAILED, INTERRUPTED, SUPERVISED_VARIABLE
@@ -185,4 +186,5 @@ def python_module(module: str, *arguments: str) -> list[str]:
 
 def _own_environment() -> dict[str, str]:
     """Without what a launcher may have left in it: a learner that finds a rank there joins a group that is not its own."""
-    return {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
+    own = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
+    return own | library_logs.environment(own)

@@ -56,6 +56,30 @@ def test_a_torch_that_vllm_was_not_built_for_is_a_problem(monkeypatch: pytest.Mo
     assert "2.13.0" in torch.action
 
 
+def test_a_package_without_what_it_asks_for_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, xxhash=None, regex="1.0")
+    found = by_subject(diagnose("cpu"))["requirements"]
+    assert not found.ok
+    assert "ratchet asks for xxhash>=3.5, which is missing" in found.seen
+    assert "and has 1.0" in found.seen
+    assert "make .venv/.ready" in found.action
+
+
+def test_a_machine_without_libnuma_is_a_problem_for_a_cpu_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.numa, "find", lambda: None)
+    found = by_subject(diagnose("cpu"))["libnuma"]
+    assert not found.ok
+    assert "apt-get install libnuma1" in found.action
+    assert "libnuma" not in by_subject(diagnose("cuda"))
+
+
+def test_vllm_for_cuda_does_without_the_newest_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 13, 0, "final", 0))
+    assert by_subject(diagnose("cpu"))["Python"].ok
+    assert not by_subject(diagnose("cuda"))["Python"].ok
+    assert "3.11 to 3.12" in by_subject(diagnose("cuda"))["Python"].action
+
+
 def test_a_cpu_build_of_torch_does_not_do_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, torch="2.13.0+cpu")
     assert by_subject(diagnose("cpu"))["torch"].ok
