@@ -4,13 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from learner.collect import Sampled
-from learner.step_report import StepReport
-from learner.team import TakenStep
-from services.run_folder import RunFolder
 
+from learner.intake.collector import Sampled
+from learner.ranks import TakenStep
 from learner.records import NOTHING_COUNTED, Records
-from services.metrics import read_json_lines
+from learner.step.report import StepReport
+from services.run.folder import RunFolder
+from services.run.json_lines import read_json_lines
 
 
 def report(**given: Any) -> StepReport:

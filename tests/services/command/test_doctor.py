@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from services import numa
 from services.command import doctor
 from services.command.doctor import Finding, diagnose, render
 
@@ -66,7 +67,7 @@ def test_a_package_without_what_it_asks_for_is_a_problem(monkeypatch: pytest.Mon
 
 
 def test_a_machine_without_libnuma_is_a_problem_for_a_cpu_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.numa, "find", lambda: None)
+    monkeypatch.setattr(numa, "find", lambda: None)
     found = by_subject(diagnose("cpu"))["libnuma"]
     assert not found.ok
     assert "apt-get install libnuma1" in found.action

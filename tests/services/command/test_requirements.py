@@ -5,6 +5,15 @@ import pytest
 from services.command.requirements import Unmet, declared, of_this_environment, python_environment, unmet
 
 
+def nothing(package: str) -> str | None:
+    """The version of a package where none is installed."""
+    return None
+
+
+def only_b(package: str) -> str | None:
+    return "1" if package == "b" else None
+
+
 @pytest.fixture
 def packages(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """Pretended packages and what they ask for; no others are installed."""
@@ -36,15 +45,15 @@ def test_a_missing_package_and_a_wrong_version_are_found_however_deep(packages: 
 
 def test_an_extra_counts_when_it_is_asked_for(packages: dict[str, list[str]]) -> None:
     packages |= {"a": ["b[fast]"], "b": ['c; extra == "fast"', 'd; extra == "slow"']}
-    assert unmet(["a"], {"b": "1"}.get) == [Unmet("b", "c", None)]
-    assert unmet(["b"], {}.get) == []
-    assert unmet(["b[slow]"], {}.get) == [Unmet("b", "d", None)]
+    assert unmet(["a"], only_b) == [Unmet("b", "c", None)]
+    assert unmet(["b"], nothing) == []
+    assert unmet(["b[slow]"], nothing) == [Unmet("b", "d", None)]
 
 
 def test_markers_are_those_of_the_python_that_is_asked_about(packages: dict[str, list[str]]) -> None:
     packages |= {"a": ['b; python_full_version < "3.11.3"']}
-    assert unmet(["a"], {}.get, environment=python_environment("3.11.2")) == [Unmet("a", "b", None)]
-    assert unmet(["a"], {}.get, environment=python_environment("3.11.3")) == []
+    assert unmet(["a"], nothing, environment=python_environment("3.11.2")) == [Unmet("a", "b", None)]
+    assert unmet(["a"], nothing, environment=python_environment("3.11.3")) == []
 
 
 def test_a_local_label_says_nothing_about_the_version(packages: dict[str, list[str]]) -> None:
