@@ -4,7 +4,7 @@ import asyncio
 import threading
 
 import pytest
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, generate_latest
 
 from services.clock import now_s, sleep
 from services.metrics import waiting
