@@ -1,4 +1,4 @@
-"""Grader `choice`: the letter of a multiple choice question, from where the response states it.
+"""Grader `choice`: the response states the letter of the right choice of a multiple-choice question.
 
 It is looked for, in this order, in the last complete \\boxed{}; behind the last "the answer is", "Answer:" or "I choose"; in the
 last letter in bold; in a response that is nothing but the letter; and, by option, in the last letter that stands alone. The

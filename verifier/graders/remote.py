@@ -1,4 +1,4 @@
-"""Grader `remote`: a service of somebody else's judges the response, over HTTP.
+"""Grader `remote`: a service of your own, asked over HTTP, says so.
 
 Two protocols. `json`: an object with the response, the reference and its options goes to the endpoint's URL, and an object
 with a reward comes back; where each field is, is an option. `ratchet`: another verifier of this kind is asked for the
