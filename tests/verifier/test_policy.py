@@ -84,7 +84,7 @@ ITEMS = {
     ),
 }
 DETAILS = {
-    "the grader computes until its deadline, and the reference alone is fine": "computing; its reference alone is no",
+    "the grader computes until its deadline, and the reference alone is fine": "computing; its reference alone is fine",
     "the grader process crashes twice at the response, and the reference alone is fine": "exit code 7",
     "the grader needs more memory than `process_memory_mib`, and the reference alone is fine": "more memory than",
     "a gate of `combine` is not passed": "gate exact: answer 'raise'",

@@ -45,7 +45,7 @@ def test_the_reference_is_checked_first_and_the_response_blamed_when_it_passes(k
     score = attribution.result(item, PASSED)
     assert score is not None
     assert (score.verdict, score.reward, score.elapsed_s) == ("incorrect", 0.0, 3.0)
-    assert score.detail == f"it was {kind}; its reference alone is no trouble"
+    assert score.detail == f"it was {kind}; its reference alone is fine"
 
 
 def test_a_reference_that_fails_alone_makes_it_an_error() -> None:
