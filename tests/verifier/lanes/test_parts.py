@@ -8,7 +8,7 @@ import pytest
 
 from services.wire.verdict import Score
 from verifier.contract import ScoreItem
-from verifier.grader import Judgement, build_grader
+from verifier.grader import Judgement
 from verifier.graders.combine import Combine
 from verifier.lanes.parts import PartsLane
 from verifier.scores import no_verdict, scored
@@ -77,18 +77,6 @@ def test_an_item_that_cannot_be_judged_is_an_error_and_the_others_are_judged(fau
     scores, _ = judged(faulty, item("good", MATH))
     assert [score.verdict for score in scores] == ["error", "correct"]
     assert says in scores[0].detail
-
-
-def test_a_part_may_have_its_own_reference() -> None:
-    built = Combine(parts=(), correct_from=None)
-    assert built.questions(item("good")) == []
-    asked = item("good", {"grader": "math", "reference": "m"}, MATH, reference={"m": "12"})
-    lane_item = ScoreItem("a", "combine", "good", {"m": "12"}, asked.options, 7)
-    questions = build_grader(Combine, asked.options).questions(lane_item)
-    assert [(one.id, one.reference, one.response_tokens) for one in questions] == [
-        ("a/0", "12", 7),
-        ("a/1", {"m": "12"}, 7),
-    ]
 
 
 def test_overlong_responses_lose_up_to_the_penalty() -> None:
