@@ -1,8 +1,8 @@
-"""Which graders there are, and where each one lives. Adding one takes its file and its line here; or, from outside, a
-package with an entry point in the group `ratchet.graders`.
+"""Which graders there are, and where each one is. A new one takes its own file and one line here, or an entry point in the
+group `ratchet.graders` of a package of its own: docs/writing-a-grader.md.
 
-The classes are named, not imported: the verifier's processes import them when the first response to grade arrives, and
-every other room only asks whether a name is known.
+The classes are named, not imported: grader processes import them when the first response arrives, and the other rooms only
+ask whether a name is known.
 """
 
 from collections.abc import Mapping
@@ -27,12 +27,12 @@ OURS: Mapping[str, str] = {
     "regex": "verifier.graders.regex:Regex",
     "remote": "verifier.graders.remote:Remote",
 }
-"""Name -> module:class of a verifier.grader.BaseGrader."""
+"""Name -> module:class. The class is a subclass of verifier.grader.BaseGrader."""
 
 
 @cache
 def graders() -> Mapping[str, str]:
-    """Ours and those of installed packages: name -> module:class. Raises InputError when two claim one name."""
+    """Our graders and those of installed packages: name -> module:class. Raises InputError when two have the same name."""
     found = dict(OURS)
     for point in entry_points(group=ENTRY_POINTS):
         if found.get(point.name, point.value) != point.value:

@@ -11,9 +11,9 @@
         def score(self, response: str, reference: Any) -> Judgement:
             ...
 
-It says right or wrong, with a reward. Anything that it raises is an error, never a zero reward. It lives in one module and
-has one line in services/graders.py, or an entry point in a package of its own: docs/writing-a-grader.md. These names are
-stable; a grader that asks another service is a verifier.network.grader.NetworkGrader instead.
+It says right or wrong, with a reward. Anything that it raises is an error, never a zero reward. How to add one, here or in
+a package of your own: docs/writing-a-grader.md. These names are stable. A grader that asks another service is a
+verifier.network.grader.NetworkGrader instead.
 """
 
 import importlib

@@ -20,9 +20,9 @@ class Roman(Grader, frozen=True):
     version: ClassVar[str] = "1"
 
     lower_case: bool = False
-    """Take xiv for XIV."""
+    """Whether xiv counts as XIV."""
     well_formed: bool = True
-    """IIII and IC are no numerals."""
+    """Whether IIII and IC are refused."""
 
     def check(self, reference: Any) -> None:
         if isinstance(reference, bool) or not isinstance(reference, int) or not 1 <= reference <= LARGEST:
@@ -42,7 +42,7 @@ class Roman(Grader, frozen=True):
 
 
 def value(numeral: str) -> int:
-    """A digit before a larger one is taken away."""
+    """The number that a numeral stands for: a digit before a larger one is subtracted."""
     total = largest = 0
     for digit in reversed(numeral):
         worth = DIGITS[digit]

@@ -35,7 +35,7 @@ def reordered(value: Any) -> Any:
 
 
 @given(st.dictionaries(st.text(max_size=5), JSON, max_size=4), JSON)
-def test_the_order_of_members_makes_no_other_key(options: dict[str, Any], reference: Any) -> None:
+def test_the_order_of_members_does_not_change_the_key(options: dict[str, Any], reference: Any) -> None:
     one = key_of("math", "1", options, reference, "x")
     assert one == key_of("math", "1", reordered(options), reordered(reference), "x")
     assert len(one) == 16
@@ -72,7 +72,7 @@ def test_a_verdict_is_the_same_after_it_was_kept(verdict: Verdict, reward: float
 
 
 @given(st.binary(max_size=30))
-def test_bytes_that_are_no_verdict_are_none(value: bytes) -> None:
+def test_bytes_that_are_not_a_verdict_are_ignored(value: bytes) -> None:
     found = thaw(value)
     assert found is None or freeze(found) == freeze(thaw(freeze(found)))  # type: ignore[arg-type]
 

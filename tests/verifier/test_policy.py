@@ -29,6 +29,7 @@ from tests.verifier.running import Running, running
 from tests.verifier.worker.test_loop import Wiring, group, right_answers, service
 from verifier.contract import ScoreItem
 from verifier.grader import build_grader, load_grader
+from verifier.grader_table import with_table
 from verifier.grading import open_grading
 from verifier.http.auth import TOKENS_VARIABLE
 from verifier.network.endpoints import Endpoints
@@ -71,7 +72,7 @@ ITEMS = {
     "the reference alone crashes the grader process": odd("exit", "exit"),
     "the reference alone needs too much memory": odd("memory", "memory"),
     "the grader raises any other exception": odd("raise"),
-    "the grader gives a reward that is no finite number": odd("nan"),
+    "the grader gives a reward that is not finite": odd("nan"),
     "the grader cannot be imported": odd("right", grader="missing"),
     "importing the grader ends its process": odd("right", grader="fatal_import"),
     "the deadline passes while the grader waits or hardly gets the processor": odd("sleep 60"),
@@ -83,7 +84,7 @@ ITEMS = {
     ),
 }
 DETAILS = {
-    "the grader computes until its deadline, and the reference alone is fine": "computing; its reference alone is no",
+    "the grader computes until its deadline, and the reference alone is fine": "computing; its reference alone is fine",
     "the grader process crashes twice at the response, and the reference alone is fine": "exit code 7",
     "the grader needs more memory than `process_memory_mib`, and the reference alone is fine": "more memory than",
     "a gate of `combine` is not passed": "gate exact: answer 'raise'",
@@ -234,7 +235,7 @@ OTHERS: dict[str, Callable[[], str]] = {
     "the queue is full": full_queue,
     "the request has none of the service's tokens": without_a_token,
     "a group has an error or a timeout": asked_again,
-    "it has one still after `attempts`": given_up,
+    "it still has one after `attempts`": given_up,
     "the scoring service or the stream server is away": service_away,
 }
 
@@ -252,8 +253,8 @@ def test_every_row_of_the_policy_is_tested() -> None:
 
 def test_every_grader_is_on_the_page_with_its_options() -> None:
     shown = {row[0].strip("`"): re.findall(r"`(\w+)`", row[2]) for row in table("name")}
-    assert shown == {name: list(load_grader(OURS[name]).__struct_fields__) for name in shown}
-    assert set(shown) == set(OURS)
+    assert shown == {name: list(load_grader(location).__struct_fields__) for name, location in OURS.items()}
+    assert with_table(PAGE, OURS) == PAGE, "run: python -m verifier.grader_table docs/verifier.md"
 
 
 def test_the_graders_that_the_page_calls_cached_are_cached() -> None:

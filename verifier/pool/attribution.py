@@ -64,7 +64,7 @@ class Attribution:
 
 def _blame_response(item: WorkItem, finding: Finding) -> Score:
     """The reference answer is fine, so the response did it."""
-    detail = f"{finding.detail}; its reference alone is no trouble"
+    detail = f"{finding.detail}; its reference alone is fine"
     return Score(verdict="incorrect", reward=0.0, detail=detail, elapsed_s=item.elapsed_s)
 
 

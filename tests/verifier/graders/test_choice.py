@@ -116,7 +116,7 @@ def test_a_reference_that_is_no_choice_is_a_fault(options: dict[str, object], re
 
 
 def test_a_reference_text_that_two_choices_share_is_a_fault() -> None:
-    with pytest.raises(ScoringFault, match="none of the choices"):
+    with pytest.raises(ScoringFault, match="not one of the choices"):
         ChoiceAnswer(texts=("red", "red", "blue")).check("red")
 
 

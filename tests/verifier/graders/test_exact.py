@@ -42,9 +42,9 @@ def test_a_reference_that_is_no_text_is_a_fault_and_not_a_wrong_answer(reference
     [
         ({"lower": True, "trim": 1}, "unknown options lower, trim; this grader knows strip, case_sensitive, pattern"),
         ({"strip": "yes"}, r"Expected `bool`, got `str` - at `\$.strip`"),
-        ({"pattern": "(unclosed"}, "is no regular expression"),
+        ({"pattern": "(unclosed"}, "is not a regular expression"),
         ({"pattern": r"\d+"}, "has 0 groups; it needs exactly one"),
-        ({"pattern": "(a{99999999999})"}, "is no regular expression"),
+        ({"pattern": "(a{99999999999})"}, "is not a regular expression"),
     ],
 )
 def test_wrong_options_are_faults_that_name_them(options: dict[str, object], names: str) -> None:

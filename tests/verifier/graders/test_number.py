@@ -131,7 +131,7 @@ def test_a_reference_that_is_not_one_number_is_a_fault(reference: object) -> Non
     [
         ({"tolerance": -1.0}, "tolerance = -1.0"),
         ({"tolerance": float("nan")}, "tolerance = nan"),
-        ({"pattern": "(unclosed"}, "no regular expression"),
+        ({"pattern": "(unclosed"}, "not a regular expression"),
         ({"pattern": r"\d+"}, "has 0 groups"),
     ],
 )

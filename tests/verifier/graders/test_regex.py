@@ -52,9 +52,9 @@ def test_an_escaped_text_matches_itself_and_nothing_else(text: str, other: str) 
         (None, "must be a regular expression, not NoneType None"),
         (12, "must be a regular expression, not int 12"),
         ("", "must be a regular expression, not str ''"),
-        ("(unclosed", "is no regular expression"),
-        ("(" * 5000 + ")" * 5000, "is no regular expression"),
-        ("a{99999999999}", "is no regular expression"),
+        ("(unclosed", "is not a regular expression"),
+        ("(" * 5000 + ")" * 5000, "is not a regular expression"),
+        ("a{99999999999}", "is not a regular expression"),
     ],
 )
 def test_a_reference_that_is_no_pattern_is_a_fault(reference: object, says: str) -> None:
@@ -75,7 +75,7 @@ def test_a_pattern_that_every_response_contains_is_a_fault(reference: str) -> No
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"extract": "(unclosed"}, "option extract .* is no regular expression"),
+        ({"extract": "(unclosed"}, "option extract .* is not a regular expression"),
         ({"extract": r"\d+"}, "has 0 groups; it needs exactly one"),
         ({"match": "start"}, "Invalid enum value 'start'"),
         ({"flags": "i"}, "unknown options flags"),

@@ -117,7 +117,7 @@ def test_floods_are_judged_at_once_and_hardly_repeated(flood: str) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"tags": ["<think>"]}, "option tags: '<think>' is no name of a tag; write think for <think>"),
+        ({"tags": ["<think>"]}, "option tags: '<think>' is not the name of a tag; write think for <think>"),
         ({"tags": ["think", "think"]}, "has a name twice; each tag comes once"),
         ({"tags": "think"}, "Expected `array`, got `str`"),
         ({"max_characters_in": {"solution": 5}}, r"name \['solution'\], not in tags"),

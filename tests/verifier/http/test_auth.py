@@ -36,7 +36,7 @@ def test_a_caller_is_known_by_the_token() -> None:
         "Bearer \udcff",
     ],
 )
-def test_anything_but_a_token_is_nobody(header: str) -> None:
+def test_anything_but_a_token_is_no_caller(header: str) -> None:
     assert TOKENS.caller_of(header.encode(errors="surrogateescape")) is None
 
 

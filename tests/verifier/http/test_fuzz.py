@@ -177,7 +177,7 @@ HARDLY_HTTP = {
     "ten thousand headers": HEAD + b"X: y\r\n" * 10_000 + b"\r\n",
     "a header of odd bytes": HEAD
     + b"X-Request-Id: \xff\x00\x0b\r\nAuthorization: \xc3\x28\r\nContent-Length: 0\r\n\r\n",
-    "a length that is no number": HEAD + b"Content-Length: many\r\n\r\n" + WHOLE,
+    "a length that is not a number": HEAD + b"Content-Length: many\r\n\r\n" + WHOLE,
     "a length below 0": HEAD + b"Content-Length: -1\r\n\r\n" + WHOLE,
     "a length of 5,000 digits": HEAD + b"Content-Length: " + LONG + b"\r\n\r\n" + WHOLE,
     "a length in other digits": HEAD + "Content-Length: ٤١\r\n\r\n".encode() + WHOLE,
@@ -220,7 +220,7 @@ def test_a_client_that_leaves_in_the_middle_takes_nothing_with_it(verifier: Veri
             leaving.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body[: int(share * len(body))])
 
 
-def test_clients_that_say_nothing_hold_up_nobody(verifier: Verifier) -> None:
+def test_silent_clients_hold_up_no_other(verifier: Verifier) -> None:
     with contextlib.ExitStack() as silent:
         for number in range(200):
             connection = silent.enter_context(connection_to(verifier))

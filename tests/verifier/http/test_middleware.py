@@ -18,7 +18,7 @@ from tests.verifier.worker.test_loop import Wiring, group, verdicts
 from verifier.http.auth import TOKEN_VARIABLE, TOKENS_VARIABLE
 
 ADA, BOB = "ada-" + "0" * 20, "bob-" + "1" * 20
-SECRET = "the response that nobody may read in a log"
+SECRET = "the response that must not be in a log"
 LOGGER = "ratchet.verifier.requests"
 
 
@@ -32,7 +32,7 @@ def post(verifier: Running, *items: dict[str, Any], **headers: str) -> httpx.Res
 
 
 def lines(caplog: pytest.LogCaptureFixture, count: int = 0) -> list[dict[str, Any]]:
-    """Of what was asked to score; wait for so many. A line is written when the answer is already out: the last of another
+    """The log's lines about scoring, once there are this many. A line is written after the answer: the last one of another
     test, which looked at a page, may come in this one."""
     give_up_s = time.monotonic() + 10
     while True:

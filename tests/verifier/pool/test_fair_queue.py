@@ -35,7 +35,7 @@ def test_a_limit_holds_until_a_process_is_free_again_and_the_others_go_on() -> N
     assert taken(queue) == ["2"]
 
 
-def test_callers_are_served_in_turn_whoever_sent_most() -> None:
+def test_callers_are_served_in_turn_even_if_one_sends_far_more() -> None:
     queue = filled(flood_math="123456", other_math="xy")
     assert [taken(queue, 2) for _ in range(4)] == [["1", "2"], ["x", "y"], ["3", "4"], ["5", "6"]]
 
