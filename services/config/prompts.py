@@ -8,7 +8,7 @@ from services.config.base import LocalPath, Strict
 
 
 class JsonlSource(Strict):
-    """A file with one JSON object a line."""
+    """A file with one JSON object per line."""
 
     type: Literal["jsonl"] = "jsonl"
     path: LocalPath
@@ -48,7 +48,7 @@ class ColumnMap(Strict):
     """Column with an object of grader options; without one, `prompts.options` hold for all rows."""
 
 
-Convention = Literal["plain", "gsm8k", "dapo-math-17k", "math", "aime", "apps", "mbpp", "ifeval"]
+ConventionName = Literal["plain", "gsm8k", "dapo-math-17k", "math", "aime", "apps", "mbpp", "ifeval"]
 """Names of well-known layouts. services/datasets/conventions.py reads each; docs/datasets.md shows each with an example."""
 
 
@@ -57,7 +57,7 @@ class PromptsConfig(Strict):
 
     source: Annotated[JsonlSource | ParquetSource | HuggingFaceSource, Field(discriminator="type")]
     """Where the rows are."""
-    columns: Convention | ColumnMap = "plain"
+    columns: ConventionName | ColumnMap = "plain"
     """How a row becomes a problem: the name of a convention, or a table of your own column names. "plain" reads the columns
     `prompt` and `reference`, and `grader` and `options` where there are any."""
     grader: str | None = None

@@ -15,10 +15,12 @@ class ScoredGroup(msgspec.Struct, frozen=True, kw_only=True):
 
     group: Group
     scores: tuple[Score, ...]
+    """One for each trajectory, in the order of the group's."""
     verifier_id: str
+    """The verifier that scored it."""
 
     def check(self) -> None:
-        """Raises WireError where what was decoded does not fit together: nothing could be learned from it."""
+        """Raises WireError when the parts do not fit together, so that nothing could be learned from the group."""
         trajectories = self.group.trajectories
         if len(self.scores) != len(trajectories):
             raise WireError(f"{len(trajectories)} trajectories came with {len(self.scores)} scores")
@@ -36,9 +38,12 @@ class DeadGroup(msgspec.Struct, frozen=True, kw_only=True):
     """A group that no step will train on, and why."""
 
     prompt: Prompt | None
+    """None when the entry could not be decoded."""
     group_id: str
+    """The group's id, or the id of the entry that could not be decoded."""
     stage: str
     """The stream it was claimed from."""
     cause: str
+    """Why, for the log."""
     payload: bytes
-    """The entry as it was, for inspection."""
+    """The entry as it was; `prompt.trace` reads the sequence number from it."""
