@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from learner.batch.step_batch import StepBatch, assemble
 from learner.engine.protocol import TrainEngine
 from learner.step.learner_step import learner_step
-from learner.step.report import merged, report
 from services.config.learner import LearnerConfig
 from services.wire.score import ScoredGroup
 from tests.fakes.train_engine import BigramEngine
@@ -224,13 +223,3 @@ def test_a_constant_added_to_every_reward_changes_no_step(baseline: str) -> None
         return moved(config, [scored_group(i, rewards=[1.0 + more, more, 0.25 + more]) for i in range(3)])
 
     assert torch.allclose(stepped(0.0), stepped(4.0), atol=1e-6)
-
-
-def test_one_optimizer_step_of_several_that_is_skipped_is_counted_and_not_averaged_away() -> None:
-    whole = report(assemble([], 0, settings()), None, ess_ratio=0.8, loss=1.0)
-    lost = report(assemble([], 0, settings()), "non_finite_ess", loss=math.nan)
-    together = merged([whole, lost, whole, whole])
-    assert (together.skipped, together.optimizer_steps, together.skipped_optimizer_steps) == (None, 3, 1)
-    assert (together.ess_ratio, together.loss) == (pytest.approx(0.6), 1.0)
-    nothing = merged([lost, lost])
-    assert (nothing.skipped, nothing.skipped_optimizer_steps) == ("non_finite_ess", 2)
