@@ -35,7 +35,7 @@ from learner.metrics import (
     TRUNCATED_RATIO,
     ZERO_VARIANCE_RATIO,
 )
-from learner.publish.publisher import SyncReport
+from learner.publish.replica_group import SyncReport
 from learner.ranks import TakenStep
 from learner.step.report import StepReport
 from services.clock import now_s
