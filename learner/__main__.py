@@ -25,8 +25,9 @@ from services.datasets.rendering import RenderedProblems, Renderer
 from services.entry import DONE, INTERRUPTED, StopSignal, begin, end, redis_connection, service_parser
 from services.health import HealthServer
 from services.run.addresses import announce_address
-from services.run.folder import DEAD, EVALUATION_PROMPTS, PROMPTS, SCORED, TRAJECTORIES, RunFolder
+from services.run.folder import RunFolder
 from services.run.summary import summarize, write
+from services.streams.names import DEAD, EVALUATION_PROMPTS, PROMPTS, SCORED, TRAJECTORIES
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
 from services.weights.membership import Membership

@@ -39,8 +39,8 @@ from learner.publish.replica_group import SyncReport
 from learner.ranks import TakenStep
 from learner.step.report import StepReport
 from services.clock import now_s
-from services.metrics import JsonLines
 from services.run.folder import RunFolder
+from services.run.json_lines import JsonLines
 from services.wire.score import ScoredGroup
 
 NOTHING_COUNTED: dict[str, Any] = {

@@ -19,9 +19,10 @@ from services.entry import DONE, INTERRUPTED, StopSignal, begin, end, redis_conn
 from services.errors import DeadlineExceeded
 from services.health import HealthServer
 from services.run.addresses import announce_address
-from services.run.folder import DEAD, EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES
+from services.streams.names import DEAD, EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES
 from services.streams.redis_stream import RedisStream
-from services.weights.membership import Lease, Membership
+from services.weights.membership import Membership
+from services.wire.membership import Lease
 
 log = logging.getLogger("ratchet.rollout")
 

@@ -1,13 +1,8 @@
-"""Metrics that more than one room sets, and the JSON lines in the run folder."""
+"""Metrics that more than one room sets."""
 
-import json
-import os
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
+from contextlib import contextmanager
 
 from prometheus_client import REGISTRY, Counter, Gauge
 from prometheus_client.metrics_core import Metric
@@ -81,42 +76,3 @@ def waiting(room: str, awaiting: str) -> Iterator[None]:
             _in_progress.remove(wait)
             wait.count()
         WAITING.labels(room, awaiting).dec()
-
-
-class JsonLines:
-    """An append-only file of JSON objects, one per line, each with its wall-clock time; it can be read while it grows."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8", buffering=1)
-        if _cut_off(path):
-            self._file.write("\n")  # otherwise the first row of this start would be lost in it
-
-    def write(self, **fields: Any) -> None:
-        self._file.write(json.dumps({"at_unix_s": round(time.time(), 3), **fields}) + "\n")
-
-    def close(self) -> None:
-        self._file.close()
-
-
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of such a file; an empty list when it does not exist yet."""
-    return json_rows(path.read_bytes()) if path.exists() else []
-
-
-def json_rows(lines: bytes) -> list[dict[str, Any]]:
-    """The rows in part of such a file; lines cut off by a crash are left out."""
-    rows = []
-    for line in lines.split(b"\n"):
-        with suppress(ValueError):  # not JSON, or not UTF-8
-            rows.append(json.loads(line))
-    return rows
-
-
-def _cut_off(path: Path) -> bool:
-    """Whether a process died in the middle of the last line."""
-    with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return False
-        file.seek(-1, os.SEEK_END)
-        return file.read() != b"\n"

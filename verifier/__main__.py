@@ -11,7 +11,7 @@ from services.config.load import load, load_verifier
 from services.config.verifier import VerifierConfig
 from services.errors import InputError
 from services.run.addresses import announce_address
-from services.run.folder import DEAD, SCORED, TRAJECTORIES
+from services.streams.names import DEAD, SCORED, TRAJECTORIES
 from services.streams.redis_cache import RedisShelf
 from services.streams.redis_stream import RedisStream
 from verifier.cache import MemoryShelf, Shelf

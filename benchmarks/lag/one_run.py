@@ -18,7 +18,7 @@ from benchmarks.lag.tasks import TASKS
 from learner.engine.deepspeed_engine import DeepSpeedEngine
 from learner.step.report import StepReport
 from services.config.model import ModelConfig
-from services.metrics import JsonLines
+from services.run.json_lines import JsonLines
 
 ROOT = Path(__file__).resolve().parents[2]
 

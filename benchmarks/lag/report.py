@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.lag.results import Row, log_path, read
-from services.metrics import read_json_lines
+from services.run.json_lines import read_json_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 T_95 = {1: 12.71, 2: 4.30, 3: 3.18, 4: 2.78, 5: 2.57, 6: 2.45, 7: 2.36, 8: 2.31, 9: 2.26}

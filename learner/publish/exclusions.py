@@ -7,7 +7,7 @@ are blamed together come back one after the other: the one that caused the failu
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from services.weights.membership import Lease
+from services.wire.membership import Lease
 
 LONGEST_S = 600.0
 """The longest that a replica is left out, however often it failed."""

@@ -17,7 +17,8 @@ from services.config import RunConfig
 from services.errors import DeadlineExceeded, WeightSyncError
 from services.metrics import waiting
 from services.weights.channel import WeightChannel
-from services.weights.membership import Confirmation, Lease, Membership
+from services.weights.membership import Membership
+from services.wire.membership import Confirmation, Lease
 from services.wire.weights import Rendezvous, WeightManifest
 
 log = logging.getLogger("ratchet.learner")

@@ -8,7 +8,8 @@ from typing import Literal
 from services.clock import Deadline, now_s
 from services.errors import DeadlineExceeded, WeightSyncError, WireError
 from services.metrics import waiting
-from services.weights.membership import Confirmation, MessageReader
+from services.weights.membership import MessageReader
+from services.wire.membership import Confirmation
 
 log = logging.getLogger("ratchet.learner")
 

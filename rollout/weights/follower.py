@@ -13,7 +13,8 @@ from rollout.engine import InferenceEngine
 from rollout.metrics import POLICY_VERSION, SAMPLING_GAP_SECONDS, SWAPS, TRANSFER_SECONDS, WEIGHT_GAP_NATS
 from services.clock import Deadline, now_s
 from services.errors import WeightSyncError
-from services.weights.membership import Confirmation, Membership
+from services.weights.membership import Membership
+from services.wire.membership import Confirmation
 from services.wire.weights import Rendezvous, WeightManifest
 
 log = logging.getLogger("ratchet.rollout")

@@ -15,9 +15,9 @@ from rich.text import Text
 
 from services.clock import now_s
 from services.config import RunConfig
-from services.metrics import json_rows
 from services.run.addresses import addresses
 from services.run.folder import RunFolder
+from services.run.json_lines import json_rows
 
 REDRAW_EVERY_S = 0.5
 LINE_EVERY_S = 10.0

@@ -6,8 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from services.metrics import read_json_lines
 from services.run.folder import RunFolder
+from services.run.json_lines import read_json_lines
 from services.run.summary import newest
 
 

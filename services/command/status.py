@@ -4,10 +4,11 @@ from pathlib import Path
 
 from services.config.load import load
 from services.errors import InputError, RatchetError
-from services.metrics import read_json_lines
 from services.run.addresses import addresses
-from services.run.folder import DEAD, EVALUATION_PROMPTS, PROMPTS, SCORED, TRAJECTORIES, RunFolder
+from services.run.folder import RunFolder
+from services.run.json_lines import read_json_lines
 from services.run.summary import newest
+from services.streams.names import DEAD, EVALUATION_PROMPTS, PROMPTS, SCORED, TRAJECTORIES
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisStream
 from services.weights.membership import Membership

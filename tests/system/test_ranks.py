@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from services.metrics import read_json_lines
 from services.run.folder import RunFolder
+from services.run.json_lines import read_json_lines
 from tests.system.conftest import Ratchet
 
 STEPS = 3

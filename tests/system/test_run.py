@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 
 from services.command.redis_server import RedisServer
-from services.metrics import read_json_lines
-from services.run.folder import PROMPTS, SCORED, TRAJECTORIES, RunFolder
+from services.run.folder import RunFolder
+from services.run.json_lines import read_json_lines
 from services.run.summary import newest
+from services.streams.names import PROMPTS, SCORED, TRAJECTORIES
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisStream
 from services.wire.codec import decode

@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from learner.intake.collector import Collector, Sampled
 from learner.intake.ledger import Ledger
 from services.clock import Deadline
-from services.run.folder import DEAD, SCORED
+from services.streams.names import DEAD, SCORED
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
 from services.wire.codec import Array, decode, encode

@@ -16,7 +16,8 @@ from services.clock import Deadline
 from services.config import RunConfig
 from services.errors import WeightSyncError
 from services.streams.redis_connection import RedisConnection
-from services.weights.membership import Lease, Membership
+from services.weights.membership import Membership
+from services.wire.membership import Lease
 from services.wire.weights import Rendezvous, WeightManifest
 from tests.fakes.engine import FakeEngine
 

@@ -3,7 +3,7 @@
 import pytest
 
 from learner.publish.exclusions import LONGEST_S, Exclusions
-from services.weights.membership import Lease
+from services.wire.membership import Lease
 from tests.learner.publish.control_plane import lease
 
 

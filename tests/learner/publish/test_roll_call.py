@@ -8,7 +8,7 @@ import pytest
 from learner.publish.roll_call import RollCall
 from services.clock import Deadline
 from services.errors import WeightSyncError, WireError
-from services.weights.membership import Confirmation
+from services.wire.membership import Confirmation
 
 MEMBERS = {"a": "1", "b": "1"}
 

@@ -7,7 +7,8 @@ import pytest
 from rollout.engine import EngineFailed
 from rollout.weights.follower import WeightFollower
 from services.streams.redis_connection import RedisConnection
-from services.weights.membership import Confirmation, Membership
+from services.weights.membership import Membership
+from services.wire.membership import Confirmation
 from services.wire.weights import Rendezvous, WeightManifest
 from tests.fakes.engine import FakeEngine
 

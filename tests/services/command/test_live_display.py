@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from services.command.live_display import Tail
-from services.metrics import JsonLines, read_json_lines
+from services.run.json_lines import JsonLines, read_json_lines
 
 
 def test_a_line_that_a_crash_cut_off_does_not_end_the_display(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from services.config import RunConfig
 from services.config.load import load
 from services.entry import INTERRUPTED, REDIS_URL_VARIABLE
 from services.errors import InputError
-from services.metrics import JsonLines
 from services.run.folder import RunFolder
+from services.run.json_lines import JsonLines
 from tests.services.config.test_load import SMALLEST
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from services.command.live_display import Tail
-from services.metrics import JsonLines, read_json_lines
+from services.run.json_lines import JsonLines, read_json_lines
 from services.run.summary import newest
 
 

@@ -1,0 +1,47 @@
+"""The JSON lines of a run: appended row by row, readable while they grow and after a crash."""
+
+import json
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+class JsonLines:
+    """An append-only file of JSON objects, one a line, each with its wall-clock time; readable while it grows."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+        if _cut_off(path):
+            self._file.write("\n")  # or the first row of this start would be lost in it
+
+    def write(self, **fields: Any) -> None:
+        self._file.write(json.dumps({"at_unix_s": round(time.time(), 3), **fields}) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Rows of such a file; none when it is not there yet."""
+    return json_rows(path.read_bytes()) if path.exists() else []
+
+
+def json_rows(lines: bytes) -> list[dict[str, Any]]:
+    """Rows of a piece of such a file; lines cut off by a crash are left out."""
+    rows = []
+    for line in lines.split(b"\n"):
+        with suppress(ValueError):  # of JSON, or of bytes that are no text
+            rows.append(json.loads(line))
+    return rows
+
+
+def _cut_off(path: Path) -> bool:
+    """A process died in the middle of the last line."""
+    with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return False
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
