@@ -129,7 +129,7 @@ class Team:
         """Carry out what rank 0 orders, until it finishes. Called by every other rank.
 
         Waits for: the next order of rank 0, which waits for groups, evaluations and replicas in between.
-        Until: the deadline of collectives: deadlines.first_replica_s, groups_s and evaluation_s together.
+        Until: the deadline of collectives: deadlines.first_replica_s, deadlines.groups_s and deadlines.evaluation_s together.
         Ended by: an order, or the end of rank 0, which breaks the collective.
         Metric: those of rank 0, which alone exports metrics: see what it waits for in ratchet_waiting{room="learner"}.
         """

@@ -64,8 +64,8 @@ class WeightPublisher:
         """Return once every live replica has confirmed the wanted version. Raises what ended the thread.
 
         Waits for: every live replica to swap in the wanted version and prove it.
-        Until: the thread gives up: each try ends within deadlines.weight_join_s and weight_transfer_s, and the tries end after
-        deadlines.first_replica_s without a replica that takes the weights.
+        Until: the thread gives up: a try lasts at most deadlines.weight_join_s and deadlines.weight_transfer_s, and tries go on
+        for deadlines.first_replica_s without a replica that takes the weights.
         Ended by: the last confirmation, the publisher's fault, or the stop signal.
         Metric: ratchet_waiting{room="learner", awaiting="weight confirmations"}; ratchet_learner_weight_syncs_total counts
         the tries.

@@ -88,7 +88,7 @@ class ReplicaGroup:
 
         Waits for: every live replica to join the new generation.
         Until: deadlines.weight_join_s to meet, and as long again to confirm it.
-        Ended by: the last confirmation, the first refusal, or the deadline; whoever is silent is then left out for a while.
+        Ended by: the last confirmation, the first refusal, or the deadline; replicas that failed are then left out for a while.
         Metric: ratchet_waiting{room="learner", awaiting="replicas to join"}.
         """
         self._members = {}
@@ -125,8 +125,8 @@ class ReplicaGroup:
 
         Waits for: every member to receive the weights, swap them in and confirm the probe.
         Until: deadlines.weight_transfer_s.
-        Ended by: the last confirmation, the first refusal, a lost member, or the deadline; who failed is then left out for a
-        while.
+        Ended by: the last confirmation, the first refusal, a lost member, or the deadline; replicas that failed are then left
+        out for a while.
         Metric: ratchet_waiting{room="learner", awaiting="replicas to confirm"}.
         """
         deadline = Deadline.after(self._config.deadlines.weight_transfer_s, "replicas to confirm the weights")

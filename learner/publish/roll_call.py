@@ -59,7 +59,7 @@ class RollCall:
         replicas.
 
         Waits for: an answer from every member of the generation.
-        Until: the deadline of the caller (deadlines.weight_join_s or weight_transfer_s).
+        Until: the deadline of the caller (deadlines.weight_join_s or deadlines.weight_transfer_s).
         Ended by: the last answer, the first refusal, or the deadline.
         Metric: ratchet_waiting{room="learner", awaiting="replicas to join"}, or awaiting="replicas to confirm".
         """
