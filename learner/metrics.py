@@ -11,7 +11,7 @@ REFERENCE_VERDICTS = Counter(
 )
 STEP_SECONDS = Histogram(
     "ratchet_learner_step_seconds",
-    "One learner step, waiting for groups left out.",
+    "Seconds that a learner step took, without the wait for groups.",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
 SKIPPED_STEPS = Counter(
@@ -35,10 +35,11 @@ GRADIENT_NORM = Gauge("ratchet_learner_gradient_norm", "Euclidean norm before cl
 GRADIENT_NORM_LIMIT = Gauge(
     "ratchet_learner_gradient_norm_limit", "What the last step's gradient was cut to where it was longer."
 )
-LEARNING_RATE = Gauge("ratchet_learner_learning_rate", "Of the last step, ESS factor included.")
+LEARNING_RATE = Gauge("ratchet_learner_learning_rate", "Learning rate of the last step, ESS factor included.")
 ESS_RATIO = Gauge("ratchet_learner_ess_ratio", "Effective sample size over sequences in the last step, 0..1.")
 TRUNCATED_ESS_RATIO = Gauge(
-    "ratchet_learner_truncated_ess_ratio", "As ess_ratio, of importance weights cut to their cap."
+    "ratchet_learner_truncated_ess_ratio",
+    "Effective sample size in the last step with importance weights cut to their cap, 0..1.",
 )
 LEARNING_RATE_FACTOR = Gauge(
     "ratchet_learner_learning_rate_factor", "What the ESS rule multiplied the last step's learning rate by."
@@ -54,7 +55,8 @@ ONE_WAY_WEIGHT = Gauge(
     ["advantage"],
 )
 ONE_WAY_ESS_RATIO = Gauge(
-    "ratchet_learner_one_way_ess_ratio", "As truncated_ess_ratio, of importance weight times mean one-way weight."
+    "ratchet_learner_one_way_ess_ratio",
+    "Effective sample size in the last step of capped importance weights times mean one-way weights, 0..1.",
 )
 CLIPPED_RATIO = Gauge(
     "ratchet_learner_clipped_ratio", "Tokens with an advantage and, beyond a clip, no gradient, last step, 0..1."
@@ -65,21 +67,23 @@ SIGN_FLIPPED_RATIO = Gauge(
     ["by"],
 )
 TRUNCATED_RATIO = Gauge("ratchet_learner_truncated_ratio", "Importance weights beyond the cap, last step, 0..1.")
-REFERENCE_GAP_NATS = Gauge("ratchet_learner_reference_gap_nats", "Mean log current/reference of a token, last step.")
+REFERENCE_GAP_NATS = Gauge(
+    "ratchet_learner_reference_gap_nats", "Mean log-ratio of current to reference policy per token, last step, in nats."
+)
 BASELINE_SHIFT = Gauge(
     "ratchet_learner_baseline_shift", "Mean distance of the minimum-variance baseline from the group mean, in reward."
 )
 ZERO_VARIANCE_RATIO = Gauge(
     "ratchet_learner_zero_variance_ratio", "Groups with equal rewards, of those of the last step, 0..1."
 )
-ENTROPY_NATS = Gauge("ratchet_learner_entropy_nats", "Mean entropy of a response token, last step.")
+ENTROPY_NATS = Gauge("ratchet_learner_entropy_nats", "Mean entropy of a response token, last step, in nats.")
 MISMATCH_NATS = Gauge(
-    "ratchet_learner_mismatch_nats", "Estimated KL of behavior from current policy per token, last step."
+    "ratchet_learner_mismatch_nats", "Estimated KL of behavior from current policy per token, last step, in nats."
 )
 MISMATCH_PART_NATS = Gauge(
     "ratchet_learner_mismatch_part_nats",
-    "Its parts: two engines with the same weights (engine_mismatch), engines and lag together (before_batch), several optimizer "
-    "steps on one batch (within_batch).",
+    "Parts of mismatch_nats, in nats: two engines with the same weights (engine_mismatch), engines and lag together "
+    "(before_batch), several optimizer steps on one batch (within_batch).",
     ["part"],
 )
 POLICY_LAG_STEPS = Histogram(
@@ -89,16 +93,18 @@ POLICY_LAG_STEPS = Histogram(
 )
 EVALUATION_RATIO = Gauge("ratchet_learner_evaluation_ratio", "Held-out accuracy, 0..1.", ["metric"])
 CHECKPOINT_SECONDS = Histogram(
-    "ratchet_learner_checkpoint_seconds", "Writing a checkpoint.", buckets=(0.1, 0.5, 1, 5, 15, 60, 300, 900)
+    "ratchet_learner_checkpoint_seconds",
+    "Seconds that writing a checkpoint took.",
+    buckets=(0.1, 0.5, 1, 5, 15, 60, 300, 900),
 )
 SYNC_SECONDS = Histogram(
     "ratchet_learner_weight_sync_seconds",
-    "From announcing a policy version until every replica confirmed it.",
+    "Seconds from announcing a policy version until every replica confirmed it.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120),
 )
 SYNCS = Counter("ratchet_learner_weight_syncs", "Broadcasts by outcome.", ["outcome"])
 GAP_NATS = Gauge(
-    "ratchet_learner_weight_gap_nats", "Largest probe gap that a replica reported after the last broadcast."
+    "ratchet_learner_weight_gap_nats", "Largest probe gap that a replica reported after the last broadcast, in nats."
 )
 GENERATION = Gauge("ratchet_learner_pg_generation", "Generation of the weight group; +1 on every join or leave.")
 REPLICAS = Gauge("ratchet_learner_replicas", "Replicas in the weight group.")

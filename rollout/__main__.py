@@ -73,24 +73,19 @@ async def _run(config: RunConfig, replica_id: str, services_folder: Path | None)
     announce_address(services_folder, replica_id, health.url)
 
     async def keep_lease() -> None:
-        beat = 0
         while not stop.is_set():
             sampling_s, ready_s = loop.busy.totals()
             READY.set(follower.ready.is_set())
             lease = Lease(
                 replica_id=replica_id,
                 incarnation=incarnation,
-                beat=beat,
                 ranks=engine.world_size,
                 policy_version=engine.policy_version,
                 ready=follower.ready.is_set(),
-                metrics_url=health.url,
-                sampled_tokens=engine.sampled_tokens_total,
                 sampling_s=sampling_s,
                 ready_s=ready_s,
             )
             await asyncio.to_thread(membership.register, lease)
-            beat += 1
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), config.deadlines.lease_s / 3)
 

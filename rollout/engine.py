@@ -51,10 +51,6 @@ class InferenceEngine(Protocol):
     def running_sequences(self) -> int:
         """Trajectories asked for and not finished."""
 
-    @property
-    def sampled_tokens_total(self) -> int:
-        """Response tokens of finished trajectories since the start."""
-
     async def start(self) -> None:
         """Load the model. Raises EngineFailed when the engine does not come up, InputError when it is not for `device`."""
 

@@ -157,7 +157,6 @@ class SamplingLoop:
             prompt=prompt,
             trajectories=trajectories,
             replica_id=self._replica_id,
-            sampling_s=seconds,
         )
         handed_over = await asyncio.to_thread(stream.hand_over, claim, self._streams.trajectories, encode(group))
         GROUPS.labels("handed_over" if handed_over else "overtaken").inc()

@@ -14,21 +14,21 @@ FINISHED = Counter(
 RUNNING = Gauge("ratchet_rollout_running_sequences", "Sequences in the engine now.")
 GROUP_SECONDS = Histogram(
     "ratchet_rollout_group_seconds",
-    "From claiming a prompt to handing its group over.",
+    "Seconds from claiming a prompt to handing its group over.",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900),
 )
 SWAPS = Counter("ratchet_rollout_weight_swaps", "Policy versions swapped in.")
 TRANSFER_SECONDS = Histogram(
     "ratchet_rollout_weight_transfer_seconds",
-    "Receiving and checking a policy version while sampling goes on.",
+    "Seconds of receiving and checking a policy version while sampling goes on.",
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120),
 )
 SAMPLING_GAP_SECONDS = Histogram(
     "ratchet_rollout_sampling_gap_seconds",
-    "How long sampling stood still for a swap.",
+    "Seconds that sampling stood still for a swap.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
 WEIGHT_GAP_NATS = Gauge(
     "ratchet_rollout_weight_gap_nats",
-    "Largest difference of a probe's log-probs between replica and learner after the last swap; should be near 0.",
+    "Largest difference of a probe's log-probs between replica and learner after the last swap, in nats; should be near 0.",
 )

@@ -1,4 +1,4 @@
-"""Deadlines. Only loops ask the clock; everything else is told the time."""
+"""Deadlines and the clock. Loops read the clock; pure code gets the time as an argument."""
 
 import time
 from dataclasses import dataclass
@@ -11,17 +11,20 @@ sleep = time.sleep
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """The end of one wait. `awaiting` is who, in words an operator knows: also the metric label."""
+    """The end of one wait."""
 
     awaiting: str
-    at_s: float  # monotonic seconds
+    """What is awaited, in words that an operator knows; also the metric label."""
+    at_s: float
+    """Monotonic seconds."""
 
     @classmethod
     def after(cls, seconds: float, awaiting: str) -> "Deadline":
+        """The deadline that many seconds from now."""
         return cls(awaiting, now_s() + seconds)
 
     def remaining_s(self, at_s: float | None = None) -> float:
-        """Seconds left; raises DeadlineExceeded when none are."""
+        """Seconds left, now or at `at_s`. Raises DeadlineExceeded when none are left."""
         now = now_s() if at_s is None else at_s
         if now >= self.at_s:
             raise DeadlineExceeded(self.awaiting, late_s=now - self.at_s)

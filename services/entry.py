@@ -33,8 +33,10 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, optional: bool = Fa
 
 
 def end(main: Callable[[], int]) -> NoReturn:
-    """Run `main` and leave with its exit code, or with the one that belongs to the error it raised: 1 for a fault of ours,
-    with its traceback."""
+    """Run `main` and end the process with its exit code, or with the code of the error that it raised.
+
+    1: a fault of ours, with its traceback. 2: InputError. 3: any other RatchetError. 130: interrupted.
+    """
     try:
         code = main()
         sys.stdout.flush()
@@ -55,14 +57,14 @@ def end(main: Callable[[], int]) -> NoReturn:
             code = FAULT
     sys.stdout.flush()
     sys.stderr.flush()
-    if _orphaned():  # nobody is left to clear away what this service may have started
+    if _orphaned():  # there is no supervisor left to end what this service may have started
         os.killpg(os.getpgrp(), signal.SIGKILL)
-    # Libraries leave threads behind that may hang the interpreter's own way out; everything of ours is closed by now.
+    # Threads of libraries may hang the interpreter's own exit; everything of ours is closed by now.
     os._exit(code)
 
 
 def _reader_left() -> bool:
-    """Whoever read what this process prints has closed the pipe, as `| head` does."""
+    """Whether the reader of this process's output has closed the pipe, as `| head` does."""
     watched = select.poll()
     watched.register(sys.stdout, select.POLLOUT)
     return any(event & select.POLLERR for _, event in watched.poll(0))
@@ -77,7 +79,7 @@ def service_parser(room: str, *, config_optional: bool = False) -> argparse.Argu
 
 
 def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Arguments read, logging set up, the supervisor watched."""
+    """Read the arguments, set up logging and watch the supervisor."""
     arguments = parser.parse_args()
     start_logging()
     watch_supervisor()
@@ -92,9 +94,10 @@ def start_logging() -> None:
 
 
 def redis_connection(config: RunConfig, *, deadline_s: float | None = None) -> RedisConnection:
-    """A connection that was tried. deadline_s: for each command, if not that of the run.
+    """A connection to the run's Redis that was tried out.
 
-    Raises InputError, or StreamError when nobody answers.
+    deadline_s: seconds for each command, by default deadlines.redis_s. Raises InputError when there is no URL or the server
+    refuses it, and StreamError when it does not answer.
     """
     url = os.environ.get(REDIS_URL_VARIABLE) or config.redis.url
     if not url:
@@ -111,7 +114,8 @@ class StopSignal:
     """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
 
     def __init__(self, on_stop: Callable[[], object] | None = None) -> None:
-        self._event, self._on_stop = threading.Event(), on_stop
+        self._event = threading.Event()
+        self._on_stop = on_stop
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._receive)
 
@@ -127,7 +131,7 @@ class StopSignal:
 
 
 def watch_supervisor() -> None:
-    """End with the supervisor, also when it was killed: an orphan would hold ports and cores for ever."""
+    """End this process when its supervisor ends, also by SIGKILL: an orphan would hold ports and cores forever."""
 
     def watch() -> None:
         while not _orphaned():
@@ -142,7 +146,7 @@ def watch_supervisor() -> None:
 
 
 def _orphaned() -> bool:
-    """The supervisor that started this process has died. Between the two may be a launcher of several ranks."""
+    """Whether the supervisor that started this process has died. A launcher of several ranks may stand between the two."""
     supervisor = os.environ.get(SUPERVISED_VARIABLE)
     if supervisor is None or os.getpgrp() != os.getpid():
         return False
@@ -153,9 +157,9 @@ def _orphaned() -> bool:
 
 
 def _parent(process: int) -> int:
-    """0: it has ended."""
+    """The id of the parent process; 0 when the process has ended."""
     try:
         status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
     except FileNotFoundError:
         return 0
-    return int(status.rpartition(")")[2].split()[1])  # the name before the bracket may hold anything
+    return int(status.rpartition(")")[2].split()[1])  # the name before the bracket may hold any character

@@ -1,8 +1,8 @@
-"""Errors raised on purpose. Each says what happened, to whom, and what to do next."""
+"""Errors raised on purpose. Each says what happened, where, and what to do next."""
 
 
 class RatchetError(Exception):
-    """Raised on purpose: what happened, to whom, and the next action."""
+    """Base of the errors raised on purpose; the message says what happened, where, and what to do next."""
 
 
 class InputError(RatchetError):
@@ -18,7 +18,7 @@ class StreamError(RatchetError):
 
 
 class WeightSyncError(RatchetError):
-    """Weights did not reach a replica, or what it holds is not what was sent."""
+    """Weights did not reach a replica, or the weights it holds are not those that were sent."""
 
 
 class ServiceFailed(RatchetError):
@@ -33,4 +33,5 @@ class DeadlineExceeded(RatchetError):
             f"stopped waiting for {awaiting}, {late_s:.1f} s past its deadline. "
             "Check that it is running; if it is only slow, raise its entry under [deadlines]."
         )
-        self.awaiting, self.late_s = awaiting, late_s
+        self.awaiting = awaiting
+        self.late_s = late_s

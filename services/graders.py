@@ -1,5 +1,5 @@
-"""Which graders there are, and where each one lives. Adding one takes its file and its line here; or, from outside, a
-package with an entry point in the group `ratchet.graders`.
+"""The graders there are, and where each one lives. A new one takes its file and a line here; or, from outside, a package
+with an entry point in the group `ratchet.graders`.
 
 The classes are named, not imported: the verifier's processes import them when the first response to grade arrives, and
 every other room only asks whether a name is known.
@@ -32,7 +32,7 @@ OURS: Mapping[str, str] = {
 
 @cache
 def graders() -> Mapping[str, str]:
-    """Ours and those of installed packages: name -> module:class. Raises InputError when two claim one name."""
+    """Our graders and those of installed packages: name -> module:class. Raises InputError when two have the same name."""
     found = dict(OURS)
     for point in entry_points(group=ENTRY_POINTS):
         if found.get(point.name, point.value) != point.value:
@@ -46,5 +46,5 @@ def graders() -> Mapping[str, str]:
 
 
 def known_graders() -> str:
-    """The names, for an error message."""
+    """The names of all graders, for an error message."""
     return ", ".join(f'"{name}"' for name in sorted(graders()))

@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz` and `/metrics` for the services that speak no other HTTP."""
+"""`/healthz`, `/readyz` and `/metrics` for the services that have no other HTTP interface."""
 
 import threading
 from collections.abc import Callable
@@ -10,14 +10,17 @@ from services.errors import InputError
 
 Answer = tuple[int, str, bytes]
 LONGEST_SILENCE_S = 10.0
+"""Seconds after which a request that sends nothing is closed."""
 
 
 class HealthServer:
-    """Serves on its own threads until closed. Port 0 takes any free one; `url` says which."""
+    """Serves on threads of its own until it is closed. Port 0 takes any free port, and `url` says which."""
 
     def __init__(self, host: str, port: int, ready: Callable[[], bool]) -> None:
+        """ready: what /readyz answers. Raises InputError when the address cannot be bound."""
+
         class Page(BaseHTTPRequestHandler):
-            timeout = LONGEST_SILENCE_S  # or a scrape whose other end vanished keeps its thread for good
+            timeout = LONGEST_SILENCE_S  # without it, a scrape whose other end vanished would keep its thread forever
 
             def do_GET(self) -> None:
                 pages: dict[str, Callable[[], Answer]] = {
@@ -36,7 +39,7 @@ class HealthServer:
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
-                """A scrape every few seconds is not worth a line."""
+                """Log nothing: a scrape every few seconds is not worth a line."""
 
         try:
             self._server = ThreadingHTTPServer((host, port), Page)

@@ -10,6 +10,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("services", "learner", "rollout", "verifier")
+FOUNDATION = ("errors", "clock", "graders", "metrics", "health")
+"""Modules of services that every wing of it may import."""
+WINGS = {
+    "services": ("config", "wire", "streams", "weights", "datasets", "run", "command"),
+    "learner": ("objective", "batch", "engine", "step", "control", "intake", "publish"),
+    "rollout": ("weights", "vllm"),
+}
+"""The packages of a room from the ground up: each imports only those before it."""
 MODULES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 
 
@@ -38,6 +46,60 @@ def test_a_room_imports_only_itself_and_the_ground_floor(room: str) -> None:
         assert importers(other, inside) == set()
 
 
+def within(room: str) -> dict[str, set[str]]:
+    """Wing or module of the room -> the others of it that it imports."""
+    edges: dict[str, set[str]] = {}
+    for path in (ROOT / room).rglob("*.py"):
+        place = path.relative_to(ROOT / room).parts[0].removesuffix(".py")
+        mine = edges.setdefault(place, set())
+        for name in imported(path):
+            top, _, inside = name.partition(".")
+            if top == room and inside and inside.split(".")[0] != place:
+                mine.add(inside.split(".")[0])
+    return edges
+
+
+@pytest.mark.parametrize("room", WINGS)
+def test_a_wing_imports_only_the_wings_below_it(room: str) -> None:
+    order, edges = WINGS[room], within(room)
+    packages = {path.parent.name for path in (ROOT / room).glob("*/__init__.py")}
+    assert packages == set(order), f"say where {packages ^ set(order)} stands in the order of the wings of {room}"
+    for wing in order:
+        above = edges[wing] & set(order[order.index(wing) :])
+        assert not above, f"{room}.{wing} imports {above}, which stands above it"
+
+
+@pytest.mark.parametrize("room", WINGS)
+def test_no_circle_inside_a_room(room: str) -> None:
+    left = within(room)
+    while free := [place for place, needs in left.items() if not needs & left.keys()]:
+        for place in free:
+            del left[place]
+    assert not left, f"these import each other: {left}"
+
+
+@pytest.mark.parametrize("wing", WINGS["services"][:-1])
+def test_the_ground_floor_imports_nothing_but_the_ground_floor(wing: str) -> None:
+    inside = sorted((ROOT / "services" / wing).rglob("*.py"))
+    ours = {name for path in inside for name in imported(path) if name.split(".")[0] in ROOMS}
+    allowed = {f"services.{name}" for name in (*FOUNDATION, *WINGS["services"][:-1])}
+    assert {name for name in ours if ".".join(name.split(".")[:2]) not in allowed} == set()
+
+
+def test_the_command_line_is_imported_by_nothing() -> None:
+    assert all(path.startswith("services/command/") for path in importers("services.command"))
+
+
+def test_every_logger_is_below_the_one_that_is_set_to_info() -> None:
+    """services/entry.py sets `ratchet` to INFO; what another logger says below WARNING is never printed."""
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Assign(value=ast.Call(func=ast.Attribute(attr="getLogger"), args=[name])):
+                    assert isinstance(name, ast.Constant), f"{path}:{node.lineno}: name the logger"
+                    assert str(name.value).split(".")[0] == "ratchet", f"{path}:{node.lineno}: {name.value}"
+
+
 @pytest.mark.parametrize(
     ("package", "adapter"),
     [
@@ -60,7 +122,8 @@ def test_nothing_is_pickled() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["services.config.load", "services.wire.score", "services.command.cli", "services.command.up"]
+    "module",
+    ["services.config.load", "services.wire.score", "services.command.cli", "services.command.up", "scripts.reference"],
 )
 def test_light_modules_start_without_torch(module: str) -> None:
     heavy = "torch", "vllm", "transformers", "deepspeed"

@@ -12,7 +12,7 @@ from services.config.verifier import VerifierConfig
 from services.errors import InputError
 from services.run.addresses import announce_address
 from services.streams.names import DEAD, SCORED, TRAJECTORIES
-from services.streams.redis_cache import RedisShelf
+from services.streams.redis_cache import RedisStore
 from services.streams.redis_stream import RedisStream
 from verifier.cache import MemoryShelf, Shelf
 from verifier.service import serve
@@ -54,7 +54,7 @@ def main() -> int:
         )
         if settings.cache.type == "redis":
             quick = entry.redis_connection(config, deadline_s=SHELF_DEADLINE_S)
-            shelf = RedisShelf(quick, config.name, "verdicts", settings.cache.max_entries)
+            shelf = RedisStore(quick, config.name, "verdicts", settings.cache.max_entries)
     if shelf is None and settings.cache.type != "none":
         shelf = MemoryShelf(settings.cache.max_entries)
     return asyncio.run(_run(settings, streams, arguments.services_folder, shelf))

@@ -9,7 +9,7 @@ SCORES = Counter(
 )
 SCORE_SECONDS = Histogram(
     "ratchet_verifier_score_seconds",
-    "Time in the grader, per response. A tail near verifier.item_deadline_s becomes timeouts.",
+    "Seconds in the grader, per response. A tail near verifier.item_deadline_s becomes timeouts.",
     buckets=(1e-5, 1e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
 )
 QUEUED_ITEMS = Gauge(

@@ -60,8 +60,7 @@ def scored_groups(
             grader="exact",
             reference="",
             options={},
-            issued_version=policy_version,
         )
-        group = Group(prompt=issued, trajectories=trajectories, replica_id="laboratory", sampling_s=0.0)
+        group = Group(prompt=issued, trajectories=trajectories, replica_id="laboratory")
         made.append(ScoredGroup(group=group, scores=scores, verifier_id="laboratory"))
     return made

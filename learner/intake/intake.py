@@ -68,7 +68,7 @@ class Intake:
     def restore(self) -> None:
         """Issue again what the checkpoint knows as issued and not settled, if the stream server has lost it."""
         issued = self._state.issued
-        self._issuer.restore(issued, self._ledger.unsettled(issued), self._state.policy_version)
+        self._issuer.restore(issued, self._ledger.unsettled(issued))
 
     def issue(self) -> float:
         """Issue as many prompts as admission allows now. Returns how long to wait before looking again, in seconds."""

@@ -45,11 +45,11 @@ class PromptIssuer:
         limits = AdmissionLimits(self._config.learner.groups_per_step, max_lag)
         credits = admissible_groups(limits, outstanding_groups(issued), policy_version - confirmed_version)
         for _ in range(credits):
-            self._log.issue(issued, encode(self.prompt(issued, policy_version)))
+            self._log.issue(issued, encode(self.prompt(issued)))
             issued += 1
         return issued
 
-    def restore(self, issued: int, unsettled: Sequence[int], policy_version: int) -> None:
+    def restore(self, issued: int, unsettled: Sequence[int]) -> None:
         """Issue again what a checkpoint knows as issued and not settled, if the stream server has lost it.
 
         unsettled: sequence numbers. Does nothing while the server still has its data.
@@ -57,12 +57,12 @@ class PromptIssuer:
         missing = set(unsettled)
         for number in range(self._log.issued_count(), issued):
             if number in missing:
-                self._log.issue(number, encode(self.prompt(number, policy_version)))
+                self._log.issue(number, encode(self.prompt(number)))
             else:
                 self._log.skip(number)
 
-    def prompt(self, sequence_number: int, policy_version: int) -> Prompt:
-        """The prompt at this place in the run: a function of seed and number alone, except for the version it records."""
+    def prompt(self, sequence_number: int) -> Prompt:
+        """The prompt at this place in the run: a function of seed and number alone."""
         _, row = self._cursor.at(sequence_number)
         problem, sampling = self._problems[row], self._config.rollout.sampling
         return Prompt(
@@ -79,5 +79,4 @@ class PromptIssuer:
             grader=problem.grader,
             reference=problem.reference,
             options=problem.options,
-            issued_version=policy_version,
         )

@@ -53,7 +53,7 @@ class VllmEngine:
         self._end_token_ids: tuple[int, ...] = ()
         self._fault: str | None = None
         self._policy_version = BASE_VERSION
-        self._running_sequences = self._sampled_tokens_total = 0
+        self._running_sequences = 0
         self._requests_total = self._swaps_total = 0
         self._changing_weights = asyncio.Lock()
 
@@ -68,10 +68,6 @@ class VllmEngine:
     @property
     def running_sequences(self) -> int:
         return self._running_sequences
-
-    @property
-    def sampled_tokens_total(self) -> int:
-        return self._sampled_tokens_total
 
     async def start(self) -> None:
         _set_environment(self._run)
@@ -140,7 +136,6 @@ class VllmEngine:
         finally:
             self._running_sequences -= prompt.group_size
         trajectories = tuple(self._trajectory(completion) for completion in output.outputs)
-        self._sampled_tokens_total += sum(map(len, trajectories))
         return trajectories * prompt.group_size if greedy else trajectories
 
     async def probe(self, token_ids: Sequence[int]) -> list[float]:

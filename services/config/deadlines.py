@@ -1,4 +1,4 @@
-"""[deadlines]: how long each wait may last, in seconds. No wait is without one."""
+"""[deadlines]: how long each wait may last, in seconds. No wait is without a deadline."""
 
 from pydantic import Field
 
@@ -6,22 +6,28 @@ from services.config.base import Strict
 
 
 class DeadlinesConfig(Strict):
+    """How long each wait may last, in seconds. Raise the one that an error names if what it waits for is only slow."""
+
     redis_s: float = Field(default=30.0, gt=0)
-    """A command to Redis, retries included."""
+    """Seconds that one command to Redis may take, retries included. Raise it if Redis restarts take longer."""
     engine_start_s: float = Field(default=900.0, gt=0)
-    """From the start of a replica until its engine answers."""
+    """Seconds from the start of a replica until its engine answers. Raise it for large models on slow disks."""
     first_replica_s: float = Field(default=1200.0, gt=0)
-    """The learner waits so long for a replica to register, and goes on so long while none takes its weights."""
+    """Seconds that the learner waits for a replica to register, or to take its weights, before it gives up. It has to be
+    longer than an engine takes to start."""
     groups_s: float = Field(default=1800.0, gt=0)
-    """The learner waits so long for the groups of a step."""
+    """Seconds that the learner waits for the groups of a step. Raise it when sampling and scoring one step take longer."""
     evaluation_s: float = Field(default=1800.0, gt=0)
+    """Seconds that the learner waits for all results of an evaluation. Raise it for large held-out sets."""
     weight_join_s: float = Field(default=60.0, gt=0)
-    """Forming the process group of a generation."""
+    """Seconds in which all members of a generation have to meet in the process group of the weights."""
     weight_transfer_s: float = Field(default=120.0, gt=0)
-    """Broadcasting one policy version, swap and proof included."""
+    """Seconds in which one policy version has to be broadcast, swapped in and proved equal at every replica. Raise it for
+    large models on a slow network."""
     lease_s: float = Field(default=15.0, gt=0)
-    """A replica that has not renewed its lease by then is out of the process group."""
+    """Seconds after which a replica that has not renewed its lease leaves the process group. Replicas renew three times as
+    often. Raise it when busy hosts lose their leases; lower it to notice dead replicas sooner."""
     reclaim_idle_s: float = Field(default=60.0, gt=0)
-    """A claim that was not renewed by then goes to another worker."""
+    """Seconds after which a claimed group that was not renewed goes to another worker. Workers renew three times as often."""
     shutdown_s: float = Field(default=60.0, gt=0)
-    """A service asked to stop is killed after it."""
+    """Seconds that a service may take to stop cleanly before it is killed. Raise it if a checkpoint takes longer."""

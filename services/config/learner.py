@@ -17,19 +17,31 @@ from services.config.objective import (
 
 
 class OptimizerConfig(Strict):
+    """AdamW, the limits on its gradients, and the learning rate over the run."""
+
     learning_rate: float = Field(default=1e-6, gt=0.0)
+    """Peak learning rate, before the schedule and the ESS factor. Small models take more: 1e-4 for a few million
+    parameters."""
     weight_decay: float = Field(default=0.0, ge=0.0)
+    """Decoupled weight decay (AdamW) per step, times the learning rate."""
     beta1: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """Adam's momentum: decay of the mean gradient."""
     beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
-    """Adam's memory of how large gradients are, some 1 / (1 - beta2) steps: longer than a calm in which rewards are equal."""
+    """Decay of Adam's mean squared gradient: it remembers about 1 / (1 - beta2) steps. Keep that longer than a stretch in
+    which nearly all rewards are equal and gradients are small."""
     eps: float = Field(default=1e-8, gt=0.0)
+    """Added to Adam's denominator."""
     max_grad_norm: float = Field(default=1.0, gt=0.0)
+    """Gradients are clipped to this Euclidean norm over all parameters."""
     max_grad_norm_ratio: float = Field(default=2.0, ge=0.0)
-    """A gradient is cut to so many times the mean norm of recent ones, too; 0: it is not."""
+    """Gradients are also clipped to this multiple of the mean norm of recent ones. 0 disables this limit; it must otherwise
+    be above 1."""
     schedule: Literal["constant", "linear"] = "constant"
-    """linear: from learning_rate to final_fraction of it over learner.steps."""
+    """Learning rate after warm-up: constant, or linear from learning_rate to final_fraction of it at the last step."""
     final_fraction: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Fraction of learning_rate at the last step, with schedule = "linear"; ignored otherwise."""
     warmup_steps: int = Field(default=0, ge=0)
+    """Learner steps in which the learning rate rises linearly to learning_rate; 0 begins at the full rate."""
 
     @field_validator("max_grad_norm_ratio")
     @classmethod
@@ -42,6 +54,8 @@ class OptimizerConfig(Strict):
 
 
 class AdvantageConfig(Strict):
+    """How rewards become advantages within a group."""
+
     baseline: Literal[
         "mean",
         "leave_one_out",
@@ -52,44 +66,57 @@ class AdvantageConfig(Strict):
         "minimum_variance",
         "minimum_variance_exact",
     ] = "minimum_variance"
-    """minimum_variance: the off-policy optimal baseline, with the logit proxy for the gradient norms. Exact: with the norms
-    themselves, one backward a sequence and two more gradients in memory. median: needs an odd group size; the pivot is left
-    out. positives: no baseline, only rewards above `positive_above` count, alike within their group."""
+    """The number subtracted from each reward of a group. mean: the group's mean. leave_one_out: the mean of the other
+    responses. length_weighted: the mean weighted by response length. median: needs an odd group size; the pivot itself is
+    left out. log_mean_exp: tau log mean exp(R / tau). positives: no baseline; only rewards above `positive_above` count,
+    equally within their group. minimum_variance: the off-policy optimal baseline (arXiv:2602.17616), with a proxy for the
+    gradient norms computed from the logits. minimum_variance_exact: with the norms themselves, at the cost of one backward
+    per sequence and two more gradients in memory; use it to check the proxy."""
     normalize: Literal["none", "sample_std", "population_std"] = "none"
+    """Whether advantages are divided by the group's standard deviation: not at all, the sample's plus a small number
+    (GRPO), or the population's."""
     tau: float = Field(default=1.0, gt=0.0)
-    """Of log_mean_exp: tau log mean exp(R / tau)."""
+    """Temperature of the baseline log_mean_exp, in units of reward; the other baselines ignore it."""
     positive_above: float = 0.5
-    """Of positives: a reward up to this is not one."""
+    """Rewards above this count as positive under the baseline positives; the other baselines ignore it."""
 
 
 class ImportanceConfig(Strict):
     """Importance weights current/behavior, or proximal/behavior for the clipped objectives."""
 
     level: Literal["token", "sequence", "prefix", "none"] = "sequence"
-    """Over which tokens the ratios are multiplied: one, all of the sequence, or those up to here."""
+    """Tokens over which ratios are multiplied: the token alone, the whole sequence, or the sequence up to the token. none:
+    every weight is 1."""
     action: Literal["truncate", "mask", "reject"] = "truncate"
-    """Beyond the bounds: cut to the cap, the tokens left out, or their whole sequence; denominators count them still."""
+    """What happens to weights outside the bounds. truncate: they are cut to the cap. mask: their tokens are left out.
+    reject: their whole sequences are left out. Denominators still count what is left out."""
     cap: float = Field(default=8.0, ge=1.0)
+    """Upper bound of a weight. Lower it when a few sequences dominate a step (a low ESS ratio); that adds bias."""
     floor: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Lower bound of mask and reject; truncation has none."""
+    """Lower bound of a weight, for mask and reject; truncation has none."""
 
     @model_validator(mode="after")
     def truncation_has_no_floor(self) -> Self:
         if self.action == "truncate" and self.floor > 0:
-            raise ValueError(f'floor = {self.floor} says nothing under action = "truncate"; use mask or reject')
+            raise ValueError(f'floor = {self.floor} has no effect with action = "truncate"; use mask or reject')
         return self
 
 
 class EssConfig(Strict):
-    """Learning rate x max(floor, rule(min(1, ess_ratio / full_ratio)))."""
+    """The learning rate follows the effective sample size: rate x max(floor, rule(min(1, ess_ratio / full_ratio)))."""
 
     enabled: bool = True
+    """Whether the learning rate is scaled by the ESS ratio. Objectives other than OWPO turn it off unless told otherwise."""
     rule: Literal["sqrt", "linear"] = "sqrt"
+    """How the factor follows the ESS ratio: its square root, or the ratio itself."""
     full_ratio: float = Field(default=1.0, gt=0.0, le=1.0)
-    """The ESS ratio at which the step is taken whole."""
+    """The ESS ratio at and above which a step is taken whole. Lower it where engine and learner differ numerically, so that
+    even on-policy steps stay below 1; or measure it with calibrate_steps."""
     calibrate_steps: int = Field(default=0, ge=0)
-    """Above 0: full_ratio is the median ESS ratio of the first so many steps instead, which are synchronous and taken whole."""
+    """If above 0, full_ratio is the median ESS ratio of the first calibrate_steps steps, which are synchronous and taken
+    whole."""
     floor: float = Field(default=0.1, ge=0.0, le=1.0)
+    """The smallest factor: however low the ESS ratio, the learning rate keeps this fraction."""
 
     @model_validator(mode="after")
     def full_ratio_is_given_or_measured(self) -> Self:
@@ -102,41 +129,46 @@ class EssConfig(Strict):
 
 
 class LagControl(Strict):
-    """Closed loop, off by default: groups are issued fewer steps ahead while the ESS ratio is below the target, and more
+    """A closed loop, off by default: groups are issued fewer steps ahead while the ESS ratio is below the target, and more
     steps ahead, up to max_lag, while it is above."""
 
     enabled: bool = False
+    """Whether the lag follows the ESS ratio. Without it groups are issued up to max_lag steps ahead."""
     target_ess_ratio: float = Field(default=0.6, gt=0.0, lt=1.0)
+    """The ESS ratio, relative to ess.full_ratio, that the lag is steered to."""
     band: float = Field(default=0.1, ge=0.0, lt=0.5)
-    """Nothing moves while the mean is within this of the target."""
+    """The lag stays as it is while the mean ESS ratio is within this distance of the target."""
     smoothing_steps: int = Field(default=5, ge=1)
+    """Learner steps over which the ESS ratio is averaged before the lag may change."""
     least: int = Field(default=1, ge=0)
-    """Steps ahead that are always allowed; 0 is synchronous."""
+    """Learner steps ahead that groups may always be issued; 0 lets the loop go down to synchronous training."""
 
 
 class ReferenceCopy(Strict):
-    """Of every type: how the reference's weights are kept between two forwards, which are in the model's dtype."""
+    """How the reference's weights are kept between two forwards, which run in the model's dtype."""
 
     dtype: Literal["model", "bfloat16"] = "model"
-    """bfloat16: rounded to it, half the memory when the model is in float32."""
+    """Dtype that the reference is kept in. bfloat16 halves its memory when the model is in float32, and rounds it."""
     offload: bool = False
-    """In host memory; on the device only for the length of a forward."""
+    """Whether the reference is kept in host memory and on the device only during a forward. Saves the device's memory and
+    costs a copy per step."""
 
 
 class ReferenceConfig(ReferenceCopy):
-    """The ratchet: reference := current every so many optimizer steps."""
+    """The ratchet: reference := current every few optimizer steps."""
 
     type: Literal["ratchet"] = "ratchet"
     every_steps: int = Field(default=50, ge=1)
+    """Optimizer steps between swaps. A shorter period lets the policy move away faster."""
     gated: bool = True
-    """Only when the smoothed pass rate did not fall since the last time."""
+    """Whether a swap happens only if the smoothed pass rate did not fall since the last one."""
     tolerance: float = Field(default=0.02, ge=0.0)
-    """A fall of the pass rate up to this counts as none."""
+    """A fall of the pass rate up to this, as a fraction, counts as none. Raise it when the pass rate is noisy."""
     smoothing_steps: int = Field(default=10, ge=1)
-    """The pass rate is a mean over so many steps."""
+    """Learner steps over which the pass rate is averaged."""
     roll_back: float | None = Field(default=None, lt=1.0)
-    """When the pass rate since the last swap is below that at the swap by more than this, the reference is again the one
-    before it, which costs the memory of another copy. None: what was swapped stays."""
+    """If the pass rate falls by more than this fraction after a swap, the reference returns to the one before it, which
+    costs the memory of another copy. By default swaps are never taken back."""
 
     @model_validator(mode="after")
     def a_roll_back_needs_a_fall(self) -> Self:
@@ -149,10 +181,11 @@ class ReferenceConfig(ReferenceCopy):
 
 
 class EmaReference(ReferenceCopy):
-    """reference := decay x reference + (1 - decay) x current after every optimizer step, in float32."""
+    """A moving average: reference := decay x reference + (1 - decay) x current after every optimizer step, in float32."""
 
     type: Literal["ema"] = "ema"
     decay: float = Field(default=0.99, ge=0.0, le=1.0)
+    """Weight of the past: the reference averages about 1 / (1 - decay) optimizer steps."""
 
     @model_validator(mode="after")
     def averages_in_float32(self) -> Self:
@@ -174,57 +207,88 @@ Reference = ReferenceConfig | EmaReference | FixedReference
 
 
 class CheckpointConfig(Strict):
+    """When the learner saves what it needs to go on after a stop or a crash."""
+
     every_steps: int = Field(default=50, ge=1)
+    """Learner steps between checkpoints. After a crash at most this many steps are repeated; a clean stop saves one too."""
     keep: int = Field(default=2, ge=1)
+    """Checkpoints kept on disk, the newest ones."""
 
 
 class LearnerConfig(Strict):
+    """The optimizer step, its objective and its control. An objective other than OWPO may bring other defaults for this
+    section, those that it was published with; `ratchet config` shows what applies."""
+
     renamed: ClassVar[Mapping[str, str]] = {"age_rule": "stale_tokens"}
 
     steps: int = Field(ge=1)
+    """Learner steps of the run. A finished run goes on when this is raised."""
     groups_per_step: int = Field(ge=1)
+    """Groups that one learner step trains on. More give a less noisy gradient and take longer to sample."""
     max_lag: int = Field(default=2, ge=0)
-    """Steps that a group may be behind; 0 is synchronous."""
+    """Learner steps that a group may be behind when it is trained on; 0 is synchronous training. Raise it when the learner
+    waits for groups, lower it when the ESS ratio is low."""
     lag_control: LagControl = LagControl()
+    """Lets the ESS ratio choose the lag."""
     stale_tokens: Literal["train", "drop", "mask"] = "drop"
-    """What happens to tokens older than max_lag: trained on all the same, their group dropped, or left out of the loss."""
+    """What happens to tokens more than max_lag steps old. train: nothing. drop: their group is dropped and replaced. mask:
+    they are left out of the loss."""
     optimizer: OptimizerConfig = OptimizerConfig()
+    """The optimizer."""
     objective: Annotated[ObjectiveConfig, Field(discriminator="type")] = OwpoObjective()
+    """The loss; docs/objectives.md compares them."""
     aggregation: Aggregation = "sequence_mean"
+    """How token losses are added up. sequence_mean: the mean of each response, then over responses. token_mean: the mean
+    over all tokens of the step. constant: each response's sum divided by constant_tokens, then the mean over responses."""
     constant_tokens: int | None = Field(default=None, ge=1)
-    """Of aggregation = "constant": what a sequence's sum is divided by, as rollout.sampling.max_tokens."""
+    """Tokens by which a response's sum is divided with aggregation = "constant", which needs it; use
+    rollout.sampling.max_tokens."""
     mini_batches: int = Field(default=1, ge=1)
-    """Optimizer steps a batch, each on its share of the groups."""
+    """Optimizer steps per learner step, each on its share of the groups. More than 1 makes the clip of an objective bind."""
     advantage: AdvantageConfig = AdvantageConfig()
+    """How rewards become advantages."""
     importance: ImportanceConfig = ImportanceConfig()
+    """Importance weights of the objectives that use them."""
     ess: EssConfig = EssConfig()
+    """How the learning rate follows the effective sample size."""
     reference: Annotated[Reference, Field(discriminator="type")] = ReferenceConfig()
+    """The reference policy, for the objectives that have one."""
     teachers: Annotated[tuple[TeacherConfig, ...], Field(strict=False)] = ()
+    """Models to distill from, for the objectives opd and mopd; none by default."""
     checkpoint: CheckpointConfig = CheckpointConfig()
+    """When checkpoints are written."""
     zero_stage: Literal[0, 1, 2, 3] = 1
+    """DeepSpeed ZeRO stage: what ranks share out among them. 0 nothing, 1 optimizer state, 2 gradients too, 3 parameters
+    too. Raise it when memory runs out on several ranks."""
     ranks: int = Field(default=1, ge=1)
-    """Learner processes that `ratchet up` starts; on several hosts torchrun decides."""
+    """Learner processes that `ratchet up` starts, one GPU each; across several hosts torchrun decides."""
     row_tokens: int = Field(default=4096, ge=2)
-    """Token budget of one packed row."""
+    """Tokens of one packed row; at least model.max_length. Larger rows pack better and need more memory."""
     rows_per_micro_batch: int = Field(default=1, ge=1)
-    """Room for every group in one micro-batch spares the baseline `minimum_variance` a forward."""
+    """Packed rows of one forward and backward. Raise it while memory allows: if all groups of a step fit into one
+    micro-batch, the baseline minimum_variance needs no extra forward."""
     head_chunk_tokens: int = Field(default=1024, ge=1)
-    """Response tokens whose logits are in memory at once."""
+    """Response tokens whose logits are in memory at once. Lower it for large vocabularies when memory runs out."""
     gradient_checkpointing: bool = False
+    """Whether activations are computed again in the backward instead of kept. Saves memory, costs about one more forward."""
     truncated: Literal["train", "mask"] = "train"
-    """Responses cut by max_tokens: trained on, or left out of the loss."""
+    """What happens to responses cut by max_tokens: trained on, or left out of the loss."""
     zero_variance: Literal["drop", "train"] = "drop"
-    """Groups whose rewards are all equal: dropped and replaced, or trained on by objectives that learn from them."""
+    """What happens to groups whose rewards are all equal: dropped and replaced, or kept for objectives that learn from
+    them."""
     max_skipped_steps: int = Field(default=5, ge=1)
-    """Consecutive non-finite steps after which the run stops."""
+    """Consecutive steps skipped for a value that is not finite, after which the run stops."""
     cpu_threads: int = Field(default=1, ge=1)
+    """Compute threads of each learner process that `ratchet up` starts. Raise it where cores are idle."""
     metrics_host: str = "127.0.0.1"
+    """Address that the learner's /healthz, /readyz and /metrics listen on; "0.0.0.0" for all interfaces."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
+    """Port of the learner's /healthz, /readyz and /metrics. 0 takes any free port, recorded in the run folder."""
 
     @model_validator(mode="before")
     @classmethod
     def with_published_settings(cls, given: Any) -> Any:
-        """Fill in what comes with the objective and was not given."""
+        """Fill in what the objective was published with, where the run file says nothing."""
         if not isinstance(given, Mapping):
             return given
         filled = dict(given)
@@ -315,7 +379,7 @@ def _published(settings: type[LearnerConfig], kind: str | None) -> Mapping[str, 
 
 
 def _filled(given: Any, published: Any) -> Any:
-    """A section that names another type than the published one has nothing of it."""
+    """What the run file gives, completed by the published section, unless it names another type than that one has."""
     if not (isinstance(given, Mapping) and isinstance(published, Mapping)):
         return given
     return given if given.get("type", published.get("type")) != published.get("type") else {**published, **given}

@@ -1,15 +1,14 @@
 """[model]: the starting weights and how they are held."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo
 
-from services.config.base import Strict
+from services.config.base import Strict, relative_to_file
 
 
-def _folder_beside_the_file(value: str, info: ValidationInfo) -> str:
-    folder = Path((info.context or {}).get("folder", Path.cwd())) / Path(value).expanduser()
+def _folder_or_name(value: str, info: ValidationInfo) -> str:
+    folder = relative_to_file(value, info)
     if folder.is_dir():
         return str(folder.resolve())
     if value.startswith((".", "/", "~")):
@@ -17,7 +16,7 @@ def _folder_beside_the_file(value: str, info: ValidationInfo) -> str:
     return value
 
 
-ModelPath = Annotated[str, Field(min_length=1), AfterValidator(_folder_beside_the_file)]
+ModelPath = Annotated[str, Field(min_length=1), AfterValidator(_folder_or_name)]
 """A folder, relative to the file that names it, or a Hugging Face model name."""
 
 
@@ -25,16 +24,23 @@ class ModelConfig(Strict):
     """The starting model, in the Hugging Face layout."""
 
     path: ModelPath
+    """A folder in the Hugging Face layout, relative to the file that names it, or a name on the Hugging Face hub."""
     max_length: int = Field(ge=2)
-    """Tokens of prompt and response together that a sequence may have."""
+    """Tokens of prompt and response together that a sequence may have. A shorter limit saves memory in the engine and in
+    the learner; it cannot exceed what the model was made for."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """What the engine samples with, and the weights travel in. The learner holds float32 masters in either case."""
+    """Dtype used for sampling and for the weights on the wire. The learner keeps float32 masters in either case. Use
+    float32 on CPU and for small experiments, where it makes engine and learner agree almost exactly."""
     trust_remote_code: bool = False
+    """Whether Python code that comes with the model may run. Set it only for models whose code you have read."""
 
 
 class TeacherConfig(Strict):
-    """A model to distil from: the starting model's tokenizer, any architecture. Frozen, whole on every learner rank."""
+    """A model to distill from: the starting model's tokenizer, any architecture. Frozen, and whole on every learner rank."""
 
     path: ModelPath
+    """A folder in the Hugging Face layout, relative to the file that names it, or a name on the Hugging Face hub."""
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Dtype that the teacher is held and run in."""
     trust_remote_code: bool = False
+    """Whether Python code that comes with the teacher may run. Set it only for models whose code you have read."""

@@ -8,10 +8,11 @@ from services.config.base import LocalPath, Strict
 
 
 class JsonlSource(Strict):
-    """One JSON object a line."""
+    """A file with one JSON object per line."""
 
     type: Literal["jsonl"] = "jsonl"
     path: LocalPath
+    """The file, relative to the file that names it."""
 
 
 class ParquetSource(Strict):
@@ -19,6 +20,7 @@ class ParquetSource(Strict):
 
     type: Literal["parquet"] = "parquet"
     path: LocalPath
+    """The file, or a folder whose *.parquet files are read in the order of their names, relative to the file that names it."""
 
 
 class HuggingFaceSource(Strict):
@@ -26,55 +28,68 @@ class HuggingFaceSource(Strict):
 
     type: Literal["huggingface"] = "huggingface"
     name: str = Field(min_length=1)
+    """Name on the hub, such as "openai/gsm8k", or a folder that `datasets` reads."""
     subset: str | None = None
+    """The dataset's configuration, such as "main"; without one, the dataset's default."""
     split: str = "train"
+    """The split to read, in the notation of `datasets`: "test", or "train[:95%]" to keep the rest for an evaluation."""
 
 
 class ColumnMap(Strict):
-    """Which column holds what. A prompt is a string or a list of chat messages."""
+    """A table of your own: which column holds what."""
 
     prompt: str
+    """Column with the prompt: a text, or a list of chat messages with `role` and `content`."""
     reference: str
+    """Column with what the grader compares answers with: any JSON value but null."""
     grader: str | None = None
-    """Column that names the grader of each row; without it `grader` below holds for all."""
+    """Column that names the grader of each row; without one, `prompts.grader` holds for all rows."""
     options: str | None = None
-    """Column with an object of grader options."""
+    """Column with an object of grader options; without one, `prompts.options` hold for all rows."""
 
 
-Convention = Literal["plain", "gsm8k", "dapo-math-17k", "math", "aime", "apps", "mbpp", "ifeval"]
-"""plain: `prompt`, `reference`, optional `grader` and `options`.
-gsm8k: `question`, and `answer` whose last line is `#### 42`.
-dapo-math-17k: `prompt` as chat messages and `reward_model.ground_truth`.
-math: `problem`, and `answer` or the last box in `solution`.
-aime: `problem`, and `answer`, an integer from 000 to 999.
-apps: `question`, `input_output` as JSON text, optional `starter_code`; TACO too.
-mbpp: `text` or `prompt`, and `test_list` of `assert f(1) == 2`.
-ifeval: `prompt`, `instruction_id_list`, `kwargs`.
-docs/datasets.md has each with an example."""
+ConventionName = Literal["plain", "gsm8k", "dapo-math-17k", "math", "aime", "apps", "mbpp", "ifeval"]
+"""Names of well-known layouts. services/datasets/conventions.py reads each; docs/datasets.md shows each with an example."""
 
 
 class PromptsConfig(Strict):
+    """Where problems come from and how they are put to the model. docs/datasets.md has every convention with an example."""
+
     source: Annotated[JsonlSource | ParquetSource | HuggingFaceSource, Field(discriminator="type")]
-    columns: Convention | ColumnMap = "plain"
+    """Where the rows are."""
+    columns: ConventionName | ColumnMap = "plain"
+    """How a row becomes a problem: the name of a convention, or a table of your own column names. "plain" reads the columns
+    `prompt` and `reference`, and `grader` and `options` where there are any."""
     grader: str | None = None
-    """Of all rows that name none; without it the one of the convention: "code" of apps and mbpp, "instructions" of ifeval,
-    "math" of the others."""
+    """Grader of all rows that name none. Without one, the convention's: "code" for apps and mbpp, "instructions" for ifeval,
+    "math" for the others."""
     options: dict[str, Any] = {}
-    """Of the grader; a row's own count more."""
+    """Options of the grader for all rows; a row's own options take precedence."""
     skip_unreadable: bool = False
-    """Leave out, and count in the log, rows that do not follow the convention, instead of refusing the dataset."""
+    """Whether rows that do not follow the convention are left out and counted in the log. By default the first such row
+    stops the run before it starts."""
     template: Literal["chat", "none"] = "chat"
-    """chat: the tokenizer's chat template. none: the text as it is, for models without one."""
+    """How prompts become text. chat: they go through the tokenizer's chat template. none: the text is used as it is, for
+    models without one."""
     system_prompt: str | None = None
+    """System message put before each prompt, with template "chat"; none by default. Say here how answers should be marked,
+    for example within \\boxed{}."""
     shuffle: bool = True
+    """Whether each epoch goes through the rows in an order of its own, which `seed` decides. Turn it off for a curriculum
+    whose order is that of the file."""
 
 
 class EvaluationConfig(Strict):
-    """Held-out problems, sampled at a pinned policy version."""
+    """Held-out problems, sampled at a pinned policy version. Without this section nothing is evaluated."""
 
     prompts: PromptsConfig
+    """The held-out problems, with the same keys as [prompts]."""
     every_steps: int = Field(default=50, ge=1)
+    """Learner steps between evaluations; the weights before the first step and after the last are evaluated as well.
+    Training waits for an evaluation."""
     samples_per_prompt: int = Field(default=4, ge=1)
-    """k of avg@k and pass@k."""
+    """Responses to each prompt: k of avg@k and pass@k. Raise it when there are few problems."""
     max_prompts: int | None = Field(default=None, ge=1)
+    """At most this many problems, the first of the dataset; by default all. Lower it when evaluations take too long."""
     temperature: float = Field(default=1.0, ge=0.0)
+    """Sampling temperature of evaluations. 0 is greedy decoding; samples_per_prompt is then best 1."""

@@ -11,26 +11,42 @@ class SamplingConfig(Strict):
     """How responses are drawn. There is no top_p or top_k: a truncated distribution would bias every importance ratio."""
 
     max_tokens: int = Field(ge=1)
+    """Most tokens of a response. It has to leave room for a prompt within model.max_length."""
     group_size: int = Field(default=8, ge=2)
+    """Responses sampled for each prompt. Larger groups give better baselines, and more often one correct response to a
+    hard problem."""
     temperature: float = Field(default=1.0, gt=0.0)
+    """Sampling temperature of training responses. The learner divides logits by it too, so any value is unbiased."""
     stop_token_ids: Annotated[tuple[int, ...], Field(strict=False)] = ()
-    """In addition to the model's own end-of-sequence tokens."""
+    """Token ids that end a response, in addition to the model's own end-of-sequence tokens; none by default."""
 
 
 class RolloutConfig(Strict):
+    """The replicas that sample: one inference engine each."""
+
     sampling: SamplingConfig
+    """How responses are drawn."""
     replicas: int = Field(default=1, ge=1)
-    """How many `ratchet up` starts. Under Compose the number of containers decides."""
+    """Replicas that `ratchet up` starts. Under Compose or Kubernetes the number of containers decides."""
     max_concurrent_sequences: int = Field(default=256, ge=1)
+    """Sequences that one engine samples at the same time. Lower it if the engine preempts for lack of KV cache; it has to
+    hold at least one group."""
     kv_cache_gib: float = Field(default=1.0, gt=0.0)
-    """On CPU."""
+    """GiB of KV cache of an engine on CPU; on GPU, gpu_memory_fraction decides."""
     gpu_memory_fraction: float = Field(default=0.85, gt=0.0, le=1.0)
-    """On GPU."""
+    """Fraction of a GPU's memory that the engine takes, weights included. Lower it if something else runs on that GPU; on
+    CPU, kv_cache_gib decides."""
     cpu_threads: int = Field(default=1, ge=1)
+    """Compute threads of an engine on CPU. Raise it where cores are idle."""
     tensor_parallel: int = Field(default=1, ge=1)
+    """GPUs that one replica spreads the model over. Raise it when the model does not fit on one GPU."""
     enforce_eager: bool = True
+    """Whether the engine runs without CUDA graphs and compilation. False samples faster on GPU and starts more slowly."""
     kv_after_swap: Literal["keep", "recompute"] = "keep"
-    """Requests in flight when weights change: keep their cache, or prefill them again under the new weights."""
+    """What happens to requests in flight when weights change: keep their KV cache, or prefill them again under the new
+    weights. recompute removes the mismatch of the old cache and costs a prefill of every running request per swap."""
     metrics_host: str = "127.0.0.1"
+    """Address that /healthz, /readyz and /metrics of a replica listen on; "0.0.0.0" for all interfaces."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
-    """0: any free port, recorded in the run directory."""
+    """Port of /healthz, /readyz and /metrics. 0 takes any free port, recorded in the run folder. With several replicas on
+    one machine it has to be 0."""

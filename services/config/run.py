@@ -1,4 +1,4 @@
-"""RunConfig: one run, one section a room, and the checks that span rooms."""
+"""RunConfig: one run, one section for each room, and the checks that span rooms."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -16,31 +16,45 @@ from services.config.weights import WeightsConfig
 
 
 class RedisConfig(Strict):
-    """Where the streams live. The environment variable RATCHET_REDIS_URL goes before `url`, so that no password is in a file."""
+    """Where the streams live. The environment variable RATCHET_REDIS_URL overrides `url`, so that no file needs a password."""
 
     url: str | None = None
-    """Without one, `ratchet up` starts a server of its own."""
+    """URL of the server: redis://, rediss:// or unix://. Without one, `ratchet up` starts a server of its own."""
     max_deliveries: int = Field(default=5, ge=1)
-    """A group that was claimed so often and never handed over goes to `dead`."""
+    """Times that a group may be claimed without being handed over; then it goes to `dead`. Claims of workers that stopped
+    cleanly do not count."""
 
 
 class RunConfig(Strict):
-    """Everything that a run is made of."""
+    """One run: everything that its services need to know."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """Name of the run: of its folder, and of its keys in Redis. A run with the name of an earlier one resumes it."""
     seed: int = Field(default=0, ge=0, lt=2**31)
+    """Decides the order of the problems and the random draws of sampling."""
     device: Literal["cuda", "cpu"] = "cuda"
+    """What engines and learner run on. cpu is for trying things out, with small models."""
     runs_folder: LocalPath = Field(default=Path("runs"), validate_default=False)
-    """Checkpoints, metrics and logs go to runs_folder/name."""
+    """Folder of all runs, relative to the file that names it: checkpoints, metrics and logs go to runs_folder/name.
+    Default: `runs` in the folder where the command is called."""
     model: ModelConfig
+    """The starting model."""
     prompts: PromptsConfig
+    """The problems to train on."""
     evaluation: EvaluationConfig | None = None
+    """Held-out problems; without this section nothing is evaluated."""
     rollout: RolloutConfig
+    """The replicas that sample."""
     verifier: VerifierConfig = VerifierConfig()
+    """The service that scores."""
     learner: LearnerConfig
+    """The optimizer step, its objective and its control."""
     weights: Annotated[WeightsConfig, Field(discriminator="type")]
+    """How weights travel from the learner to the replicas."""
     redis: RedisConfig = RedisConfig()
+    """Where the streams live."""
     deadlines: DeadlinesConfig = DeadlinesConfig()
+    """How long each wait may last."""
 
     @property
     def folder(self) -> Path:
@@ -48,7 +62,7 @@ class RunConfig(Strict):
 
     @property
     def max_gap_nats(self) -> float:
-        """Bound on the probe's log-prob gap after a broadcast."""
+        """Largest gap allowed between the log-probs of a replica's probe and the learner's after a broadcast, in nats."""
         if self.weights.max_gap_nats is not None:
             return self.weights.max_gap_nats
         return 1e-3 if self.model.dtype == "float32" else 0.5

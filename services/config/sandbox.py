@@ -5,47 +5,51 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo
 
-from services.config.base import Strict
+from services.config.base import Strict, relative_to_file
 
 SANDBOX_VARIABLE = "RATCHET_SANDBOX"
 """Environment variable in which these settings reach the processes that grade, as JSON."""
 START_S = 30.0
-"""Within which a sandbox has to be there, on a machine that is very busy; takes 0.02 s on an idle one."""
+"""Seconds in which a sandbox has to start on a very busy machine; on an idle one it takes 0.02 s."""
 
 
-def _beside_the_file(value: object, info: ValidationInfo) -> object:
-    """Unlike LocalPath it follows no link: the python of a virtual environment is one, and means another thing there."""
-    if isinstance(value, str):
-        return Path((info.context or {}).get("folder", Path.cwd()), Path(value).expanduser())
-    return value
+def _link_kept(value: object, info: ValidationInfo) -> object:
+    """Unlike LocalPath, a symbolic link is not followed: the python of a virtual environment is one, and the file that it
+    points to is another interpreter."""
+    return relative_to_file(value, info) if isinstance(value, str) else value
 
 
 class _Sandbox(Strict):
-    python: Annotated[Path, BeforeValidator(_beside_the_file)] | None = None
-    """Interpreter that runs the graded programs; that of a virtual environment brings its packages along. Without it:
-    the one that runs Ratchet, or else the system's, whichever the sandbox can read."""
+    """Limits of every kind of sandbox."""
+
+    python: Annotated[Path, BeforeValidator(_link_kept)] | None = None
+    """Interpreter that runs the graded programs; the python of a virtual environment brings its packages along. Default:
+    the interpreter that runs Ratchet if the sandbox can read it, otherwise the system's."""
     max_wall_s: float = Field(default=10.0, gt=0.0)
-    """Highest `wall_s`, the time for one test, that a request may ask for."""
+    """Largest `wall_s`, the seconds for one test, that a request may ask for."""
     max_total_s: float = Field(default=60.0, gt=0.0)
-    """For all tests of a response together; it is incorrect when it has not passed by then."""
+    """Seconds for all tests of a response together; a response that has not passed by then is incorrect."""
     max_memory_mb: int = Field(default=1024, ge=64)
-    """Highest `memory_mb` that a request may ask for."""
+    """Largest `memory_mb`, the MiB of one process, that a request may ask for."""
     max_output_bytes: int = Field(default=2**20, ge=1024)
-    """Of one test: the result of a function, or what a program prints."""
+    """Largest output of one test, in bytes: the result of a function, or what a program prints."""
     max_processes: int = Field(default=32, ge=4)
-    """Processes and threads of one response at a time, those of the sandbox included."""
+    """Processes and threads that one response may have at a time, those of the sandbox included."""
     max_files: int = Field(default=64, ge=16)
-    """Open files of one process."""
+    """Files that one process may have open."""
     max_file_mb: int = Field(default=16, ge=1)
-    """Everything in the private /tmp together."""
+    """MiB that all files in the private /tmp may hold together."""
 
 
 class Bubblewrap(_Sandbox):
+    """Graded code runs in a bubblewrap container without network and with limits; docs/sandbox.md says what that stops."""
+
     type: Literal["bubblewrap"] = "bubblewrap"
 
 
 class NoSandbox(_Sandbox):
-    """Graded code runs as the service itself, may read its files, and reach its network and its processes."""
+    """Graded code runs as the service itself, may read its files, and reach its network and its processes. For code that you
+    trust, on a machine where bubblewrap does not work."""
 
     type: Literal["none"] = "none"
 

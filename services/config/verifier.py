@@ -10,80 +10,94 @@ from services.config.sandbox import START_S, Bubblewrap, SandboxConfig
 
 
 class GraderLimits(Strict):
-    """[verifier.limits.NAME]: what one grader may take."""
+    """What the grader NAME may take."""
 
     deadline_s: float | None = Field(default=None, gt=0.0)
-    """For one response; without it verifier.item_deadline_s, and for `code` a little more than sandbox.max_total_s."""
+    """Seconds for one response. Default: verifier.item_deadline_s; for `code`, sandbox.max_total_s and 30 s more."""
     processes: int | None = Field(default=None, ge=1)
-    """At most so many grader processes work for it at once."""
+    """Grader processes that may work for this grader at once; by default all of them. Set it so that a slow grader leaves
+    processes to the others."""
     response_characters: int | None = Field(default=None, ge=1)
-    """A longer response is incorrect."""
+    """Characters of a response; a longer one is incorrect without being graded. By default there is no limit."""
 
 
 class RedisCache(Strict):
-    """Verdicts in the run's Redis, for all verifiers of the run; the service alone, without a Redis, keeps its own."""
+    """Verdicts are kept in the run's Redis, for all verifiers of the run. A service without a Redis keeps them in memory."""
 
     type: Literal["redis"] = "redis"
     max_entries: int = Field(default=200_000, ge=2)
+    """Verdicts kept; the ones not used for longest go first."""
 
 
 class MemoryCache(Strict):
-    """Verdicts in this service."""
+    """Verdicts are kept in the memory of this service."""
 
     type: Literal["memory"] = "memory"
     max_entries: int = Field(default=100_000, ge=2)
+    """Verdicts kept; the ones not used for longest go first."""
 
 
 class NoCache(Strict):
+    """Every response is graded, equal ones again."""
+
     type: Literal["none"] = "none"
 
 
 class VerifierConfig(Strict):
+    """The HTTP scoring service, the grader processes behind it, and the stream worker that feeds it."""
+
     host: str = "127.0.0.1"
+    """Address that the service listens on; "0.0.0.0" for all interfaces."""
     port: int = Field(default=0, ge=0, le=65535)
-    """0: any free port, recorded in the run directory."""
+    """Port of the service. 0 takes any free port, recorded in the run folder."""
     url: str | None = None
-    """A scoring service that runs elsewhere. Without it the stream worker calls the service in its own process."""
+    """URL of a scoring service that runs elsewhere. Without one, the stream worker uses the service in its own process."""
     ca_certificate: LocalPath | None = None
-    """PEM file that the certificate of `url` is checked with; without it the system's."""
+    """PEM file that the certificate of `url` is checked with; by default the system's certificates."""
     tls_certificate: LocalPath | None = None
-    """PEM file: the service speaks HTTPS. Together with tls_key."""
+    """PEM file with the service's certificate; with it and tls_key the service speaks HTTPS. By default it speaks HTTP."""
     tls_key: LocalPath | None = None
+    """PEM file with the private key of tls_certificate."""
     authentication: Literal["none", "bearer"] = "none"
-    """bearer: only requests with one of the tokens in RATCHET_VERIFIER_TOKENS (NAME=TOKEN, separated by commas) are
-    scored. The stream worker sends the one in RATCHET_VERIFIER_TOKEN, or the first of these."""
+    """Whom the service answers. bearer: only requests with one of the tokens in RATCHET_VERIFIER_TOKENS (NAME=TOKEN,
+    separated by commas) are scored. The stream worker sends the one in RATCHET_VERIFIER_TOKEN, or the first of these."""
     processes: int = Field(default=2, ge=1)
-    """Killable grader processes that work at the same time."""
+    """Grader processes that work at the same time. Raise it when responses queue for verdicts and cores are idle."""
     slow_processes: int = Field(default=8, ge=0)
-    """A process whose response takes far longer than usual goes on behind the others' backs, so many at most, and another
-    takes its place."""
+    """At most this many processes whose response takes far longer than usual keep running at low priority, while a
+    replacement takes over. 0 lets slow responses hold up the others."""
     process_memory_mib: int = Field(default=4096, ge=256)
-    """Address space of a grader process."""
+    """MiB of address space that a grader process may use."""
     recycle_items: int = Field(default=20_000, ge=1)
-    """A grader process that has judged so many responses is replaced, so that nothing that a library leaks adds up."""
+    """Responses after which a grader process is replaced, so that memory leaked by libraries does not add up."""
     item_deadline_s: float = Field(default=5.0, gt=0.0)
-    """A grader that has not answered by then is killed. Whose fault it was decides the verdict: see docs/verifier.md."""
+    """Seconds after which a grader that has not answered is killed. Whose fault it was decides the verdict
+    (docs/verifier.md). `limits` changes it for one grader."""
     limits: dict[str, GraderLimits] = {}
-    """By grader."""
+    """What single graders may take, by name."""
     endpoints: EndpointsConfig = {}
     """Services that the graders `judge` and `remote` ask, by name."""
     sandbox: SandboxConfig = Bubblewrap()
     """What runs the code that the grader `code` is given."""
     cache: Annotated[RedisCache | MemoryCache | NoCache, Field(discriminator="type")] = RedisCache()
+    """Where verdicts are kept, so that equal responses are graded once."""
     max_batch_items: int = Field(default=4096, ge=1)
+    """Responses of one request; a larger request is answered 413."""
     max_body_bytes: int = Field(default=16 * 2**20, ge=1)
+    """Bytes of one request; a larger one is answered 413. Raise it for references with large tests."""
     max_depth: int = Field(default=64, ge=4)
-    """Of objects and arrays within each other in a request."""
+    """Objects and arrays within each other in a request; a deeper one is answered 422."""
     max_queued_items: int = Field(default=16384, ge=1)
-    """Above it requests are answered 503 with Retry-After."""
+    """Responses that may wait for a verdict. Requests that would exceed it are answered 503 with Retry-After."""
     attempts: int = Field(default=4, ge=1)
-    """How often the stream worker asks for a group, with pauses of 0.5, 2, 8, ... s, before it goes to `dead`."""
+    """Times that the stream worker asks for a group's verdicts, with pauses of 0.5, 2, 8, ... s, before the group goes to
+    `dead`."""
     concurrent_groups: int = Field(default=64, ge=1)
     """Groups that the stream worker scores in one request."""
     log_requests: Literal["trouble", "all"] = "trouble"
-    """trouble: requests that were refused, or in which something got no verdict."""
+    """Requests that get a line in the log. trouble: those that were refused or have a response without a verdict."""
     log_responses: bool = False
-    """Let the beginning of each response that got no verdict into the log; off, because logs outlive a run's data."""
+    """Whether the beginning of each response that got no verdict is logged. Off, because logs outlive a run's data."""
 
     @model_validator(mode="after")
     def tls_is_whole(self) -> Self:
@@ -93,7 +107,7 @@ class VerifierConfig(Strict):
         return self
 
     def deadline_s(self, grader: str) -> float:
-        """For one response. The sandbox has limits of its own, and knows that the response broke them."""
+        """Seconds for one response. The sandbox has limits of its own, and knows whether the response broke them."""
         limits = self.limits.get(grader)
         if limits is not None and limits.deadline_s is not None:
             return limits.deadline_s

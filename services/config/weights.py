@@ -8,22 +8,30 @@ from services.config.base import Strict
 
 
 class _Channel(Strict):
+    """Settings of every weight channel."""
+
     host: str = "127.0.0.1"
-    """Address of learner rank 0 on which the replicas reach the rendezvous store."""
+    """Address of learner rank 0 at which the replicas reach its rendezvous store. Set it when replicas run on other hosts."""
     port: int = Field(default=0, ge=0, le=65535)
-    """Port of that store; 0: any free one."""
+    """Port of that store; 0 takes any free one. Set it when a firewall or a container needs a fixed port."""
     bucket_mib: int = Field(default=64, ge=1)
+    """MiB of weights in one broadcast. Larger buckets mean fewer collectives and more memory at both ends."""
     probe_tokens: int = Field(default=64, ge=2)
-    """Length of the fixed sequence whose log-probs are compared after each broadcast."""
+    """Tokens of the fixed sequence whose log-probs are compared after each broadcast, to prove that weights are equal."""
     max_gap_nats: float | None = Field(default=None, gt=0.0)
-    """The run stops when a replica's probe differs by more. Default: 0.001 in float32, 0.5 in bfloat16."""
+    """The run stops when a replica's probe differs from the learner's by more than this, in nats. Default: 0.001 in
+    float32 and 0.5 in bfloat16. Raise it only after you know where the difference comes from."""
 
 
 class NcclChannel(_Channel):
+    """Weights go from GPU to GPU by NCCL; needs device = "cuda"."""
+
     type: Literal["nccl"] = "nccl"
 
 
 class GlooChannel(_Channel):
+    """Weights go through host memory by gloo; for CPU, and for GPUs that NCCL cannot connect."""
+
     type: Literal["gloo"] = "gloo"
 
 

@@ -1,14 +1,15 @@
-"""How the rows of well-known datasets become tasks, by name: columns, reference, grader and reward.
+"""How the rows of well-known datasets become tasks: columns, reference and grader of each convention.
 
-Every convention rewards 1 for a correct response and 0 for an incorrect one; whatever its paper does beyond that is an
-option of a grader, and docs/datasets.md shows which. A new convention is one function and one line in CONVENTIONS.
+Every convention rewards 1 for a correct response and 0 for an incorrect one. Rewards that a dataset's paper gives beyond
+that are options of a grader; docs/datasets.md shows them. A new convention is one function and one line in CONVENTIONS
+here, its name in services/config/prompts.py, and a section of that page.
 """
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from services.config.prompts import ColumnMap
+from services.config.prompts import ColumnMap, ConventionName
 from services.datasets.programs import apps, mbpp
 from services.datasets.row_values import (
     UnreadableRow,
@@ -30,24 +31,29 @@ NOT_JUDGED = "language:response_language"
 
 @dataclass(frozen=True, slots=True)
 class Convention:
+    """How to read one kind of row."""
+
     read: Callable[[Row], Task]
-    """Raises UnreadableRow."""
+    """The task of a row. Raises UnreadableRow."""
     grader: str
-    """Of rows that name none, where the settings name none either."""
+    """Grader of rows that name none, if the settings name none either."""
 
 
-def convention(columns: str | ColumnMap) -> Convention:
+def convention(columns: ConventionName | ColumnMap) -> Convention:
+    """The convention that `prompts.columns` names, or that of a table of column names."""
     if isinstance(columns, str):
         return CONVENTIONS[columns]
     return Convention(lambda row: _mapped(columns, row), "math")
 
 
 def plain(row: Row) -> Task:
+    """Columns `prompt` and `reference`, and `grader` and `options` where there are any."""
     own = {name: name for name in ("grader", "options") if name in row.fields}
     return _mapped(ColumnMap(prompt="prompt", reference="reference", **own), row)
 
 
 def gsm8k(row: Row) -> Task:
+    """GSM8K: `question`, and `answer`, a solution whose last line is `#### 42`."""
     solution = cell(row, "answer", str, "a solution whose last line is `#### 42`")
     answer = GSM8K_ANSWER.search(solution)
     if answer is None:
@@ -56,13 +62,14 @@ def gsm8k(row: Row) -> Task:
 
 
 def dapo_math_17k(row: Row) -> Task:
+    """DAPO-Math-17k: `prompt` as chat messages, and `reward_model.ground_truth`."""
     reward_model = cell(row, "reward_model", dict, "an object with ground_truth")
     reference = reference_cell(Row(f"{row.place}, column reward_model", reward_model), "ground_truth")
     return Task(prompt_cell(row, "prompt"), reference)
 
 
 def math(row: Row) -> Task:
-    """MATH, whose answer is the last box of its solution, and MATH-500, which has it in a column too."""
+    """MATH, whose answer is the last box of its solution, and MATH-500, which also has it in a column."""
     prompt = prompt_cell(row, "problem")
     answer = row.fields.get("answer")
     if isinstance(answer, str) and answer.strip():
@@ -75,6 +82,7 @@ def math(row: Row) -> Task:
 
 
 def aime(row: Row) -> Task:
+    """AIME: a problem, and an answer from 000 to 999 as an integer or a text."""
     name = first_column(row, "answer", "Answer")
     answer = cell(row, name, (str, int, float), "an integer from 000 to 999")
     digits = str(int(answer)) if isinstance(answer, float) and answer.is_integer() else str(answer).strip()
@@ -84,6 +92,7 @@ def aime(row: Row) -> Task:
 
 
 def ifeval(row: Row) -> Task:
+    """IFEval: `prompt`, and the types and parameters of its constraints in `instruction_id_list` and `kwargs`."""
     kinds = cell(row, "instruction_id_list", list, "a list of types such as punctuation:no_comma")
     parameters = cell(row, "kwargs", list, "a list of objects, one for each of instruction_id_list")
     if not kinds or len(kinds) != len(parameters):
@@ -96,7 +105,7 @@ def ifeval(row: Row) -> Task:
     return Task(prompt_cell(row, "prompt"), reference_cell(Row(row.place, {"kwargs": constraints}), "kwargs"))
 
 
-CONVENTIONS: Mapping[str, Convention] = {
+CONVENTIONS: Mapping[ConventionName, Convention] = {
     "plain": Convention(plain, "math"),
     "gsm8k": Convention(gsm8k, "math"),
     "dapo-math-17k": Convention(dapo_math_17k, "math"),
@@ -109,7 +118,10 @@ CONVENTIONS: Mapping[str, Convention] = {
 
 
 def last_boxed(text: str) -> str | None:
-    r"""What the last \boxed{} or \fbox{} holds; of `\boxed 7`, what comes before a dollar sign. None: nothing, or no end."""
+    r"""The contents of the last \boxed{} or \fbox{}; for `\boxed 7`, what stands before the next dollar sign.
+
+    None when there is no box, or when the last one is empty or not closed.
+    """
     boxes = list(BOX.finditer(text))
     if not boxes:
         return None

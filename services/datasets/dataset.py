@@ -15,20 +15,21 @@ from services.datasets.sources import Row, rows
 from services.errors import InputError
 from services.graders import graders, known_graders
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ratchet")
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One row of a dataset."""
+    """One row of a dataset, ready to be rendered and graded."""
 
     row: int
-    """From 0, in the order of the dataset."""
+    """Place in the dataset, from 0."""
     prompt: str | list[dict[str, str]]
     """Text, or chat messages with `role` and `content`."""
     reference: Any
-    """What the grader compares with: a JSON value, never null."""
+    """What the grader compares responses with: a JSON value, never null."""
     grader: str
+    """Name of a known grader."""
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -52,7 +53,7 @@ def load_problems(settings: PromptsConfig, *, limit: int | None = None) -> list[
 
 
 def _problems(settings: PromptsConfig, default: str, unreadable: list[UnreadableRow]) -> Iterator[Problem]:
-    """unreadable: collects why rows were left out, where the settings allow that."""
+    """The problems, one by one. unreadable: collects why rows were left out, if the settings allow that."""
     read = convention(settings.columns).read
     for index, row in enumerate(rows(settings.source)):
         try:
@@ -67,19 +68,23 @@ def _problems(settings: PromptsConfig, default: str, unreadable: list[Unreadable
 
 
 class PromptCursor:
-    """Which row a sequence number stands for. A pure function of seed and number: saving the number saves the cursor."""
+    """Maps sequence numbers to rows. A pure function of seed and number, so that saving the number saves the cursor."""
 
     def __init__(self, seed: int, rows: int, *, shuffle: bool) -> None:
         if rows < 1:
-            raise ValueError(f"a cursor over {rows} rows")
-        self._seed, self._rows, self._shuffle = seed, rows, shuffle
-        self._epoch, self._order = 0, self._order_of(0)
+            raise ValueError(f"a cursor needs at least one row, not {rows}")
+        self._seed = seed
+        self._rows = rows
+        self._shuffle = shuffle
+        self._epoch = 0
+        self._order = self._order_of(0)
 
     def at(self, sequence_number: int) -> tuple[int, int]:
-        """(epoch, row). Each epoch has every row once, in an order of its own."""
+        """(epoch, row) of a sequence number. Each epoch has every row once, in an order of its own."""
         epoch, place = divmod(sequence_number, self._rows)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, self._order_of(epoch)
+            self._epoch = epoch
+            self._order = self._order_of(epoch)
         return epoch, int(self._order[place])
 
     def _order_of(self, epoch: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":

@@ -1,7 +1,7 @@
-"""Programming datasets as tasks of grader `code`: what is called or fed, and what must come back, as JSON.
+"""Programming datasets as tasks of grader `code`: what is called or fed to a program, and what must come back, as JSON.
 
-Tests that are free Python, as HumanEval's are, have no place here: to run them is to let the graded program and its judge
-share a process. What a test says is read, never executed, and a row whose tests cannot be read so is an UnreadableRow.
+Tests written in free Python, such as HumanEval's, cannot be used: running them would let the graded program and its judge
+share a process. Tests are parsed, never executed; a row whose tests cannot be parsed raises UnreadableRow.
 """
 
 import ast
@@ -25,7 +25,7 @@ def apps(row: Row) -> Task:
         cases = [{"stdin": given, "stdout": printed} for given, printed in pairs]
         if any(None in case.values() for case in cases):
             raise UnreadableRow(
-                f"{row.place}: column input_output has inputs or outputs that are no text, and no fn_name"
+                f"{row.place}: column input_output has inputs or outputs that are not text, and no fn_name"
             )
         ask = "Write a Python program that reads from standard input and writes to standard output."
         return Task(f"{question}\n\n{ask}", {"kind": "stdio", "tests": cases})
@@ -35,9 +35,9 @@ def apps(row: Row) -> Task:
         )
     if _has_number_names(inputs):
         raise UnreadableRow(
-            f"{row.place}: arguments of {name} have objects with numbers for names, which JSON made of them"
+            f"{row.place}: arguments of {name} have objects with numbers as names, which JSON has turned into text"
         )
-    # Some sources put each result into a list of its own; a row where all are such lists is read as one of them.
+    # Some sources wrap each result in a list; a row in which every output is such a list is taken to be from one of them.
     if all(isinstance(output, list) and len(output) == 1 for output in outputs):
         outputs = [output[0] for output in outputs]
     reference = _function(
@@ -71,7 +71,7 @@ def _function(row: Row, name: str, cases: list[dict[str, Any]]) -> dict[str, Any
 
 
 def _input_output(row: Row) -> dict[str, Any]:
-    """A JSON object, as text in the published files."""
+    """The column `input_output`: a JSON object, which the published files hold as text."""
     value = cell(
         row, "input_output", (str, dict), 'the JSON text of an object such as {"inputs": ["1"], "outputs": ["2"]}'
     )
@@ -86,22 +86,25 @@ def _input_output(row: Row) -> dict[str, Any]:
 
 
 def _lines(text: Any) -> str | None:
-    """Some sources give a list of lines instead of one text."""
+    """A text, given as one or, in some sources, as a list of lines; None when it is neither."""
     if isinstance(text, list) and all(isinstance(line, str) for line in text):
         return "\n".join(text)
     return text if isinstance(text, str) else None
 
 
 def _has_number_names(value: Any) -> bool:
-    """Written as {1: 2} once, in Python; as {"1": 2} it is another argument."""
+    """Whether an argument was written as {1: 2} in Python: JSON makes {"1": 2} of it, which is another argument."""
     if isinstance(value, dict):
         return any(name.lstrip("-").isdigit() for name in value) or any(map(_has_number_names, value.values()))
     return isinstance(value, list) and any(map(_has_number_names, value))
 
 
 def _call(row: Row, test: Any) -> tuple[str, str, dict[str, Any]]:
-    """(function, call as it is written, test). Arguments must be what JSON gives back unchanged: a tuple would arrive as
-    a list, and a program that prints it or uses it as a key would do something else."""
+    """(function, call as it is written, test) of a line such as `assert f(1, [2]) == 3`. Raises UnreadableRow.
+
+    Arguments must survive JSON unchanged: a tuple would arrive as a list, and a program that prints it or uses it as a key
+    would behave differently.
+    """
     try:
         match ast.parse(test.strip()).body:
             case [ast.Assert(ast.Compare(ast.Call(ast.Name(name), args, keywords) as call, [ast.Eq()], [expected]))]:
@@ -111,17 +114,17 @@ def _call(row: Row, test: Any) -> tuple[str, str, dict[str, Any]]:
                 }
                 if keywords:
                     case["kwargs"] = {keyword.arg: ast.literal_eval(keyword.value) for keyword in keywords}
-                if is_json(case):  # which f(**{}) is not: its name is null
+                if is_json(case):  # f(**{}) is not: the name of its keyword is null
                     return name, ast.unparse(call), case
     except (ValueError, TypeError, SyntaxError, AttributeError, RecursionError, MemoryError):
         pass
     raise UnreadableRow(
-        f"{row.place}: column test_list has {shown(test)}, which is no `assert f(1, [2]) == 3` with values of JSON"
+        f"{row.place}: column test_list has {shown(test)}, which is not like `assert f(1, [2]) == 3` with JSON values"
     )
 
 
 def _result(value: Any) -> Any:
-    """As grader code compares results: tuples count as lists, and keys as JSON writes them."""
+    """A result in the form in which grader `code` compares: tuples as lists, and keys as JSON writes them."""
     if isinstance(value, list | tuple):
         return [_result(inner) for inner in value]
     if isinstance(value, dict):

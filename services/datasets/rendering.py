@@ -1,4 +1,4 @@
-"""Problems to the token ids that the engine is given, with the tokenizer of the model that is trained."""
+"""From problems to token ids for the engine, with the tokenizer of the model that is trained."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from services.errors import InputError
 
 
 class Renderer:
-    """One tokenizer. Importing transformers takes seconds, so it waits until a renderer is made."""
+    """One tokenizer. transformers is imported when a renderer is made, because that takes seconds."""
 
     def __init__(self, path: str, *, trust_remote_code: bool = False) -> None:
         """path: a folder in the Hugging Face layout or a hub name. Raises InputError when it has no tokenizer."""
@@ -17,24 +17,22 @@ class Renderer:
         self._path = path
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
-        except (
-            Exception
-        ) as fault:  # the library raises what its many parts raise; to whoever asks, all of it means this
+        except Exception as fault:  # the library raises errors of many kinds, which all mean this to the user
             raise InputError(
                 f"model.path = {path} gives no tokenizer: {type(fault).__name__}: {fault}. Check that the folder holds "
                 "tokenizer files, or that the name exists and the hub can be reached"
             ) from fault
 
     def render(self, problem: Problem, settings: PromptsConfig, *, max_prompt_tokens: int) -> list[int]:
-        """int token ids, 1 to max_prompt_tokens of them. Raises InputError naming the row.
+        """The prompt as 1 to max_prompt_tokens token ids. Raises InputError naming the row.
 
-        template "chat": through the chat template, with the turn of the assistant opened. template "none": the text as
-        it is, without tokens the tokenizer would add of its own accord; a model that wants a beginning-of-sequence token
-        finds it where the dataset writes it, for example `<s>`.
+        template "chat": through the chat template, with the assistant's turn opened. template "none": the text as it is,
+        without tokens that the tokenizer would add; if the model needs a beginning-of-sequence token, for example `<s>`,
+        the dataset has to write it into the prompt.
         """
         token_ids = self._chat(problem, settings) if settings.template == "chat" else self._plain(problem, settings)
         if not token_ids:
-            raise InputError(f"dataset row {problem.row}: the prompt renders to no token at all; remove the row")
+            raise InputError(f"dataset row {problem.row}: the prompt renders to no tokens at all; remove the row")
         if len(token_ids) > max_prompt_tokens:
             raise InputError(
                 f"dataset row {problem.row}: the prompt has {len(token_ids)} tokens, and model.max_length less "
@@ -70,7 +68,7 @@ class Renderer:
             messages = [{"role": "system", "content": settings.system_prompt}, *messages]
         try:
             rendered = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-        except Exception as fault:  # a template is a program of the model's authors, and raises what it likes
+        except Exception as fault:  # a template is a program by the model's authors and may raise anything
             raise InputError(
                 f"dataset row {problem.row}: the chat template of {self._path} refuses the messages: {fault}"
             ) from fault
@@ -78,16 +76,19 @@ class Renderer:
 
 
 class RenderedProblems:
-    """A dataset and its prompts as token ids, each rendered once, when it is first asked for."""
+    """A dataset and its prompts as token ids, each rendered when it is first asked for."""
 
     def __init__(
         self, settings: PromptsConfig, renderer: Renderer, *, max_prompt_tokens: int, limit: int | None = None
     ) -> None:
         self.problems = load_problems(settings, limit=limit)
-        self._settings, self._renderer, self._max_prompt_tokens = settings, renderer, max_prompt_tokens
+        self._settings = settings
+        self._renderer = renderer
+        self._max_prompt_tokens = max_prompt_tokens
         self._rendered: dict[int, list[int]] = {}
 
     def token_ids(self, problem: Problem) -> list[int]:
+        """The rendered prompt. Raises InputError naming the row."""
         if problem.row not in self._rendered:
             rendered = self._renderer.render(problem, self._settings, max_prompt_tokens=self._max_prompt_tokens)
             self._rendered[problem.row] = rendered

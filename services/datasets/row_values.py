@@ -1,4 +1,4 @@
-"""One row's cells, read with an error that names the place, the column and what it should hold."""
+"""Reads the cells of a row; errors name the place, the column and what it should hold."""
 
 import math
 from decimal import Decimal
@@ -8,14 +8,18 @@ from services.datasets.sources import Row
 from services.errors import InputError
 
 LARGEST_WIRE_INTEGER = 2**63 - 1
+"""Integers beyond it do not survive every reader of JSON and msgpack."""
 
 
 class UnreadableRow(InputError):
-    """This row cannot be read; others of its dataset may be."""
+    """One row cannot be read; other rows of its dataset may be fine."""
 
 
 def cell(row: Row, name: str, expected: type | tuple[type, ...], description: str, *, empty: Any = None) -> Any:
-    """empty: what null stands for; without it null is an error."""
+    """The value of a column. Raises UnreadableRow when the row has no such column or it holds something else.
+
+    empty: what null stands for; without it null is an error.
+    """
     if name not in row.fields:
         raise UnreadableRow(
             f"{row.place} has no column {name}; it has {', '.join(row.fields) or 'none'}. "
@@ -30,11 +34,12 @@ def cell(row: Row, name: str, expected: type | tuple[type, ...], description: st
 
 
 def first_column(row: Row, *names: str) -> str:
-    """The first of the names that the row has a column of, else the first name."""
+    """The first name for which the row has a column; the first of all when it has none of them."""
     return next((name for name in names if name in row.fields), names[0])
 
 
 def prompt_cell(row: Row, name: str) -> str | list[dict[str, str]]:
+    """A text that is not empty, or a list of chat messages. Raises UnreadableRow."""
     value = cell(row, name, object, "")
     if isinstance(value, str) and value.strip():
         return value
@@ -46,7 +51,7 @@ def prompt_cell(row: Row, name: str) -> str | list[dict[str, str]]:
 
 
 def text_cell(row: Row, name: str, description: str = "text") -> str:
-    """Not empty, nor all white space."""
+    """A text that is not empty or all white space. Raises UnreadableRow."""
     text: str = cell(row, name, str, description)
     if not text.strip():
         raise UnreadableRow(f"{row.place}: column {name} must be {description}, not {shown(text)}")
@@ -54,7 +59,7 @@ def text_cell(row: Row, name: str, description: str = "text") -> str:
 
 
 def reference_cell(row: Row, name: str) -> Any:
-    """A value that survives msgpack and JSON unchanged: integers beyond 64 bits and decimals become text."""
+    """A JSON value that msgpack keeps unchanged; integers beyond 64 bits and decimals become text. Raises UnreadableRow."""
     value = cell(row, name, object, "")
     if isinstance(value, Decimal) or (isinstance(value, int) and abs(value) > LARGEST_WIRE_INTEGER):
         return str(value)
@@ -64,7 +69,7 @@ def reference_cell(row: Row, name: str) -> Any:
 
 
 def is_json(value: object) -> bool:
-    """Whether it survives msgpack and JSON unchanged."""
+    """Whether a value survives msgpack and JSON unchanged."""
     if isinstance(value, dict):
         return all(isinstance(key, str) and is_json(inner) for key, inner in value.items())
     if isinstance(value, list):
@@ -77,6 +82,7 @@ def is_json(value: object) -> bool:
 
 
 def shown(value: object) -> str:
+    """The type and the beginning of a value, for error messages."""
     text = repr(value)
     return f"{type(value).__name__} {text[:60]}{'...' if len(text) > 60 else ''}"
 

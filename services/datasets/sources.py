@@ -1,4 +1,4 @@
-"""Rows out of files: JSON lines, Parquet, Hugging Face datasets. Each row comes with the place it was found at."""
+"""Rows of JSON lines, Parquet files and Hugging Face datasets. Each row comes with the place where it was found."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,13 +13,15 @@ from services.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Row:
+    """One row of a dataset, as it was read."""
+
     place: str
-    """For error messages: "data/train.jsonl line 7"."""
+    """Where it is, for error messages: "data/train.jsonl line 7"."""
     fields: dict[str, Any]
 
 
 def rows(source: JsonlSource | ParquetSource | HuggingFaceSource) -> Iterator[Row]:
-    """Raises InputError, naming the place, at the first row that cannot be read."""
+    """The rows of a source. Raises InputError, naming the place, at the first row that cannot be read."""
     match source:
         case JsonlSource():
             return _json_lines(source.path)
@@ -40,10 +42,10 @@ def _json_lines(path: Path) -> Iterator[Row]:
                     fields = msgspec.json.decode(line.removeprefix(b"\xef\xbb\xbf"))
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
                     raise InputError(
-                        f"{place} is not JSON: {fault}. It begins {line[:60]!r}; write one JSON object a line, or remove it"
+                        f"{place} is not JSON: {fault}. It begins {line[:60]!r}; write one JSON object per line, or remove it"
                     ) from None
                 if not isinstance(fields, dict):
-                    raise InputError(f"{place} is {_a(fields)}, not an object; write one JSON object a line")
+                    raise InputError(f"{place} is {_kind(fields)}, not an object; write one JSON object per line")
                 yield Row(place, fields)
     except OSError as fault:
         raise InputError(f"cannot read the dataset {path}: {fault.strerror}; check prompts.source.path") from fault
@@ -84,7 +86,7 @@ def _hugging_face(source: HuggingFaceSource) -> Iterator[Row]:
             dataset = loaded[source.split] if isinstance(loaded, datasets.DatasetDict) else loaded
         else:
             dataset = datasets.load_dataset(source.name, source.subset, split=source.split)
-    except Exception as fault:  # the library raises what its many parts raise; to whoever asks, all of it means this
+    except Exception as fault:  # the library raises errors of many kinds, which all mean this to the user
         raise InputError(
             f"cannot load the dataset {name}: {type(fault).__name__}: {fault}. Check name, subset and split, and that the "
             "hub can be reached; or download it and give its folder as name"
@@ -93,5 +95,6 @@ def _hugging_face(source: HuggingFaceSource) -> Iterator[Row]:
         yield Row(f"{source.name} row {number}", fields)
 
 
-def _a(value: object) -> str:
+def _kind(value: object) -> str:
+    """What a JSON value is, with its article."""
     return {list: "an array", str: "a string", type(None): "null", bool: "a truth value"}.get(type(value), "a number")

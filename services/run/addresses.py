@@ -1,4 +1,4 @@
-"""The addresses of what runs on this machine, in one small file a service, for `ratchet up` and `ratchet status`."""
+"""The addresses of the services on this machine, one small file each, for `ratchet up` and `ratchet status`."""
 
 import json
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def announce_address(folder: Path | None, service: str, url: str) -> None:
-    """Written by the service itself once it listens; without a folder nobody wants to know."""
+    """Write the address of a service; the service calls it once it listens. Without a folder this does nothing."""
     if folder is None:
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -16,7 +16,7 @@ def announce_address(folder: Path | None, service: str, url: str) -> None:
 
 
 def addresses(folder: Path) -> dict[str, str]:
-    """Service -> URL, as far as announced."""
+    """Service -> URL, of the services that have announced theirs."""
     found = {}
     for path in sorted(folder.glob("[!.]*.json")):
         found[path.stem] = json.loads(path.read_text(encoding="utf-8"))["url"]

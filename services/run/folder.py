@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RunFolder:
-    """runs_folder/name."""
+    """The folder of one run: runs_folder/name."""
 
     path: Path
 
@@ -17,24 +17,27 @@ class RunFolder:
 
     @property
     def evaluation_mark(self) -> Path:
-        """There when the folder is that of `ratchet eval`, and may be emptied by the next one."""
+        """Present when the folder belongs to `ratchet eval`, so that the next evaluation may empty it."""
         return self.path / ".evaluation"
 
     @property
     def settings(self) -> Path:
-        """The resolved settings that the services of this run were started with."""
+        """The resolved settings that this run's services were started with."""
         return self.path / "settings.toml"
 
     @property
     def redis(self) -> Path:
+        """Data of the Redis server that `ratchet up` started."""
         return self.path / "redis"
 
     @property
     def logs(self) -> Path:
+        """One log for each service."""
         return self.path / "logs"
 
     @property
     def checkpoints(self) -> Path:
+        """The newest checkpoints, a folder each."""
         return self.path / "checkpoints"
 
     @property
@@ -44,31 +47,35 @@ class RunFolder:
 
     @property
     def steps(self) -> Path:
-        """A JSON line a learner step."""
+        """One JSON line for each learner step."""
         return self.path / "steps.jsonl"
 
     @property
     def syncs(self) -> Path:
-        """A JSON line a weight broadcast."""
+        """One JSON line for each weight broadcast."""
         return self.path / "syncs.jsonl"
 
     @property
     def evaluations(self) -> Path:
+        """One JSON line for each evaluation."""
         return self.path / "evaluations.jsonl"
 
     @property
     def tensorboard(self) -> Path:
+        """The figures of steps and evaluations as TensorBoard events."""
         return self.path / "tensorboard"
 
     @property
     def summary(self) -> Path:
+        """What the run came to, as JSON."""
         return self.path / "summary.json"
 
     @property
     def picture(self) -> Path:
+        """The learning curve."""
         return self.path / "learning_curve.png"
 
     @property
     def services(self) -> Path:
-        """Addresses of what `ratchet up` started, for `ratchet status`."""
+        """Addresses of the services that `ratchet up` started, for `ratchet status`."""
         return self.path / "services"

@@ -9,15 +9,16 @@ from typing import Any
 
 
 class JsonLines:
-    """An append-only file of JSON objects, one a line, each with its wall-clock time; readable while it grows."""
+    """An append-only file of JSON objects, one per line, each with its wall-clock time; it can be read while it grows."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a", encoding="utf-8", buffering=1)
         if _cut_off(path):
-            self._file.write("\n")  # or the first row of this start would be lost in it
+            self._file.write("\n")  # otherwise the first row of this start would be lost in it
 
     def write(self, **fields: Any) -> None:
+        """Append a row."""
         self._file.write(json.dumps({"at_unix_s": round(time.time(), 3), **fields}) + "\n")
 
     def close(self) -> None:
@@ -25,21 +26,21 @@ class JsonLines:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Rows of such a file; none when it is not there yet."""
+    """The rows of such a file; an empty list when it does not exist yet."""
     return json_rows(path.read_bytes()) if path.exists() else []
 
 
 def json_rows(lines: bytes) -> list[dict[str, Any]]:
-    """Rows of a piece of such a file; lines cut off by a crash are left out."""
+    """The rows in part of such a file; lines cut off by a crash are left out."""
     rows = []
     for line in lines.split(b"\n"):
-        with suppress(ValueError):  # of JSON, or of bytes that are no text
+        with suppress(ValueError):  # not JSON, or not text
             rows.append(json.loads(line))
     return rows
 
 
 def _cut_off(path: Path) -> bool:
-    """A process died in the middle of the last line."""
+    """Whether the last line has no end, because a process died while writing it."""
     with path.open("rb") as file:
         if file.seek(0, os.SEEK_END) == 0:
             return False

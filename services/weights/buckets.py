@@ -1,4 +1,4 @@
-"""Flat byte buckets: whole parameters side by side, one collective each, with a digest that both ends compute."""
+"""Flat byte buckets: each holds whole parameters, travels in one collective, and has a digest that both ends compute."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,16 +10,16 @@ from services.errors import WeightSyncError
 from services.wire.weights import Bucket, TensorEntry
 
 ALIGNMENT_BYTES = 256
-"""Enough for any dtype's view, and what GPU copies like."""
+"""Enough for a view of any dtype, and fast for GPU copies."""
 
 
 def pack(
     tensors: Iterable[tuple[str, Tensor]], bucket_mib: int, device: torch.device | None = None
 ) -> list[tuple[Bucket, Tensor]]:
-    """Copies named parameters into uint8 buckets of at most bucket_mib; a larger parameter gets one of its own.
+    """Copy named parameters into uint8 buckets of at most bucket_mib; a larger parameter gets a bucket of its own.
 
-    Each tensor is copied before the next is asked for: under ZeRO-3 it is a view that dies with its gather. It may be
-    of any shape, dtype and stride. device: where the buckets lie, by default the CPU.
+    Each tensor is copied before the next is asked for: under ZeRO-3 it is a view that becomes invalid after its gather.
+    Tensors may have any shape, dtype and stride. device: where the buckets lie, by default the CPU.
     """
     capacity_bytes = bucket_mib * 2**20
     packed: list[tuple[Bucket, Tensor]] = []
@@ -51,18 +51,18 @@ def pack(
 
 
 def unpack(bucket: Bucket, flat: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Named views into flat, which must outlive them."""
+    """Named views into `flat`, which must outlive them."""
     for entry in bucket.tensors:
         yield entry.name, _view(entry, flat)
 
 
 def digest(flat: Tensor) -> str:
-    """xxh3-128 of the bytes of a uint8 tensor, hexadecimal."""
+    """The xxh3-128 of a uint8 tensor's bytes, in hexadecimal."""
     return xxhash.xxh3_128_hexdigest(flat.cpu().numpy().data)
 
 
 def verify(bucket: Bucket, flat: Tensor, position: str) -> None:
-    """Raises WeightSyncError when flat does not hold the bytes that were announced. position: such as "3 of 7"."""
+    """Raises WeightSyncError when `flat` does not hold the bytes that were announced. position: for example "3 of 7"."""
     received = digest(flat)
     if received != bucket.digest:
         raise WeightSyncError(

@@ -1,4 +1,4 @@
-"""WeightChannel: what the learner's publisher needs to move bytes. Announcing and confirming go through membership."""
+"""WeightChannel: how the learner's publisher moves bytes. Announcements and confirmations go through membership.py."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -13,17 +13,27 @@ class WeightChannel(Protocol):
     """Carries one policy version at a time from learner rank 0 to every member of the current generation."""
 
     def form(self, rendezvous: Rendezvous, deadline: Deadline) -> None:
-        """Leave the generation before and meet the members of this one, who have been told the same rendezvous.
+        """Leave the previous generation and meet the members of this one, who have been told the same rendezvous.
 
-        Blocks until all are there. Raises WeightSyncError when they are not by then: announce the next generation.
+        Raises WeightSyncError when they are not all there in time; the caller then announces the next generation.
+
+        Waits for: the replicas of this generation.
+        Until: the deadline (deadlines.weight_join_s).
+        Ended by: the last member joining; the deadline or a lost member (WeightSyncError); `close`.
+        Metric: ratchet_waiting of the publisher that calls it.
         """
 
     def send(self, manifest: WeightManifest, flat_buckets: Sequence[Tensor], deadline: Deadline) -> None:
         """Broadcast the buckets of the manifest, in order, to members that have been told the manifest.
 
-        Returns when the bytes have left; that they arrived and are in use, each replica says for itself.
-        Raises WeightSyncError when a member is gone: the generation is spent, announce the next.
+        Returns when the bytes have left; each replica confirms for itself that they arrived and are in use.
+        Raises WeightSyncError when a member is gone; the caller then announces the next generation.
+
+        Waits for: the replicas of this generation, to receive every bucket.
+        Until: the deadline (deadlines.weight_transfer_s).
+        Ended by: the last bucket; the deadline or a lost member (WeightSyncError); `close`.
+        Metric: ratchet_waiting of the publisher that calls it.
         """
 
     def close(self) -> None:
-        """Leave the generation; safe to call twice."""
+        """Leave the generation. Safe to call twice."""

@@ -1,14 +1,13 @@
-"""Who is in the process group, since when, and what they confirm: the control plane of the weights.
+"""The control plane of the weights: which replicas are in the process group, since when, and what they confirm.
 
 Replicas hold leases. The learner announces generations (`Rendezvous`) and policy versions (`WeightManifest`) on one
-stream, and replicas confirm on another. Announcements and confirmations are read from the end, so a reader starts
-before it registers; a repeated message is harmless, because each names its generation and version.
+stream, and replicas confirm on another. Both are read from the end, so a reader has to start before it registers. A
+repeated message is harmless, because each names its generation and version.
 """
 
 import logging
 from collections.abc import Iterator
 
-from services.clock import Deadline
 from services.errors import WireError
 from services.streams.redis_connection import RedisConnection
 from services.wire.codec import decode, encode
@@ -19,7 +18,7 @@ log = logging.getLogger("ratchet")
 
 _KEPT_MESSAGES = 256
 
-# The server's clock decides what is live, so that hosts need not agree on the time.
+# The server's clock decides which leases are live, so that hosts need not agree on the time.
 _REGISTER = """
 local now = redis.call('TIME')
 redis.call('ZADD', KEYS[1], now[1] * 1000 + math.floor(now[2] / 1000) + ARGV[2], ARGV[1])
@@ -37,7 +36,7 @@ end
 return leases
 """
 _ALL = "return redis.call('HGETALL', KEYS[1])"
-_COUNT = "return redis.call('INCR', KEYS[1])"  # a repeat skips a number, no more
+_COUNT = "return redis.call('INCR', KEYS[1])"  # a repeat only skips a number
 _APPEND = "return redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'kind', ARGV[2], 'body', ARGV[3])"
 
 
@@ -45,11 +44,15 @@ class Membership:
     """One end of the control plane. Each method is one command to the server."""
 
     def __init__(self, connection: RedisConnection, run: str, lease_s: float) -> None:
-        self._connection, self._lease_ms = connection, int(lease_s * 1000)
-        self._leases, self._facts = f"ratchet:{run}:leases", f"ratchet:{run}:replicas"
-        self._generation, self._attempts = f"ratchet:{run}:pg_generation", f"ratchet:{run}:attempts"
-        self._announcements, self._confirmations = f"ratchet:{run}:weights", f"ratchet:{run}:confirmations"
-        self._unreadable: set[bytes] = set()
+        self._connection = connection
+        self._lease_ms = int(lease_s * 1000)
+        self._leases = f"ratchet:{run}:leases"  # replica -> when its lease ends, in the server's milliseconds
+        self._facts = f"ratchet:{run}:replicas"  # replica -> its last Lease
+        self._generation = f"ratchet:{run}:pg_generation"
+        self._attempts = f"ratchet:{run}:attempts"
+        self._announcements = f"ratchet:{run}:weights"
+        self._confirmations = f"ratchet:{run}:confirmations"
+        self._unreadable: set[bytes] = set()  # replicas whose lease was warned about
 
     def register(self, lease: Lease) -> None:
         """Take or renew a lease."""
@@ -57,19 +60,23 @@ class Membership:
         self._connection.run_script(_REGISTER, [self._leases, self._facts], args)
 
     def leave(self, replica_id: str) -> None:
+        """Give the lease up."""
         self._connection.execute("ZREM", self._leases, replica_id)
 
     def live(self) -> dict[str, Lease]:
-        """Replicas whose lease has not run out, by id."""
+        """The leases that have not run out, by replica id."""
         leases = self._readable(self._connection.run_script(_LIVE, [self._leases, self._facts]))
         return {lease.replica_id: lease for lease in leases}
 
     def last_leases(self) -> list[Lease]:
-        """The last words of every replica of the run, live or not."""
+        """The last lease of every replica of the run, live or not."""
         return self._readable(self._connection.run_script(_ALL, [self._facts]))
 
     def _readable(self, ids_and_leases: list[bytes]) -> list[Lease]:
-        """Without those of replicas of another version, each named once: they must not end a run that has others."""
+        """The leases that can be decoded.
+
+        A replica of another version is named once in the log and left out: it must not end a run that has others.
+        """
         leases = []
         for replica_id, raw in zip(ids_and_leases[::2], ids_and_leases[1::2], strict=True):
             try:
@@ -81,38 +88,49 @@ class Membership:
         return leases
 
     def next_generation(self) -> int:
-        """A number that no generation of this run had."""
+        """A number that no earlier generation of this run had."""
         return int(self._connection.run_script(_COUNT, [self._generation]))
 
     def next_attempt(self) -> int:
-        """A number that no start of this run's learner had."""
+        """A number that no earlier start of this run's learner had."""
         return int(self._connection.run_script(_COUNT, [self._attempts]))
 
     def announce(self, message: Rendezvous | WeightManifest) -> None:
+        """Tell every replica."""
         kind = "rendezvous" if isinstance(message, Rendezvous) else "manifest"
         self._connection.run_script(_APPEND, [self._announcements], [_KEPT_MESSAGES, kind, encode(message)])
 
     def confirm(self, confirmation: Confirmation) -> None:
+        """Tell the learner."""
         args: list[str | bytes | int | float] = [_KEPT_MESSAGES, "confirmation", encode(confirmation)]
         self._connection.run_script(_APPEND, [self._confirmations], args)
 
     def announcements(self) -> "MessageReader":
+        """A reader of what the learner announces from now on."""
         return MessageReader(self._connection, self._announcements)
 
     def confirmations(self) -> "MessageReader":
+        """A reader of what the replicas confirm from now on."""
         return MessageReader(self._connection, self._confirmations)
 
 
 class MessageReader:
-    """Reads one stream of messages from where it ended when the reader was made."""
+    """Reads one stream of messages, from where the stream ended when the reader was made."""
 
     def __init__(self, connection: RedisConnection, key: str) -> None:
-        self._connection, self._key = connection, key
+        self._connection = connection
+        self._key = key
         last = connection.execute("XREVRANGE", key, "+", "-", "COUNT", 1)
         self._seen: bytes = last[0][0] if last else b"0-0"
 
     def read(self, block_s: float) -> Iterator[Rendezvous | WeightManifest | Confirmation]:
-        """Messages since the last read, waiting up to block_s seconds for the first."""
+        """Messages since the last read, or none if none came in block_s seconds.
+
+        Waits for: a message.
+        Until: block_s; callers repeat it until their own deadline.
+        Ended by: the first message; block_s; the server staying away (StreamError).
+        Metric: ratchet_waiting of the publisher or the follower that reads.
+        """
         arguments = (
             "XREAD",
             "COUNT",
@@ -127,11 +145,6 @@ class MessageReader:
             for entry_id, fields in entries:
                 self._seen = entry_id
                 yield _decode_message(dict(zip(fields[::2], fields[1::2], strict=True)))
-
-    def read_until(self, deadline: Deadline) -> Iterator[Rendezvous | WeightManifest | Confirmation]:
-        """As `read`, without end; raises DeadlineExceeded."""
-        while True:
-            yield from self.read(min(deadline.remaining_s(), 1.0))
 
 
 def _decode_message(fields: dict[bytes, bytes]) -> Rendezvous | WeightManifest | Confirmation:

@@ -1,8 +1,8 @@
 """The process group of one generation: where its members meet, and the broadcast from learner rank 0 to all of them.
 
-No backend lets a rank join a living group, and a group that lost a member is of no further use. So membership changes
-by forming the next generation under a prefix of its own in the same store; nobody restarts. The only file in services
-that uses torch.distributed. Groups are independent of the default group that DeepSpeed uses.
+No backend lets a rank join a living group, and a group that lost a member cannot be used again. So membership changes by
+forming the next generation, under a prefix of its own in the same store, without a restart of any process. These groups
+are independent of the default group that DeepSpeed uses. This is the only file in services that uses torch.distributed.
 """
 
 import os
@@ -26,9 +26,9 @@ _LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def bucket_device(backend: str, device: torch.device) -> torch.device:
-    """Where buckets are sent from and received: NCCL takes what lies on the GPU of the weights, gloo what is on the CPU.
+    """The device that buckets are sent from and received on: for NCCL the GPU of the weights, for gloo the CPU.
 
-    device: of the weights. Raises InputError when that is no GPU and the backend needs one.
+    device: the weights' device. Raises InputError when it is not a GPU and the backend needs one.
     """
     if backend != "nccl":
         return torch.device("cpu")
@@ -41,7 +41,10 @@ def bucket_device(backend: str, device: torch.device) -> torch.device:
 
 
 def check_backend(backend: str, device: torch.device) -> None:
-    """What is known before anything expensive starts. device: of the weights to come. Raises InputError."""
+    """Raises InputError when this host cannot use the backend; called before anything expensive starts.
+
+    device: where the weights will be.
+    """
     bucket_device(backend, device)
     if backend == "nccl" and not dist.is_nccl_available():
         raise InputError('this build of torch has no NCCL; set weights.type = "gloo" or install the CUDA build')
@@ -52,23 +55,24 @@ def check_backend(backend: str, device: torch.device) -> None:
 
 
 class RendezvousStore:
-    """The key-value store on learner rank 0 through which members find each other; it outlives generations.
+    """The key-value store on learner rank 0 through which members find each other; it lasts for the whole run.
 
-    On a loopback host it listens on loopback alone, otherwise on every interface: it has no authentication, so keep
-    its port inside the network of the run.
+    If its host is a loopback address it listens on loopback only, otherwise on every interface. It has no
+    authentication, so keep its port inside the network of the run.
     """
 
     def __init__(self, host: str, port: int = 0) -> None:
-        """port: 0 takes any free one; `port` then says which. Raises WeightSyncError when it cannot be bound."""
+        """port: 0 takes any free port, and the attribute `port` says which. Raises WeightSyncError when it cannot be bound."""
         address = "127.0.0.1" if host in _LOOPBACK else ""
         try:
             listener = socket.create_server((address, port), backlog=1024)
         except OSError as fault:
             raise WeightSyncError(
                 f"the rendezvous store cannot listen on {host}:{port}: {fault}. "
-                "Free the port, or set another (0: any) in weights.port"
+                "Free the port, or set weights.port to another one, or to 0 for any"
             ) from fault
-        self.host, self.port = host, int(listener.getsockname()[1])
+        self.host = host
+        self.port = int(listener.getsockname()[1])
         self.tcp_store = TCPStore(
             "127.0.0.1",
             self.port,
@@ -79,16 +83,24 @@ class RendezvousStore:
 
 
 class BroadcastGroup:
-    """One member's end of one generation. Every call blocks at most as long as its deadline says."""
+    """One member's end of one generation."""
 
     def __init__(
         self, rendezvous: Rendezvous, rank: int, deadline: Deadline, device: torch.device, store: Any = None
     ) -> None:
-        """Meets the others. device: where broadcast tensors lie. store: given by the process that owns it.
+        """Meets the other members.
 
-        Raises WeightSyncError when they do not all come before the deadline, or the group cannot be formed at all.
+        device: where broadcast tensors lie. store: given by the process that owns it; the others connect to it.
+        Raises WeightSyncError when not all members come before the deadline, or when the group cannot be formed at all.
+
+        Waits for: all other members of the generation.
+        Until: the deadline (deadlines.weight_join_s).
+        Ended by: the last member joining; the deadline or a lost member (WeightSyncError).
+        Metric: ratchet_waiting of the publisher or the follower that joins.
         """
-        self._rendezvous, self._rank, self._device = rendezvous, rank, device
+        self._rendezvous = rendezvous
+        self._rank = rank
+        self._device = device
         self._group: Any = None
         timeout = timedelta(seconds=deadline.remaining_s())
         try:
@@ -106,8 +118,8 @@ class BroadcastGroup:
                 ) from fault
             raise self._fault(
                 "this member could not form the group",
-                "The cause is here or in what the members are made of, not in one that is late: "
-                "compare versions with `ratchet doctor`",
+                "No member is late; the cause is this host, or versions that differ between members: "
+                "compare them with `ratchet doctor`",
                 fault,
             ) from fault
 
@@ -127,9 +139,14 @@ class BroadcastGroup:
         return group
 
     def broadcast(self, flat: Tensor, deadline: Deadline) -> None:
-        """Sends flat from rank 0, or receives into it: uint8, contiguous, the same size everywhere.
+        """Send `flat` from rank 0, or receive into it on the others. uint8, contiguous, the same size everywhere.
 
-        Raises WeightSyncError when a member is gone or late; the group is then spent.
+        Raises WeightSyncError when a member is gone or late; the group cannot be used after that.
+
+        Waits for: all members, to send or receive this bucket.
+        Until: the deadline (deadlines.weight_transfer_s).
+        Ended by: the bucket's arrival; the deadline or a lost member (WeightSyncError); `close` in another thread.
+        Metric: ratchet_waiting of the publisher or the follower that broadcasts.
         """
         if self._group is None:
             raise self._fault("the group is closed", "Join the next generation")
@@ -149,11 +166,13 @@ class BroadcastGroup:
 
     def _run(self, group: Any, flat: Tensor, timeout: timedelta) -> None:
         options = dist.BroadcastOptions()
-        options.rootRank, options.rootTensor, options.timeout = 0, 0, timeout
+        options.rootRank = 0
+        options.rootTensor = 0
+        options.timeout = timeout
         group.broadcast([flat], options).wait(timeout)
 
     def close(self) -> None:
-        """Leave, also while another thread waits in broadcast: that thread then raises."""
+        """Leave the group. A thread that waits in `broadcast` then raises WeightSyncError."""
         group, self._group = self._group, None
         if group is not None:
             group.abort()
@@ -171,8 +190,9 @@ class ProcessGroupChannel:
     """The WeightChannel of learner rank 0."""
 
     def __init__(self, store: RendezvousStore, device: torch.device | None = None) -> None:
-        """device: where the buckets lie (`bucket_device`); the CPU for gloo."""
-        self._store, self._device = store, device or torch.device("cpu")
+        """device: where the buckets lie (`bucket_device`), by default the CPU."""
+        self._store = store
+        self._device = device or torch.device("cpu")
         self._group: BroadcastGroup | None = None
         self._generation: int | None = None
 
@@ -193,19 +213,20 @@ class ProcessGroupChannel:
     def close(self) -> None:
         if self._group is not None:
             self._group.close()
-        self._group = self._generation = None
+        self._group = None
+        self._generation = None
 
 
 def _ran_out_of_time(fault: Exception) -> bool:
-    """Told from what went wrong at once. The backends have no exception of their own for it."""
+    """Whether a deadline passed, as opposed to a failure at once. The backends have no exception of their own for it."""
     return bool(re.search(r"time(d )?-?out", str(fault), re.IGNORECASE))
 
 
 @contextmanager
 def _quiet_nccl_watchdog() -> Iterator[None]:
-    """A member that dies must raise here, not end this process: NCCL's watchdog does that unless told otherwise.
+    """Make the death of a member an exception here; by default NCCL's watchdog would end this process.
 
-    Read by ProcessGroupNCCL when it is made; the default group keeps what the operator set.
+    ProcessGroupNCCL reads these variables when it is made. The default group keeps what the operator set.
     """
     quiet = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "0", "TORCH_NCCL_ENABLE_MONITORING": "0"}
     before = {name: os.environ.get(name) for name in quiet}

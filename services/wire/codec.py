@@ -1,4 +1,7 @@
-"""Bytes in, records out: msgpack with the record's kind and schema version in front; anything else is refused by name."""
+"""Records to bytes and back: msgpack with the record's kind and schema version in front; anything else is refused by name.
+
+A change of a record's fields takes the next schema number, in the record itself and in every record that holds it.
+"""
 
 from typing import Any, TypeVar
 
@@ -18,10 +21,11 @@ class Array(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def of(cls, values: Any, dtype: str) -> "Array":
-        """values: a sequence or array; dtype: a numpy name such as "<i4"."""
+        """An Array of `values`, a sequence or numpy array. dtype: a numpy name such as "<i4"."""
         return cls(dtype, np.asarray(values, dtype=dtype).tobytes())
 
     def numpy(self) -> "np.ndarray[Any, Any]":
+        """The values, read-only. Raises WireError when dtype or length cannot be right."""
         if self.dtype not in ("<i4", "<f4"):
             raise WireError(f'array dtype "{self.dtype}" is not one of "<i4", "<f4"')
         try:
@@ -38,7 +42,7 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def record(kind: str, schema: int) -> Any:
-    """Class decorator: registers a struct under its kind and schema version."""
+    """Class decorator that registers a struct under its kind and schema version."""
 
     def register(cls: type[R]) -> type[R]:
         _KINDS[cls] = (kind, schema)
@@ -48,17 +52,18 @@ def record(kind: str, schema: int) -> Any:
 
 
 def encode(value: msgspec.Struct) -> bytes:
+    """The bytes of a record, with its kind and schema version."""
     kind, schema = _KINDS[type(value)]
     return _encoder.encode((kind, schema, value))
 
 
 def decode(raw: bytes, expected: type[R]) -> R:
-    """Raises WireError, naming what came and what was expected."""
+    """The record in `raw`. Raises WireError, naming what came and what was expected."""
     kind, schema = _KINDS[expected]
     try:
         got_kind, got_schema, body = msgspec.msgpack.decode(raw, type=tuple[str, int, msgspec.Raw])
     except msgspec.DecodeError as fault:
-        raise WireError(f"expected a {kind} record, got {len(raw)} bytes that are no record: {fault}") from fault
+        raise WireError(f"expected a {kind} record, got {len(raw)} bytes that are not a record: {fault}") from fault
     if (got_kind, got_schema) != (kind, schema):
         raise WireError(
             f"expected {kind} schema {schema}, got {got_kind} schema {got_schema}; "

@@ -7,22 +7,19 @@ import msgspec
 from services.wire.codec import record
 
 
-@record("lease", 1)
+@record("lease", 2)
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replica says of itself each time it renews."""
+    """What a replica says of itself each time it renews its lease."""
 
     replica_id: str
     incarnation: str
-    """Differs each time the replica starts."""
-    beat: int
-    """Counts the renewals: a sign of life."""
+    """A name that differs each time the replica starts."""
     ranks: int
-    """Engine workers: ranks it takes in the process group."""
+    """The number of its engine workers, each a rank of the process group."""
     policy_version: int
+    """Policy version of the weights that it samples with."""
     ready: bool
-    """Holds proven weights of the current generation and takes prompts."""
-    metrics_url: str
-    sampled_tokens: int
+    """Whether it holds proven weights of the current generation and takes prompts."""
     sampling_s: float
     """Seconds with at least one sequence in flight, since it was first ready."""
     ready_s: float
@@ -36,12 +33,16 @@ class Confirmation(msgspec.Struct, frozen=True, kw_only=True):
     replica_id: str
     incarnation: str
     phase: Literal["joined", "swapped"]
+    """The announcement that it answers: a rendezvous (joined) or a manifest (swapped)."""
     pg_generation: int
     policy_version: int
     transfer_s: float = 0.0
+    """Seconds that receiving and checking the weights took, while sampling went on."""
     pause_s: float = 0.0
+    """Seconds that sampling stood still for the swap."""
     running_sequences: int = 0
+    """Sequences in the engine at the swap."""
     gap_nats: float | None = None
-    """Largest absolute difference of the probe's log-probs."""
+    """Largest absolute difference between the probe's log-probs and the learner's; None before a swap."""
     fault: str | None = None
-    """Why it did not join or swap; then it holds what it held before."""
+    """Why it did not join or swap, in which case its weights are unchanged; None when it did."""

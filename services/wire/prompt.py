@@ -7,17 +7,17 @@ import msgspec
 from services.wire.codec import Array, record
 
 
-@record("prompt", 1)
+@record("prompt", 2)
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
-    """One task, and how many responses to sample for it under which parameters."""
+    """One problem, and how many responses to sample for it with which parameters."""
 
     group_id: str
     """Unique in the run: `train-<sequence number>` or `eval-<policy version>-<row>`."""
     sequence_number: int
-    """Order of issue among training groups, from 0; row number for evaluation."""
+    """Place in the order of issue, from 0: of the run's training groups, or of the prompts of one evaluation."""
     purpose: Literal["train", "evaluate"]
     row: int
-    """Row in the dataset."""
+    """Row in the dataset, from 0."""
     token_ids: Array
     """int32 [P]: the rendered prompt."""
     group_size: int
@@ -28,12 +28,11 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """Trajectory i of the group is sampled with seed + i."""
     grader: str
     reference: Any
-    """What the grader compares with: any JSON value."""
+    """What the grader compares responses with: any JSON value."""
     options: dict[str, Any]
-    issued_version: int
-    """Policy version of the learner when the prompt was issued."""
+    """The grader's options."""
     pinned_version: int | None = None
-    """Sample under exactly this policy version (evaluation)."""
+    """The policy version that an evaluation is of; results of other versions count as missing."""
 
 
 class Trace(msgspec.Struct, frozen=True):
@@ -45,14 +44,16 @@ class Trace(msgspec.Struct, frozen=True):
 
 
 def trace(raw: bytes) -> Trace | None:
-    """Of the prompt in a record of whatever kind and schema, if it is where every schema had it. For the dead: a number
-    that is known is a credit that comes back."""
+    """What can be said of the prompt in a record of any kind and schema; None when it is not where every schema had it.
+
+    For groups that go to `dead`: a sequence number that is known is a credit that comes back.
+    """
     try:
         _, _, value = msgspec.msgpack.decode(raw)
         while isinstance(value, dict):
             if "sequence_number" in value:
                 return msgspec.convert(value, Trace)
             value = value.get("group") or value.get("prompt")
-    except (msgspec.MsgspecError, ValueError, TypeError):  # no msgpack, no record, or no such prompt
+    except (msgspec.MsgspecError, ValueError, TypeError):  # not msgpack, not a record, or without a prompt
         pass
     return None

@@ -13,24 +13,29 @@ Verdict = Literal["correct", "incorrect", "error", "timeout"]
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
-    """One verdict. `reward` is a number only when the verdict is `correct` or `incorrect`."""
+    """One verdict."""
 
     verdict: Verdict
     reward: float | None
+    """A number when the verdict is `correct` or `incorrect`, None otherwise."""
     detail: str
+    """Why, for the log."""
     elapsed_s: float
+    """Seconds in the grader."""
 
 
-@record("scored-group", 1)
+@record("scored-group", 2)
 class ScoredGroup(msgspec.Struct, frozen=True, kw_only=True):
     """A group in which every trajectory has a reward."""
 
     group: Group
     scores: tuple[Score, ...]
+    """One for each trajectory, in the order of the group's."""
     verifier_id: str
+    """The verifier that scored it."""
 
     def check(self) -> None:
-        """Raises WireError where what was decoded does not fit together: nothing could be learned from it."""
+        """Raises WireError when the parts do not fit together, so that nothing could be learned from the group."""
         trajectories = self.group.trajectories
         if len(self.scores) != len(trajectories):
             raise WireError(f"{len(trajectories)} trajectories came with {len(self.scores)} scores")
@@ -43,14 +48,17 @@ class ScoredGroup(msgspec.Struct, frozen=True, kw_only=True):
                 raise WireError(f'response {index} has no reward (verdict "{score.verdict}")')
 
 
-@record("dead-group", 1)
+@record("dead-group", 2)
 class DeadGroup(msgspec.Struct, frozen=True, kw_only=True):
     """A group that no step will train on, and why."""
 
     prompt: Prompt | None
+    """None when the entry could not be decoded."""
     group_id: str
+    """The group's id, or the id of the entry that could not be decoded."""
     stage: str
     """The stream it was claimed from."""
     cause: str
+    """Why, for the log."""
     payload: bytes
-    """The entry as it was, for inspection."""
+    """The entry as it was; `prompt.trace` reads the sequence number from it."""

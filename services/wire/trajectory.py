@@ -19,22 +19,24 @@ class VersionSpan(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
+    """One response, token by token."""
+
     token_ids: Array
     """int32 [L]: the response, stop token included when there is one."""
     behavior_logp: Array
-    """float32 [L]: nats, under the policy and temperature that sampled each token."""
+    """float32 [L], in nats: under the policy and temperature that sampled each token."""
     spans: tuple[VersionSpan, ...]
-    """Cover [0, L) in order, without gaps."""
+    """Which policy version sampled which tokens; the spans cover [0, L) in order, without gaps."""
     finish_reason: Literal["stop", "length"]
-    """length: cut by max_tokens or by the model's context."""
+    """Why it ended. length: cut by max_tokens or by the model's context."""
     text: str
-    """The response decoded without special tokens: what the verifier reads."""
+    """The response decoded without special tokens, which is what the verifier reads."""
 
     def __len__(self) -> int:
         return len(self.token_ids)
 
     def policy_versions(self) -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
-        """int32 [L]: the policy version of each response token."""
+        """The policy version of each response token, int32 [L]. Raises WireError when the spans do not cover the response."""
         versions = np.empty(len(self), dtype=np.int32)
         reached = 0
         for span in self.spans:
@@ -47,12 +49,11 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
         return versions
 
 
-@record("group", 1)
+@record("group", 2)
 class Group(msgspec.Struct, frozen=True, kw_only=True):
     """All trajectories of one prompt."""
 
     prompt: Prompt
     trajectories: tuple[Trajectory, ...]
     replica_id: str
-    sampling_s: float
-    """Wall seconds from claim to hand-over."""
+    """The replica that sampled it, for the log."""

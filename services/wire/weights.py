@@ -1,4 +1,4 @@
-"""What a broadcast will carry, said before it starts, so that a receiver can check every byte."""
+"""What a broadcast will carry, announced before it starts, so that a receiver can check every byte."""
 
 import msgspec
 
@@ -17,11 +17,11 @@ class TensorEntry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Bucket(msgspec.Struct, frozen=True, array_like=True):
-    """One collective: a flat byte tensor that holds whole parameters."""
+    """A flat byte tensor that holds whole parameters and travels in one collective."""
 
     size_bytes: int
     digest: str
-    """xxh3-128 of the bucket's bytes, hexadecimal."""
+    """xxh3-128 of the bucket's bytes, in hexadecimal."""
     tensors: tuple[TensorEntry, ...]
 
 
@@ -33,22 +33,23 @@ class WeightManifest(msgspec.Struct, frozen=True, kw_only=True):
     pg_generation: int
     buckets: tuple[Bucket, ...]
     probe_token_ids: tuple[int, ...]
-    """Fixed token sequence that proves equality."""
+    """A fixed token sequence whose log-probs prove that weights are equal."""
     probe_logp: tuple[float, ...]
-    """The learner's log-prob (nats, temperature 1) of probe tokens 1.. given those before; one fewer than the tokens."""
+    """The learner's log-probs of the probe tokens but the first, each given those before it, in nats at temperature 1."""
 
 
 @record("rendezvous", 1)
 class Rendezvous(msgspec.Struct, frozen=True, kw_only=True):
-    """Where and as whom the members of a generation meet."""
+    """Where the members of a generation meet, and which ranks they have."""
 
     pg_generation: int
     backend: str
-    """nccl or gloo"""
+    """"nccl" or "gloo"."""
     host: str
     port: int
     size: int
-    """Learner rank 0 is rank 0; every engine worker of every replica is one rank more."""
+    """The number of ranks: learner rank 0, which is rank 0, and one for each engine worker of each replica."""
     first_ranks: dict[str, int]
-    """replica_id -> rank of its first engine worker; the others follow."""
+    """replica_id -> rank of its first engine worker; its other workers follow."""
     timeout_s: float
+    """Seconds in which all members have to join."""

@@ -32,7 +32,6 @@ class FakeEngine:
         self.world_size = world_size
         self.seconds_per_group = seconds_per_group
         self.running_sequences = 0
-        self.sampled_tokens_total = 0
         self.started = self.stopped = False
         self.dead: str | None = None
         self.refuse_transfers = 0
@@ -60,7 +59,6 @@ class FakeEngine:
         finally:
             self.running_sequences -= prompt.group_size
         self.sampled.append(prompt)
-        self.sampled_tokens_total += sum(map(len, trajectories))
         return trajectories
 
     async def probe(self, token_ids: Sequence[int]) -> list[float]:

@@ -110,7 +110,7 @@ class Rooms(MemoryIssueLog):
             versions=[[(version, 3)]] * len(rewards),
             responses=[[3 + index, 1, 2] for index in range(len(rewards))],
         )
-        group = Group(prompt=prompt, trajectories=sampled.group.trajectories, replica_id="r", sampling_s=0.0)
+        group = Group(prompt=prompt, trajectories=sampled.group.trajectories, replica_id="r")
         return ScoredGroup(group=group, scores=sampled.scores, verifier_id="v")
 
 

@@ -39,8 +39,8 @@ def config(tmp_path: Path) -> RunConfig:
 class Issuer:
     """Remembers what it continues with."""
 
-    def restore(self, issued: int, unsettled: Sequence[int], policy_version: int) -> None:
-        self.restored = issued, list(unsettled), policy_version
+    def restore(self, issued: int, unsettled: Sequence[int]) -> None:
+        self.restored = issued, list(unsettled)
 
 
 class Start:
@@ -110,7 +110,7 @@ def written(config: RunConfig) -> Path:
 def test_what_is_resumed_is_what_was_saved(config: RunConfig) -> None:
     written(config)
     start = Start(config)
-    assert start.issuer.restored == (6, [2, 5], 7)
+    assert start.issuer.restored == (6, [2, 5])
     assert (start.state.ratchet.reference_version, start.state.ratchet.observed_since_swap) == (4, 3)
     assert start.records.counts()["trained_tokens"] == 90
 

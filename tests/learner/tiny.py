@@ -80,11 +80,9 @@ def scored_group(
                 grader="exact",
                 reference="",
                 options={},
-                issued_version=0,
             ),
             trajectories=tuple(trajectories),
             replica_id="r",
-            sampling_s=0.0,
         ),
         scores=tuple(
             Score(verdict="correct" if r > 0 else "incorrect", reward=r, detail="", elapsed_s=0.0) for r in rewards

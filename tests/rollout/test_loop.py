@@ -31,7 +31,6 @@ def prompt(number: int, **changes: object) -> Prompt:
         "grader": "exact",
         "reference": "1",
         "options": {},
-        "issued_version": 0,
     }
     return Prompt(**(facts | changes))  # type: ignore[arg-type]
 
@@ -144,7 +143,7 @@ def test_what_cannot_be_sampled_goes_to_dead_with_its_cause() -> None:
         await bench.run_until(lambda: bench.dead.depth().waiting == 2)
         dead = {decode(raw, DeadGroup).cause: decode(raw, DeadGroup) for raw in bench.dead.peek(10)}
         assert "prompt of 99 tokens does not fit" in dead
-        assert any("no record" in cause for cause in dead)
+        assert any("not a record" in cause for cause in dead)
         assert bench.trajectories.depth().waiting == 0
 
     asyncio.run(scenario())

@@ -14,7 +14,7 @@ ENDPOINT_UNSENT = Counter(
 )
 ENDPOINT_SECONDS = Histogram(
     "ratchet_verifier_endpoint_seconds",
-    "Time of one answered request. A tail near timeout_s becomes late ones.",
+    "Seconds of one answered request. A tail near timeout_s becomes late ones.",
     ["endpoint"],
     buckets=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
 )

@@ -151,7 +151,7 @@ def of_another_schema(number: int) -> bytes:
 def with_a_damaged_field(number: int) -> bytes:
     values = msgspec.to_builtins(group(number))
     values["group"]["trajectories"][0]["finish_reason"] = 7
-    return msgspec.msgpack.encode(("scored-group", 1, values))
+    return msgspec.msgpack.encode(("scored-group", 2, values))
 
 
 def without_a_reward(number: int) -> bytes:
@@ -214,7 +214,9 @@ def test_the_credit_of_a_group_that_another_room_could_not_read_comes_back(bench
     assert bench.left() == 0
 
 
-@pytest.mark.parametrize("payload", [b"", b"\xc1 no record", msgspec.msgpack.encode(("prompt", 1, {"group_id": "a"}))])
+@pytest.mark.parametrize(
+    "payload", [b"", b"\xc1 not a record", msgspec.msgpack.encode(("prompt", 2, {"group_id": "a"}))]
+)
 def test_what_does_not_say_whose_it_is_is_named_by_its_entry(
     bench: Bench, caplog: pytest.LogCaptureFixture, payload: bytes
 ) -> None:

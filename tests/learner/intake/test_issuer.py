@@ -42,20 +42,20 @@ def test_it_issues_what_admission_allows_and_counts_on_across_a_restart(bench: B
 
 
 def test_each_epoch_goes_through_every_problem_once(bench: Bench) -> None:
-    rows = [bench.issuer.prompt(number, 0).row for number in range(15)]
+    rows = [bench.issuer.prompt(number).row for number in range(15)]
     for epoch in range(3):
         assert sorted(rows[5 * epoch : 5 * epoch + 5]) == [0, 1, 2, 3, 4]
 
 
 def test_a_prompt_depends_on_its_number_alone_and_no_two_groups_share_a_seed(bench: Bench, tmp_path: Path) -> None:
     other = bench.restarted(tmp_path)
-    first = [bench.issuer.prompt(number, 3) for number in range(20)]
-    assert first == [other.prompt(number, 3) for number in range(20)]
+    first = [bench.issuer.prompt(number) for number in range(20)]
+    assert first == [other.prompt(number) for number in range(20)]
     seeds = sorted(prompt.seed for prompt in first)
     assert all(later - earlier >= first[0].group_size for earlier, later in itertools.pairwise(seeds))
 
 
 def test_nothing_is_restored_while_the_server_has_its_data(bench: Bench) -> None:
     bench.issuer.issue(lambda issued: issued, 0, 0, max_lag=1)
-    bench.issuer.restore(4, [0, 2], 1)
+    bench.issuer.restore(4, [0, 2])
     assert [prompt.sequence_number for prompt in bench.issued()] == [0, 1, 2, 3]

@@ -44,16 +44,13 @@ class CountingChannel:
         self.closed = True
 
 
-def lease(replica_id: str, incarnation: str, beat: int, policy_version: int = 0, ready: bool = False) -> Lease:
+def lease(replica_id: str, incarnation: str, policy_version: int = 0, ready: bool = False) -> Lease:
     return Lease(
         replica_id=replica_id,
         incarnation=incarnation,
-        beat=beat,
         ranks=1,
         policy_version=policy_version,
         ready=ready,
-        metrics_url="",
-        sampled_tokens=0,
         sampling_s=0.0,
         ready_s=0.0,
     )
@@ -81,11 +78,9 @@ class Replica:
             excluded_s=30.0,
         )
         following = asyncio.create_task(self.follower.run(self.stopping.is_set))
-        beat = 0
         while not self.stopping.is_set():
-            words = lease(self.replica_id, "1", beat, self.engine.policy_version, self.follower.ready.is_set())
+            words = lease(self.replica_id, "1", self.engine.policy_version, self.follower.ready.is_set())
             await asyncio.to_thread(self._membership.register, words)
-            beat += 1
             await asyncio.sleep(0.2)
         await following
 

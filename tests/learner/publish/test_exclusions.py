@@ -8,7 +8,7 @@ from tests.learner.publish.control_plane import lease
 
 
 def live(*replica_ids: str, incarnation: str = "1") -> dict[str, Lease]:
-    return {replica_id: lease(replica_id, incarnation, 0) for replica_id in replica_ids}
+    return {replica_id: lease(replica_id, incarnation) for replica_id in replica_ids}
 
 
 def test_each_failure_in_a_row_doubles_the_time_up_to_a_bound() -> None:

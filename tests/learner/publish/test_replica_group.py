@@ -142,7 +142,7 @@ def test_a_lease_of_another_version_is_named_once_and_passed_over(
     config: RunConfig, redis_connection: RedisConnection, learner: Learner, caplog: pytest.LogCaptureFixture
 ) -> None:
     membership = Membership(redis_connection, config.name, 30.0)
-    membership.register(lease("from-tomorrow", "1", 0))
+    membership.register(lease("from-tomorrow", "1"))
     other = msgspec.msgpack.encode(("lease", 99, {"replica_id": "from-tomorrow"}))
     redis_connection.execute("HSET", f"ratchet:{config.name}:replicas", "from-tomorrow", other)
     replica = Replica(config, redis_connection, "rollout-0")
@@ -150,6 +150,6 @@ def test_a_lease_of_another_version_is_named_once_and_passed_over(
         learner.publish(version)
         learner.publisher.wait()
     assert replica.engine.policy_version == 2
-    assert caplog.text.count("the lease of replica from-tomorrow is ignored: expected lease schema 1") == 1
+    assert caplog.text.count("the lease of replica from-tomorrow is ignored: expected lease schema 2") == 1
     assert [last.replica_id for last in membership.last_leases()] == ["rollout-0"]
     replica.leave()

@@ -161,7 +161,6 @@ def prompt(length: int = 6, *, tokens: int = 8, size: int = 4, temperature: floa
         "grader": "exact",
         "reference": "",
         "options": {},
-        "issued_version": 0,
     }
     return Prompt(**(fields | more))
 
@@ -324,7 +323,6 @@ def test_trajectory_i_is_sampled_with_seed_plus_i(rig: Rig) -> None:
 
 
 def test_a_stop_token_ends_a_response_and_belongs_to_it(rig: Rig) -> None:
-    sampled_before = rig.engine.sampled_tokens_total
     trajectories = rig.do(rig.engine.sample(prompt(tokens=40, size=16, stop_token_ids=(STOP,))))
     reasons = {trajectory.finish_reason for trajectory in trajectories}
     assert "stop" in reasons
@@ -332,7 +330,6 @@ def test_a_stop_token_ends_a_response_and_belongs_to_it(rig: Rig) -> None:
         assert (ids(trajectory)[-1] == STOP) == (trajectory.finish_reason == "stop")
         assert STOP not in ids(trajectory)[:-1]
         assert len(trajectory.text) == len(trajectory) - ids(trajectory).count(0)  # "~" is special, and left out
-    assert rig.engine.sampled_tokens_total - sampled_before == sum(map(len, trajectories))
 
 
 def test_a_prompt_that_does_not_fit_is_refused_and_the_engine_goes_on(rig: Rig) -> None:

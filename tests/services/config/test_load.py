@@ -189,7 +189,7 @@ def test_every_objective_has_a_preset_of_its_name() -> None:
         (["learner.objective.type=opd"], "takes 1 [[learner.teachers]], not 0"),
         (["learner.objective.type=minpro", "learner.importance.cap=2.0"], "leave [learner.importance] out"),
         (["learner.objective.type=mc_grpo"], "needs an odd rollout.sampling.group_size, not 8"),
-        (["learner.importance.floor=0.5"], 'says nothing under action = "truncate"'),
+        (["learner.importance.floor=0.5"], 'has no effect with action = "truncate"'),
         (["learner.objective.type=bapo", "learner.objective.low=0.9"], "bounds only rise"),
         (["learner.objective.type=acpo", "learner.objective.base=5.0"], "narrowest <= base <= widest"),
         (

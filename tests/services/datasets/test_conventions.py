@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.config.prompts import ColumnMap, Convention, PromptsConfig
+from services.config.prompts import ColumnMap, ConventionName, PromptsConfig
 from services.datasets.conventions import CONVENTIONS, convention, last_boxed
 from services.datasets.row_values import UnreadableRow
 from services.datasets.sources import Row
@@ -20,12 +20,12 @@ PAGE = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text(encoding="
 TOML = re.findall(r"^```toml\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 
-def read(name: str, **fields: Any) -> Task:
+def read(name: ConventionName, **fields: Any) -> Task:
     return convention(name).read(Row("rows.jsonl line 7", fields))
 
 
 def test_every_convention_can_be_named_in_the_settings_and_has_a_grader() -> None:
-    assert set(get_args(Convention)) == set(CONVENTIONS)
+    assert set(get_args(ConventionName)) == set(CONVENTIONS)
     assert {one.grader for one in CONVENTIONS.values()} <= graders().keys()
     assert convention(ColumnMap(prompt="q", reference="a")).grader == "math"
 
@@ -220,7 +220,7 @@ def test_rows_of_ifeval_are_lists_of_constraints() -> None:
         ("apps", {"question": "?", "input_output": "[]"}, "column input_output must be an object, not list []"),
         ("apps", QUESTION | {"input_output": io(inputs=[], outputs=[])}, "as many inputs as outputs, at least one"),
         ("apps", QUESTION | {"input_output": io(inputs=["1"], outputs=[])}, "as many inputs as outputs, at least one"),
-        ("apps", QUESTION | {"input_output": io(inputs=[[1]], outputs=["1"])}, "that are no text, and no fn_name"),
+        ("apps", QUESTION | {"input_output": io(inputs=[[1]], outputs=["1"])}, "that are not text, and no fn_name"),
         ("apps", {"question": " ", "input_output": io(inputs=["1"], outputs=["1"])}, "column question must be text"),
         ("apps", QUESTION | {"input_output": io(fn_name="f", inputs=["1"], outputs=[1])}, "and each of inputs its arguments"),
         ("apps", QUESTION | {"input_output": io(fn_name="f(", inputs=[[1]], outputs=[1])}, "fn_name in column input_output must"),
@@ -233,11 +233,11 @@ def test_rows_of_ifeval_are_lists_of_constraints() -> None:
         ("mbpp", {"text": "?", "test_list": ["assert f(1) == {1, 2}"]}, "with values of JSON"),
         ("mbpp", {"text": "?", "test_list": ["assert f(1) == {(1, 2): 3}"]}, "with values of JSON"),
         ("mbpp", {"text": "?", "test_list": ["assert f(1) == 1e999"]}, "with values of JSON"),
-        ("mbpp", {"text": "?", "test_list": ["assert not f(1)"]}, "which is no `assert f(1, [2]) == 3`"),
-        ("mbpp", {"text": "?", "test_list": ["assert m.f(1) == 1"]}, "which is no `assert f(1, [2]) == 3`"),
-        ("mbpp", {"text": "?", "test_list": ["assert f(1) == 1; import os"]}, "which is no `assert f(1, [2]) == 3`"),
-        ("mbpp", {"text": "?", "test_list": ["assert f(**{'a': 1}) == 1"]}, "which is no `assert f(1, [2]) == 3`"),
-        ("mbpp", {"text": "?", "test_list": ["assert f(" + "(" * 5000 + ") == 1"]}, "which is no `assert f(1, [2]) == 3`"),
+        ("mbpp", {"text": "?", "test_list": ["assert not f(1)"]}, "which is not like `assert f(1, [2]) == 3`"),
+        ("mbpp", {"text": "?", "test_list": ["assert m.f(1) == 1"]}, "which is not like `assert f(1, [2]) == 3`"),
+        ("mbpp", {"text": "?", "test_list": ["assert f(1) == 1; import os"]}, "which is not like `assert f(1, [2]) == 3`"),
+        ("mbpp", {"text": "?", "test_list": ["assert f(**{'a': 1}) == 1"]}, "which is not like `assert f(1, [2]) == 3`"),
+        ("mbpp", {"text": "?", "test_list": ["assert f(" + "(" * 5000 + ") == 1"]}, "which is not like `assert f(1, [2]) == 3`"),
         ("mbpp", {"text": "?", "test_list": [1]}, "column test_list has int 1, which is no"),
         ("ifeval", {"prompt": "?", "instruction_id_list": ["a"], "kwargs": []}, "1 types in instruction_id_list and 0 in kwargs"),
         ("ifeval", {"prompt": "?", "instruction_id_list": [], "kwargs": []}, "0 types in instruction_id_list"),

@@ -10,23 +10,23 @@ import pytest
 
 from services.command.redis_server import RedisServer
 from services.streams import redis_cache
-from services.streams.redis_cache import AT_ONCE, RedisShelf
+from services.streams.redis_cache import AT_ONCE, RedisStore
 from services.streams.redis_connection import RedisConnection
 
 
-def shelf(connection: RedisConnection, max_entries: int, run: str = "") -> RedisShelf:
-    return RedisShelf(connection, run or f"shelf-{uuid.uuid4()}", "verdicts", max_entries)
+def shelf(connection: RedisConnection, max_entries: int, run: str = "") -> RedisStore:
+    return RedisStore(connection, run or f"shelf-{uuid.uuid4()}", "verdicts", max_entries)
 
 
 def keys(*numbers: int) -> list[bytes]:
     return [b"key\x00%d" % number for number in numbers]
 
 
-def put(one: RedisShelf, *numbers: int) -> None:
+def put(one: RedisStore, *numbers: int) -> None:
     asyncio.run(one.put_many({key: b"\xffvalue of " + key for key in keys(*numbers)}))
 
 
-def found(one: RedisShelf, *numbers: int) -> list[int]:
+def found(one: RedisStore, *numbers: int) -> list[int]:
     """Those that are there, each with its own value."""
     values = asyncio.run(one.get_many(keys(*numbers)))
     assert len(values) == len(numbers)
@@ -35,7 +35,7 @@ def found(one: RedisShelf, *numbers: int) -> list[int]:
     return [number for number, value in zip(numbers, values, strict=True) if value is not None]
 
 
-def held(connection: RedisConnection, one: RedisShelf) -> int:
+def held(connection: RedisConnection, one: RedisStore) -> int:
     return sum(connection.execute("HLEN", key) for key in one._keys)
 
 
@@ -105,7 +105,7 @@ def test_without_a_server_it_goes_on_and_asks_again_only_after_a_pause(
             assert found(one, 1) == []
             put(one, 2)
         assert time.monotonic() - start_s < 0.3, "nobody waits for a server that is known to be away"
-        assert sum("going on without the shelf" in record.message for record in caplog.records) == 1
+        assert sum("going on without the cache" in record.message for record in caplog.records) == 1
         server.start()
         time.sleep(max(0.0, start_s + 1.0 - time.monotonic()))
         assert found(one, 1) == [1], "it is back, with what it had"
@@ -113,7 +113,7 @@ def test_without_a_server_it_goes_on_and_asks_again_only_after_a_pause(
 
 
 def test_a_part_of_an_answer_is_none_when_the_server_goes_away_in_the_middle() -> None:
-    class Leaving(RedisShelf):
+    class Leaving(RedisStore):
         async def _run(self, script: str, arguments: Sequence[bytes | int]) -> list[bytes] | None:
             self.asked = getattr(self, "asked", 0) + 1
             return [b"value"] * len(arguments) if self.asked == 1 else None

@@ -48,9 +48,8 @@ def group(number: int, *texts: str, grader: str = "exact", reference: Any = "rig
         grader=grader,
         reference=reference,
         options=options,
-        issued_version=3,
     )
-    return Group(prompt=prompt, trajectories=tuple(map(trajectory, texts)), replica_id="rollout-0", sampling_s=0.1)
+    return Group(prompt=prompt, trajectories=tuple(map(trajectory, texts)), replica_id="rollout-0")
 
 
 class Wiring:
@@ -141,8 +140,8 @@ def test_entries_that_cannot_be_scored_go_to_dead_each_with_its_cause() -> None:
         scored, dead = wiring.settled(7)
     assert set(scored) == {"train-6"}
     causes = {name: one.cause for name, one in dead.items()}
-    assert "that are no record" in causes["1-0"]
-    assert "expected group schema 1, got prompt schema 1" in causes["2-0"]
+    assert "that are not a record" in causes["1-0"]
+    assert "expected group schema 2, got prompt schema 2" in causes["2-0"]
     assert dead["1-0"].prompt is None
     assert dead["1-0"].payload == b"no record"
     assert "holds no trajectories" in causes["train-2"]
