@@ -1,24 +1,55 @@
-"""Scored groups in, the ragged batch of one step out; whatever does not reach the loss is counted by reason.
+"""The ragged batch of one step. Each column is declared once, with its axis, dtype and source; the rest follows from that.
 
-Invariants: a sequence is in the batch only if it has a token that counts, every log-prob of those is finite, and its
-group has two sequences among those in the batch, with different rewards unless `zero_variance = "train"`. So the group
-mean never sees a rejected one.
+To add a token column that objectives see: a field of `StepBatch` here, and a field of the same name in
+learner/objective/tokens.py.
 """
 
+import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from learner.batch.sift import SiftedGroup, Tally, tally
-from learner.batch.sift import sift as sift_group
+from learner.batch.sift import KeptSequence, SiftedGroup, Tally, sift, tally
 from learner.objective.ratios import segment_sum
 from services.config.learner import LearnerConfig
+from services.wire.prompt import Prompt
 from services.wire.score import ScoredGroup
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the columns take one sequence from."""
+
+    prompt: Prompt
+    group: int
+    """Index of the sequence's group in the batch."""
+    sequence: KeptSequence
+    policy_version: int
+    """The learner's."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenColumn:
+    """Marks a field with one value for each response token, [T]."""
+
+    dtype: torch.dtype
+    source: "Callable[[Source], np.ndarray[Any, Any]]"
+    """The values of one sequence."""
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceColumn:
+    """Marks a field with one value for each sequence, [N]."""
+
+    dtype: torch.dtype
+    source: Callable[[Source], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,54 +58,73 @@ class StepBatch:
 
     prompt_ids: tuple[Tensor, ...]
     """N of int64 [P_i]."""
-    response_ids: Tensor
-    """int64 [T]."""
     cu_seqlens: Tensor
     """int64 [N + 1]: sequence i has the tokens cu_seqlens[i] to cu_seqlens[i + 1]."""
-    behavior_logp: Tensor
-    """float32 [T], nats. Where `mask` is False it may be anything, nan included."""
-    policy_version: Tensor
-    """int64 [T]."""
-    mask: Tensor
-    """bool [T]: the token counts."""
-    reward: Tensor
-    """float64 [N]."""
-    group: Tensor
-    """int64 [N]: index of the sequence's group, 0.. in order."""
-    temperature: Tensor
-    """float32 [N]: at which the sequence was sampled."""
-    lag_steps: Tensor
-    """int64 [T]: learner's version less policy_version; negative for a token of a version that a restart took back."""
     tally: Tally
+
+    response_ids: Annotated[Tensor, TokenColumn(torch.int64, lambda of: of.sequence.trajectory.token_ids.numpy())]
+    """int64 [T]."""
+    behavior_logp: Annotated[
+        Tensor, TokenColumn(torch.float32, lambda of: of.sequence.trajectory.behavior_logp.numpy())
+    ]
+    """float32 [T], nats. Where `mask` is False it may be anything, nan included."""
+    mask: Annotated[Tensor, TokenColumn(torch.bool, lambda of: np.frombuffer(of.sequence.mask, dtype=np.bool_))]
+    """bool [T]: the token counts."""
+    lag_steps: Annotated[
+        Tensor, TokenColumn(torch.int64, lambda of: of.policy_version - of.sequence.trajectory.policy_versions())
+    ]
+    """int64 [T]: the learner's policy version minus the one that sampled the token; negative for a version that a restart
+    took back."""
+
+    reward: Annotated[Tensor, SequenceColumn(torch.float64, lambda of: of.sequence.reward)]
+    """float64 [N]."""
+    group: Annotated[Tensor, SequenceColumn(torch.int64, lambda of: of.group)]
+    """int64 [N]: index of the sequence's group, 0.. in order."""
+    temperature: Annotated[Tensor, SequenceColumn(torch.float32, lambda of: of.prompt.temperature)]
+    """float32 [N]: at which the sequence was sampled."""
 
     def __len__(self) -> int:
         return len(self.prompt_ids)
 
     @property
     def counted_sequences(self) -> int:
-        """With a token that counts."""
+        """Number of sequences with a token that counts."""
         return int((segment_sum(self.mask.long(), self.cu_seqlens.diff()) > 0).sum())
 
+    def to(self, device: torch.device) -> "StepBatch":
+        """The same batch with every column on `device`; prompts and cu_seqlens, which only packing reads, stay."""
+        moved = {name: getattr(self, name).to(device) for name in (*TOKEN_COLUMNS, *SEQUENCE_COLUMNS)}
+        return dataclasses.replace(self, **moved)
 
-def sift(
-    scored: ScoredGroup,
-    policy_version: int,
-    *,
-    stale_tokens: Any,
-    max_lag: int,
-    truncated: Any,
-    zero_variance: Any = "drop",
-) -> SiftedGroup:
-    """The rules of learner/batch/sift.py by keywords, until the training loop passes its settings whole."""
-    settings = LearnerConfig.model_construct(
-        stale_tokens=stale_tokens, max_lag=max_lag, truncated=truncated, zero_variance=zero_variance
-    )
-    return sift_group(scored, policy_version, settings)
+    def groups(self, first: int, end: int) -> "StepBatch":
+        """The part with the groups first to end - 1, which are numbered from 0 again. The tally stays that of the whole."""
+        rows = slice(*(int((self.group < g).sum()) for g in (first, end)))
+        tokens = slice(int(self.cu_seqlens[rows.start]), int(self.cu_seqlens[rows.stop]))
+        columns = {name: getattr(self, name)[tokens] for name in TOKEN_COLUMNS}
+        columns |= {name: getattr(self, name)[rows] for name in SEQUENCE_COLUMNS}
+        columns["group"] = columns["group"] - first
+        return StepBatch(
+            prompt_ids=self.prompt_ids[rows],
+            cu_seqlens=self.cu_seqlens[rows.start : rows.stop + 1] - tokens.start,
+            tally=self.tally,
+            **columns,
+        )
+
+
+def _columns(kind: type[C]) -> dict[str, C]:
+    marked = ((f.name, get_args(f.type)) for f in dataclasses.fields(StepBatch) if get_origin(f.type) is Annotated)
+    return {name: mark for name, (_, mark) in marked if isinstance(mark, kind)}
+
+
+TOKEN_COLUMNS = _columns(TokenColumn)
+"""Fields of StepBatch on the axis T, by name."""
+SEQUENCE_COLUMNS = _columns(SequenceColumn)
+"""Fields of StepBatch on the axis N, by name."""
 
 
 def assemble(groups: Sequence[ScoredGroup], policy_version: int, settings: LearnerConfig) -> StepBatch:
     """Sift everything that was consumed for one step and build its batch."""
-    sifted = [sift_group(group, policy_version, settings) for group in groups]
+    sifted = [sift(group, policy_version, settings) for group in groups]
     return batch_of(sifted, tally(groups, sifted), policy_version)
 
 
@@ -85,51 +135,31 @@ def batch_of(sifted: Sequence[SiftedGroup], counted: Tally, policy_version: int)
     policy_version: the learner's, against which lag is measured.
     """
     groups = [group for group in sifted if group.kept]
-    rows = [(group.prompt, index, sequence) for index, group in enumerate(groups) for sequence in group.kept]
     prompts = [torch.tensor(group.prompt.token_ids.numpy(), dtype=torch.int64) for group in groups]
-    trajectories = [sequence.trajectory for _, _, sequence in rows]
-    masks = [np.frombuffer(sequence.mask, dtype=np.bool_) for _, _, sequence in rows]
-    versions = _flat([t.policy_versions() for t in trajectories], torch.int64)
+    rows = [
+        Source(group.prompt, index, sequence, policy_version)
+        for index, group in enumerate(groups)
+        for sequence in group.kept
+    ]
+    lengths = [len(row.sequence.trajectory) for row in rows]
+    columns = {name: _flat([mark.source(row) for row in rows], mark.dtype) for name, mark in TOKEN_COLUMNS.items()}
+    for name, mark in SEQUENCE_COLUMNS.items():
+        columns[name] = torch.tensor([mark.source(row) for row in rows], dtype=mark.dtype)
     return StepBatch(
-        prompt_ids=tuple(prompts[index] for _, index, _ in rows),
-        response_ids=_flat([t.token_ids.numpy() for t in trajectories], torch.int64),
-        cu_seqlens=torch.tensor([0, *np.cumsum([len(t) for t in trajectories]).tolist()], dtype=torch.int64),
-        behavior_logp=_flat([t.behavior_logp.numpy() for t in trajectories], torch.float32),
-        policy_version=versions,
-        mask=_flat(masks, torch.bool),
-        reward=torch.tensor([sequence.reward for _, _, sequence in rows], dtype=torch.float64),
-        group=torch.tensor([index for _, index, _ in rows], dtype=torch.int64),
-        temperature=torch.tensor([prompt.temperature for prompt, _, _ in rows], dtype=torch.float32),
-        lag_steps=policy_version - versions,
+        prompt_ids=tuple(prompts[row.group] for row in rows),
+        cu_seqlens=torch.tensor([0, *np.cumsum(lengths).tolist()], dtype=torch.int64),
         tally=counted,
+        **columns,
     )
 
 
 def split(batch: StepBatch, parts: int) -> list[StepBatch]:
-    """Parts of as equal a number of whole groups as can be, in order; fewer when there are fewer groups."""
+    """Parts with as equal a number of whole groups as possible, in order; fewer when there are fewer groups."""
     groups = int(batch.group.max()) + 1 if len(batch) else 0
     if parts == 1 or groups <= 1:
         return [batch]
     bounds = [groups * i // min(parts, groups) for i in range(min(parts, groups) + 1)]
-    return [_groups(batch, first, end) for first, end in itertools.pairwise(bounds)]
-
-
-def _groups(batch: StepBatch, first: int, end: int) -> StepBatch:
-    rows = slice(*(int((batch.group < g).sum()) for g in (first, end)))
-    tokens = slice(int(batch.cu_seqlens[rows.start]), int(batch.cu_seqlens[rows.stop]))
-    return StepBatch(
-        prompt_ids=batch.prompt_ids[rows],
-        response_ids=batch.response_ids[tokens],
-        cu_seqlens=batch.cu_seqlens[rows.start : rows.stop + 1] - tokens.start,
-        behavior_logp=batch.behavior_logp[tokens],
-        policy_version=batch.policy_version[tokens],
-        mask=batch.mask[tokens],
-        reward=batch.reward[rows],
-        group=batch.group[rows] - first,
-        temperature=batch.temperature[rows],
-        lag_steps=batch.lag_steps[tokens],
-        tally=batch.tally,
-    )
+    return [batch.groups(first, end) for first, end in itertools.pairwise(bounds)]
 
 
 def _flat(arrays: "Sequence[np.ndarray[Any, Any]]", dtype: torch.dtype) -> Tensor:

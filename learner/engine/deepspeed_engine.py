@@ -13,7 +13,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,7 +23,7 @@ from learner.batch.packing import MicroBatch
 from learner.checkpoint import read_json
 from learner.engine.gradient_limit import GradientLimit
 from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe, write_folder
-from learner.engine.protocol import GradientStep, LossFunction, Policy, ShareFunction, TokenStatistics
+from learner.engine.protocol import Backward, GradientStep, GradientSum, LossFunction, Policy, TokenStatistics
 from learner.engine.reference_weights import ReferenceWeights
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
@@ -32,6 +32,8 @@ from services.errors import InputError
 GATHER_ELEMENTS = 2**27
 """Stage 3 gathers parameters for a snapshot in portions of about so many elements."""
 TAG = "engine"
+
+R = TypeVar("R")
 
 
 class _SkippableAdamW(torch.optim.AdamW):
@@ -80,7 +82,7 @@ class DeepSpeedEngine:
         self._deepspeed, self._stage, self._model_settings = deepspeed, settings.zero_stage, model
         self._hyperparameters = settings.optimizer
         self._zero3 = self._stage == 3
-        self._sums_twice = settings.advantage.baseline == "minimum_variance_exact"
+        self._puts_off_reduction = _puts_off_reduction(settings)
         config = _deepspeed_config(model, settings)
         self._model = PolicyModel(
             model,
@@ -137,51 +139,51 @@ class DeepSpeedEngine:
         with torch.no_grad(), self._reference.in_place() if policy == "reference" else contextlib.nullcontext():
             return [self._forward(m) for m in micro_batches]
 
-    def backward(self, micro_batches: Sequence[MicroBatch], loss: LossFunction) -> float:
+    def backward(self, micro_batches: Sequence[MicroBatch], loss: LossFunction[R]) -> Backward[R]:
         total = torch.zeros((), device=self._device)
+        records: list[R] = []
         for micro_batch in micro_batches:
-            statistics = self._forward(micro_batch)
-            is_filler = len(micro_batch.sequence_index) == 0
-            share = statistics.logp.sum() * 0 if is_filler else loss(micro_batch, statistics)
-            total += share.detach()
-            # Gradients are averaged over ranks, shares are to be summed.
-            self._engine.backward(share * self.world_size, scale_wrt_gas=False)
-        return float(total)
+            total += self._backward(micro_batch, loss, records)
+        return Backward(float(total), records)
 
-    def backward_in_two_sums(
-        self, micro_batches: Sequence[MicroBatch], loss: LossFunction, share: ShareFunction
-    ) -> None:
+    def backward_one_by_one(
+        self, micro_batches: Sequence[MicroBatch], loss: LossFunction[R], total: GradientSum[R]
+    ) -> Backward[R]:
         parameters = list(self._model.parameters())
-        first: list[Tensor] = []
-        second: list[Tensor] = []
+        value = torch.zeros((), device=self._device)
+        records: list[R] = []
         with self._unreduced():
             for number, micro_batch in enumerate(micro_batches):
-                statistics = self._forward(micro_batch)
-                is_filler = len(micro_batch.sequence_index) == 0
-                value = statistics.logp.sum() * 0 if is_filler else loss(micro_batch, statistics)
-                self._engine.backward(value * self.world_size, scale_wrt_gas=False)  # averaged over ranks, as above
+                value += self._backward(micro_batch, loss, records)
                 gradients: list[Tensor] = [p.grad for p in parameters]  # type: ignore[misc]
-                if not first:
-                    first, second = ([torch.zeros_like(g) for g in gradients] for _ in range(2))
-                if not is_filler:
-                    norms = torch._foreach_norm(gradients)
-                    squared_norm = float(torch.stack(norms).double().square().sum()) / self.world_size**2
-                    counted = share(micro_batch, squared_norm)
-                    torch._foreach_add_(first, gradients, alpha=counted.first)
-                    torch._foreach_add_(second, gradients, alpha=counted.second)
-                    if counted.baseline is not None:
-                        torch._foreach_add_(first, second, alpha=-counted.baseline)
-                        torch._foreach_zero_(second)
+                if not _is_filler(micro_batch):
+                    total.add(records[-1], gradients, scale=self.world_size)
                 if number + 1 < len(micro_batches):
                     for parameter in parameters:
                         parameter.grad = None
-            torch._foreach_copy_(gradients, first)  # in place: at stage 3 no other tensor may be set as gradient
+            total.write(gradients)  # in place: at stage 3 no other tensor may be set as gradient
+        return Backward(float(value), records)
+
+    def _backward(self, micro_batch: MicroBatch, loss: LossFunction[R], records: list[R]) -> Tensor:
+        """One micro-batch: its share of the loss, whose record is appended to `records`."""
+        statistics = self._forward(micro_batch)
+        if _is_filler(micro_batch):
+            share = statistics.logp.sum() * 0
+        else:
+            share, record = loss(micro_batch, statistics)
+            records.append(record)
+        # Gradients are averaged over ranks, shares are to be summed.
+        self._engine.backward(share * self.world_size, scale_wrt_gas=False)
+        return share.detach()
 
     @contextlib.contextmanager
     def _unreduced(self) -> Iterator[None]:
         """Inside, a backward leaves this rank's whole gradient; what is there at the end is reduced and partitioned."""
-        if not self._sums_twice:
-            raise InputError('made for one gradient sum; set learner.advantage.baseline = "minimum_variance_exact"')
+        if not self._puts_off_reduction:
+            raise InputError(
+                "the engine was made to reduce gradients as they come; "
+                'set learner.advantage.baseline = "minimum_variance_exact"'
+            )
         if self._stage == 0:  # reduces at the step
             yield
             return
@@ -368,13 +370,22 @@ def _clips_itself(model: ModelConfig, settings: LearnerConfig) -> bool:
     return settings.zero_stage == 0 and model.dtype == "float32"
 
 
+def _puts_off_reduction(settings: LearnerConfig) -> bool:
+    """Whether gradients are looked at one by one before they are reduced over ranks (`backward_one_by_one`)."""
+    return settings.advantage.baseline == "minimum_variance_exact"
+
+
+def _is_filler(micro_batch: MicroBatch) -> bool:
+    return len(micro_batch.sequence_index) == 0
+
+
 def _deepspeed_config(model: ModelConfig, settings: LearnerConfig) -> dict[str, Any]:
-    exact = settings.advantage.baseline == "minimum_variance_exact"
+    puts_off_reduction = _puts_off_reduction(settings)
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         # Every step() is the boundary: any number of micro-batches. Reductions put off have a boundary of their own.
-        "managed_gradient_accumulation": exact and settings.zero_stage > 0,
+        "managed_gradient_accumulation": puts_off_reduction and settings.zero_stage > 0,
         # What makes DeepSpeed clip at all; the norm is given anew before each step.
         "gradient_clipping": 0.0 if _clips_itself(model, settings) else settings.optimizer.max_grad_norm,
         "zero_allow_untested_optimizer": True,
@@ -389,7 +400,7 @@ def _deepspeed_config(model: ModelConfig, settings: LearnerConfig) -> dict[str, 
         "steps_per_print": 2**31,
     }
     if model_dtype(model) == torch.bfloat16:
-        if exact:
+        if puts_off_reduction:
             raise InputError(
                 'learner.advantage.baseline = "minimum_variance_exact" puts off reductions, which DeepSpeed does for '
                 'float32 alone; set model.dtype = "float32", or the baseline "minimum_variance"'

@@ -7,7 +7,7 @@ parameter and reducing a gradient are collective.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -32,8 +32,39 @@ class TokenStatistics:
     """[M, H], last hidden states in the model's dtype, with gradient in `backward`: where the objective needs them."""
 
 
-LossFunction = Callable[[MicroBatch, TokenStatistics], Tensor]
-"""The micro-batch's share of the step's loss: shares sum to the loss over all micro-batches of all ranks."""
+R = TypeVar("R")
+R_contra = TypeVar("R_contra", contravariant=True)
+
+LossFunction = Callable[[MicroBatch, TokenStatistics], tuple[Tensor, R]]
+"""Returns the micro-batch's share of the step's loss, and a record of whatever its caller wants to know afterwards.
+
+Shares sum to the loss over all micro-batches of all ranks. Not called for fillers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backward(Generic[R]):
+    """What a backward found beside the gradient."""
+
+    loss: float
+    """This rank's part."""
+    records: list[R]
+    """What the loss returned, for each of this rank's micro-batches that is not a filler."""
+
+
+class GradientSum(Protocol[R_contra]):
+    """Adds up the gradients of one rank's micro-batches by a rule of its own."""
+
+    def add(self, record: R_contra, gradients: list[Tensor], scale: float) -> None:
+        """Called after each micro-batch's backward, in order, except for fillers.
+
+        record: what the loss returned. gradients: `scale` times this rank's gradient of the micro-batch's loss, one whole
+        tensor for each parameter; valid until the call returns.
+        """
+        ...
+
+    def write(self, gradients: list[Tensor]) -> None:
+        """Overwrite `gradients` in place with the sum, at the same scale. Called once, after the last micro-batch."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +76,6 @@ class GradientStep:
     limit: float
     """The norm that it was cut to where it was longer."""
     applied: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """What the gradient g of one micro-batch counts in the two sums of `backward_in_two_sums`."""
-
-    first: float
-    """The first sum grows by first x g, the second by second x g."""
-    second: float
-    baseline: float | None = None
-    """Then, unless None: the first sum is less by baseline x the second, and the second begins anew."""
-
-
-ShareFunction = Callable[[MicroBatch, float], Share]
-"""Told a micro-batch and the squared norm of its gradient, over all parameters, on this rank."""
 
 
 class TrainEngine(Protocol):
@@ -80,17 +96,17 @@ class TrainEngine(Protocol):
         """Forward only, no gradient, one result for each micro-batch."""
         ...
 
-    def backward(self, micro_batches: Sequence[MicroBatch], loss: LossFunction) -> float:
-        """Adds up gradients over micro-batches and ranks; returns this rank's part of the loss."""
+    def backward(self, micro_batches: Sequence[MicroBatch], loss: LossFunction[R]) -> Backward[R]:
+        """Add up gradients over micro-batches and ranks."""
         ...
 
-    def backward_in_two_sums(
-        self, micro_batches: Sequence[MicroBatch], loss: LossFunction, share: ShareFunction
-    ) -> None:
-        """As `backward`, but what is added up is the first sum, which a micro-batch's gradient enters by its share.
+    def backward_one_by_one(
+        self, micro_batches: Sequence[MicroBatch], loss: LossFunction[R], total: GradientSum[R]
+    ) -> Backward[R]:
+        """Like `backward`, but `total` is given each micro-batch's gradient and decides what they add up to on this rank.
 
-        Instead of `backward`, once a step; holds two whole gradients a rank. Fillers are run and count nothing. Raises
-        InputError where the engine was not made for it (advantage.baseline is another).
+        Called instead of `backward`, once a step. Raises InputError where the engine was not made for it, which it is for
+        advantage.baseline = "minimum_variance_exact".
         """
         ...
 

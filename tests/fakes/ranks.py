@@ -1,15 +1,14 @@
 """Several bigram engines as the ranks of one: threads that meet at a barrier for every collective."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from learner.batch.packing import MicroBatch
-from learner.engine.protocol import GradientStep, LossFunction
+from learner.engine.protocol import GradientStep
 from tests.fakes.train_engine import BigramEngine
 
 T = TypeVar("T")
@@ -45,16 +44,13 @@ class World:
 
 
 class RankEngine(BigramEngine):
-    """Fillers add nothing, and gradients are summed over the ranks at the step, as in the real engine."""
+    """Gradients are summed over the ranks at the step, as in the real engine."""
 
     def __init__(self, rank: int, world: World) -> None:
         super().__init__()
         self.rank = rank
         self.world_size = world.size
         self._world = world
-
-    def backward(self, micro_batches: Sequence[MicroBatch], loss: LossFunction) -> float:
-        return super().backward([m for m in micro_batches if len(m.sequence_index)], loss)
 
     def step(self, learning_rate: float) -> GradientStep:
         self.gradient = self.sum_over_ranks(self.gradient)

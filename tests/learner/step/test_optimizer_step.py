@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from learner.batch.packing import MicroBatch
-from learner.batch.step_batch import assemble, split
+from learner.batch.step_batch import assemble
 from learner.engine.protocol import Policy, TokenStatistics
 from learner.step.learner_step import learner_step
 from learner.step.report import StepReport
@@ -95,23 +95,6 @@ def test_reinforce_weighs_by_the_policy_of_each_optimizer_step() -> None:
     for part in (groups()[:2], groups()[2:]):
         learner_step(one, assemble(part, 0, once), once, learning_rate=2.0)
     assert torch.allclose(engine.logits, one.logits, atol=1e-6)
-
-
-def test_parts_are_the_batch() -> None:
-    config = settings("grpo")
-    batch = assemble(groups(5), 0, config)
-    for parts in (1, 2, 3, 5, 9):
-        got = split(batch, parts)
-        assert len(got) == min(parts, 5)
-        assert [p for x in got for p in x.prompt_ids] == list(batch.prompt_ids)
-        for name in ("response_ids", "behavior_logp", "mask", "reward", "temperature", "lag_steps", "policy_version"):
-            assert torch.equal(torch.cat([getattr(x, name) for x in got]), getattr(batch, name))
-        for x in got:
-            assert x.cu_seqlens[0] == 0
-            assert x.cu_seqlens[-1] == len(x.response_ids)
-            assert torch.equal(x.group.unique(), torch.arange(int(x.group.max()) + 1))
-        sizes = [len(x.group.unique()) for x in got]
-        assert max(sizes) - min(sizes) <= 1
 
 
 class ForgetfulEngine(BigramEngine):
