@@ -11,7 +11,7 @@ from typing import Any
 from learner.evaluation import Evaluation
 from learner.intake.collector import Sampled
 from learner.metrics import REFERENCE_VERSION, TRAINED_TOKENS
-from learner.publish.publisher import SyncReport
+from learner.publish.replica_group import SyncReport
 from learner.ranks import TakenStep
 from learner.step.report import StepReport, export
 from services.clock import now_s

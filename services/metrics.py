@@ -12,7 +12,7 @@ from services.clock import now_s
 
 WAIT_SECONDS = Counter(
     "ratchet_wait_seconds",
-    "Seconds spent blocked, by room and by what was awaited, waits in progress included. The largest share is the bottleneck.",
+    "Seconds spent blocked, by room and by what is awaited, waits in progress included. The largest share is the bottleneck.",
     ["room", "awaiting"],
     registry=None,  # _WaitSeconds exports it
 )

@@ -15,10 +15,13 @@ T = TypeVar("T")
 
 
 class World:
+    """What the ranks share: every collective is a meeting of all of them."""
+
     def __init__(self, size: int) -> None:
         self.size = size
         self._barrier = threading.Barrier(size, timeout=30)
         self._given: list[Tensor] = [torch.zeros(0)] * size
+        self._sent = b""
 
     def sum(self, rank: int, tensor: Tensor) -> Tensor:
         self._given[rank] = tensor
@@ -26,6 +29,15 @@ class World:
         total = torch.stack(self._given).sum(0)
         self._barrier.wait()
         return total
+
+    def broadcast(self, payload: bytes | None) -> bytes:
+        """Rank 0 gives the payload, the others None; all get it."""
+        if payload is not None:
+            self._sent = payload
+        self._barrier.wait()
+        sent = self._sent
+        self._barrier.wait()
+        return sent
 
     def abort(self) -> None:
         self._barrier.abort()
@@ -36,7 +48,9 @@ class RankEngine(BigramEngine):
 
     def __init__(self, rank: int, world: World) -> None:
         super().__init__()
-        self.rank, self.world_size, self._world = rank, world.size, world
+        self.rank = rank
+        self.world_size = world.size
+        self._world = world
 
     def step(self, learning_rate: float) -> GradientStep:
         self.gradient = self.sum_over_ranks(self.gradient)
@@ -45,9 +59,12 @@ class RankEngine(BigramEngine):
     def sum_over_ranks(self, tensor: Tensor) -> Tensor:
         return self._world.sum(self.rank, tensor)
 
+    def broadcast_bytes(self, payload: bytes | None) -> bytes:
+        return self._world.broadcast(payload)
+
 
 def on_ranks(size: int, work: Callable[[RankEngine], T]) -> list[T]:
-    """`work` on every rank at once; its results in the order of the ranks."""
+    """Do `work` on every rank at once; returns its results in the order of the ranks."""
     world = World(size)
 
     def one(rank: int) -> T:
