@@ -14,6 +14,7 @@ from learner.intake.collector import Collector, Sampled
 from learner.intake.issuer import PromptIssuer
 from learner.intake.ledger import Ledger
 from learner.loop import HeldOut, TrainingLoop
+from learner.objective import OBJECTIVES
 from learner.publish.publisher import WeightPublisher, probe_tokens
 from learner.ranks import Team
 from learner.records import Records
@@ -55,6 +56,7 @@ class Prepared:
 def prepare(config: RunConfig) -> Prepared:
     """All that can be refused in seconds, before what takes minutes. Raises InputError, StreamError or WeightSyncError."""
     check_backend(config.weights.type, torch.device(config.device))
+    OBJECTIVES[config.learner.objective.type]  # imports what a package brings
     connection = redis_connection(config)
     ledger, counts = TrainingLoop.saved_ledger(config)
     store = RendezvousStore(config.weights.host, config.weights.port)

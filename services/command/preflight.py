@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from services.command.objective_check import check_objective
 from services.config import RunConfig
 from services.config.sandbox import SANDBOX_VARIABLE
 from services.datasets.dataset import Problem, load_problems
@@ -23,6 +24,7 @@ GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 def check(config: RunConfig) -> list[str]:
     """Raises InputError. Returns warnings: settings that are allowed and rarely meant."""
+    check_objective(config)
     _check_models(config)
     problems = _check_prompts(config)
     _check_references(config, problems)
