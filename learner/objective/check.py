@@ -70,7 +70,7 @@ def check(given: str) -> None:
     objective = OBJECTIVES[settings.type]
     try:
         found = faults(objective, settings)
-    except Exception as fault:  # whatever a stranger's function raises
+    except Exception as fault:  # another author's function may raise anything
         found = [f"{type(fault).__name__}: {fault}"]
     if found:
         raise InputError(f'the objective "{settings.type}" does not work on made-up tokens: {"; ".join(found)}')

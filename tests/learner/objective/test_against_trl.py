@@ -17,7 +17,7 @@ from tests.learner.objective.strategies import ragged, tokens_of
 
 LONGEST = 8
 COMMON = {"importance_sampling_level": "token", "epsilon_low": 0.2, "epsilon_high": 0.2, "delta": None}
-CASES = {
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "grpo": ({"type": "grpo"}, {"loss_type": "grpo"}),
     "dr_grpo": ({"type": "dr_grpo"}, {"loss_type": "dr_grpo"}),
     "dapo": ({"type": "dapo"}, {"loss_type": "dapo", "epsilon_high": 0.28, "delta": 3.0}),
@@ -70,7 +70,7 @@ def theirs(values: dict[str, Any], logp: Tensor, old_logp: Tensor, mask: Tensor,
         "old_per_token_logps": old_logp,
         "num_items_in_batch": mask.sum(),
     }
-    loss: Tensor = trainer.GRPOTrainer._compute_loss(stub, None, inputs)
+    loss: Tensor = trainer.GRPOTrainer._compute_loss(stub, None, inputs)  # type: ignore[no-untyped-call, arg-type]
     return loss
 
 

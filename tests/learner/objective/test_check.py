@@ -65,6 +65,6 @@ def test_settings_that_make_it_fail_are_an_input_error(monkeypatch: pytest.Monke
 
 
 def test_what_its_functions_raise_is_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "OBJECTIVES", {"reinforce": Objective(lambda tokens, settings: tokens.no_such_field)})
+    monkeypatch.setattr(check, "OBJECTIVES", {"reinforce": Objective(lambda tokens, settings: settings.no_such_field)})
     with pytest.raises(InputError, match=r"AttributeError: .*no_such_field"):
         check.check(ReinforceObjective().model_dump_json())

@@ -44,7 +44,7 @@ def test_the_registry_lists_what_the_settings_know() -> None:
 
 def test_a_package_says_where_its_functions_are(elsewhere: ModuleType) -> None:
     elsewhere.OBJECTIVE = Objective(reinforce)  # type: ignore[attr-defined]
-    assert functions._imported("elsewhere") is elsewhere.OBJECTIVE  # type: ignore[attr-defined]
+    assert functions._imported("elsewhere") is elsewhere.OBJECTIVE
 
 
 def test_functions_that_cannot_be_imported_are_named(elsewhere: ModuleType) -> None:
