@@ -14,7 +14,6 @@ from learner.objective.registry import OBJECTIVES
 from learner.objective.tokens import Tokens
 from services.config.objectives.base import ObjectiveSettings
 from services.config.objectives.registry import settings_class
-from services.entry import DONE, end
 from services.errors import InputError
 
 LENGTHS = (3, 0, 2)
@@ -65,18 +64,20 @@ def faults(objective: Objective, settings: ObjectiveSettings) -> list[str]:
     return found
 
 
-def main() -> int:
-    given = json.load(sys.stdin)
-    settings = settings_class(given["type"]).model_validate_json(json.dumps(given))
+def check(given: str) -> None:
+    """Try the objective with these settings, as JSON. Raises InputError."""
+    settings = settings_class(json.loads(given)["type"]).model_validate_json(given)
     objective = OBJECTIVES[settings.type]
     try:
         found = faults(objective, settings)
-    except Exception as fault:  # whatever a stranger's function raises
+    except Exception as fault:  # another author's function may raise anything
         found = [f"{type(fault).__name__}: {fault}"]
     if found:
         raise InputError(f'the objective "{settings.type}" does not work on made-up tokens: {"; ".join(found)}')
-    return DONE
 
 
 if __name__ == "__main__":
-    end(main)
+    try:
+        check(sys.stdin.read())
+    except InputError as error:
+        sys.exit(str(error))  # to standard error, with exit code 1

@@ -39,7 +39,7 @@ def _imported(name: str) -> Objective:
     except Exception as fault:
         if name in OURS:
             raise
-        # Whatever a stranger's module raises when it is imported.
+        # Another author's module may raise anything.
         raise InputError(
             f'the objective "{name}" has its functions at {module}:{attribute} ({settings.__module__}.{settings.__name__}), '
             f"which cannot be imported: {type(fault).__name__}: {fault}"

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from services import entry, library_logs
+from services.command.objective_check import check_objective
 from services.config.load import load, render_masked
 from services.errors import InputError
 
@@ -62,13 +63,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _config(arguments: argparse.Namespace) -> int:
-    print(render_masked(load(arguments.config, arguments.overrides)), end="")
+    config = load(arguments.config, arguments.overrides)
+    check_objective(config)
+    print(render_masked(config), end="")
     return entry.DONE
 
 
 def _up(arguments: argparse.Namespace) -> int:
     config = load(arguments.config, arguments.overrides)
     if arguments.dry_run:
+        check_objective(config)
         print(render_masked(config), end="")
         return entry.DONE
     from services.command import up

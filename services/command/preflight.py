@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from services import numa
+from services.command.objective_check import check_objective
 from services.config import RunConfig
 from services.config.sandbox import SANDBOX_VARIABLE
 from services.datasets.dataset import Problem, load_problems
@@ -27,6 +28,7 @@ def check(config: RunConfig) -> list[str]:
     """Raises InputError. Returns warnings: settings that are allowed and rarely meant."""
     if config.device == "cpu":
         _check_machine(config)
+    check_objective(config)
     _check_models(config)
     problems = _check_prompts(config)
     _check_references(config, problems)

@@ -24,7 +24,7 @@ from tests.learner.tiny import scored_group
 
 EVERY = pytest.mark.parametrize("variant", VARIANTS)
 MASKED = 9
-"""A token that occurs only where it does not count."""
+"""A token that occurs only at places that do not count."""
 
 
 def groups(masked_logp: float | None = None) -> list[ScoredGroup]:
@@ -103,7 +103,7 @@ def test_ranks_do_not_change_the_step_and_agree_on_it(variant: str, ranks: int) 
 
 
 class GarbledEngine(BigramEngine):
-    """Every policy says `garbage` of the masked token, whatever it is asked for."""
+    """An engine whose policies all give `garbage` as the log-prob of the masked token."""
 
     garbage = 0.0
 
@@ -152,7 +152,7 @@ def test_more_mini_batches_than_groups_are_one_a_group(variant: str) -> None:
 
 
 @EVERY
-def test_every_diagnostic_is_a_fraction_whatever_the_objective(variant: str) -> None:
+def test_every_diagnostic_is_a_fraction_under_every_objective(variant: str) -> None:
     report = step(prepare(BigramEngine()), settings(variant, mini_batches=2), groups())
     weighs_itself = OURS[str(VARIANTS[variant]["type"])].numerator == "none"
     assert (report.truncated_fraction is None) == (report.mean_importance_ratio is None) == weighs_itself

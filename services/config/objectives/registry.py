@@ -73,7 +73,7 @@ def _imported(claim: EntryPoint) -> type[ObjectiveSettings]:
     who = f'the objective "{claim.name}" comes from {_package(claim)} ({claim.value}), which'
     try:
         found = claim.load()
-    except Exception as fault:  # whatever a stranger's module raises when it is imported
+    except Exception as fault:  # another author's module may raise anything
         raise InputError(f"{who} cannot be imported: {type(fault).__name__}: {fault}. Fix or reinstall it") from fault
     if not (isinstance(found, type) and issubclass(found, ObjectiveSettings)):
         raise InputError(f"{who} is not a subclass of services.config.objectives.base.ObjectiveSettings")

@@ -25,7 +25,7 @@ def groups(draw: st.DrawFn, rewards: st.SearchStrategy[float] = REWARDS) -> tupl
 
 
 def ragged(seed: int, sequences: int = 6) -> dict[str, Tensor]:
-    """Log-probs and friends of `sequences` responses of 1 to 7 tokens; each has a token that counts."""
+    """Log-probs, masks and advantages of `sequences` responses of 1 to 7 tokens, each with a token that counts."""
     random = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 8, (sequences,), generator=random)
     total = int(lengths.sum())
@@ -43,7 +43,7 @@ def ragged(seed: int, sequences: int = 6) -> dict[str, Tensor]:
 
 
 def tokens_of(b: dict[str, Tensor], *, on_policy: bool = True, dtype: torch.dtype = torch.float32) -> Tokens:
-    """What an objective gets of `ragged`: the tokens that count. The proximal policy is the current one when on_policy."""
+    """The tokens of `ragged` that count, as an objective gets them. If on_policy, the proximal policy is the current one."""
     keep = b["mask"]
     lengths = segment_sum(keep.long(), b["lengths"])
     current = b["logp"][keep].to(dtype)

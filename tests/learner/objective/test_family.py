@@ -1,4 +1,4 @@
-"""What must hold for every objective, whatever it maximizes."""
+"""Properties of every objective."""
 
 import dataclasses
 
@@ -30,7 +30,7 @@ def surrogate(variant: str, tokens: Tokens, logp: Tensor) -> Tensor:
 @pytest.mark.parametrize("on_policy", [True, False])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_derivatives_are_those_of_finite_differences(variant: str, on_policy: bool, seed: int) -> None:
-    """In float64; what is under a stop-gradient is a field of its own and stays where it is."""
+    """In float64. What is under a stop-gradient is a field of its own, which finite differences leave as it is."""
     tokens = tokens_of(ragged(seed), on_policy=on_policy, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda logp: surrogate(variant, tokens, logp), tokens.logp, eps=1e-7, atol=1e-5)
 

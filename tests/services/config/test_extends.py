@@ -49,7 +49,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def over(base: Path, text: str = "") -> Path:
-    """A file in a folder beside the base's."""
+    """Write a file that extends `base`, in another folder."""
     return write(base.parents[1] / "mine" / "run.toml", 'extends = "../shared/base.toml"\n' + text)
 
 
