@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from services.errors import InputError
+from services.run.checkpoint_names import PREFIX, checkpoint_name, checkpoints_in
 
-PREFIX = "step-"
 REPLACED, DELETED = ".replaced-", ".deleted-"
 """Before a name: a whole checkpoint whose name is wanted by a newer one; one of which parts may be gone."""
 SCHEMA = 1
@@ -53,7 +53,7 @@ class Checkpoints:
     def latest(self) -> Path | None:
         """The youngest whole checkpoint."""
         whole = {path.name.removeprefix(REPLACED): path for path in self._folder.glob(f"{REPLACED}{PREFIX}*")}
-        whole |= {path.name: path for path in self._folder.glob(PREFIX + "*")}
+        whole |= {path.name: path for path in checkpoints_in(self._folder)}
         return whole[max(whole)] if whole else None
 
     def staging(self, policy_version: int) -> Path:
@@ -73,12 +73,12 @@ class Checkpoints:
         (staging / "state.json").write_text(json.dumps({"schema": SCHEMA, **state}), encoding="utf-8")
         for path in [*staging.rglob("*"), staging]:
             _sync(path)
-        final = self._folder / f"{PREFIX}{policy_version:08d}"
+        final = self._folder / checkpoint_name(policy_version)
         if final.exists():  # the same step, saved again at the end of a run
             final.rename(self._folder / f"{REPLACED}{final.name}")
         staging.rename(final)
         _sync(self._folder)
-        for old in [*self._folder.glob(REPLACED + "*"), *sorted(self._folder.glob(PREFIX + "*"))[: -self._keep]]:
+        for old in [*self._folder.glob(REPLACED + "*"), *checkpoints_in(self._folder)[: -self._keep]]:
             _delete(old)
         return final
 
