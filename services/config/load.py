@@ -64,8 +64,16 @@ def _read(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
                 "the file that says it"
             ) from None
         raise InputError(f"no configuration at {path}; give the path of a TOML file") from None
-    except (OSError, UnicodeDecodeError) as fault:
-        raise InputError(f"cannot read {chain}: {fault}") from fault
+    except IsADirectoryError:
+        raise InputError(f"{chain} is a folder; give the path of a TOML file") from None
+    except UnicodeDecodeError as fault:
+        raise InputError(
+            f"{chain} is not a text file: byte {fault.start} is not UTF-8; give the path of a TOML file"
+        ) from None
+    except OSError as fault:
+        raise InputError(
+            f"cannot read {chain}: {fault.strerror}; give the path of a TOML file that you can read"
+        ) from None
     except tomllib.TOMLDecodeError as fault:
         raise InputError(f"{chain} is not valid TOML: {fault}") from fault
     base = settings.pop(EXTENDS, None)
@@ -159,7 +167,9 @@ def _override(settings: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
-        raise InputError(f'"--set {override}" is not of the form section.key=value')
+        raise InputError(
+            f'"--set {override}" is not of the form section.key=value; write it like --set learner.steps=100'
+        )
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -145,7 +145,7 @@ def test_a_killed_learner_takes_back_what_no_checkpoint_holds_and_loses_nothing(
     dropped = sum(groups["dropped"].values())
     assert groups["issued"] == groups["trained"] + dropped + groups["dead"] + groups["outstanding"]
     consumed = [number for row in story.steps for number in row["consumed_groups"]]
-    assert len(consumed) == len(set(consumed))  # none twice
+    assert len(consumed) == len(set(consumed))  # no group twice
     assert len(consumed) == groups["trained"] + dropped
     assert groups["dead"] == 0
     unconsumed = set(range(groups["issued"])) - set(consumed)
@@ -183,7 +183,7 @@ def test_what_a_run_leaves(story: Story) -> None:
     assert story.folder.picture.stat().st_size > 10_000
     assert list(story.folder.tensorboard.glob("events.out.tfevents.*"))
     assert "held-out accuracy after" in story.final_output
-    assert not (story.folder.path / ".redis-url").exists()
+    assert not story.folder.redis_url.exists()
 
 
 def test_the_exported_model_loads_in_transformers(story: Story) -> None:

@@ -154,7 +154,7 @@ def test_the_page_has_a_line_a_finding_and_counts_the_problems() -> None:
     text = render([Finding("Python", True, "3.11.7"), Finding("cores", False, "1", "get another")])
     assert "Python  3.11.7" in text
     assert "-> get another" in text
-    assert text.endswith("1 of 2 need attention")
+    assert text.endswith("1 of 2 checks need attention")
     assert render([Finding("Python", True, "3.11.7")]).endswith("nothing is missing")
 
 
