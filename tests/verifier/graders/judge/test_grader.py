@@ -27,7 +27,7 @@ from tests.fakes.openai_server import (
 from tests.verifier.network.asking import sample, settings, with_endpoints
 from verifier.grader import Judgement, ScoringFault, build_scorer, is_cached, lane_of, version_of
 from verifier.graders.judge import prompt
-from verifier.graders.judge.answer import Unreadable, read_verdict
+from verifier.graders.judge.answer import UnusableReply, read_verdict
 from verifier.graders.judge.grader import RUBRIC, Judge
 from verifier.network.chat import Reply
 from verifier.network.endpoints import Endpoints
@@ -217,7 +217,7 @@ def test_an_answer_that_was_cut_is_no_verdict_even_if_it_reads_as_one() -> None:
 
 @given(st.text(max_size=300))
 def test_no_text_of_the_judge_raises_anything_else(text: str) -> None:
-    with contextlib.suppress(Unreadable):
+    with contextlib.suppress(UnusableReply):
         read_verdict(Reply(text, cut=False))
 
 
