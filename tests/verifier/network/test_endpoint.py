@@ -54,7 +54,7 @@ def test_the_request_that_arrives_is_the_one_that_was_asked_for() -> None:
         fake.hangs_up,
         fake.bomb,
     ],
-    ids=["500", "503", "408", "429", "no JSON", "nested", "cut", "hung up", "zip bomb"],
+    ids=["500", "503", "408", "429", "not JSON", "nested", "cut", "hung up", "zip bomb"],
 )
 def test_what_may_pass_is_asked_again(bad: Step) -> None:
     with OpenAIServer(bad, bad, says("fine")) as server:

@@ -27,7 +27,7 @@ from tests.fakes.openai_server import (
 from tests.verifier.network.asking import sample, settings, with_endpoints
 from verifier.grader import Judgement, ScoringFault, build_grader
 from verifier.graders.judge import prompt
-from verifier.graders.judge.answer import Unreadable, read_verdict
+from verifier.graders.judge.answer import UnusableReply, read_verdict
 from verifier.graders.judge.grader import RUBRIC, Judge
 from verifier.network.chat import Reply
 from verifier.network.endpoints import Endpoints
@@ -152,7 +152,7 @@ def test_a_score_becomes_a_reward_from_0_to_1(
     "text", ['{"score": 11}', '{"score": "7"}', '{"score": true}', '{"score": NaN}', '{"score": 1e999}']
 )
 def test_a_score_that_is_not_on_the_scale_is_an_error_and_no_zero(text: str) -> None:
-    with OpenAIServer(says(text)) as server, pytest.raises(ScoringFault, match="its score is no number from 0 to 10"):
+    with OpenAIServer(says(text)) as server, pytest.raises(ScoringFault, match="its score is not a number from 0 to 10"):
         judged(server.url, scale=[0, 10])
 
 
@@ -217,7 +217,7 @@ def test_an_answer_that_was_cut_is_no_verdict_even_if_it_reads_as_one() -> None:
 
 @given(st.text(max_size=300))
 def test_no_text_of_the_judge_raises_anything_else(text: str) -> None:
-    with contextlib.suppress(Unreadable):
+    with contextlib.suppress(UnusableReply):
         read_verdict(Reply(text, cut=False))
 
 
