@@ -11,7 +11,7 @@ unfinished=.venv/.installing
 log=.venv/setup.log
 cpu_wheels=https://download.pytorch.org/whl/cpu
 needed_mib=3584       # .venv has 2.6 GiB, and what Python compiles comes on top
-needed_gpu_build=5120 # on top of it, with the build of torch that brings CUDA's libraries
+needed_gpu_build=4096 # on top of it, with the build of torch that brings CUDA's libraries
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() {
