@@ -121,7 +121,7 @@ apt_install() { # as root, and where there is apt
 has_numa() { "$python" -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$1" 2>/dev/null; }
 unpack_numa() (
     command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 1
-    say "unpacking libnuma1 into .venv, because only root may install it"
+    say "unpacking libnuma1 into .venv, where it needs no root"
     folder=$(mktemp -d)
     trap 'rm -rf "$folder"' EXIT
     mkdir -p "$folder"/{lists,cache}/partial
