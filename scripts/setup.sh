@@ -11,7 +11,7 @@ unfinished=.venv/.installing
 log=.venv/setup.log
 cpu_wheels=https://download.pytorch.org/whl/cpu
 needed_mib=3584       # .venv has 2.6 GiB, and what Python compiles comes on top
-needed_gpu_build=5120 # on top of it, with the build of torch that brings CUDA's libraries
+needed_gpu_build=4096 # on top of it, with the build of torch that brings CUDA's libraries
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() {
@@ -121,7 +121,7 @@ apt_install() { # as root, and where there is apt
 has_numa() { "$python" -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$1" 2>/dev/null; }
 unpack_numa() (
     command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null || return 1
-    say "unpacking libnuma1 into .venv, because only root may install it"
+    say "unpacking libnuma1 into .venv, where it needs no root"
     folder=$(mktemp -d)
     trap 'rm -rf "$folder"' EXIT
     mkdir -p "$folder"/{lists,cache}/partial
