@@ -75,7 +75,7 @@ def test_rows_of_json_on_the_page_can_be_read() -> None:
         ("aime", {"question": "?", "answer": 540.0}, Task("?", "540")),
     ],
 )
-def test_a_row_is_read_as_its_convention_says(name: str, fields: dict[str, Any], task: Task) -> None:
+def test_a_row_is_read_as_its_convention_says(name: ConventionName, fields: dict[str, Any], task: Task) -> None:
     assert read(name, **fields) == task
 
 
@@ -248,7 +248,9 @@ def test_rows_of_ifeval_are_lists_of_constraints() -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_row_that_does_not_follow_its_convention_is_named(name: str, fields: dict[str, Any], says: str) -> None:
+def test_a_row_that_does_not_follow_its_convention_is_named(
+    name: ConventionName, fields: dict[str, Any], says: str
+) -> None:
     with pytest.raises(UnreadableRow) as fault:
         read(name, **fields)
     assert str(fault.value).startswith("rows.jsonl line 7")

@@ -185,7 +185,7 @@ def self_signed(folder: Path, name: str) -> dict[str, str]:
 
 def test_it_speaks_tls_and_nothing_else(certificate: dict[str, str]) -> None:
     trusted = ssl.create_default_context(cafile=certificate["tls_certificate"])
-    with running(**certificate) as verifier:
+    with running(None, **certificate) as verifier:
         assert verifier.url.startswith("https://127.0.0.1:")
         # The name is checked as well: it is reached under the one in its certificate.
         named = {"headers": {"Host": "scores.example"}, "extensions": {"sni_hostname": "scores.example"}}
@@ -215,7 +215,7 @@ def test_a_worker_elsewhere_checks_the_certificate_of_the_service(
     wiring.feed(group(1, "right"))
     trusted = {"ca_certificate": certificate["tls_certificate"]}
     with (
-        running(**certificate) as service,
+        running(None, **certificate) as service,
         running(wiring.streams, url=service.url, **trusted),
         pytest.raises(AssertionError, match="0 of 1 groups settled"),
     ):
@@ -227,7 +227,7 @@ def test_a_worker_elsewhere_is_served_over_tls(tmp_path: Path) -> None:
     certificate, wiring = self_signed(tmp_path, "IP:127.0.0.1"), Wiring()
     wiring.feed(group(1, "right", "wrong"))
     with (
-        running(**certificate) as service,
+        running(None, **certificate) as service,
         running(wiring.streams, url=service.url, ca_certificate=certificate["tls_certificate"]),
     ):
         scored, _ = wiring.settled(1)
@@ -240,5 +240,5 @@ def test_a_certificate_that_cannot_be_used_is_named_at_start(
 ) -> None:
     (tmp_path / "broken.pem").write_text("no PEM")
     given = certificate | {broken: str(tmp_path / "broken.pem")}
-    with pytest.raises(InputError, match=rf"verifier\.{broken} = \S*broken"), running(**given):
+    with pytest.raises(InputError, match=rf"verifier\.{broken} = \S*broken"), running(None, **given):
         pass

@@ -1,11 +1,12 @@
 """What becomes of an item whose grader process ended: the response pays only when its reference answer alone is fine."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
+from services.wire.verdict import Score
 from verifier.contract import ScoreItem
 from verifier.grader import Judgement
 from verifier.pool.attribution import CRASHES, UNEXPLAINED_ENDS, Attribution
@@ -50,11 +51,12 @@ def test_the_reference_is_checked_first_and_the_response_blamed_when_it_passes(k
 
 def test_a_reference_that_fails_alone_makes_it_an_error() -> None:
     attribution = Attribution()
-    for fails in (
+    failures: tuple[Callable[[WorkItem], Score | None], ...] = (
         lambda item: attribution.result(item, FAILED),
         lambda item: attribution.result(item, GradeResult(no_verdict("too much"), out_of_memory=True)),
         lambda item: attribution.at_fault(item, finding("busy"), 1.0),
-    ):
+    )
+    for fails in failures:
         item = work_item()
         assert attribution.at_fault(item, finding("busy"), 3.0) is None
         score = fails(item)

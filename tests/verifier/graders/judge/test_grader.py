@@ -152,7 +152,10 @@ def test_a_score_becomes_a_reward_from_0_to_1(
     "text", ['{"score": 11}', '{"score": "7"}', '{"score": true}', '{"score": NaN}', '{"score": 1e999}']
 )
 def test_a_score_that_is_not_on_the_scale_is_an_error_and_no_zero(text: str) -> None:
-    with OpenAIServer(says(text)) as server, pytest.raises(ScoringFault, match="its score is not a number from 0 to 10"):
+    with (
+        OpenAIServer(says(text)) as server,
+        pytest.raises(ScoringFault, match="its score is not a number from 0 to 10"),
+    ):
         judged(server.url, scale=[0, 10])
 
 
