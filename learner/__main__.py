@@ -5,16 +5,19 @@ import os
 import threading
 from argparse import Namespace
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from learner.engine.deepspeed_engine import DeepSpeedEngine
+from learner.evaluation import Evaluator, HeldOut
 from learner.intake.collector import Collector, Sampled
+from learner.intake.depths import StreamDepths
+from learner.intake.intake import Intake
 from learner.intake.issuer import PromptIssuer
-from learner.intake.ledger import Ledger
-from learner.loop import HeldOut, TrainingLoop
-from learner.publish.publisher import WeightPublisher, probe_tokens
+from learner.loop import Beginning, TrainingLoop
+from learner.objective import OBJECTIVES
+from learner.publish.publisher import WeightPublisher
+from learner.publish.snapshot import Snapshots, probe_tokens
 from learner.ranks import Team
 from learner.records import Records
 from services.config import RunConfig
@@ -25,7 +28,7 @@ from services.health import HealthServer
 from services.run.addresses import announce_address
 from services.run.folder import RunFolder
 from services.run.summary import summarize, write
-from services.streams.names import DEAD, EVALUATION_PROMPTS, PROMPTS, SCORED
+from services.streams.names import DEAD, EVALUATION_PROMPTS, PROMPTS, SCORED, TRAJECTORIES
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
 from services.weights.membership import Membership
@@ -35,7 +38,7 @@ log = logging.getLogger("ratchet.learner")
 
 CONSUMER = "learner"
 NEVER_RECLAIM_S = 1e8
-"""There is one learner, and what it holds it holds until a checkpoint: nobody else may have it."""
+"""There is one learner, and it holds its claims until a checkpoint contains them: no other consumer may take them."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,7 @@ class Prepared:
     """What rank 0 has before any model is loaded."""
 
     connection: RedisConnection
-    ledger: Ledger
-    counts: dict[str, Any]
+    beginning: Beginning
     store: RendezvousStore
     training: RenderedProblems
     held_out: RenderedProblems | None
@@ -53,30 +55,44 @@ class Prepared:
     """Ready once `loaded` is set."""
 
 
-def prepare(config: RunConfig) -> Prepared:
-    """All that can be refused in seconds, before what takes minutes. Raises InputError, StreamError or WeightSyncError."""
+def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
+    """Do everything that can be refused in seconds, before what takes minutes. weights_only: to evaluate, not to train.
+
+    Raises InputError, StreamError or WeightSyncError.
+    """
     check_backend(config.weights.type, torch.device(config.device))
+    OBJECTIVES[config.learner.objective.type]  # imports what a package brings
     connection = redis_connection(config)
-    ledger, counts = TrainingLoop.saved_ledger(config)
+    beginning = Beginning.of(config, weights_only=weights_only)
     store = RendezvousStore(config.weights.host, config.weights.port)
     renderer = Renderer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     room = config.model.max_length - config.rollout.sampling.max_tokens
-    training, held_out = RenderedProblems(config.prompts, renderer, max_prompt_tokens=room), None
+    training = RenderedProblems(config.prompts, renderer, max_prompt_tokens=room)
+    held_out = None
     if config.evaluation:
         held_out = RenderedProblems(
             config.evaluation.prompts, renderer, max_prompt_tokens=room, limit=config.evaluation.max_prompts
         )
     loaded = threading.Event()
-    health = HealthServer(config.learner.metrics_host, config.learner.metrics_port, ready=loaded.is_set)
-    return Prepared(connection, ledger, counts, store, training, held_out, loaded, health)
+    return Prepared(
+        connection=connection,
+        beginning=beginning,
+        store=store,
+        training=training,
+        held_out=held_out,
+        loaded=loaded,
+        health=HealthServer(config.learner.metrics_host, config.learner.metrics_port, ready=loaded.is_set),
+    )
 
 
 def main() -> int:
+    """Run one rank; returns the exit code."""
     parser = service_parser("learner")
-    parser.add_argument("--evaluate-only", action="store_true", help="one evaluation of the weights as they are")
+    parser.add_argument("--evaluate-only", action="store_true", help="evaluate the weights as they are, once")
     arguments = begin(parser)
     config = load(arguments.config, arguments.overrides)
-    prepared = prepare(config) if os.environ.get("RANK", "0") == "0" else None
+    is_first = os.environ.get("RANK", "0") == "0"
+    prepared = prepare(config, weights_only=arguments.evaluate_only) if is_first else None
     waits = config.deadlines.first_replica_s, config.deadlines.groups_s, config.deadlines.evaluation_s
     engine = DeepSpeedEngine(
         config.model,
@@ -85,7 +101,7 @@ def main() -> int:
         collective_timeout_s=sum(waits),  # the other ranks sit in a broadcast while rank 0 waits for any of these
     )
     team = Team(config, engine)
-    stopping = StopSignal()  # on every rank: only rank 0 acts on it, at the end of a step
+    stopping = StopSignal()  # on every rank, though only rank 0 acts on it, at the end of a step
     if prepared is None:
         team.follow()
         engine.close()
@@ -93,61 +109,80 @@ def main() -> int:
     try:
         return _lead(config, team, arguments, stopping, prepared)
     finally:
-        if team.is_in_step:  # otherwise it would wait for ranks that wait for it; they end with this one
+        if team.is_in_step:  # if not, this would wait for ranks that wait for this one; they end when it ends
             team.finish()
             engine.close()
 
 
 def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSignal, prepared: Prepared) -> int:
-    connection, training = prepared.connection, prepared.training
+    """What rank 0 does: put the loop together, run it, and write the summary."""
+    connection, training, beginning = prepared.connection, prepared.training, prepared.beginning
     folder = RunFolder(config.folder)
     membership = Membership(connection, config.name, config.deadlines.lease_s)
     attempt = membership.next_attempt()
     prepared.loaded.set()
     announce_address(arguments.services_folder, "learner", prepared.health.url)
 
-    def stream(name: str) -> RedisStream:
-        return RedisStream(connection, config.name, name, CONSUMER, NEVER_RECLAIM_S)
-
+    names = EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES, SCORED, DEAD
+    streams = {name: RedisStream(connection, config.name, name, CONSUMER, NEVER_RECLAIM_S) for name in names}
+    depths = StreamDepths(list(streams.values()))
     sampled = Sampled()
-    records = Records(folder, sampled, prepared.counts, attempt)
-    first_prompts = [training.token_ids(problem) for problem in training.problems[:64]]
-    probe = probe_tokens(first_prompts, min(config.weights.probe_tokens, config.model.max_length - 1))
-    channel = ProcessGroupChannel(prepared.store, bucket_device(config.weights.type, team.engine.device))
+    records = Records(folder, sampled, beginning.counts, attempt)
     publisher = WeightPublisher(
-        config, membership, channel, (config.weights.host, prepared.store.port), records.sync, stopping
+        config,
+        membership=membership,
+        channel=ProcessGroupChannel(prepared.store, bucket_device(config.weights.type, team.engine.device)),
+        address=(config.weights.host, prepared.store.port),
+        on_sync=records.sync,
+        stopping=stopping,
     )
-    held_out = None
-    if prepared.held_out is not None:
-        evaluation_prompts = stream(EVALUATION_PROMPTS)
+    collector = Collector(streams[SCORED], streams[DEAD], beginning.ledger, sampled)
+    issue_log = RedisIssueLog(connection, streams[PROMPTS])
+    intake = Intake(
+        config,
+        state=beginning.state,
+        ledger=beginning.ledger,
+        issuer=PromptIssuer(config, training.problems, training.token_ids, issue_log),
+        collector=collector,
+        replicas=publisher,
+    )
+    evaluator = None
+    if prepared.held_out is not None and config.evaluation is not None:
         held_out = HeldOut(
+            settings=config.evaluation,
             problems=prepared.held_out.problems,
             token_ids=prepared.held_out.token_ids,
-            issue_log=lambda version: RedisIssueLog(connection, evaluation_prompts, f"issued-{attempt}-{version}"),
+            issue_log=lambda version: RedisIssueLog(
+                connection, streams[EVALUATION_PROMPTS], f"issued-{attempt}-{version}"
+            ),
             attempt=attempt,
         )
+        evaluator = Evaluator(config, held_out, collector, publisher)
+    first_prompts = [training.token_ids(problem) for problem in training.problems[:64]]
+    probe = probe_tokens(first_prompts, min(config.weights.probe_tokens, config.model.max_length - 1))
     loop = TrainingLoop(
         config,
-        team,
-        publisher,
-        PromptIssuer(config, training.problems, training.token_ids, RedisIssueLog(connection, stream(PROMPTS))),
-        Collector(stream(SCORED), stream(DEAD), prepared.ledger, sampled),
-        prepared.ledger,
-        records,
-        held_out,
-        probe,
-        stopping,
+        team=team,
+        state=beginning.state,
+        intake=intake,
+        snapshots=Snapshots(team, config.weights, probe),
+        publisher=publisher,
+        evaluator=evaluator,
+        records=records,
+        stopping=stopping,
     )
     try:
-        loop.restore(weights_only=arguments.evaluate_only)
+        if beginning.checkpoint is not None:
+            loop.load(beginning.checkpoint, weights_only=arguments.evaluate_only)
         records.begin()
         done = loop.evaluate_only() if arguments.evaluate_only else loop.run()
     finally:
         publisher.close()
         records.close()
+        depths.close()
         prepared.health.close()
     if not arguments.evaluate_only:
-        write(folder, summarize(folder, loop.groups(), records.counts(), membership.last_leases()))
+        write(folder, summarize(folder, intake.counts(), records.counts(), membership.last_leases()))
     return DONE if done else INTERRUPTED
 
 

@@ -1,8 +1,8 @@
 """Checkpoints of the run: weights, optimizer, reference, ledger and counts, saved together or not at all.
 
-A checkpoint is written beside its final name and renamed when every byte is on disk, so one that can be found is whole. One
-that is saved again is first renamed aside, and what is deleted loses its name first: whenever the process ends, there is a
-whole checkpoint to find.
+A checkpoint is written under a temporary name and renamed when every byte is on disk, so any that can be found is whole. One
+that is saved again is first renamed aside, and one that is deleted loses its name first: whenever the process ends, there is
+a whole checkpoint to find.
 """
 
 import json
@@ -13,25 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from services.errors import InputError
+from services.run.checkpoint_names import PREFIX, checkpoint_name, checkpoints_in
 
-PREFIX = "step-"
-REPLACED, DELETED = ".replaced-", ".deleted-"
-"""Before a name: a whole checkpoint whose name is wanted by a newer one; one of which parts may be gone."""
+REPLACED = ".replaced-"
+"""Prefix of a whole checkpoint whose name a newer one takes."""
+DELETED = ".deleted-"
+"""Prefix of a checkpoint of which parts may be gone."""
 SCHEMA = 1
 
 
 class Saved(dict[str, Any]):
-    """A JSON object of a checkpoint, and those inside it. A key that it lacks is an InputError: nobody would know what the
-    run was without it."""
+    """A JSON object of a checkpoint, and the objects inside it. A missing key raises InputError: without it the run cannot be
+    continued."""
 
     def __init__(self, checkpoint: Path, values: dict[str, Any], place: str = "") -> None:
-        """place: of `values`, such as "state.json: ledger."."""
+        """place: where `values` is, such as "state.json: ledger."."""
         inside = {
             key: Saved(checkpoint, value, f"{place}{key}.") if isinstance(value, dict) else value
             for key, value in values.items()
         }
         super().__init__(inside)
-        self._checkpoint, self._place = checkpoint, place
+        self._checkpoint = checkpoint
+        self._place = place
 
     def __missing__(self, key: str) -> Any:
         raise InputError(
@@ -41,6 +44,7 @@ class Saved(dict[str, Any]):
 
 
 def read_json(checkpoint: Path, name: str) -> Saved:
+    """Read a JSON file of a checkpoint."""
     return Saved(checkpoint, json.loads((checkpoint / name).read_text(encoding="utf-8")), f"{name}: ")
 
 
@@ -48,16 +52,17 @@ class Checkpoints:
     """The folder `checkpoints` of a run."""
 
     def __init__(self, folder: Path, keep: int) -> None:
-        self._folder, self._keep = folder, keep
+        self._folder = folder
+        self._keep = keep
 
     def latest(self) -> Path | None:
-        """The youngest whole checkpoint."""
+        """The latest whole checkpoint; None if there is none."""
         whole = {path.name.removeprefix(REPLACED): path for path in self._folder.glob(f"{REPLACED}{PREFIX}*")}
-        whole |= {path.name: path for path in self._folder.glob(PREFIX + "*")}
+        whole |= {path.name: path for path in checkpoints_in(self._folder)}
         return whole[max(whole)] if whole else None
 
     def staging(self, policy_version: int) -> Path:
-        """An empty folder to write into; left-overs of a crash are cleared away."""
+        """Make an empty folder to write into, and clear away what a crash left behind."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for replaced in self._folder.glob(REPLACED + "*"):
             final = self._folder / replaced.name.removeprefix(REPLACED)
@@ -69,22 +74,22 @@ class Checkpoints:
         return folder
 
     def commit(self, staging: Path, policy_version: int, state: dict[str, Any]) -> Path:
-        """Add the state, make everything durable, give it its name, and delete the oldest beyond `keep`."""
+        """Add the state, make everything durable, give the checkpoint its name, and delete the oldest ones beyond `keep`."""
         (staging / "state.json").write_text(json.dumps({"schema": SCHEMA, **state}), encoding="utf-8")
         for path in [*staging.rglob("*"), staging]:
             _sync(path)
-        final = self._folder / f"{PREFIX}{policy_version:08d}"
+        final = self._folder / checkpoint_name(policy_version)
         if final.exists():  # the same step, saved again at the end of a run
             final.rename(self._folder / f"{REPLACED}{final.name}")
         staging.rename(final)
         _sync(self._folder)
-        for old in [*self._folder.glob(REPLACED + "*"), *sorted(self._folder.glob(PREFIX + "*"))[: -self._keep]]:
+        for old in [*self._folder.glob(REPLACED + "*"), *checkpoints_in(self._folder)[: -self._keep]]:
             _delete(old)
         return final
 
     @staticmethod
     def state(checkpoint: Path) -> Saved:
-        """Raises InputError when another version of ratchet wrote it, now or once a key that it lacks is asked for."""
+        """Read the state. Raises InputError if another version of ratchet wrote it: now, or when a missing key is asked for."""
         state = read_json(checkpoint, "state.json")
         if state.get("schema") != SCHEMA:
             raise InputError(
@@ -95,7 +100,7 @@ class Checkpoints:
 
 
 def export_beside(final: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a folder beside `final`, then put it in its place."""
+    """Let `write` fill a folder next to `final`, then put that folder in its place."""
     staging = final.with_name(f".writing-{final.name}")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
@@ -106,7 +111,7 @@ def export_beside(final: Path, write: Callable[[Path], None]) -> None:
 
 
 def _delete(folder: Path) -> None:
-    """Never half of it under its name."""
+    """Delete a folder so that never a part of it is found under its name."""
     deleted = folder.with_name(f"{DELETED}{folder.name}")
     shutil.rmtree(deleted, ignore_errors=True)
     folder.rename(deleted)

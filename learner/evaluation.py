@@ -1,12 +1,13 @@
 """Held-out accuracy at a pinned policy version: avg@k and pass@k.
 
-The learner waits for the results before it publishes other weights, so every token was sampled under the version that is
-reported; a result of another version is left out and counted.
+The learner waits for the results before it publishes other weights, so every token is sampled under the version that is
+reported; a result of another version is left out and counted as missing.
 """
 
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from learner.intake.collector import Collector
 from learner.metrics import EVALUATION_RATIO
@@ -24,17 +25,18 @@ log = logging.getLogger("ratchet.learner")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation. Rewards of 1 and verdicts `correct` agree for graders that answer yes or no."""
+    """One evaluation. A response is correct if its verdict is `correct`; for graders that answer yes or no that is a reward
+    of 1."""
 
     policy_version: int
     avg_at_k: float
-    """Mean over prompts of the fraction of its k responses that are correct."""
+    """Mean over the prompts of the fraction of their k responses that are correct."""
     pass_at_k: float
-    """Fraction of prompts with a correct response among k."""
+    """Fraction of the prompts with at least one correct response among k."""
     k: int
     prompts: int
     missing: int
-    """Prompts without a result: dead, or sampled under another version."""
+    """Number of prompts without a result: dead, or sampled under another version."""
     mean_tokens: float
     seconds: float
 
@@ -47,7 +49,7 @@ def evaluation_prompts(
     policy_version: int,
     attempt: int,
 ) -> list[Prompt]:
-    """The same seeds at every evaluation, so that two policies are compared on the same draws."""
+    """The prompts of one evaluation, with the same seeds each time, so that two policies are compared on the same draws."""
     sampling = config.rollout.sampling
     return [
         Prompt(
@@ -70,28 +72,84 @@ def evaluation_prompts(
     ]
 
 
-def evaluate(
-    prompts: Sequence[Prompt],
-    log_of_issues: IssueLog,
-    collector: Collector,
-    deadline: Deadline,
-    stopping: Callable[[], bool],
-) -> Evaluation | None:
-    """Issue, wait, count. None when `stopping`. Raises DeadlineExceeded."""
-    start = now_s()
-    for number, prompt in enumerate(prompts):
-        log_of_issues.issue(number, encode(prompt))
-    results = collector.evaluation([prompt.group_id for prompt in prompts], deadline, stopping)
-    if stopping():
-        return None
-    report = count(results, prompts[0].pinned_version or 0, len(prompts), now_s() - start)
-    EVALUATION_RATIO.labels("avg_at_k").set(report.avg_at_k)
-    EVALUATION_RATIO.labels("pass_at_k").set(report.pass_at_k)
-    return report
+@dataclass(frozen=True)
+class HeldOut:
+    """What is evaluated on: the problems, their tokens, and a numbered log for the prompts of each evaluation."""
+
+    settings: EvaluationConfig
+    problems: Sequence[Problem]
+    token_ids: Callable[[Problem], Sequence[int]]
+    issue_log: Callable[[int], IssueLog]
+    """Maps a policy version to a log that nothing was issued to yet."""
+    attempt: int
+    """Counts the starts of the learner: results that an earlier start asked for are not taken for ours."""
+
+
+class Replicas(Protocol):
+    """What an evaluation has to know of the replicas; the weight publisher knows it."""
+
+    def wait(self) -> None:
+        """Return once every live replica samples under the version published last."""
+
+    def should_stop(self) -> bool:
+        """Whether the run was asked to stop. Raises what keeps weights from the replicas, if anything does."""
+
+
+class Evaluator:
+    """Evaluates a policy version when it is due. Lives on rank 0."""
+
+    def __init__(self, config: RunConfig, held_out: HeldOut, collector: Collector, replicas: Replicas) -> None:
+        self._config = config
+        self._held_out = held_out
+        self._collector = collector
+        self._replicas = replicas
+
+    def is_due(self, policy_version: int, evaluated_version: int | None, *, last: bool = False) -> bool:
+        """Whether this version is to be evaluated and has not been. last: it is, whatever the period."""
+        return evaluated_version != policy_version and (
+            last or policy_version % self._held_out.settings.every_steps == 0
+        )
+
+    def evaluate(self, policy_version: int) -> Evaluation | None:
+        """Issue the prompts, wait for the results and count them. Returns None if the run was asked to stop.
+
+        policy_version: published last. Raises DeadlineExceeded, or the publisher's fault.
+
+        Waits for: the replicas to hold this version, then the results of every prompt.
+        Until: what `WeightPublisher.wait` says, then deadlines.evaluation_s.
+        Ended by: the last result, dead groups included, the stop signal, the publisher's fault, or the deadline.
+        Metric: ratchet_waiting{room="learner", awaiting="weight confirmations"}, then awaiting="evaluation".
+        """
+        self._replicas.wait()
+        held_out = self._held_out
+        prompts = evaluation_prompts(
+            self._config,
+            held_out.settings,
+            held_out.problems,
+            held_out.token_ids,
+            policy_version=policy_version,
+            attempt=held_out.attempt,
+        )
+        deadline = Deadline.after(self._config.deadlines.evaluation_s, "evaluation results")
+        start = now_s()
+        issue_log = held_out.issue_log(policy_version)
+        for number, prompt in enumerate(prompts):
+            issue_log.issue(number, encode(prompt))
+        group_ids = [prompt.group_id for prompt in prompts]
+        results = self._collector.evaluation(group_ids, deadline, self._replicas.should_stop)
+        if self._replicas.should_stop():
+            return None
+        evaluation = count(results, policy_version, len(prompts), now_s() - start)
+        EVALUATION_RATIO.labels("avg_at_k").set(evaluation.avg_at_k)
+        EVALUATION_RATIO.labels("pass_at_k").set(evaluation.pass_at_k)
+        return evaluation
 
 
 def count(results: Sequence[ScoredGroup], policy_version: int, asked: int, seconds: float) -> Evaluation:
-    """Results of another version count as missing. Without any result the ratios are 0."""
+    """Count the results of one evaluation. asked: number of prompts issued. seconds: how long it took.
+
+    Results of another version count as missing. Without any result the ratios are 0.
+    """
     pinned = [result for result in results if _versions(result) <= {policy_version}]
     if len(pinned) < asked:
         log.warning(

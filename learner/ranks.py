@@ -1,7 +1,7 @@
-"""The learner's ranks as one: rank 0 decides, every rank does the same collective work in the same order.
+"""The learner's ranks as one: rank 0 decides, and every rank does the same collective work in the same order.
 
-Rank 0 calls the methods of `Team`; each sends its order to the other ranks, which sit in `follow`. With one rank nothing
-is sent. Only rank 0 knows streams, clocks and signals, so ranks cannot disagree.
+Rank 0 calls the methods of `Team`; each sends its order to the other ranks, which sit in `follow`. With one rank nothing is
+sent. Only rank 0 knows streams, clocks and signals, so the ranks cannot disagree.
 """
 
 import contextlib
@@ -14,104 +14,129 @@ import msgspec
 import torch
 from torch import Tensor
 
-from learner.batch.step_batch import assemble
+from learner.batch.sift import SiftedGroup, Tally
+from learner.batch.step_batch import batch_of
+from learner.engine.policy_model import model_dtype
 from learner.engine.protocol import TrainEngine
-from learner.publish.publisher import torch_dtype
 from learner.step.learner_step import learner_step
 from learner.step.report import StepReport
 from services.config import RunConfig
-from services.wire.codec import decode, encode
-from services.wire.score import ScoredGroup
 
 
-class _Order(msgspec.Struct, frozen=True):
+class _Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One learner step, as rank 0 orders it."""
+
+    groups: tuple[SiftedGroup, ...]
+    tally: Tally
+    policy_version: int
+    learning_rate: float
+    full_ess_ratio: float | None
+
+
+class _Order(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["step", "snapshot", "ratchet", "roll_back", "save", "load", "export", "finish"]
-    groups: tuple[bytes, ...] = ()
-    policy_version: int = 0
-    learning_rate: float = 0.0
-    full_ess_ratio: float | None = None
+    step: _Step | None = None
     token_ids: tuple[int, ...] = ()
     folder: str = ""
 
 
 @dataclass(frozen=True)
 class TakenStep:
+    """What a learner step did; the same on every rank."""
+
     report: StepReport
     lag_tokens: dict[int, int]
-    """Lag in steps -> response tokens that reached the loss."""
+    """Lag in learner steps -> number of response tokens with that lag that reached the loss."""
 
 
 @dataclass(frozen=True)
 class TakenSnapshot:
+    """The weights of one policy version, before they are packed."""
+
     tensors: list[tuple[str, Tensor]]
-    """Empty on ranks other than 0."""
+    """Copies of the parameters by name, in the dtype they travel in. Empty on ranks other than 0."""
     probe_logp: list[float]
+    """Log-probs of the probe's tokens after the first, nats."""
 
 
 class Team:
     """All ranks of the learner, seen from rank 0."""
 
     def __init__(self, config: RunConfig, engine: TrainEngine) -> None:
-        self._config, self.engine = config, engine
+        self._config = config
+        self.engine = engine
         self.is_in_step = True
-        """False once rank 0 failed in the midst of what it had told the others to do: they wait in a collective there, and
-        nothing that is sent reaches them."""
+        """False once rank 0 has failed in the midst of an order: the other ranks wait in a collective of that order, and nothing
+        that is sent now would reach them."""
 
     def step(
         self,
-        groups: Sequence[ScoredGroup],
+        groups: Sequence[SiftedGroup],
+        tally: Tally,
+        *,
         policy_version: int,
         learning_rate: float,
         full_ess_ratio: float | None = None,
     ) -> TakenStep:
-        raw = tuple(encode(group) for group in groups) if self.engine.world_size > 1 else ()
-        order = _Order(
-            "step",
-            groups=raw,
+        """Take one learner step. groups: those that reach the loss. tally: of everything consumed. policy_version: before the
+        step. learning_rate: the schedule's. full_ess_ratio: see `learner_step`."""
+        step = _Step(
+            groups=tuple(groups),
+            tally=tally,
             policy_version=policy_version,
             learning_rate=learning_rate,
             full_ess_ratio=full_ess_ratio,
         )
-        with self._together(order):
-            return self._step(groups, order)
+        with self._together(_Order(kind="step", step=step)):
+            return self._step(step)
 
     def snapshot(self, probe: tuple[int, ...]) -> TakenSnapshot:
-        """Copies of the weights in the dtype they travel in, and the log-probs of the probe under exactly those."""
-        with self._together(_Order("snapshot", token_ids=probe)):
+        """Copy the weights in the dtype they travel in, with the log-probs of the probe under exactly those weights."""
+        with self._together(_Order(kind="snapshot", token_ids=probe)):
             return self._snapshot(probe)
 
     def ratchet(self) -> None:
-        with self._together(_Order("ratchet")):
+        """Set the reference policy to the current policy."""
+        with self._together(_Order(kind="ratchet")):
             self.engine.ratchet_reference()
 
     def roll_back(self) -> None:
-        """The reference is again the one before the last `ratchet`."""
-        with self._together(_Order("roll_back")):
+        """Set the reference policy to the one before the last `ratchet`."""
+        with self._together(_Order(kind="roll_back")):
             self.engine.roll_back_reference()
 
     def save(self, folder: Path) -> None:
-        with self._together(_Order("save", folder=str(folder))):
+        """Write weights, optimizer and reference into a folder."""
+        with self._together(_Order(kind="save", folder=str(folder))):
             self.engine.save(folder)
 
     def load(self, folder: Path) -> None:
-        with self._together(_Order("load", folder=str(folder))):
+        """Read what `save` has written."""
+        with self._together(_Order(kind="load", folder=str(folder))):
             self.engine.load(folder)
 
     def export(self, folder: Path) -> None:
-        with self._together(_Order("export", folder=str(folder))):
+        """Write the model as a Hugging Face folder."""
+        with self._together(_Order(kind="export", folder=str(folder))):
             self.engine.export(folder)
 
     def finish(self) -> None:
-        with self._together(_Order("finish")):
+        """Let the other ranks return from `follow`."""
+        with self._together(_Order(kind="finish")):
             pass
 
     def follow(self) -> None:
-        """What ranks other than 0 do until rank 0 finishes."""
+        """Carry out what rank 0 orders, until it finishes. Called by every other rank.
+
+        Waits for: the next order of rank 0, which waits for groups, evaluations and replicas in between.
+        Until: the deadline of collectives: deadlines.first_replica_s, deadlines.groups_s and deadlines.evaluation_s together.
+        Ended by: an order, or the end of rank 0, which breaks the collective.
+        Metric: those of rank 0, which alone exports metrics: see what it waits for in ratchet_waiting{room="learner"}.
+        """
         while True:
             order = msgspec.msgpack.decode(self.engine.broadcast_bytes(None), type=_Order)
-            if order.kind == "step":
-                groups = [decode(raw, ScoredGroup) for raw in order.groups]
-                self._step(groups, order)
+            if order.step is not None:
+                self._step(order.step)
             elif order.kind == "snapshot":
                 self._snapshot(order.token_ids)
             elif order.kind == "ratchet":
@@ -129,15 +154,15 @@ class Team:
 
     @contextlib.contextmanager
     def _together(self, order: _Order) -> Iterator[None]:
-        """Inside, rank 0 does its part of the order."""
+        """Send the order to the other ranks; inside, rank 0 does its own part of it."""
         self.is_in_step = False
         if self.engine.world_size > 1:
             self.engine.broadcast_bytes(msgspec.msgpack.encode(order))
         yield
         self.is_in_step = True
 
-    def _step(self, groups: Sequence[ScoredGroup], order: _Order) -> TakenStep:
-        batch = assemble(groups, order.policy_version, self._config.learner)
+    def _step(self, order: _Step) -> TakenStep:
+        batch = batch_of(order.groups, order.tally, order.policy_version)
         report = learner_step(
             self.engine,
             batch,
@@ -150,4 +175,4 @@ class Team:
 
     def _snapshot(self, probe: tuple[int, ...]) -> TakenSnapshot:
         probe_logp = self.engine.sequence_logp(probe)
-        return TakenSnapshot(self.engine.snapshot(torch_dtype(self._config.model.dtype)), probe_logp)
+        return TakenSnapshot(self.engine.snapshot(model_dtype(self._config.model)), probe_logp)

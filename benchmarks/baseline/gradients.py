@@ -18,12 +18,13 @@ from learner.batch.step_batch import assemble
 from learner.engine.policy_model import PolicyModel, inputs
 from learner.engine.protocol import LossFunction, TokenStatistics, TrainEngine
 from learner.objective.ratios import sequence_log_weight
+from learner.step.loss import Advantages, LossRecord, StepLoss, StepObjective
 from learner.step.optimizer_step import OptimizerStep
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
 from services.wire.score import ScoredGroup
 
-GradientOf = Callable[[MicroBatch, LossFunction], Tensor]
+GradientOf = Callable[[MicroBatch, LossFunction[LossRecord]], Tensor]
 """The gradient of a micro-batch's loss by all parameters, float32 [P]."""
 PIECE = 2**16
 """Parameters in one piece of the products of gradients."""
@@ -65,8 +66,8 @@ class OfModel:
                 own[name].copy_(tensor)
         self._parameters = list(own.values())
 
-    def __call__(self, micro_batch: MicroBatch, loss: LossFunction) -> Tensor:
-        value = loss(micro_batch, TokenStatistics(*self._model(*inputs(micro_batch, torch.device("cpu")))))
+    def __call__(self, micro_batch: MicroBatch, loss: LossFunction[LossRecord]) -> Tensor:
+        value, _ = loss(micro_batch, TokenStatistics(*self._model(*inputs(micro_batch, torch.device("cpu")))))
         return torch.cat([g.flatten() for g in torch.autograd.grad(value, self._parameters)])
 
 
@@ -104,21 +105,22 @@ def _of_group(
     right = batch.reward > 0
     assert set(batch.reward.tolist()) <= {0.0, 1.0}
     step = OptimizerStep(engine, batch, settings)
-    step.advantage = torch.where(right, 1.0, -1.0)
+    signs = Advantages(torch.where(right, 1.0, -1.0))
     zero, unknown = (torch.full_like(batch.reward, value) for value in (-math.inf, math.nan))
     if not right.any():
         return Gradients([], batch.group - 1, batch.reward, batch.group, zero, zero, unknown)
-    step.score_references(weights_will_move=False)
+    objective = StepObjective(step.inputs, step.score(weights_will_move=False), settings)
+    signed = StepLoss(objective, lambda places, _: signs.at(places))
     if right.all():
-        (micro_batch,) = step.micro_batches
-        whole = gradient(micro_batch, step.loss)
+        (micro_batch,) = step.packing.micro_batches
+        whole = gradient(micro_batch, signed)
         return Gradients([whole], batch.group, batch.reward, batch.group, zero, zero, unknown)
 
     scored_tokens: list[TokenStatistics] = []
 
-    def loss(micro_batch: MicroBatch, statistics: TokenStatistics) -> Tensor:
+    def loss(micro_batch: MicroBatch, statistics: TokenStatistics) -> tuple[Tensor, LossRecord]:
         scored_tokens.append(TokenStatistics(statistics.logp.detach(), statistics.entropy, statistics.sum_p2))
-        return step.loss(micro_batch, statistics)
+        return signed(micro_batch, statistics)
 
     norms: list[Tensor] = []
     sums: dict[bool, Tensor] = {}
@@ -135,8 +137,8 @@ def _of_group(
         reward=batch.reward,
         group=batch.group,
         log_norm=torch.stack(norms).log(),
-        log_proxy=step.log_proxy_norms(*step.everything, current.logp, current.sum_p2),
-        log_weight=sequence_log_weight(current.logp, step.behavior_logp, step.mask, step.lengths),
+        log_proxy=objective.log_proxy_norms(step.inputs.everything, current, signs),
+        log_weight=sequence_log_weight(current.logp, batch.behavior_logp, batch.mask, step.inputs.lengths),
     )
 
 

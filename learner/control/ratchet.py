@@ -1,10 +1,10 @@
-"""The ratchet: when the reference policy becomes the current one, or the one before. Facts go in, a verdict comes out; it
-owns no weights.
+"""The ratchet: when the reference policy moves to the current policy, or back to the one before. Facts go in, a verdict
+comes out; it owns no weights.
 
-Every `every_steps` optimizer steps the reference is due; gated, it moves only if the smoothed pass rate did not fall by
-more than `tolerance` since it last moved. A refusal holds until it is due again. With `roll_back`, a swap after which the
-pass rate falls by more than that is taken back, once, and the gate holds against the reference that is back. Gate and
-roll-back are ours, not the paper's.
+Every `every_steps` optimizer steps the reference is due to move (OWPO, arXiv:2605.22156; our reading). With the gate it moves
+only if the smoothed pass rate has not fallen by more than `tolerance` since it last moved; a refusal holds until it is due
+again. With `roll_back`, a swap after which the pass rate falls by more than `roll_back` is undone, once, and the gate then
+compares with the pass rate from before that swap. Gate and roll-back are ours, not the paper's.
 """
 
 import math
@@ -18,7 +18,7 @@ Verdict = Literal["swap", "not_due", "pass_rate_fell", "roll_back"]
 
 @dataclass(frozen=True, slots=True)
 class EarlierReference:
-    """What a roll-back returns to."""
+    """The reference that a roll-back returns to."""
 
     reference_version: int
     pass_rate_at_swap: float | None
@@ -26,29 +26,31 @@ class EarlierReference:
 
 @dataclass(frozen=True, slots=True)
 class RatchetState:
-    """All that the ratchet remembers; `to_dict` and `from_dict` carry it through a checkpoint."""
+    """Everything the ratchet remembers; `to_dict` and `from_dict` carry it through a checkpoint."""
 
     optimizer_steps: int = 0
-    """That were applied."""
+    """Number of optimizer steps applied so far."""
     recent: tuple[float, ...] = ()
     """Pass rates of the last smoothing_steps steps, oldest first."""
     pass_rate_at_swap: float | None = None
-    """Smoothed pass rate when the reference last moved, at first that of the first smoothing_steps steps."""
+    """Smoothed pass rate when the reference last moved; before that, the mean of the first smoothing_steps steps."""
     reference_version: int = 0
     """Policy version of the reference's weights."""
     swaps: int = 0
     refusals: int = 0
     roll_backs: int = 0
     observed_since_swap: int = 0
-    """Pass rates."""
+    """Number of pass rates observed since the last swap."""
     earlier: EarlierReference | None = None
-    """The reference before the last swap, as long as that may be taken back."""
+    """The reference before the last swap, while that swap may still be undone."""
 
     def to_dict(self) -> dict[str, Any]:
+        """JSON values for the checkpoint."""
         return asdict(self) | {"recent": list(self.recent)}
 
     @classmethod
     def from_dict(cls, saved: dict[str, Any]) -> "RatchetState":
+        """Continue from a checkpoint."""
         earlier = saved.get("earlier")
         return cls(
             optimizer_steps=saved.get("optimizer_steps", 0),
@@ -57,7 +59,7 @@ class RatchetState:
             reference_version=saved["reference_version"],
             swaps=saved["swaps"],
             refusals=saved["refusals"],
-            # These and the steps are not in older checkpoints; without them the next swap comes a period from here.
+            # Older checkpoints lack these and optimizer_steps; the next swap then comes one period from here.
             roll_backs=saved.get("roll_backs", 0),
             observed_since_swap=saved.get("observed_since_swap", 0),
             earlier=earlier and EarlierReference(earlier["reference_version"], earlier["pass_rate_at_swap"]),
@@ -65,23 +67,25 @@ class RatchetState:
 
     @property
     def smoothed_pass_rate(self) -> float | None:
+        """Mean of `recent`; None before the first pass rate."""
         return math.fsum(self.recent) / len(self.recent) if self.recent else None
 
     def fell_by_more_than(self, fall: float) -> bool:
-        """Since the reference last moved; False while a pass rate is not known."""
+        """Whether the smoothed pass rate fell by more than this since the reference last moved; False while either is unknown."""
         now, before = self.smoothed_pass_rate, self.pass_rate_at_swap
-        # 1e-12: a fall of exactly so much is not more, whatever the rounding of the mean.
+        # 1e-12: rounding of the mean must not turn a fall of exactly this much into more.
         return now is not None and before is not None and now < before - fall - 1e-12
 
 
 def observe(
     settings: ReferenceConfig, state: RatchetState, *, step: int, pass_rate: float, optimizer_steps: int = 1
 ) -> tuple[RatchetState, Verdict]:
-    """After learner step number `step` (from 1), whose groups had this pass rate (nan: unknown, not remembered).
+    """The verdict after one learner step, and the state that follows from it. Not called for skipped steps.
 
-    optimizer_steps: that it applied. The period counts those, and the reference moves at the first boundary after.
-    On "swap" the caller makes reference := current, on "roll_back" reference := the one before the last swap; the state
-    returned takes that as done. Skipped steps do not come here.
+    step: number of the learner step, from 1. pass_rate: of its groups; nan means unknown and is not remembered.
+    optimizer_steps: how many it applied; the period counts these, and the reference moves at the first step boundary after.
+    On "swap" the caller sets reference := current; on "roll_back" it sets reference := the one before the last swap. The
+    state returned assumes that this has been done.
     """
     before, applied = state.optimizer_steps, state.optimizer_steps + optimizer_steps
     state = replace(state, optimizer_steps=applied)

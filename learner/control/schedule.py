@@ -4,10 +4,10 @@ from services.config.learner import OptimizerConfig
 
 
 def scheduled_learning_rate(settings: OptimizerConfig, step: int, steps: int) -> float:
-    """step: optimizer steps taken before this one, from 0; steps: of the whole run.
+    """The rate of one learner step. step: learner steps taken before it, from 0. steps: in the whole run.
 
-    Warm-up rises linearly to the full rate at step = warmup_steps. linear: then straight to final_fraction of it at the
-    last step. Past the end the last rate holds.
+    Warm-up rises linearly to the full rate at step = warmup_steps. With schedule = "linear" the rate then falls in a straight
+    line to final_fraction of it at the last step. Past the end the last rate holds.
     """
     warmup, step = settings.warmup_steps, min(step, steps - 1)
     if step < warmup:

@@ -1,8 +1,8 @@
-"""Claims what comes back to the learner and sorts it: groups to train on, evaluation results, repeats, the dead.
+"""Claims what comes back to the learner and sorts it: groups to train on, evaluation results, repeats, dead groups.
 
-A claim stays claimed until a durable checkpoint holds its group as settled; `acknowledge` is called then. So after a
-crash everything younger than the checkpoint comes again, and after a stop what was claimed and not trained on. What cannot
-be read goes to `dead` too: it would end every start of the learner alike.
+A claim stays claimed until a durable checkpoint holds its group as settled; `acknowledge` is called then. So after a crash
+everything younger than the checkpoint comes again, and after a stop everything that was claimed and not trained on. A record
+that cannot be read also goes to `dead`: otherwise it would end every start of the learner in the same way.
 """
 
 import logging
@@ -29,19 +29,19 @@ LOOK_EVERY_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """A claim that is still to be acknowledged."""
+    """A claim that has yet to be acknowledged."""
 
     stream: Stream
     claim: Claim
     sequence_number: int | None
-    """Of the training group that has to be settled first; None: nothing has to."""
+    """The training group that has to be settled first; None if there is none."""
 
 
 @dataclass
 class Sampled:
-    """Response tokens that came back, whatever became of them."""
+    """What replicas sampled and the learner got back, whether or not it was trained on."""
 
-    tokens: int = 0
+    tokens: int = 0  # response tokens
     trajectories: int = 0
 
 
@@ -49,20 +49,27 @@ class Collector:
     """The learner's only reader of `scored` and `dead`."""
 
     def __init__(self, scored: Stream, dead: Stream, ledger: Ledger, sampled: Sampled) -> None:
-        self._scored, self._dead = scored, dead
-        self._ledger, self.sampled = ledger, sampled
+        self._scored = scored
+        self._dead = dead
+        self._ledger = ledger
+        self._sampled = sampled
         self._training: deque[ScoredGroup] = deque()
         self._evaluation: dict[str, ScoredGroup | None] = {}
         self._owed: list[Owed] = []
-        self._in_hand: set[int] = set()  # sequence numbers of the training groups claimed and not settled
+        self._in_hand: set[int] = set()  # sequence numbers of training groups that are claimed and not settled
 
     def training_group(
         self, deadline: Deadline, stopping: Callable[[], bool], between_looks: Callable[[], float]
     ) -> ScoredGroup | None:
-        """The next group that is not settled; None when `stopping`.
+        """Return the next group that is not settled, or None once `stopping`. Raises DeadlineExceeded.
 
-        between_looks is called before each wait and says how long that may last, in seconds: credits that came free
-        meanwhile have to go out. Raises DeadlineExceeded.
+        between_looks is called before each look at the stream, so that credits that have come free go out, and returns how
+        long that look may last, in seconds.
+
+        Waits for: the next scored group.
+        Until: the deadline of the caller, which holds for all groups of a step together (deadlines.groups_s).
+        Ended by: arrival of a group, the stop signal, an error raised by `stopping`, or the deadline.
+        Metric: ratchet_waiting{room="learner", awaiting="scored groups"}.
         """
         while True:
             while self._training:
@@ -76,7 +83,14 @@ class Collector:
                 self._look(min(deadline.remaining_s(), longest_s))
 
     def evaluation(self, group_ids: list[str], deadline: Deadline, stopping: Callable[[], bool]) -> list[ScoredGroup]:
-        """The results of these evaluation groups, without those that died; empty when `stopping`. Raises DeadlineExceeded."""
+        """Return the results of these evaluation groups except dead ones, or nothing once `stopping`. Raises DeadlineExceeded.
+
+        Waits for: the results of every prompt of one evaluation.
+        Until: the deadline of the caller (deadlines.evaluation_s).
+        Ended by: arrival of the last result, dead groups included, the stop signal, an error raised by `stopping`, or the
+        deadline.
+        Metric: ratchet_waiting{room="learner", awaiting="evaluation"}.
+        """
         while not all(group_id in self._evaluation for group_id in group_ids):
             if stopping():
                 return []
@@ -92,21 +106,21 @@ class Collector:
         return [result for result in results if result is not None]
 
     def acknowledge(self) -> None:
-        """Settle on the streams what the ledger of a durable checkpoint holds as settled, and nothing else."""
+        """Acknowledge what the ledger holds as settled, and nothing else. Called once a durable checkpoint has that ledger."""
         done: list[Owed] = []
-        waiting_still: list[Owed] = []
+        open_still: list[Owed] = []
         for owed in self._owed:
             settled = owed.sequence_number is None or self._ledger.is_settled(owed.sequence_number)
-            (done if settled else waiting_still).append(owed)
+            (done if settled else open_still).append(owed)
         for stream in (self._scored, self._dead):
             claims = [owed.claim for owed in done if owed.stream is stream]
             if claims:
                 stream.acknowledge(claims)
-        self._owed = waiting_still
+        self._owed = open_still
         self._in_hand = {number for number in self._in_hand if not self._ledger.is_settled(number)}
 
     def _look(self, block_s: float) -> None:
-        """Claim once."""
+        """Claim once from each stream, waiting up to block_s seconds for the first scored group."""
         claims = self._scored.claim(CLAIM_AT_ONCE, block_s)
         for claim in claims:
             self._sort(claim)
@@ -122,8 +136,8 @@ class Collector:
             self._refuse(claim, str(fault))
             return
         prompt = scored.group.prompt
-        self.sampled.trajectories += len(scored.group.trajectories)
-        self.sampled.tokens += sum(len(trajectory) for trajectory in scored.group.trajectories)
+        self._sampled.trajectories += len(scored.group.trajectories)
+        self._sampled.tokens += sum(len(trajectory) for trajectory in scored.group.trajectories)
         if prompt.purpose == "evaluate":
             self._evaluation[prompt.group_id] = scored
             self._owed.append(Owed(self._scored, claim, None))
@@ -137,7 +151,7 @@ class Collector:
             self._training.append(scored)
 
     def _refuse(self, claim: Claim, cause: str) -> None:
-        """Hand what nothing can be learned from to `dead`, where the next look finds it."""
+        """Hand a record that cannot be used over to `dead`, where the next look finds it."""
         prompt = trace(claim.payload)
         dead = DeadGroup(
             prompt=None,

@@ -1,8 +1,7 @@
-"""What the learner calls after each step: prompts out, as far as admission allows.
+"""Issues prompts to the replicas, as many as admission allows.
 
-The sequence number decides everything about a prompt (its row, its seed), and the number of prompts issued is counted by
-the stream server in the same step that appends them. So issuing may be repeated after any crash: nothing is skipped and
-nothing is issued twice.
+The sequence number decides everything about a prompt (its row, its seed), and the stream server counts the prompts issued in
+the same atomic step that appends them. So issuing may be repeated after any crash: no prompt is skipped or issued twice.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from services.streams import IssueLog
 from services.wire.codec import Array, encode
 from services.wire.prompt import Prompt
 
-TRAIN_SEED_STRIDE = 1 << 20  # room for the trajectories of a group between the seeds of two groups
+TRAIN_SEED_STRIDE = 1 << 20  # the seeds of two groups are this far apart: room for a group's trajectories
 
 
 class PromptIssuer:
@@ -27,7 +26,10 @@ class PromptIssuer:
         token_ids: Callable[[Problem], Sequence[int]],
         log: IssueLog,
     ) -> None:
-        self._config, self._problems, self._token_ids, self._log = config, problems, token_ids, log
+        self._config = config
+        self._problems = problems
+        self._token_ids = token_ids
+        self._log = log
         self._cursor = PromptCursor(config.seed, len(problems), shuffle=config.prompts.shuffle)
 
     def issue(
@@ -35,8 +37,9 @@ class PromptIssuer:
     ) -> int:
         """Issue what admission allows and return the number issued in the whole run.
 
-        outstanding_groups: from the number issued so far to the number of those that are not settled.
-        confirmed_version: what the replicas sample under. max_lag: steps ahead, as of now; may differ from call to call.
+        outstanding_groups: maps the number issued so far to how many of those are not settled. confirmed_version: the policy
+        version that the replicas sample under. max_lag: how many steps ahead groups may be issued now; it may change from
+        call to call.
         """
         issued = self._log.issued_count()
         limits = AdmissionLimits(self._config.learner.groups_per_step, max_lag)
@@ -49,7 +52,7 @@ class PromptIssuer:
     def restore(self, issued: int, unsettled: Sequence[int]) -> None:
         """Issue again what a checkpoint knows as issued and not settled, if the stream server has lost it.
 
-        With the server's data in place this does nothing.
+        unsettled: sequence numbers. Does nothing while the server still has its data.
         """
         missing = set(unsettled)
         for number in range(self._log.issued_count(), issued):
@@ -59,7 +62,7 @@ class PromptIssuer:
                 self._log.skip(number)
 
     def prompt(self, sequence_number: int) -> Prompt:
-        """The prompt of this place in the run: a function of seed and number alone."""
+        """The prompt at this place in the run: a function of seed and number alone."""
         _, row = self._cursor.at(sequence_number)
         problem, sampling = self._problems[row], self._config.rollout.sampling
         return Prompt(

@@ -1,7 +1,7 @@
 """Which groups of the run are settled, and how: trained on, dropped for a reason, or dead.
 
-Every group below `watermark` is settled; above it the settled ones are listed. The ledger is a part of the checkpoint, so
-after a crash it says of each group on the stream whether the weights already contain it.
+Every group below the watermark is settled; above it the settled ones are listed. The ledger is part of the checkpoint, so
+after a crash it tells for each group on the stream whether the weights already contain it.
 """
 
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Ledger:
-    """Settles each sequence number once."""
+    """Settles each sequence number once; settling it again raises ValueError."""
 
     def __init__(self) -> None:
         self._watermark = 0
@@ -19,26 +19,30 @@ class Ledger:
         self._dead = 0
 
     def is_settled(self, sequence_number: int) -> bool:
+        """Whether the group was trained on, dropped or dead."""
         return sequence_number < self._watermark or sequence_number in self._above
 
     def train(self, sequence_number: int) -> None:
+        """The group is part of the weights."""
         self._settle(sequence_number)
         self._trained += 1
 
     def drop(self, sequence_number: int, reason: str) -> None:
+        """The group does not reach a loss, for this reason."""
         self._settle(sequence_number)
         self._dropped[reason] += 1
 
     def bury(self, sequence_number: int) -> None:
+        """The group is in `dead`."""
         self._settle(sequence_number)
         self._dead += 1
 
     def outstanding(self, issued: int) -> int:
-        """Groups issued and not settled."""
+        """How many of the groups issued so far are not settled."""
         return issued - self._watermark - len(self._above)
 
     def unsettled(self, issued: int) -> list[int]:
-        """Their sequence numbers, in order."""
+        """Sequence numbers of the groups that are issued and not settled, in order."""
         return [number for number in range(self._watermark, issued) if number not in self._above]
 
     def counts(self, issued: int) -> dict[str, Any]:
@@ -59,8 +63,8 @@ class Ledger:
             self._above.remove(self._watermark)
             self._watermark += 1
 
-    def state(self) -> dict[str, Any]:
-        """For the checkpoint: JSON values."""
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values for the checkpoint."""
         return {
             "watermark": self._watermark,
             "settled_above": sorted(self._above),
@@ -70,8 +74,12 @@ class Ledger:
         }
 
     @classmethod
-    def restore(cls, state: dict[str, Any]) -> "Ledger":
+    def from_dict(cls, saved: dict[str, Any]) -> "Ledger":
+        """Continue from a checkpoint."""
         ledger = cls()
-        ledger._watermark, ledger._above = state["watermark"], set(state["settled_above"])
-        ledger._trained, ledger._dropped, ledger._dead = state["trained"], Counter(state["dropped"]), state["dead"]
+        ledger._watermark = saved["watermark"]
+        ledger._above = set(saved["settled_above"])
+        ledger._trained = saved["trained"]
+        ledger._dropped = Counter(saved["dropped"])
+        ledger._dead = saved["dead"]
         return ledger

@@ -1,7 +1,7 @@
 """Which replicas are left out of the weight group, and until when. Facts and the time come in, a verdict goes out.
 
-Each failure in a row doubles the time that a replica is left out, and one broadcast that it confirmed ends the row. Several
-that are blamed together come back one after the other: the one at fault then fails alone, and the others are cleared.
+Each failure in a row doubles the time that a replica is left out, and a broadcast that it confirms ends the row. Replicas that
+are blamed together come back one after the other: the one that caused the failure then fails alone, and the others are cleared.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from services.wire.membership import Lease
 
 LONGEST_S = 600.0
-"""A replica that was mended is tried again within so long, however often it failed."""
+"""The longest that a replica is left out, however often it failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +21,15 @@ class _Exclusion:
 
 
 class Exclusions:
-    """Remembers failures by replica; a replica that started anew is tried at once, and its failures still count."""
+    """Remembers failures by replica. A replica that was started again is tried at once, but its failures still count."""
 
     def __init__(self, first_s: float) -> None:
-        """first_s: how long the first failure of a row leaves a replica out."""
+        """first_s: how long a replica is left out after the first failure in a row."""
         self._first_s = first_s
         self._by_replica: dict[str, _Exclusion] = {}
 
     def blame(self, incarnations: Mapping[str, str], now_s: float) -> dict[str, float]:
-        """Of replica_id -> incarnation; returns for how many seconds each is left out."""
+        """Leave these replicas out for a while. incarnations: replica_id -> incarnation. Returns replica_id -> seconds."""
         seconds, wait_s = {}, 0.0
         for replica_id in sorted(incarnations, key=lambda each: (self._failures(each), each)):
             failures = self._failures(replica_id) + 1
@@ -39,12 +39,12 @@ class Exclusions:
         return seconds
 
     def clear(self, replica_ids: Iterable[str]) -> None:
-        """These confirmed a broadcast."""
+        """Forget the failures of these replicas: they confirmed a broadcast."""
         for replica_id in replica_ids:
             self._by_replica.pop(replica_id, None)
 
     def trusted(self, live: Mapping[str, Lease], now_s: float) -> dict[str, Lease]:
-        """Those that are not left out now."""
+        """The live replicas that are not left out now."""
         return {replica_id: lease for replica_id, lease in live.items() if not self._is_out(lease, now_s)}
 
     def _is_out(self, lease: Lease, now_s: float) -> bool:

@@ -1,4 +1,4 @@
-"""One question to the members of a generation, their answers, and, after a failure, at whom it failed."""
+"""One question to the members of a generation, their answers, and, after a failure, which members caused it."""
 
 import logging
 from collections.abc import Callable
@@ -7,13 +7,14 @@ from typing import Literal
 
 from services.clock import Deadline, now_s
 from services.errors import DeadlineExceeded, WeightSyncError, WireError
+from services.metrics import waiting
 from services.weights.membership import MessageReader
 from services.wire.membership import Confirmation
 
 log = logging.getLogger("ratchet.learner")
 
 LAST_WORDS_S = 3.0
-"""After a failure: how long members may take to say what they know of it before they count as silent."""
+"""How long members may take after a failure to report it before they count as silent."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,12 @@ class _Question:
     phase: Literal["joined", "swapped"]
     pg_generation: int
     policy_version: int | None
-    """None: whatever they hold."""
+    """None when any version will do."""
     members: dict[str, str]
     """replica_id -> incarnation"""
 
     def is_answered_by(self, message: Confirmation) -> bool:
+        """Whether this comes from a member, of the same incarnation, and is about the same phase, generation and version."""
         return (
             (message.phase, message.pg_generation) == (self.phase, self.pg_generation)
             and self.policy_version in (None, message.policy_version)
@@ -34,7 +36,7 @@ class _Question:
 
 
 class RollCall:
-    """Hears confirmations; those that answer another question are let pass."""
+    """Collects confirmations; those for any other question are ignored."""
 
     def __init__(self, reader: MessageReader) -> None:
         self._reader = reader
@@ -48,12 +50,19 @@ class RollCall:
         members: dict[str, str],
         policy_version: int | None = None,
     ) -> None:
-        """To be called before the announcement. members: replica_id -> incarnation."""
+        """Begin a new question; call this before the announcement that puts it. members: replica_id -> incarnation."""
         self._question = _Question(phase, pg_generation, policy_version, members)
         self._answers = {}
 
     def collect(self, deadline: Deadline) -> list[Confirmation]:
-        """The answer of each member. Raises WeightSyncError at the first fault, naming the replica."""
+        """Return the answer of each member. Raises WeightSyncError at the first refusal or after the deadline, naming the
+        replicas.
+
+        Waits for: an answer from every member of the generation.
+        Until: the deadline of the caller (deadlines.weight_join_s or deadlines.weight_transfer_s).
+        Ended by: the last answer, the first refusal, or the deadline.
+        Metric: ratchet_waiting{room="learner", awaiting="replicas to join"}, or awaiting="replicas to confirm".
+        """
         try:
             while self._silent() and not self._refusing():
                 self._hear(min(deadline.remaining_s(), 1.0))
@@ -68,28 +77,34 @@ class RollCall:
         return list(self._answers.values())
 
     def at_fault(self, give_up: Callable[[], None]) -> dict[str, str]:
-        """Members at whom what was asked has failed: replica_id -> incarnation, at least one.
+        """Return the members that caused a failure: replica_id -> incarnation, at least one. give_up: leaves the group.
 
-        A member that says nothing makes the others fail, so silence comes first; then those that refused before the group
-        was given up, which makes the others fail as well; then those that refused after. Where everybody did as asked it
-        was the learner's own end, and all are named: who asks again at once would meet the same fault.
+        A silent member makes the others fail, so silent ones come first; then those that refused before the group was given
+        up, because giving it up makes the others fail too; then those that refused after. If every member did as asked, the
+        learner's own end failed, and all are named: asking again at once would meet the same fault.
+
+        Waits for: word from the members that have not answered yet.
+        Until: LAST_WORDS_S, 3 seconds.
+        Ended by: an answer from every member, or that time.
+        Metric: ratchet_waiting{room="learner", awaiting="the cause of a failed broadcast"}.
         """
         self._hear(0.0)
         refusing, deadline_s = self._refusing(), now_s() + LAST_WORDS_S
         give_up()
-        while self._silent() and (remaining_s := deadline_s - now_s()) > 0:
-            self._hear(min(remaining_s, 1.0))
+        with waiting("learner", "the cause of a failed broadcast"):
+            while self._silent() and (remaining_s := deadline_s - now_s()) > 0:
+                self._hear(min(remaining_s, 1.0))
         members = self._question.members
         return {each: members[each] for each in self._silent() or refusing or self._refusing() or members}
 
     def _hear(self, block_s: float) -> None:
-        """Take in what has been said, waiting so long for the first message."""
+        """Take in what has been said, waiting up to block_s seconds for the first message."""
         try:
             for message in self._reader.read(block_s):
                 if isinstance(message, Confirmation) and self._question.is_answered_by(message):
                     self._answers[message.replica_id] = message
         except WireError as fault:
-            log.warning("a replica confirmed what cannot be read, and counts as silent: %s", fault)
+            log.warning("the confirmation of a replica cannot be read; the replica counts as silent: %s", fault)
 
     def _silent(self) -> set[str]:
         return self._question.members.keys() - self._answers.keys()

@@ -1,44 +1,75 @@
-"""The minimum-variance baseline with the gradient norms themselves (arXiv:2602.17616): the oracle beside the logit proxy.
+"""The arithmetic of the exact minimum-variance baseline (arXiv:2602.17616): gradient norms themselves, not a proxy.
 
-A sequence with advantage (R - b) / sigma has the gradient (R - b) / sigma x s g, where g is that of its loss with advantage
-s = sgn(R - mean): the baseline keeps the sign, so one-way weights and clips are the same. So one backward a sequence gives
-both its norm and, in two sums, the step: sum R s g / sigma less b x sum s g / sigma, b being known at the group's end.
+A sequence with advantage (R - b) / sigma has the gradient (R - b) / sigma x s g, where g is the gradient of its loss with
+advantage s = sgn(R - mean): the baseline keeps the sign, so one-way weights and clips are the same. One backward a sequence
+therefore gives both its norm and, in two sums, the step: sum R s g / sigma minus b x sum s g / sigma, where b is known once
+the group is complete.
 """
 
 import torch
 from torch import Tensor
 
-from learner.batch.packing import MicroBatch
-from learner.engine.protocol import Share
 from learner.objective.advantage import Normalize, deviation
 from learner.objective.baseline import group_mean, minimum_variance_baseline, reward_sign
+from learner.step.loss import LossRecord
 
 
-class ExactBaseline:
-    """Of one optimizer step, on the rank that has the groups; its other groups keep the baseline 0."""
+class TwoGradientSums:
+    """A `GradientSum` for the sequences of one step on one rank, one in each micro-batch and groups whole.
+
+    Holds two whole gradients. `baseline` stays 0 for groups that live on other ranks.
+    """
 
     def __init__(self, reward: Tensor, group: Tensor, normalize: Normalize) -> None:
         """reward: float64 [N]; group: int64 [N], each whole on one rank and in order."""
-        self.sign = reward_sign(reward, group)
-        self._reward, self._group = reward, group
+        self._reward = reward
+        self._group = group
+        sign = reward_sign(reward, group)
         sigma = deviation(reward, group, normalize)[group]
-        self._factor = torch.where(self.sign == 0, torch.zeros_like(reward), self.sign / sigma)
+        self._factor = torch.where(sign == 0, torch.zeros_like(reward), sign / sigma)
+        """s / sigma of each sequence."""
         self._log_norm = torch.full_like(reward, -torch.inf)
-        self._left = torch.bincount(group).tolist()
+        self._missing = torch.bincount(group).tolist()
+        """Sequences of each group that are still to come."""
+        self._with_reward: list[Tensor] = []
+        """The sum of R s g / sigma, minus b x the other sum for groups that are complete."""
+        self._without_reward: list[Tensor] = []
+        """The sum of s g / sigma over the group that is not complete."""
         self.baseline = torch.zeros_like(group_mean(reward, group))
+        """float64 [G]."""
 
-    def share(self, micro_batch: MicroBatch, squared_norm: float) -> Share:
-        """Of the next sequence, in the order of `one_each`."""
-        (i,) = micro_batch.sequence_index.tolist()
-        g, factor = int(self._group[i]), float(self._factor[i])
-        self._log_norm[i] = torch.tensor(squared_norm, dtype=torch.float64).log()
-        self._left[g] -= 1
-        if self._left[g] == 0:
-            members = self._group == g
-            one = torch.zeros_like(self._group[members])
-            self.baseline[g] = minimum_variance_baseline(self._reward[members], self._log_norm[members], one)[0]
-        return Share(
-            first=factor * float(self._reward[i]),
-            second=factor,
-            baseline=float(self.baseline[g]) if self._left[g] == 0 else None,
-        )
+    def add(self, record: LossRecord, gradients: list[Tensor], scale: float) -> None:
+        """gradients: `scale` times the gradient of one sequence's loss with advantage s, a tensor for each parameter."""
+        (i,) = record.places.sequence_index.tolist()
+        if not self._with_reward:
+            self._with_reward = [torch.zeros_like(g) for g in gradients]
+            self._without_reward = [torch.zeros_like(g) for g in gradients]
+        self._log_norm[i] = torch.tensor(squared_norm(gradients) / scale**2, dtype=torch.float64).log()
+        factor = float(self._factor[i])
+        torch._foreach_add_(self._with_reward, gradients, alpha=factor * float(self._reward[i]))
+        torch._foreach_add_(self._without_reward, gradients, alpha=factor)
+        group = int(self._group[i])
+        self._missing[group] -= 1
+        if self._missing[group] == 0:
+            self._complete(group)
+
+    def write(self, gradients: list[Tensor]) -> None:
+        """Overwrite `gradients` with the sum that is to be stepped with."""
+        if self._with_reward:
+            torch._foreach_copy_(gradients, self._with_reward)
+        else:
+            torch._foreach_zero_(gradients)
+
+    def _complete(self, group: int) -> None:
+        """Every sequence of the group has been added: its baseline is known, and is subtracted."""
+        members = self._group == group
+        alone = torch.zeros_like(self._group[members])
+        baseline = minimum_variance_baseline(self._reward[members], self._log_norm[members], alone)[0]
+        self.baseline[group] = baseline
+        torch._foreach_add_(self._with_reward, self._without_reward, alpha=-float(baseline))
+        torch._foreach_zero_(self._without_reward)
+
+
+def squared_norm(gradients: list[Tensor]) -> float:
+    """Of all parameters together; summed in float64."""
+    return float(torch.stack(torch._foreach_norm(gradients)).double().square().sum())

@@ -6,8 +6,6 @@ from learner.step.optimizer_step import OptimizerStep
 from learner.step.report import StepReport, merged, report
 from services.config.learner import LearnerConfig
 
-__all__ = ["StepReport", "learner_step"]
-
 
 def learner_step(
     engine: TrainEngine,
@@ -17,17 +15,16 @@ def learner_step(
     learning_rate: float,
     full_ess_ratio: float | None = None,
 ) -> StepReport:
-    """Called by every rank with the same batch. learning_rate: the schedule's, before the ESS factor.
-    full_ess_ratio: at which a step is taken whole, as measured; None: that of the settings.
+    """Called by every rank with the same batch.
 
-    With mini_batches > 1 every optimizer step has its share of the groups. What is to be measured against the weights
-    that the batch began with (reference, teachers, the proximal policy) is scored before the first of them.
+    learning_rate: the schedule's, before the ESS factor. full_ess_ratio: the ESS ratio at which a step is taken whole, as
+    measured in this run; None: as in the settings.
+
+    With mini_batches > 1 every optimizer step has its share of the groups. Whatever is compared with the weights that the
+    batch began with (reference, teachers, proximal policy) is scored before the first of them.
     """
     if len(batch) == 0:
         return report(batch, "empty")
     steps = [OptimizerStep(engine, part, settings) for part in split(batch, settings.mini_batches)]
-    for number, step in enumerate(steps):
-        step.score_references(weights_will_move=number > 0)
-        if number > 0 and settings.objective.needs_proximal:
-            step.score_proximal()
-    return merged([step.take(learning_rate, full_ess_ratio) for step in steps])
+    scores = [step.score(weights_will_move=number > 0) for number, step in enumerate(steps)]
+    return merged([step.take(known, learning_rate, full_ess_ratio) for step, known in zip(steps, scores, strict=True)])

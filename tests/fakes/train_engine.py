@@ -3,15 +3,18 @@
 import itertools
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from learner.batch.packing import MicroBatch
 from learner.engine.head import token_statistics
-from learner.engine.protocol import GradientStep, LossFunction, Policy, ShareFunction, TokenStatistics
+from learner.engine.protocol import Backward, GradientStep, GradientSum, LossFunction, Policy, TokenStatistics
+
+R = TypeVar("R")
 
 
 class BigramEngine:
@@ -41,33 +44,37 @@ class BigramEngine:
             table = own[policy] if isinstance(policy, str) else self.teachers[policy]
             return [self._forward(m, table) for m in micro_batches]
 
-    def backward(self, micro_batches: Sequence[MicroBatch], loss: LossFunction) -> float:
+    def backward(self, micro_batches: Sequence[MicroBatch], loss: LossFunction[R]) -> Backward[R]:
         self.calls.append("backward")
-        total = 0.0
-        for micro_batch in micro_batches:
-            table = self.logits.clone().requires_grad_()
-            share = loss(micro_batch, self._forward(micro_batch, table))
-            self.gradient += torch.autograd.grad(share, table)[0]
-            total += share.item()
-        return total
+        total, records = 0.0, []
+        for gradient, value, record in self._gradients(micro_batches, loss):
+            self.gradient += gradient
+            total += value
+            records.append(record)
+        return Backward(total, records)
 
-    def backward_in_two_sums(
-        self, micro_batches: Sequence[MicroBatch], loss: LossFunction, share: ShareFunction
-    ) -> None:
-        self.calls.append("backward in two sums")
-        first, second = torch.zeros_like(self.logits), torch.zeros_like(self.logits)
+    def backward_one_by_one(
+        self, micro_batches: Sequence[MicroBatch], loss: LossFunction[R], total: GradientSum[R]
+    ) -> Backward[R]:
+        self.calls.append("backward one by one")
+        whole, records = 0.0, []
+        for gradient, value, record in self._gradients(micro_batches, loss):
+            total.add(record, [gradient], 1)
+            whole += value
+            records.append(record)
+        total.write([self.gradient])
+        return Backward(whole, records)
+
+    def _gradients(
+        self, micro_batches: Sequence[MicroBatch], loss: LossFunction[R]
+    ) -> Iterator[tuple[Tensor, float, R]]:
+        """Fillers add nothing."""
         for micro_batch in micro_batches:
-            table = self.logits.clone().requires_grad_()
             if len(micro_batch.sequence_index) == 0:
                 continue
-            (gradient,) = torch.autograd.grad(loss(micro_batch, self._forward(micro_batch, table)), table)
-            counted = share(micro_batch, float(gradient.double().square().sum()))
-            first += counted.first * gradient
-            second += counted.second * gradient
-            if counted.baseline is not None:
-                first -= counted.baseline * second
-                second.zero_()
-        self.gradient += first
+            table = self.logits.clone().requires_grad_()
+            share, record = loss(micro_batch, self._forward(micro_batch, table))
+            yield torch.autograd.grad(share, table)[0], share.item(), record
 
     def step(self, learning_rate: float) -> GradientStep:
         norm = float(self.gradient.norm())

@@ -13,7 +13,8 @@ from learner.batch.packing import MicroBatch, pack
 from learner.batch.step_batch import StepBatch, assemble
 from learner.engine.deepspeed_engine import DeepSpeedEngine
 from learner.engine.protocol import TokenStatistics
-from learner.step.learner_step import StepReport, learner_step
+from learner.step.learner_step import learner_step
+from learner.step.report import StepReport
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
 from services.errors import InputError
@@ -224,8 +225,8 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     engine.load(middle)
     here = weights(engine)
 
-    def poison(micro_batch: MicroBatch, statistics: TokenStatistics) -> Tensor:
-        return statistics.logp.sum() * (math.inf if engine.rank == engine.world_size - 1 else 1.0)
+    def poison(micro_batch: MicroBatch, statistics: TokenStatistics) -> tuple[Tensor, None]:
+        return statistics.logp.sum() * (math.inf if engine.rank == engine.world_size - 1 else 1.0), None
 
     rates = [group["lr"] for group in engine._engine.optimizer.param_groups]
     poisoned = pack(
@@ -282,7 +283,7 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
         exported = AutoModelForCausalLM.from_pretrained(
             out / "export", dtype=torch.float32, attn_implementation="eager"
         )
-        exported.eval()  # type: ignore[no-untyped-call]
+        exported.eval()
         with torch.no_grad():
             logits = exported(torch.tensor([PROBE])).logits[0, :-1].log_softmax(-1)
         expected = logits.gather(1, torch.tensor(PROBE[1:])[:, None])[:, 0]

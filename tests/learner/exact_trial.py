@@ -3,14 +3,38 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from learner.batch.packing import MicroBatch
 from learner.engine.deepspeed_engine import DeepSpeedEngine
-from learner.engine.protocol import Share
+from learner.step.exact import squared_norm
 from learner.step.learner_step import learner_step
+from learner.step.loss import Advantages, LossRecord, StepLoss, StepObjective
 from learner.step.optimizer_step import OptimizerStep
 from services.config.model import ModelConfig
 from tests.learner.engine_trial import batch, settings, weights
+
+
+class TwiceLessOnce:
+    """A sum of gradients that is the plain one, by way of two; and the squared norm of each sequence's gradient."""
+
+    def __init__(self, sequences: int) -> None:
+        self.twice: list[Tensor] = []
+        self.once: list[Tensor] = []
+        self.squared_norms = torch.zeros(sequences, dtype=torch.float64)
+
+    def add(self, record: LossRecord, gradients: list[Tensor], scale: float) -> None:
+        if not self.twice:
+            self.twice = [torch.zeros_like(g) for g in gradients]
+            self.once = [torch.zeros_like(g) for g in gradients]
+        (i,) = record.places.sequence_index.tolist()
+        self.squared_norms[i] = squared_norm(gradients) / scale**2
+        torch._foreach_add_(self.twice, gradients, alpha=2.0)
+        torch._foreach_add_(self.once, gradients)
+
+    def write(self, gradients: list[Tensor]) -> None:
+        if self.twice:
+            torch._foreach_copy_(gradients, self.twice)
+            torch._foreach_sub_(gradients, self.once)
 
 
 def main(model: Path, stage: int, out: Path) -> None:
@@ -26,24 +50,20 @@ def main(model: Path, stage: int, out: Path) -> None:
     # Twice the gradient less once the gradient is the gradient; where reductions are not put off there is a plain one.
     whole = batch(config)
     step = OptimizerStep(engine, whole, config)
-    step.advantage = torch.linspace(-1, 1, len(whole))
+    micro_batches = step.packing.micro_batches
+    given = Advantages(torch.linspace(-1, 1, len(whole)))
+    objective = StepObjective(step.inputs, step.score(weights_will_move=False), config)
+    loss = StepLoss(objective, lambda places, _: given.at(places))
     if stage == 0:
-        engine.backward(step.micro_batches, step.loss)
+        engine.backward(micro_batches, loss)
         engine.step(1.0)
         saved["plain"] = weights(engine)
         engine.load(start)
-    norms: list[float] = []
-
-    def share(micro_batch: MicroBatch, squared_norm: float) -> Share:
-        norms.append(squared_norm)
-        return Share(2.0, 1.0, 1.0)
-
-    engine.backward_in_two_sums(step.micro_batches, step.loss, share)
+    total = TwiceLessOnce(len(whole))
+    engine.backward_one_by_one(micro_batches, loss, total)
     saved["norm"] = engine.step(1.0).grad_norm
     saved["two sums"] = weights(engine)
-    squared = torch.zeros(len(whole), dtype=torch.float64)
-    squared[[i for m in step.micro_batches for i in m.sequence_index.tolist()]] = torch.tensor(norms).double()
-    saved["squared norms"] = engine.sum_over_ranks(squared)
+    saved["squared norms"] = engine.sum_over_ranks(total.squared_norms)
 
     # The rate is put back after a step that raises.
     def fail() -> None:

@@ -1,4 +1,4 @@
-"""A run goes on from what its checkpoint says, or says what the checkpoint lacks."""
+"""A run continues from what its checkpoint says, or says what the checkpoint lacks."""
 
 import dataclasses
 import itertools
@@ -15,10 +15,10 @@ from prometheus_client import REGISTRY
 from learner.batch.step_batch import assemble
 from learner.checkpoint import Checkpoints, export_beside
 from learner.intake.collector import Sampled
-from learner.intake.ledger import Ledger
-from learner.loop import TrainingLoop
+from learner.intake.intake import Intake
+from learner.loop import Beginning, TrainingLoop, move_reference
 from learner.ranks import Team
-from learner.records import NOTHING_COUNTED, Records
+from learner.records import Records
 from learner.step.report import StepReport, report
 from services.config import RunConfig
 from services.config.learner import LearnerConfig
@@ -37,21 +37,51 @@ def config(tmp_path: Path) -> RunConfig:
 
 
 class Issuer:
-    """Remembers what it goes on with."""
+    """Remembers what it continues with."""
 
     def restore(self, issued: int, unsettled: Sequence[int]) -> None:
         self.restored = issued, list(unsettled)
 
 
-def training_loop(
-    config: RunConfig, engine: BigramEngine, ledger: Ledger, records: Any, issuer: Any = None
-) -> TrainingLoop:
-    """Without streams and replicas: steps are not taken here, only what comes after them."""
-    collector: Any = SimpleNamespace(acknowledge=lambda: None)
-    nothing: Any = None
-    return TrainingLoop(
-        config, Team(config, engine), nothing, issuer, collector, ledger, records, None, (), lambda: False
-    )
+class Start:
+    """One start of the learner, without streams and replicas: steps are not taken here, only what comes after them."""
+
+    def __init__(self, config: RunConfig, *, weights_only: bool = False) -> None:
+        anything: Any = None
+        self.beginning = Beginning.of(config, weights_only=weights_only)
+        self.state = self.beginning.state
+        self.ledger = self.beginning.ledger
+        self.engine = BigramEngine(seed=0 if self.beginning.checkpoint is None else 1)
+        self.team = Team(config, self.engine)
+        self.issuer = Issuer()
+        self.records = Records(RunFolder(config.folder), Sampled(), self.beginning.counts, 1)
+        self.records.close()
+        collector: Any = SimpleNamespace(acknowledge=lambda: None)
+        self.loop = TrainingLoop(
+            config,
+            team=self.team,
+            state=self.state,
+            intake=Intake(
+                config,
+                state=self.state,
+                ledger=self.ledger,
+                issuer=self.issuer,  # type: ignore[arg-type]
+                collector=collector,
+                replicas=anything,
+            ),
+            snapshots=anything,
+            publisher=anything,
+            evaluator=None,
+            records=self.records,
+            stopping=lambda: False,
+        )
+        if self.beginning.checkpoint is not None:
+            self.loop.load(self.beginning.checkpoint, weights_only=weights_only)
+
+    def step(self, pass_rate: float) -> None:
+        """Take in a step with this pass rate."""
+        verdict = self.state.count_step(stepped(pass_rate))
+        move_reference(self.team, verdict, self.state.ratchet.reference_version)
 
 
 def stepped(pass_rate: float) -> StepReport:
@@ -61,40 +91,28 @@ def stepped(pass_rate: float) -> StepReport:
 
 def written(config: RunConfig) -> Path:
     """The checkpoint of a run at policy version 7, with something in every place."""
-    ledger = Ledger()
+    start = Start(config)
     for number in (0, 1, 3):
-        ledger.train(number)
-    ledger.drop(4, "zero_variance")
-    records = SimpleNamespace(counts=lambda: {**NOTHING_COUNTED, "trained_tokens": 90})
-    loop = training_loop(config, BigramEngine(), ledger, records)
-    loop._issued = 6
-    for loop._version in range(1, 8):
-        loop._ratchet_when_due(stepped(0.5))
-    loop._checkpoint()
+        start.ledger.train(number)
+    start.ledger.drop(4, "zero_variance")
+    start.state.issued = 6
+    for _ in range(7):
+        start.step(0.5)
+    start.loop.save_checkpoint()
     checkpoint = Checkpoints(RunFolder(config.folder).checkpoints, 1).latest()
     assert checkpoint is not None
+    state = json.loads((checkpoint / "state.json").read_text())
+    state["counts"]["trained_tokens"] = 90
+    (checkpoint / "state.json").write_text(json.dumps(state))
     return checkpoint
-
-
-def resume(config: RunConfig, issuer: Any) -> TrainingLoop:
-    """As the learner's process starts."""
-    ledger, counts = TrainingLoop.saved_ledger(config)
-    records = Records(RunFolder(config.folder), Sampled(), counts, 2)
-    loop = training_loop(config, BigramEngine(seed=1), ledger, records, issuer)
-    try:
-        loop.restore()
-    finally:
-        records.close()
-    return loop
 
 
 def test_what_is_resumed_is_what_was_saved(config: RunConfig) -> None:
     written(config)
-    issuer = Issuer()
-    loop = resume(config, issuer)
-    assert issuer.restored == (6, [2, 5])
-    assert (loop._ratchet.reference_version, loop._ratchet.observed_since_swap) == (4, 3)
-    assert loop._records.counts()["trained_tokens"] == 90
+    start = Start(config)
+    assert start.issuer.restored == (6, [2, 5])
+    assert (start.state.ratchet.reference_version, start.state.ratchet.observed_since_swap) == (4, 3)
+    assert start.records.counts()["trained_tokens"] == 90
 
 
 def keys(values: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -119,7 +137,7 @@ def test_whatever_a_checkpoint_lacks_is_named_with_what_to_do(config: RunConfig)
         del inside[key]
         (checkpoint / "state.json").write_text(json.dumps(lacking))
         with pytest.raises(InputError) as error:
-            resume(config, Issuer())
+            Start(config)
         assert str(error.value).startswith(
             f"the checkpoint {checkpoint} has no state.json: {'.'.join([*above, key])}: "
         )
@@ -131,9 +149,9 @@ def test_a_checkpoint_that_lacks_what_training_needs_can_still_be_looked_at(conf
     state = json.loads((checkpoint / "state.json").read_text())
     del state["ess_control"]
     (checkpoint / "state.json").write_text(json.dumps(state))
-    loop = training_loop(config, BigramEngine(seed=1), Ledger(), None)
-    loop.restore(weights_only=True)
-    assert loop._version == 7
+    start = Start(config, weights_only=True)
+    assert start.state.policy_version == 7
+    assert not hasattr(start.issuer, "restored")  # nothing is issued again
 
 
 def counted(verdict: str) -> float:
@@ -141,23 +159,20 @@ def counted(verdict: str) -> float:
 
 
 def test_the_reference_that_a_roll_back_returns_to_outlives_a_restart(config: RunConfig) -> None:
-    engine, records = BigramEngine(), SimpleNamespace(counts=lambda: NOTHING_COUNTED)
-    loop = training_loop(config, engine, Ledger(), records)
-    before, was = engine.reference.clone(), {verdict: counted(verdict) for verdict in ("swap", "roll_back")}
-    for loop._version in range(1, 6):
-        engine.logits += 1.0
-        loop._ratchet_when_due(stepped(0.5 if loop._version < 5 else 0.0))
-    swapped = engine.reference.clone()
+    start = Start(config)
+    before, was = start.engine.reference.clone(), {verdict: counted(verdict) for verdict in ("swap", "roll_back")}
+    for pass_rate in (0.5, 0.5, 0.5, 0.5, 0.0):
+        start.engine.logits += 1.0
+        start.step(pass_rate)
+    swapped = start.engine.reference.clone()
     assert not swapped.equal(before)
-    loop._checkpoint()
+    start.loop.save_checkpoint()
 
-    resumed = training_loop(config, BigramEngine(seed=1), Ledger(), records, Issuer())
-    resumed.restore()
-    assert resumed._team.engine.reference.equal(swapped)  # type: ignore[attr-defined]
-    resumed._version = 6
-    resumed._ratchet_when_due(stepped(0.0))
-    assert resumed._team.engine.reference.equal(before)  # type: ignore[attr-defined]
-    assert resumed._ratchet.reference_version == 0
+    resumed = Start(config)
+    assert resumed.engine.reference.equal(swapped)
+    resumed.step(0.0)
+    assert resumed.engine.reference.equal(before)
+    assert resumed.state.ratchet.reference_version == 0
     assert [counted(verdict) - count for verdict, count in was.items()] == [1, 1]
 
 

@@ -1,19 +1,23 @@
-"""What rank 0 has done to the reference, every rank does."""
+"""What rank 0 does, every rank does; a rank that fails holds up nobody."""
 
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 import pytest
+from torch import Tensor
 
+from learner.batch.sift import sift, tally
 from learner.engine.deepspeed_engine import DeepSpeedEngine
-from learner.ranks import Team
+from learner.ranks import TakenStep, Team
 from services.config.learner import LearnerConfig
 from services.config.load import load
 from services.config.model import ModelConfig
 from services.entry import end
+from tests.fakes.ranks import RankEngine, on_ranks
 from tests.fakes.train_engine import BigramEngine
 from tests.learner.ranks import run_ranks
-from tests.learner.tiny import write_tiny_model
+from tests.learner.tiny import scored_group, write_tiny_model
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,8 +49,8 @@ class DiskFull(Recording):
         raise OSError("no space left on device")
 
 
-def test_after_a_failure_in_the_midst_of_an_order_nobody_is_told_to_finish() -> None:
-    """The others wait in a collective: a word to them would wait as well, until the deadline of collectives."""
+def test_after_a_failure_in_the_midst_of_an_order_no_rank_is_told_to_finish() -> None:
+    """The others wait in a collective: an order to them would wait as well, until the deadline of collectives."""
     config, sent = load(ROOT / "examples/addition/addition.toml"), list[bytes]()
     team = Team(config, DiskFull(0, sent))
     team.ratchet()
@@ -91,3 +95,45 @@ def test_every_rank_moves_its_share_of_the_reference() -> None:
     team.finish()
     Team(config, second).follow()
     assert first.calls == second.calls == ["ratchet", "roll back", "ratchet"]
+
+
+def test_every_rank_takes_the_step_from_what_is_kept_and_the_tally_alone() -> None:
+    """Dropped groups do not travel; what was counted of them does."""
+    config = load(ROOT / "examples/addition/addition.toml", ["learner.row_tokens=32"])
+    rewards = [[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]
+    groups = [scored_group(index, rewards=each) for index, each in enumerate(rewards)]
+    sifted = [sift(group, 2, config.learner) for group in groups]
+    kept = [one for one in sifted if one.drop is None]
+    assert len(kept) == 2
+    sent = list[bytes]()
+
+    def lead_or_follow(engine: RankEngine) -> tuple[TakenStep | None, Tensor]:
+        team, taken = Team(config, engine), None
+        if engine.rank == 0:
+            taken = team.step(kept, tally(groups, sifted), policy_version=2, learning_rate=0.1, full_ess_ratio=0.9)
+            team.finish()
+        else:
+            with mock.patch.object(engine, "broadcast_bytes", side_effect=recorded(engine, sent)):
+                team.follow()
+        return taken, engine.logits
+
+    ((taken, alone),) = on_ranks(1, lead_or_follow)
+    (led, first), (_, second) = on_ranks(2, lead_or_follow)
+    assert taken is not None
+    assert led is not None
+    assert taken.report.zero_variance_fraction == pytest.approx(1 / 3)
+    assert taken.lag_tokens == {2: sum(len(t) for group in kept for t in (k.trajectory for k in group.kept))}
+    assert first.equal(second)
+    assert first.allclose(alone, atol=1e-6)
+    assert b"train-0" in sent[0]
+    assert not any(b"train-1" in order for order in sent)
+
+
+def recorded(engine: RankEngine, sent: list[bytes]) -> Callable[[bytes | None], bytes]:
+    receive = engine.broadcast_bytes
+
+    def broadcast_bytes(payload: bytes | None) -> bytes:
+        sent.append(receive(payload))
+        return sent[-1]
+
+    return broadcast_bytes

@@ -37,7 +37,7 @@ class Bench:
     def restart(self, ledger: Ledger | None = None) -> None:
         """From a checkpoint with this ledger, or one from before the first group."""
         self.scored, self.dead = self._stream(SCORED), self._stream(DEAD)
-        self.ledger = Ledger.restore(ledger.state()) if ledger else Ledger()
+        self.ledger = Ledger.from_dict(ledger.to_dict()) if ledger else Ledger()
         self.collector = Collector(self.scored, self.dead, self.ledger, Sampled())
 
     def append(self, stream: RedisStream, payload: bytes) -> None:

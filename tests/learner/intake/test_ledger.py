@@ -30,7 +30,7 @@ def test_issued_is_trained_and_dropped_and_dead_and_outstanding(case: tuple[list
     ledger = Ledger()
     for number, outcome in zip(order, outcomes, strict=False):
         settle(ledger, number, outcome)
-    ledger = Ledger.restore(json.loads(json.dumps(ledger.state())))  # as a checkpoint carries it
+    ledger = Ledger.from_dict(json.loads(json.dumps(ledger.to_dict())))  # as a checkpoint carries it
     counts = ledger.counts(issued=20)
     assert (
         counts["issued"] == counts["trained"] + sum(counts["dropped"].values()) + counts["dead"] + counts["outstanding"]

@@ -4,7 +4,7 @@ import pytest
 
 from learner.publish.exclusions import LONGEST_S, Exclusions
 from services.wire.membership import Lease
-from tests.learner.publish.test_publisher import lease
+from tests.learner.publish.control_plane import lease
 
 
 def live(*replica_ids: str, incarnation: str = "1") -> dict[str, Lease]:

@@ -1,15 +1,12 @@
-"""Where the buckets of a policy version lie, and that learner and channel agree about it."""
+"""What a snapshot holds, where its buckets lie, and that learner and channel agree about it."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from learner.intake.ledger import Ledger
-from learner.loop import TrainingLoop
-from learner.publish.publisher import Snapshot, snapshot
+from learner.publish.snapshot import Snapshot, Snapshots, pack_snapshot, probe_tokens
 from learner.ranks import Team
 from services.config.load import load
 from services.errors import InputError
@@ -28,29 +25,41 @@ class OnGpu(BigramEngine):
         return []
 
 
-def published(engine: BigramEngine, *overrides: str) -> list[Snapshot]:
-    """What a loop over this engine publishes before its first step."""
-    seen: list[Snapshot] = []
+def taken(engine: BigramEngine, *overrides: str) -> Snapshot:
+    """What a learner over this engine publishes."""
     config = load(ROOT / "examples/addition/addition.toml", overrides)
-    nothing: Any = None
-    publisher: Any = SimpleNamespace(publish=seen.append)
-    TrainingLoop(
-        config, Team(config, engine), publisher, nothing, nothing, Ledger(), nothing, None, (1, 2), lambda: False
-    )._publish()
-    return seen
+    return Snapshots(Team(config, engine), config.weights, (1, 2)).take(5)
 
 
 def test_buckets_are_packed_where_they_are_told_to_be() -> None:
     weights = [("weight", torch.ones(3))]
-    (packed,) = snapshot(0, weights, 1, (1, 2), [-1.0]).flat
-    assert packed.device.type == "cpu"
+
+    def packed(device: torch.device | None = None) -> Snapshot:
+        return pack_snapshot(0, weights, bucket_mib=1, probe_token_ids=(1, 2), probe_logp=[-1.0], device=device)
+
+    assert {flat.device.type for flat in packed().flat} == {"cpu"}
     with pytest.raises(NotImplementedError, match="meta"):  # nothing is there to make a digest of
-        snapshot(0, weights, 1, (1, 2), [-1.0], torch.device("meta"))
+        packed(torch.device("meta"))
 
 
 def test_over_gloo_weights_leave_from_the_cpu() -> None:
-    (sent,) = published(BigramEngine())
+    sent = taken(BigramEngine())
     assert {flat.device.type for flat in sent.flat} == {"cpu"}
+
+
+def test_a_snapshot_is_the_weights_of_its_version_in_the_dtype_they_travel_in_with_a_probe_of_them() -> None:
+    engine = BigramEngine()
+    for dtype in ("float32", "bfloat16"):
+        sent = taken(engine, f"model.dtype={dtype}")
+        (bucket,) = sent.buckets
+        assert (sent.policy_version, bucket.tensors[0].name, bucket.tensors[0].dtype) == (5, "bigram", dtype)
+        assert sent.probe_token_ids == (1, 2)
+        assert list(sent.probe_logp) == engine.sequence_logp((1, 2))
+
+
+def test_the_probe_is_the_beginning_of_the_prompts_and_never_a_single_token() -> None:
+    assert probe_tokens([[1, 2], [3], [4, 5]], 4) == (1, 2, 3, 4)
+    assert probe_tokens([[7]], 4) == (7, 7)
 
 
 def test_over_nccl_weights_have_to_lie_on_a_gpu() -> None:
@@ -58,5 +67,5 @@ def test_over_nccl_weights_have_to_lie_on_a_gpu() -> None:
     with pytest.raises(
         InputError, match=r'weights.type = "nccl" moves weights from GPU to GPU, and here they lie on cpu'
     ):
-        published(BigramEngine(), *nccl)
-    assert published(OnGpu(), *nccl)
+        taken(BigramEngine(), *nccl)
+    assert taken(OnGpu(), *nccl).policy_version == 5

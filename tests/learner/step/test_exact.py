@@ -1,5 +1,6 @@
 """The baseline of exact gradient norms: against a step by hand, and against the proxy where both must agree."""
 
+import dataclasses
 import math
 
 import pytest
@@ -11,16 +12,18 @@ from learner.batch.step_batch import StepBatch, assemble
 from learner.engine.protocol import TokenStatistics
 from learner.objective.baseline import group_mean, minimum_variance_baseline, reward_sign
 from learner.step.learner_step import learner_step
+from learner.step.loss import Advantages, StepLoss, StepObjective
 from learner.step.optimizer_step import OptimizerStep
 from services.config.learner import LearnerConfig
+from services.config.objectives.registry import OURS
 from services.wire.score import ScoredGroup
 from tests.fakes.ranks import on_ranks
 from tests.fakes.train_engine import BigramEngine
-from tests.learner.every_objective import MEMBERS, settings
+from tests.learner.every_objective import settings
 from tests.learner.tiny import scored_group
 
 EXACT = {"baseline": "minimum_variance_exact", "normalize": "none"}
-PROPORTIONAL = [kind for kind, member in MEMBERS.items() if member.proportional]
+PROPORTIONAL = [kind for kind, member in OURS.items() if member.proportional]
 
 
 def groups() -> list[ScoredGroup]:
@@ -67,7 +70,7 @@ def test_two_gradient_sums_are_the_backward_with_that_baseline(normalize: str) -
     batch, made = assemble(groups(), 0, config), engine()
     expected, baseline = by_hand(config, batch, normalize)
     report = learner_step(made, batch, config, learning_rate=1.0)
-    assert made.calls == ["reference", "backward in two sums"]
+    assert made.calls == ["reference", "backward one by one"]
     assert torch.allclose(made.logits, engine().logits - expected, atol=1e-6)
     shift = (baseline - group_mean(batch.reward, batch.group)).abs().mean()
     assert shift > 0.01
@@ -118,26 +121,22 @@ def test_the_proxy_leaves_out_what_the_norms_leave_out_clipped_tokens_and_a_rewa
     config = settings(kind, advantage=EXACT)
     batch = assemble(made, 0, config)
     step = OptimizerStep(one, batch, config)
-    step.score_references(weights_will_move=False)
-    step.advantage = reward_sign(batch.reward, batch.group).float()
     # A trust region around what was sampled clips the first token and the second.
-    step.proximal_logp = step.behavior_logp
+    scores = dataclasses.replace(step.score(weights_will_move=False), proximal_logp=batch.behavior_logp)
+    objective = StepObjective(step.inputs, scores, config)
+    signs = Advantages(reward_sign(batch.reward, batch.group).float())
     (current,) = one.token_statistics(
         pack(batch, row_tokens=24, rows_per_micro_batch=9, rank=0, world_size=1), "current"
     )
-    proxy = step.log_proxy_norms(*step.everything, current.logp, current.sum_p2)
-    slopes = []
-    for micro_batch in step.micro_batches:
-        seen: list[float] = []
+    proxy = objective.log_proxy_norms(step.inputs.everything, current, signs)
+    plain = StepLoss(objective, lambda places, _: signs.at(places))
 
-        def loss(m: MicroBatch, statistics: TokenStatistics, seen: list[float] = seen) -> Tensor:
-            value = step.loss(m, statistics)
-            (slope,) = torch.autograd.grad(value, statistics.logp, retain_graph=True)
-            seen.append(float(slope.abs().max()))
-            return value
+    def loss(micro_batch: MicroBatch, statistics: TokenStatistics) -> tuple[Tensor, float]:
+        value, _ = plain(micro_batch, statistics)
+        (slope,) = torch.autograd.grad(value, statistics.logp, retain_graph=True)
+        return value, float(slope.abs().max())
 
-        one.backward([micro_batch], loss)
-        slopes += seen
+    slopes = one.backward(step.packing.micro_batches, loss).records
     assert slopes[2] == 0  # at the mean
     assert [x == 0 for x in slopes] == [x == -math.inf for x in proxy.tolist()]
 
@@ -155,8 +154,8 @@ def test_every_sequence_is_on_one_rank_with_its_group_and_ranks_run_as_often() -
         assert sum(len(batch.group[p].unique()) for p in held) == 5
 
 
-@pytest.mark.parametrize("kind", sorted(set(MEMBERS) - set(PROPORTIONAL)))
+@pytest.mark.parametrize("kind", sorted(set(OURS) - set(PROPORTIONAL)))
 def test_objectives_that_are_not_proportional_to_the_advantage_are_refused(kind: str) -> None:
-    other_baseline = "is defined with learner.advantage.baseline" if MEMBERS[kind].baselines else "not proportional"
+    other_baseline = "is defined with learner.advantage.baseline" if OURS[kind].baselines else "not proportional"
     with pytest.raises(ValueError, match=other_baseline):
         settings(kind, advantage=EXACT)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from learner.batch.packing import MicroBatch
-from learner.batch.step_batch import assemble, split
+from learner.batch.step_batch import assemble
 from learner.engine.protocol import Policy, TokenStatistics
 from learner.step.learner_step import learner_step
 from learner.step.report import StepReport
@@ -97,23 +97,6 @@ def test_reinforce_weighs_by_the_policy_of_each_optimizer_step() -> None:
     assert torch.allclose(engine.logits, one.logits, atol=1e-6)
 
 
-def test_parts_are_the_batch() -> None:
-    config = settings("grpo")
-    batch = assemble(groups(5), 0, config)
-    for parts in (1, 2, 3, 5, 9):
-        got = split(batch, parts)
-        assert len(got) == min(parts, 5)
-        assert [p for x in got for p in x.prompt_ids] == list(batch.prompt_ids)
-        for name in ("response_ids", "behavior_logp", "mask", "reward", "temperature", "lag_steps", "policy_version"):
-            assert torch.equal(torch.cat([getattr(x, name) for x in got]), getattr(batch, name))
-        for x in got:
-            assert x.cu_seqlens[0] == 0
-            assert x.cu_seqlens[-1] == len(x.response_ids)
-            assert torch.equal(x.group.unique(), torch.arange(int(x.group.max()) + 1))
-        sizes = [len(x.group.unique()) for x in got]
-        assert max(sizes) - min(sizes) <= 1
-
-
 class ForgetfulEngine(BigramEngine):
     """Its reference knows no log-prob of token 16."""
 
@@ -157,7 +140,7 @@ def stepped(engine: BigramEngine, variant: str, **changes: object) -> tuple[Step
 def numbers(report: StepReport) -> dict[str, float]:
     """Those that are known."""
     known = dataclasses.asdict(report).items()
-    return {name: value for name, value in known if name != "skipped" and value is not None}
+    return {name: value for name, value in known if isinstance(value, int | float)}
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])

@@ -14,7 +14,7 @@ from services.datasets.row_values import UnreadableRow
 from services.datasets.sources import Row
 from services.datasets.task import Task
 from services.graders import graders
-from verifier.grader import build_scorer, load_scorer_class
+from verifier.grader import build_grader, load_grader
 
 PAGE = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text(encoding="utf-8")
 TOML = re.findall(r"^```toml\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
@@ -44,7 +44,7 @@ def test_the_page_on_datasets_shows_every_convention_with_settings_that_load() -
 def test_the_options_on_the_page_are_those_of_its_graders(block: str) -> None:
     settings = PromptsConfig.model_validate(tomllib.loads(block)["prompts"])
     grader = settings.grader or convention(settings.columns).grader
-    build_scorer(load_scorer_class(graders()[grader]), settings.options)
+    build_grader(load_grader(graders()[grader]), settings.options)
 
 
 def test_rows_of_json_on_the_page_can_be_read() -> None:
@@ -75,7 +75,7 @@ def test_rows_of_json_on_the_page_can_be_read() -> None:
         ("aime", {"question": "?", "answer": 540.0}, Task("?", "540")),
     ],
 )
-def test_a_row_is_read_as_its_convention_says(name: str, fields: dict[str, Any], task: Task) -> None:
+def test_a_row_is_read_as_its_convention_says(name: ConventionName, fields: dict[str, Any], task: Task) -> None:
     assert read(name, **fields) == task
 
 
@@ -248,7 +248,9 @@ def test_rows_of_ifeval_are_lists_of_constraints() -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_row_that_does_not_follow_its_convention_is_named(name: str, fields: dict[str, Any], says: str) -> None:
+def test_a_row_that_does_not_follow_its_convention_is_named(
+    name: ConventionName, fields: dict[str, Any], says: str
+) -> None:
     with pytest.raises(UnreadableRow) as fault:
         read(name, **fields)
     assert str(fault.value).startswith("rows.jsonl line 7")

@@ -19,3 +19,17 @@ def test_a_file_that_is_not_there_has_no_rows(tmp_path: Path) -> None:
 
 def test_pieces_that_are_not_rows_are_left_out() -> None:
     assert json_rows(b'p": 1}\n{"step": 2}\n\xff\xfe\n{"st') == [{"step": 2}]
+
+
+def test_a_line_cut_off_by_a_crash_costs_neither_its_neighbor_nor_the_next_start(tmp_path: Path) -> None:
+    path = tmp_path / "steps.jsonl"
+    assert read_json_lines(path) == []
+    lines = JsonLines(path)
+    lines.write(step=1)
+    lines.close()
+    with path.open("a") as file:
+        file.write('{"step": 2, "lo')
+    lines = JsonLines(path)
+    lines.write(step=3)
+    lines.close()
+    assert [row["step"] for row in read_json_lines(path)] == [1, 3]

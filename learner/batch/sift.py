@@ -1,0 +1,156 @@
+"""Which sequences of a scored group reach the loss; everything else is counted by reason.
+
+Invariants: a kept sequence has a token that counts, and every behavior log-prob of such tokens is finite. A kept group has at
+least two kept sequences, with different rewards unless `zero_variance = "train"`. The group mean therefore never sees a
+rejected sequence.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from services.config.learner import LearnerConfig
+from services.errors import InputError
+from services.wire.prompt import Prompt
+from services.wire.score import ScoredGroup
+from services.wire.trajectory import Trajectory
+from services.wire.verdict import Score
+
+GroupDrop = Literal["zero_variance", "single", "stale"]
+"""Why a whole group does not reach the loss. zero_variance: all rewards are equal. single: fewer than two sequences are left.
+stale: it has a token older than max_lag under `stale_tokens = "drop"`."""
+SequenceDrop = Literal["non_finite", "truncated", "stale", "empty"]
+"""Why a sequence does not reach the loss. non_finite: a behavior log-prob is not finite. truncated: it was cut by max_tokens
+under `truncated = "mask"`. stale: every token is masked. empty: the prompt or the response has no token."""
+
+
+class KeptSequence(msgspec.Struct, frozen=True, kw_only=True):
+    """One sequence that reaches the loss."""
+
+    trajectory: Trajectory
+    reward: float
+    mask: bytes
+    """One byte for each response token: 1 where the token counts, 0 where it is left out of the loss."""
+
+
+class SiftedGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """What is left of one group, and why the rest is not. A struct, so that rank 0 can send it to the other ranks."""
+
+    prompt: Prompt
+    kept: tuple[KeptSequence, ...] = ()
+    """Empty when the group was dropped."""
+    drop: GroupDrop | None = None
+    dropped_sequences: dict[SequenceDrop, int] = {}
+    masked_tokens: int = 0
+    """Tokens older than max_lag, left out under `stale_tokens = "mask"`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What was consumed for one step, and what became of it."""
+
+    groups: int = 0
+    sequences: int = 0
+    dropped_groups: dict[GroupDrop, int] = field(default_factory=dict)
+    dropped_sequences: dict[SequenceDrop, int] = field(default_factory=dict)
+    """Sequences left out of their group. The sequences of a group dropped as stale are not looked at one by one."""
+    zero_variance_groups: int = 0
+    """Groups whose rewards are all equal, whether or not they were dropped for it."""
+    masked_tokens: int = 0
+    """Tokens older than max_lag, left out under `stale_tokens = "mask"`."""
+    mean_reward: float = float("nan")
+    """Mean over every sequence consumed."""
+    pass_rate: float = float("nan")
+    """Fraction of the sequences consumed with the verdict `correct`."""
+
+
+def sift(scored: ScoredGroup, policy_version: int, settings: LearnerConfig) -> SiftedGroup:
+    """Apply the rules for one group, in order: stale tokens, unusable sequences, singles, zero variance. Pure.
+
+    policy_version: the learner's, against which lag is measured. Call it as each group arrives, so that a step waits for
+    groups that will count. Raises InputError when a score has no reward.
+    """
+    prompt, trajectories = scored.group.prompt, scored.group.trajectories
+    stale = [is_stale(t, policy_version, settings.max_lag) for t in trajectories]
+    if settings.stale_tokens == "drop" and any(bool(tokens.any()) for tokens in stale):
+        return SiftedGroup(prompt=prompt, drop="stale")
+    kept: list[KeptSequence] = []
+    reasons: Counter[SequenceDrop] = Counter()
+    masked_tokens = 0
+    for trajectory, score, stale_tokens in zip(trajectories, scored.scores, stale, strict=True):
+        counts = ~stale_tokens if settings.stale_tokens == "mask" else torch.ones_like(stale_tokens)
+        masked_tokens += int((~counts).sum())
+        reward = _reward(score, prompt.group_id)
+        reason = _why_dropped(trajectory, prompt, counts, settings)
+        if reason is None:
+            kept.append(KeptSequence(trajectory=trajectory, reward=reward, mask=counts.numpy().tobytes()))
+        else:
+            reasons[reason] += 1
+    drop = _why_group_dropped([sequence.reward for sequence in kept], settings)
+    return SiftedGroup(
+        prompt=prompt,
+        kept=() if drop else tuple(kept),
+        drop=drop,
+        dropped_sequences=dict(reasons),
+        masked_tokens=masked_tokens,
+    )
+
+
+def is_stale(trajectory: Trajectory, policy_version: int, max_lag: int) -> Tensor:
+    """bool [L]: response tokens sampled more than max_lag learner steps before policy_version."""
+    return torch.from_numpy(policy_version - trajectory.policy_versions() > max_lag)
+
+
+def tally(groups: Sequence[ScoredGroup], sifted: Sequence[SiftedGroup]) -> Tally:
+    """Count what was consumed for one step. sifted: the result of `sift` for each group."""
+    scores = [score for group in groups for score in group.scores]
+    dropped_sequences: Counter[SequenceDrop] = Counter()
+    for group in sifted:
+        dropped_sequences.update(group.dropped_sequences)
+    return Tally(
+        groups=len(groups),
+        sequences=len(scores),
+        dropped_groups=dict(Counter(group.drop for group in sifted if group.drop is not None)),
+        dropped_sequences=dict(dropped_sequences),
+        zero_variance_groups=sum(len({score.reward for score in group.scores}) == 1 for group in groups),
+        masked_tokens=sum(group.masked_tokens for group in sifted),
+        mean_reward=float(np.mean([score.reward for score in scores])) if scores else float("nan"),
+        pass_rate=float(np.mean([score.verdict == "correct" for score in scores])) if scores else float("nan"),
+    )
+
+
+def _reward(score: Score, group_id: str) -> float:
+    if score.reward is None:
+        raise InputError(
+            f'group {group_id} has a score without a reward (verdict "{score.verdict}"); '
+            "the verifier hands over a group only when every trajectory has one"
+        )
+    return score.reward
+
+
+def _why_dropped(
+    trajectory: Trajectory, prompt: Prompt, counts: Tensor, settings: LearnerConfig
+) -> SequenceDrop | None:
+    if len(trajectory) == 0 or len(prompt.token_ids) == 0:
+        return "empty"
+    if settings.truncated == "mask" and trajectory.finish_reason == "length":
+        return "truncated"
+    if not counts.any():
+        return "stale"
+    finite = torch.from_numpy(np.isfinite(trajectory.behavior_logp.numpy()))
+    return None if finite[counts].all() else "non_finite"
+
+
+def _why_group_dropped(rewards: list[float], settings: LearnerConfig) -> GroupDrop | None:
+    """rewards: those of the sequences that are left."""
+    if len(rewards) < 2:
+        return "single"
+    if settings.zero_variance == "drop" and max(rewards) == min(rewards):
+        return "zero_variance"
+    return None

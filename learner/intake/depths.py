@@ -1,0 +1,49 @@
+"""How much is on each stream, as metrics: the first thing to look at when a run is slow."""
+
+import logging
+import math
+import threading
+from collections.abc import Sequence
+
+from services.errors import StreamError
+from services.metrics import STREAM_PENDING, STREAM_WAITING
+from services.streams import Stream
+
+log = logging.getLogger("ratchet.learner")
+
+LOOK_EVERY_S = 5.0
+
+
+class StreamDepths:
+    """Looks at the streams every few seconds on a thread of its own, so that the training loop is never held up.
+
+    While the stream server does not answer, the depths are nan: the last known ones may be wrong.
+    """
+
+    def __init__(self, streams: Sequence[Stream], every_s: float = LOOK_EVERY_S) -> None:
+        self._streams = streams
+        self._every_s = every_s
+        self._closing = threading.Event()
+        threading.Thread(target=self._run, name="stream-depths", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop looking. Does not wait for a look in progress, which changes nothing but the metrics."""
+        self._closing.set()
+
+    def _run(self) -> None:
+        while True:
+            for stream in self._streams:
+                self._look(stream)
+            if self._closing.wait(self._every_s):
+                return
+
+    def _look(self, stream: Stream) -> None:
+        waiting: float = math.nan
+        pending: float = math.nan
+        try:
+            depth = stream.depth()
+            waiting, pending = depth.waiting, depth.pending
+        except StreamError as fault:
+            log.debug("the depth of %s is not known: %s", stream.name, fault)
+        STREAM_WAITING.labels(stream.name).set(waiting)
+        STREAM_PENDING.labels(stream.name).set(pending)

@@ -1,0 +1,133 @@
+"""The learner's intake: credits out, scored groups in, until enough of them count for one learner step.
+
+A dropped group is settled as soon as it is sifted, and its credit goes out again at once, so a step never waits for groups
+that admission cannot let in. Every group is sifted once, here; only what is kept goes on to the step and to other ranks.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from learner.batch.sift import SiftedGroup, Tally, sift, tally
+from learner.intake.collector import LOOK_EVERY_S, Collector
+from learner.intake.issuer import PromptIssuer
+from learner.intake.ledger import Ledger
+from learner.metrics import GROUPS, LAG_WINDOW_STEPS, OUTSTANDING
+from learner.run_state import RunState
+from services.clock import Deadline
+from services.config import RunConfig
+from services.wire.score import ScoredGroup
+
+UNCONFIRMED_LOOK_EVERY_S = 0.05
+"""How often to look for credits while replicas take the newest weights: that version's credits wait for their confirmation."""
+
+
+class Replicas(Protocol):
+    """What the intake has to know of the replicas; the weight publisher knows it."""
+
+    @property
+    def confirmed_version(self) -> int | None:
+        """The policy version that every live replica samples under; None while they hold different ones."""
+
+    def should_stop(self) -> bool:
+        """Whether the run was asked to stop. Raises what keeps weights from the replicas, if anything does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Everything consumed for one learner step."""
+
+    groups: list[ScoredGroup]
+    """In order of arrival, dropped ones included."""
+    kept: list[SiftedGroup]
+    """The groups that reach the loss."""
+    tally: Tally
+
+
+class Intake:
+    """Claims groups for the training loop, settles them, and issues prompts as credits come free. Lives on rank 0."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        state: RunState,
+        ledger: Ledger,
+        issuer: PromptIssuer,
+        collector: Collector,
+        replicas: Replicas,
+    ) -> None:
+        """state: shared with the training loop; the intake alone writes `state.issued`."""
+        self._settings = config.learner
+        self._groups_s = config.deadlines.groups_s
+        self._state = state
+        self._ledger = ledger
+        self._issuer = issuer
+        self._collector = collector
+        self._replicas = replicas
+
+    def restore(self) -> None:
+        """Issue again what the checkpoint knows as issued and not settled, if the stream server has lost it."""
+        issued = self._state.issued
+        self._issuer.restore(issued, self._ledger.unsettled(issued))
+
+    def issue(self) -> float:
+        """Issue as many prompts as admission allows now. Returns how long to wait before looking again, in seconds."""
+        confirmed, ahead = self._replicas.confirmed_version, self._state.ess_control.steps_ahead
+        if confirmed is not None:
+            version = self._state.policy_version
+            self._state.issued = self._issuer.issue(self._ledger.outstanding, version, confirmed, ahead)
+            LAG_WINDOW_STEPS.set(ahead)
+        OUTSTANDING.set(self._ledger.outstanding(self._state.issued))
+        return LOOK_EVERY_S if confirmed == self._state.policy_version else UNCONFIRMED_LOOK_EVERY_S
+
+    def gather(self) -> Gathered | None:
+        """Collect groups until groups_per_step of them reach the loss. Returns None when the run was asked to stop.
+
+        Raises DeadlineExceeded, or the publisher's fault: weights that do not arrive are the reason that no groups come.
+
+        Waits for: scored groups, one after the other: what replicas sample and verifiers score.
+        Until: deadlines.groups_s for all groups of the step together.
+        Ended by: arrival of enough groups that count, the stop signal, the deadline, or the publisher's fault.
+        Metric: ratchet_waiting{room="learner", awaiting="scored groups"}; ratchet_learner_outstanding_groups says whether any
+        are on their way.
+        """
+        deadline = Deadline.after(self._groups_s, "scored groups")
+        groups: list[ScoredGroup] = []
+        sifted: list[SiftedGroup] = []
+        missing = self._settings.groups_per_step
+        while missing > 0:
+            group = self._collector.training_group(deadline, self._replicas.should_stop, self.issue)
+            if group is None:
+                return None
+            one = sift(group, self._state.policy_version, self._settings)
+            groups.append(group)
+            sifted.append(one)
+            if one.drop is None:
+                missing -= 1
+            else:
+                self._ledger.drop(one.prompt.sequence_number, one.drop)
+                GROUPS.labels(one.drop).inc()
+                self.issue()
+        return Gathered(groups, [one for one in sifted if one.drop is None], tally(groups, sifted))
+
+    def settle(self, gathered: Gathered, *, trained: bool) -> None:
+        """Settle the kept groups after the step that consumed them. trained: whether that step changed the weights."""
+        for group in gathered.kept:
+            number = group.prompt.sequence_number
+            if trained:
+                self._ledger.train(number)
+            else:
+                self._ledger.drop(number, "skipped_step")
+            GROUPS.labels("trained" if trained else "skipped_step").inc()
+
+    def to_dict(self) -> dict[str, object]:
+        """The ledger as JSON values, for the checkpoint."""
+        return self._ledger.to_dict()
+
+    def acknowledge(self) -> None:
+        """Acknowledge on the streams what a durable checkpoint holds as settled."""
+        self._collector.acknowledge()
+
+    def counts(self) -> dict[str, object]:
+        """What became of the groups issued so far: the `groups` entry of the summary."""
+        return self._ledger.counts(self._state.issued)

@@ -1,0 +1,196 @@
+"""The process group of the learner and its replicas, seen from the learner: form it, send a version, have it proved.
+
+A member at which that fails is left out for a while, longer each time (exclusions.py); the others meet again in the next
+generation. Going without any replica for too long, or a replica that holds other weights than were sent, ends the run.
+"""
+
+import logging
+from dataclasses import dataclass
+
+from learner.metrics import GAP_NATS, GENERATION, REPLICAS, SYNC_SECONDS, SYNCS
+from learner.publish.exclusions import Exclusions
+from learner.publish.patience import Patience
+from learner.publish.roll_call import RollCall
+from learner.publish.snapshot import Snapshot
+from services.clock import Deadline, now_s
+from services.config import RunConfig
+from services.errors import DeadlineExceeded, WeightSyncError
+from services.metrics import waiting
+from services.weights.channel import WeightChannel
+from services.weights.membership import Membership
+from services.wire.membership import Confirmation, Lease
+from services.wire.weights import Rendezvous, WeightManifest
+
+log = logging.getLogger("ratchet.learner")
+
+
+@dataclass(frozen=True)
+class SyncReport:
+    """One broadcast that every member confirmed."""
+
+    policy_version: int
+    pg_generation: int
+    replicas: int
+    seconds: float
+    sampling_gap_s: list[float]
+    transfer_s: list[float]
+    running_sequences: int
+    gap_nats: float
+
+
+class ReplicaGroup:
+    """Used by the publisher's thread alone."""
+
+    def __init__(
+        self, config: RunConfig, membership: Membership, channel: WeightChannel, address: tuple[str, int]
+    ) -> None:
+        """address: host and port of the rendezvous store."""
+        self._config = config
+        self._membership = membership
+        self._channel = channel
+        self._address = address
+        self._roll_call = RollCall(membership.confirmations())
+        self._exclusions = Exclusions(config.deadlines.lease_s)
+        self._patience = Patience(config.deadlines.first_replica_s, now_s())
+        self._generation = 0
+        self._members: dict[str, str] = {}  # replica_id -> incarnation
+        self.confirmed_version: int | None = None
+        """The version that every member has confirmed; None before the first and after a failed broadcast."""
+        self.any_live = True
+        """Whether any replica was live and not left out at the last call of `bring`; True before the first."""
+
+    def bring(self, wanted: Snapshot) -> SyncReport | None:
+        """Bring this version to every live replica, in a new generation if they changed. Returns None if there is nothing to
+        do, if no replica is live, or if it failed: then call again. Raises what ends the run."""
+        live = self._exclusions.trusted(self._membership.live(), now_s())
+        self.any_live = bool(live)
+        if not live:
+            self._members = {}
+            if not self._patience.has_begun:
+                longest_s = self._config.deadlines.first_replica_s
+                log.warning("no replica is left; waiting up to %.0f s for one", longest_s)
+            self._patience.without_replica(now_s())
+            return None
+        self._patience.replica_is_live()
+        changed = self._members != {replica_id: lease.incarnation for replica_id, lease in live.items()}
+        if not changed and self.confirmed_version == wanted.policy_version:
+            return None
+        try:
+            if changed:
+                self._form(live)
+            return self._send(wanted)
+        except (WeightSyncError, DeadlineExceeded) as fault:
+            self._count_failure(fault)
+            return None
+
+    def _form(self, live: dict[str, Lease]) -> None:
+        """Form the next generation of the group from these replicas. Raises WeightSyncError or DeadlineExceeded.
+
+        Waits for: every live replica to join the new generation.
+        Until: deadlines.weight_join_s to meet, and as long again to confirm it.
+        Ended by: the last confirmation, the first refusal, or the deadline; replicas that failed are then left out for a while.
+        Metric: ratchet_waiting{room="learner", awaiting="replicas to join"}.
+        """
+        self._members = {}
+        self._generation = self._membership.next_generation()
+        first_ranks: dict[str, int] = {}
+        size = 1  # rank 0 is the learner
+        for replica_id, lease in sorted(live.items()):
+            first_ranks[replica_id] = size
+            size += lease.ranks
+        join_s = self._config.deadlines.weight_join_s
+        rendezvous = Rendezvous(
+            pg_generation=self._generation,
+            backend=self._config.weights.type,
+            host=self._address[0],
+            port=self._address[1],
+            size=size,
+            first_ranks=first_ranks,
+            timeout_s=join_s,
+        )
+        members = {replica_id: lease.incarnation for replica_id, lease in live.items()}
+        with waiting("learner", "replicas to join"):
+            self._roll_call.ask("joined", self._generation, members)
+            self._membership.announce(rendezvous)
+            forming = Deadline.after(join_s, f"generation {self._generation} of the weight group to form")
+            self._channel.form(rendezvous, forming)
+            self._roll_call.collect(Deadline.after(join_s, "replicas to join the weight group"))
+        self._members = members
+        GENERATION.set(self._generation)
+        REPLICAS.set(len(live))
+        log.info("generation %d of the weight group: %s", self._generation, ", ".join(sorted(live)))
+
+    def _send(self, wanted: Snapshot) -> SyncReport:
+        """Send one version to every member and have each prove it. Raises WeightSyncError or DeadlineExceeded.
+
+        Waits for: every member to receive the weights, swap them in and confirm the probe.
+        Until: deadlines.weight_transfer_s.
+        Ended by: the last confirmation, the first refusal, a lost member, or the deadline; replicas that failed are then left
+        out for a while.
+        Metric: ratchet_waiting{room="learner", awaiting="replicas to confirm"}.
+        """
+        deadline = Deadline.after(self._config.deadlines.weight_transfer_s, "replicas to confirm the weights")
+        manifest = WeightManifest(
+            policy_version=wanted.policy_version,
+            pg_generation=self._generation,
+            buckets=wanted.buckets,
+            probe_token_ids=wanted.probe_token_ids,
+            probe_logp=wanted.probe_logp,
+        )
+        start = now_s()
+        with waiting("learner", "replicas to confirm"):
+            self._roll_call.ask("swapped", self._generation, self._members, wanted.policy_version)
+            self._membership.announce(manifest)
+            self._channel.send(manifest, wanted.flat, deadline)
+            confirmed = self._roll_call.collect(deadline)
+        seconds = now_s() - start
+        gap = self._check_gaps(confirmed, wanted.policy_version)
+        SYNC_SECONDS.observe(seconds)
+        SYNCS.labels("confirmed").inc()
+        self._exclusions.clear(self._members)
+        self._patience.confirmed()
+        self.confirmed_version = wanted.policy_version
+        return SyncReport(
+            policy_version=wanted.policy_version,
+            pg_generation=self._generation,
+            replicas=len(confirmed),
+            seconds=seconds,
+            sampling_gap_s=[confirmation.pause_s for confirmation in confirmed],
+            transfer_s=[confirmation.transfer_s for confirmation in confirmed],
+            running_sequences=sum(confirmation.running_sequences for confirmation in confirmed),
+            gap_nats=gap,
+        )
+
+    def _check_gaps(self, confirmed: list[Confirmation], policy_version: int) -> float:
+        """Return the largest probe gap in nats. Raises _Unequal for one above the bound, or that is not a number."""
+        gap = max(confirmation.gap_nats or 0.0 for confirmation in confirmed)
+        GAP_NATS.set(gap)
+        for confirmation in confirmed:
+            if confirmation.gap_nats is None or not confirmation.gap_nats <= self._config.max_gap_nats:
+                raise _Unequal(
+                    f"replica {confirmation.replica_id} does not hold the learner's weights: after policy version "
+                    f"{policy_version} its probe differs by {confirmation.gap_nats} nats, above the bound of "
+                    f"{self._config.max_gap_nats}. Compare versions and dtypes of the two with `ratchet doctor`; "
+                    "if the gap is rounding alone, raise weights.max_gap_nats"
+                )
+        return gap
+
+    def _count_failure(self, fault: Exception) -> None:
+        """Give the group up, and leave out for a while the replicas that caused the failure. Raises what ends the run."""
+        if isinstance(fault, _Unequal):
+            raise fault
+        SYNCS.labels("failed").inc()
+        at_fault = self._roll_call.at_fault(give_up=self._channel.close)
+        self._members = {}
+        self.confirmed_version = None
+        seconds = self._exclusions.blame(at_fault, now_s())
+        log.warning(
+            "weights did not reach every replica: %s. Left out: %s",
+            fault,
+            ", ".join(f"{replica_id} for {wait_s:.0f} s" for replica_id, wait_s in seconds.items()),
+        )
+        self._patience.failed(fault, now_s())
+
+
+class _Unequal(WeightSyncError):
+    """A replica holds weights other than those that were sent; trying again would not change that."""

@@ -1,0 +1,182 @@
+"""The objective of one optimizer step: pure functions of what the current policy says about some of its sequences."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from learner.batch.packing import MicroBatch
+from learner.engine.protocol import TokenStatistics
+from learner.objective import OBJECTIVES, Objective
+from learner.objective.aggregate import aggregate, token_scale
+from learner.objective.baseline import log_gradient_norm
+from learner.objective.importance import importance_weight, log_importance
+from learner.objective.ratios import segment_mean
+from learner.objective.tokens import Tokens
+from learner.step.inputs import Places, StepInputs
+from learner.step.scores import Scores
+from services.config.learner import LearnerConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Advantages:
+    """What a baseline makes of the rewards of n sequences, and what else their loss has to know about the step."""
+
+    advantage: Tensor
+    """float32 [n]."""
+    baseline: Tensor | None = None
+    """float64 [G], 0 for groups that are not among these sequences; None where the baseline needs no gradient norms."""
+    statistics: Tensor | None = None
+    """float64; what the objective's own `statistics` says about the whole step, where it has them."""
+
+    def at(self, places: Places) -> "Advantages":
+        """Those of some sequences. To be called on the advantages of the whole mini-batch."""
+        return dataclasses.replace(self, advantage=self.advantage[places.sequence_index])
+
+
+@dataclass(frozen=True, slots=True)
+class LossRecord:
+    """What one micro-batch's loss saw and returned; no gradient."""
+
+    places: Places
+    loss: Tensor
+    """[], the micro-batch's share of the step's loss."""
+    logp: Tensor
+    """float32 [M]."""
+    entropy: Tensor
+    """float32 [M]."""
+    one_way_weight: Tensor
+    """float32 [M]; 0 at tokens that do not count."""
+    advantages: Advantages
+
+
+@dataclass(frozen=True, slots=True)
+class StepObjective:
+    """The configured objective over one mini-batch.
+
+    Masked tokens are taken out before any arithmetic of the objective: their log-probs may be anything.
+    """
+
+    inputs: StepInputs
+    scores: Scores
+    settings: LearnerConfig
+
+    @property
+    def functions(self) -> Objective:
+        return OBJECTIVES[self.settings.objective.type]
+
+    def tokens(self, places: Places, logp: Tensor, advantages: Advantages, hidden: Tensor | None = None) -> Tokens:
+        """What the objective sees of these sequences. logp, hidden: [M] and [M, H], under the current policy."""
+        inputs, scores = self.inputs, self.scores
+        counts = inputs.batch.mask[places.token_index]
+        at, logp = places.token_index[counts], logp[counts]
+        current, lengths = logp.detach(), inputs.counted[places.sequence_index]
+        kept = torch.zeros(len(at), 0, device=inputs.device) if hidden is None else hidden[counts].float()
+        if scores.reference_hidden is None or hidden is None:
+            reference_hidden = segment_mean(kept.detach(), lengths)
+        else:
+            reference_hidden = scores.reference_hidden[places.sequence_index]
+        no_statistics = torch.zeros(0, dtype=torch.float64, device=inputs.device)
+        return Tokens(
+            **inputs.shared_columns(at),
+            logp=logp,
+            current_logp=current,
+            proximal_logp=current if scores.proximal_logp is None else scores.proximal_logp[at],
+            reference_logp=current if scores.reference_logp is None else scores.reference_logp[at],
+            teacher_logp=scores.teacher_logp[:, at],
+            hidden=kept,
+            reference_hidden=reference_hidden,
+            advantage=advantages.advantage.repeat_interleave(lengths),
+            lengths=lengths,
+            statistics=no_statistics if advantages.statistics is None else advantages.statistics,
+        )
+
+    def with_statistics(self, advantages: Advantages, places: Places, logp: Tensor) -> Advantages:
+        """The same, with the objective's statistics where it has them: then `places` must be the whole step."""
+        if self.functions.statistics is None:
+            return advantages
+        tokens = self.tokens(places, logp, advantages)
+        return dataclasses.replace(advantages, statistics=self.functions.statistics(tokens, self.settings.objective))
+
+    def log_importance(self, tokens: Tokens) -> Tensor:
+        """log of the importance weights, whose numerator the objective names. float64 [T]."""
+        numerator = self.settings.objective.numerator
+        if numerator == "none":
+            return torch.zeros_like(tokens.current_logp, dtype=torch.float64)
+        above = tokens.current_logp if numerator == "current" else tokens.proximal_logp
+        return log_importance(above.float() - tokens.behavior_logp.float(), tokens.lengths, self.settings.importance)
+
+    def importance(self, tokens: Tokens) -> Tensor:
+        """Importance weights after truncation, masking or rejection. float32 [T]."""
+        return importance_weight(self.log_importance(tokens), tokens.lengths, self.settings.importance)
+
+    def loss(self, places: Places, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """(share of the step's loss [], one-way weight [T]).
+
+        The share is that of -(1/B) sum_i (1/L_i) sum_t importance_t weight_t surrogate_t, or as the settings aggregate.
+        """
+        settings, inputs = self.settings, self.inputs
+        mask = inputs.batch.mask[places.token_index]
+        weight = self.functions.token_weight(tokens, settings.objective)
+        token_loss = -self.importance(tokens) * weight * self.functions.surrogate(tokens, settings.objective)
+        scale = token_scale(
+            settings.aggregation,
+            mask,
+            inputs.lengths[places.sequence_index],
+            step_sequences=inputs.step_sequences,
+            step_tokens=inputs.step_tokens,
+            constant_tokens=settings.constant_tokens,
+        )
+        return aggregate(token_loss, scale[mask]), weight
+
+    def log_proxy_norms(self, places: Places, statistics: TokenStatistics, signs: Advantages) -> Tensor:
+        """log of the squared gradient norm of each sequence by the logit proxy. float64 [n].
+
+        statistics: [M], under the current policy. signs: the sign of each advantage, which is all that the norms depend
+        on. As with the norms themselves, a clipped token adds nothing, nor does a sequence without an advantage.
+        """
+        settings, tokens = self.settings, self.tokens(places, statistics.logp, signs)
+        importance = self.importance(tokens)
+        return log_gradient_norm(
+            torch.zeros(len(places.sequence_index), dtype=torch.float64, device=self.inputs.device),
+            importance.double()
+            * self.functions.token_weight(tokens, settings.objective)
+            * self.functions.slope(tokens, settings.objective),
+            tokens.current_logp,
+            statistics.sum_p2[self.inputs.batch.mask[places.token_index]],
+            torch.ones_like(importance, dtype=torch.bool),
+            tokens.lengths,
+            per_token=settings.aggregation != "sequence_mean",
+        )
+
+
+AdvantagesOf = Callable[[Places, TokenStatistics], Advantages]
+"""The advantages of some sequences, given what the current policy says about their tokens (no gradient)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepLoss:
+    """The loss that the engine differentiates: it returns the value and a record of what it saw."""
+
+    objective: StepObjective
+    advantages: AdvantagesOf
+
+    def __call__(self, micro_batch: MicroBatch, statistics: TokenStatistics) -> tuple[Tensor, LossRecord]:
+        places = self.objective.inputs.places(micro_batch)
+        logp = statistics.logp.detach()
+        advantages = self.advantages(places, TokenStatistics(logp, statistics.entropy, statistics.sum_p2))
+        tokens = self.objective.tokens(places, statistics.logp, advantages, statistics.hidden)
+        value, weight = self.objective.loss(places, tokens)
+        one_way_weight = torch.zeros_like(logp)
+        one_way_weight[self.objective.inputs.batch.mask[places.token_index]] = weight
+        record = LossRecord(
+            places=places,
+            loss=value.detach(),
+            logp=logp,
+            entropy=statistics.entropy,
+            one_way_weight=one_way_weight,
+            advantages=advantages,
+        )
+        return value, record

@@ -1,0 +1,166 @@
+"""Groups are collected until enough of them count; what is dropped is settled at once, and its credit goes out again."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+
+from learner.intake.collector import LOOK_EVERY_S, Collector, Sampled
+from learner.intake.intake import UNCONFIRMED_LOOK_EVERY_S, Gathered, Intake
+from learner.intake.issuer import PromptIssuer
+from learner.intake.ledger import Ledger
+from learner.run_state import RunState
+from services.errors import DeadlineExceeded, WeightSyncError
+from services.wire.codec import decode, encode
+from services.wire.prompt import Prompt
+from tests.fakes.streams import MemoryIssueLog, MemoryStream
+from tests.learner.small_run import PROBLEMS, small_config, token_ids
+from tests.learner.tiny import scored_group
+
+
+class Replicas:
+    """Which version they hold, and what the run is told of them."""
+
+    def __init__(self) -> None:
+        self.confirmed_version: int | None = 0
+        self.fault: Exception | None = None
+        self.stopping = False
+
+    def should_stop(self) -> bool:
+        if self.fault is not None:
+            raise self.fault
+        return self.stopping
+
+
+class Bench:
+    """An intake of two groups a step, one step ahead, over streams in memory."""
+
+    def __init__(self, folder: Path, *overrides: str) -> None:
+        self.config = small_config(folder, "deadlines.groups_s=0.2", *overrides)
+        self.state = RunState.begin(self.config.learner)
+        self.ledger = Ledger()
+        self.replicas = Replicas()
+        self.prompts = MemoryStream("prompts")
+        self.scored = MemoryStream("scored", "learner")
+        self.intake = Intake(
+            self.config,
+            state=self.state,
+            ledger=self.ledger,
+            issuer=PromptIssuer(self.config, PROBLEMS, token_ids, MemoryIssueLog(self.prompts)),
+            collector=Collector(self.scored, MemoryStream("dead", "learner"), self.ledger, Sampled()),
+            replicas=self.replicas,
+        )
+
+    def issued(self) -> list[int]:
+        return [decode(payload, Prompt).sequence_number for payload in self.prompts.peek(100)]
+
+    def arrive(self, *numbers: int, rewards: Callable[[int], list[float]] = lambda number: [1.0, 0.0]) -> None:
+        for number in numbers:
+            self.scored.append(encode(scored_group(number, rewards=rewards(number))))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def numbers(gathered: Gathered | None) -> tuple[list[int], list[int]]:
+    """Sequence numbers of what was consumed, and of what is kept."""
+    assert gathered is not None
+    consumed = [group.group.prompt.sequence_number for group in gathered.groups]
+    return consumed, [group.prompt.sequence_number for group in gathered.kept]
+
+
+def outstanding() -> float | None:
+    return REGISTRY.get_sample_value("ratchet_learner_outstanding_groups")
+
+
+def test_prompts_go_out_as_far_as_what_replicas_hold_allows(bench: Bench) -> None:
+    bench.replicas.confirmed_version = None
+    assert bench.intake.issue() == UNCONFIRMED_LOOK_EVERY_S
+    assert bench.issued() == []
+    bench.replicas.confirmed_version = 0
+    assert bench.intake.issue() == LOOK_EVERY_S
+    assert bench.issued() == [0, 1, 2, 3]
+    assert (bench.state.issued, outstanding()) == (4, 4)
+    bench.state.policy_version = 1
+    assert bench.intake.issue() == UNCONFIRMED_LOOK_EVERY_S  # replicas are still to take version 1
+    assert bench.issued() == [0, 1, 2, 3]
+
+
+def test_a_step_takes_as_many_groups_as_it_needs_and_leaves_the_rest(bench: Bench) -> None:
+    bench.intake.issue()
+    bench.arrive(2, 0, 1, 3)
+    assert numbers(bench.intake.gather()) == ([2, 0], [2, 0])
+    assert numbers(bench.intake.gather()) == ([1, 3], [1, 3])
+
+
+def test_dropped_groups_are_settled_at_once_and_their_credit_goes_out(bench: Bench) -> None:
+    bench.intake.issue()
+    bench.arrive(0, 1, 2, 3, rewards=lambda number: [1.0, 1.0] if number in (0, 2) else [1.0, 0.0])
+    gathered = bench.intake.gather()
+    assert numbers(gathered) == ([0, 1, 2, 3], [1, 3])
+    assert bench.issued() == [0, 1, 2, 3, 4, 5]
+    assert [bench.ledger.is_settled(number) for number in range(4)] == [True, False, True, False]
+    assert gathered is not None
+    assert (gathered.tally.groups, gathered.tally.dropped_groups) == (4, {"zero_variance": 2})
+    assert gathered.tally.pass_rate == 0.75
+
+
+@pytest.mark.parametrize(("trained", "outcome"), [(True, {}), (False, {"skipped_step": 2})])
+def test_after_the_step_every_group_is_settled_by_what_became_of_it(
+    bench: Bench, trained: bool, outcome: dict[str, int]
+) -> None:
+    bench.intake.issue()
+    bench.arrive(0, 1, 2, rewards=lambda number: [1.0, 1.0] if number == 1 else [1.0, 0.0])
+    gathered = bench.intake.gather()
+    assert gathered is not None
+    bench.intake.settle(gathered, trained=trained)
+    assert bench.intake.counts() == {
+        "issued": 5,
+        "trained": 2 if trained else 0,
+        "dropped": {**outcome, "zero_variance": 1},
+        "dead": 0,
+        "outstanding": 2,
+    }
+    before = bench.scored.depth().pending
+    bench.intake.acknowledge()
+    assert before - bench.scored.depth().pending == 3
+
+
+def test_a_stop_ends_the_wait_for_groups(bench: Bench) -> None:
+    bench.replicas.stopping = True
+    assert bench.intake.gather() is None
+
+
+def test_weights_that_do_not_arrive_are_the_reason_that_no_groups_come(bench: Bench) -> None:
+    bench.replicas.fault = WeightSyncError("nobody takes the weights")
+    with pytest.raises(WeightSyncError, match="nobody takes the weights"):
+        bench.intake.gather()
+
+
+def test_the_deadline_holds_for_all_groups_of_a_step_together(bench: Bench) -> None:
+    bench.arrive(0)
+    with pytest.raises(DeadlineExceeded, match="scored groups"):
+        bench.intake.gather()
+
+
+def test_what_the_stream_server_has_lost_is_issued_again(tmp_path: Path) -> None:
+    before = Bench(tmp_path)
+    before.intake.issue()
+    before.ledger.train(1)
+    saved = before.intake.to_dict()
+    after = Bench(tmp_path)
+    after.state.issued = 4
+    after.ledger = Ledger.from_dict(saved)
+    after.intake = Intake(
+        after.config,
+        state=after.state,
+        ledger=after.ledger,
+        issuer=PromptIssuer(after.config, PROBLEMS, token_ids, MemoryIssueLog(after.prompts)),
+        collector=Collector(after.scored, MemoryStream("dead", "learner"), after.ledger, Sampled()),
+        replicas=after.replicas,
+    )
+    after.intake.restore()
+    assert after.issued() == [0, 2, 3]

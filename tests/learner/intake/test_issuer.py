@@ -1,0 +1,61 @@
+"""A prompt is a function of its number; issuing may be repeated."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from learner.intake.issuer import PromptIssuer
+from services.wire.codec import decode
+from services.wire.prompt import Prompt
+from tests.fakes.streams import MemoryIssueLog, MemoryStream
+from tests.learner.small_run import PROBLEMS, small_config, token_ids
+
+
+class Bench:
+    def __init__(self, folder: Path) -> None:
+        self.stream = MemoryStream("prompts")
+        self.log = MemoryIssueLog(self.stream)
+        self.issuer = self.restarted(folder)
+
+    def restarted(self, folder: Path) -> PromptIssuer:
+        return PromptIssuer(small_config(folder), PROBLEMS, token_ids, self.log)
+
+    def issued(self) -> list[Prompt]:
+        return [decode(payload, Prompt) for payload in self.stream.peek(100)]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_it_issues_what_admission_allows_and_counts_on_across_a_restart(bench: Bench, tmp_path: Path) -> None:
+    def all_outstanding(issued: int) -> int:
+        return issued
+
+    assert bench.issuer.issue(all_outstanding, 0, 0, max_lag=1) == 4
+    assert bench.issuer.issue(all_outstanding, 0, 0, max_lag=1) == 4
+    again = bench.restarted(tmp_path)
+    assert again.issue(lambda issued: issued - 1, 0, 0, max_lag=1) == 5
+    assert [prompt.sequence_number for prompt in bench.issued()] == [0, 1, 2, 3, 4]
+
+
+def test_each_epoch_goes_through_every_problem_once(bench: Bench) -> None:
+    rows = [bench.issuer.prompt(number).row for number in range(15)]
+    for epoch in range(3):
+        assert sorted(rows[5 * epoch : 5 * epoch + 5]) == [0, 1, 2, 3, 4]
+
+
+def test_a_prompt_depends_on_its_number_alone_and_no_two_groups_share_a_seed(bench: Bench, tmp_path: Path) -> None:
+    other = bench.restarted(tmp_path)
+    first = [bench.issuer.prompt(number) for number in range(20)]
+    assert first == [other.prompt(number) for number in range(20)]
+    seeds = sorted(prompt.seed for prompt in first)
+    assert all(later - earlier >= first[0].group_size for earlier, later in itertools.pairwise(seeds))
+
+
+def test_nothing_is_restored_while_the_server_has_its_data(bench: Bench) -> None:
+    bench.issuer.issue(lambda issued: issued, 0, 0, max_lag=1)
+    bench.issuer.restore(4, [0, 2])
+    assert [prompt.sequence_number for prompt in bench.issued()] == [0, 1, 2, 3]

@@ -1,0 +1,123 @@
+"""The two ends of the weight control plane, learner and replicas, over a real server. Fakes move the bytes; that bytes arrive
+is shown by tests/services/weights and tests/rollout."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+
+from learner.publish.publisher import WeightPublisher
+from learner.publish.replica_group import SyncReport
+from learner.publish.snapshot import pack_snapshot
+from rollout.weights.follower import WeightFollower
+from services.clock import Deadline
+from services.config import RunConfig
+from services.errors import WeightSyncError
+from services.streams.redis_connection import RedisConnection
+from services.weights.membership import Membership
+from services.wire.membership import Lease
+from services.wire.weights import Rendezvous, WeightManifest
+from tests.fakes.engine import FakeEngine
+
+
+class CountingChannel:
+    """Moves nothing; fails when it is told to."""
+
+    def __init__(self) -> None:
+        self.formed: list[Rendezvous] = []
+        self.sent: list[int] = []
+        self.fail_next = 0
+        self.closed = False
+
+    def form(self, rendezvous: Rendezvous, deadline: Deadline) -> None:
+        self.formed.append(rendezvous)
+
+    def send(self, manifest: WeightManifest, flat_buckets: Sequence[torch.Tensor], deadline: Deadline) -> None:
+        if self.fail_next:
+            self.fail_next -= 1
+            raise WeightSyncError("a member is gone")
+        self.sent.append(manifest.policy_version)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def lease(replica_id: str, incarnation: str, policy_version: int = 0, ready: bool = False) -> Lease:
+    return Lease(
+        replica_id=replica_id,
+        incarnation=incarnation,
+        ranks=1,
+        policy_version=policy_version,
+        ready=ready,
+        sampling_s=0.0,
+        ready_s=0.0,
+    )
+
+
+class Replica:
+    """A follower over a fake engine, with its lease, on a thread of its own."""
+
+    def __init__(self, config: RunConfig, connection: RedisConnection, replica_id: str) -> None:
+        self.engine, self.replica_id = FakeEngine(), replica_id
+        self._config, self._membership = config, Membership(connection, config.name, config.deadlines.lease_s)
+        self.stopping = threading.Event()
+        self.follower: WeightFollower | None = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self._thread.start()
+
+    async def _run(self) -> None:
+        self.follower = WeightFollower(
+            self.engine,
+            self._membership,
+            replica_id=self.replica_id,
+            incarnation="1",
+            deadlines=self._config.deadlines.model_copy(update={"weight_transfer_s": 3.0}),
+            max_gap_nats=self._config.max_gap_nats,
+        )
+        following = asyncio.create_task(self.follower.run(self.stopping.is_set))
+        while not self.stopping.is_set():
+            words = lease(self.replica_id, "1", self.engine.policy_version, self.follower.ready.is_set())
+            await asyncio.to_thread(self._membership.register, words)
+            await asyncio.sleep(0.2)
+        await following
+
+    def leave(self) -> None:
+        self.stopping.set()
+        self._thread.join()
+        self._membership.leave(self.replica_id)
+
+    def die(self) -> None:
+        """Says nothing any more."""
+        self.stopping.set()
+        self._thread.join()
+
+
+class Learner:
+    """A publisher and what it reported."""
+
+    def __init__(self, config: RunConfig, connection: RedisConnection) -> None:
+        self.channel, self.reports = CountingChannel(), list[SyncReport]()
+        membership = Membership(connection, config.name, config.deadlines.lease_s)
+        self.publisher = WeightPublisher(
+            config,
+            membership=membership,
+            channel=self.channel,
+            address=("127.0.0.1", 1),
+            on_sync=self.reports.append,
+            stopping=lambda: False,
+        )
+
+    def publish(self, policy_version: int) -> None:
+        tensors = [("weight", torch.full((3,), float(policy_version)))]
+        self.publisher.publish(
+            pack_snapshot(policy_version, tensors, bucket_mib=1, probe_token_ids=(1, 2, 3), probe_logp=[-1.0, -2.0])
+        )
+
+
+def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:
+    end = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < end, "this did not come about in time"
+        time.sleep(0.02)

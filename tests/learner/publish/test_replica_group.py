@@ -1,0 +1,155 @@
+"""Replicas join, leave, fail and prove what they hold, and the group goes on with those that can."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from rollout.engine import SwapReport
+from services.clock import Deadline
+from services.config import RunConfig
+from services.errors import WeightSyncError
+from services.streams.redis_connection import RedisConnection
+from services.weights.membership import Membership
+from services.wire.weights import WeightManifest
+from tests.learner.publish.control_plane import Learner, Replica, lease, until
+
+
+def test_a_replica_that_joins_later_gets_the_version_that_holds(
+    config: RunConfig, redis_connection: RedisConnection, learner: Learner
+) -> None:
+    first = Replica(config, redis_connection, "rollout-0")
+    learner.publish(7)
+    learner.publisher.wait()
+    second = Replica(config, redis_connection, "rollout-1")
+    until(lambda: second.engine.policy_version == 7)
+    assert learner.channel.formed[-1].size == 3
+    assert learner.channel.formed[-1].pg_generation > learner.channel.formed[0].pg_generation
+    first.leave()
+    second.leave()
+
+
+def test_training_goes_on_with_those_that_are_left(
+    config: RunConfig, redis_connection: RedisConnection, learner: Learner
+) -> None:
+    leaving, dying, staying = (Replica(config, redis_connection, f"rollout-{i}") for i in range(3))
+    until(lambda: len(Membership(redis_connection, config.name, 1.0).live()) == 3)
+    learner.publish(0)
+    learner.publisher.wait()
+    leaving.leave()
+    dying.die()
+    learner.channel.fail_next = 1
+    learner.publish(1)
+    learner.publisher.wait()
+    assert staying.engine.policy_version == 1
+    assert learner.reports[-1].replicas == 1
+    staying.leave()
+
+
+def test_a_replica_that_holds_other_weights_ends_the_run_with_its_name(
+    config: RunConfig, redis_connection: RedisConnection, learner: Learner
+) -> None:
+    replica = Replica(config, redis_connection, "rollout-0")
+
+    async def other_weights(token_ids: Sequence[int]) -> list[float]:
+        return [-1.0, -2.7]
+
+    replica.engine.probe = other_weights  # type: ignore[method-assign]
+    learner.publish(0)
+    with pytest.raises(WeightSyncError, match=r"rollout-0 does not hold the learner's weights.*0\.7"):
+        learner.publisher.wait()
+    assert replica.follower is not None
+    assert not replica.follower.ready.is_set()
+    replica.leave()
+
+
+def test_a_replica_that_refuses_is_left_out_and_the_others_go_on(
+    config: RunConfig, redis_connection: RedisConnection, learner: Learner, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, bad = (Replica(config, redis_connection, f"rollout-{i}") for i in range(2))
+    until(lambda: len(Membership(redis_connection, config.name, 1.0).live()) == 2)
+    bad.engine.refuse_transfers = 10**6
+    caplog.set_level(logging.WARNING, "ratchet.learner")
+    for version in range(200):  # for some 5 s, in which it is tried again and again
+        learner.publish(version)
+        learner.publisher.wait()
+        assert good.engine.policy_version == version
+        time.sleep(0.025)
+    refused = [record.getMessage() for record in caplog.records if "refused" in record.getMessage()]
+    assert all("Left out: rollout-1 for" in line for line in refused)
+    assert [line.rpartition(" for ")[2] for line in refused[:3]] == ["1 s", "2 s", "4 s"]
+    bad.engine.refuse_transfers = 0
+    until(lambda: bad.engine.policy_version == 199)
+    until(lambda: learner.reports[-1].replicas == 2)
+    learner.publisher.close()
+    good.leave()
+    bad.leave()
+
+
+def test_a_replica_that_says_nothing_is_blamed_and_not_those_that_fail_with_it(
+    config: RunConfig, redis_connection: RedisConnection, learner: Learner, caplog: pytest.LogCaptureFixture
+) -> None:
+    good, bad = (Replica(config, redis_connection, f"rollout-{i}") for i in range(2))
+    until(lambda: len(Membership(redis_connection, config.name, 1.0).live()) == 2)
+    learner.publish(0)
+    learner.publisher.wait()
+
+    async def hang(manifest: WeightManifest, deadline: Deadline) -> SwapReport:
+        while not bad.stopping.is_set():
+            await asyncio.sleep(0.05)
+        raise WeightSyncError("this replica ends")
+
+    bad.engine.stage_and_swap = hang  # type: ignore[method-assign]
+    good.engine.refuse_transfers = 1  # as when the bytes come through the one that hangs
+    learner.publish(1)
+    learner.publisher.wait()
+    assert good.engine.policy_version == 1
+    assert "Left out: rollout-1 for 1 s" in caplog.text
+    assert "rollout-0 for" not in caplog.text
+    learner.publisher.close()
+    good.leave()
+    bad.leave()
+
+
+def test_what_fails_now_and_then_does_not_end_the_run(
+    config: RunConfig, redis_connection: RedisConnection, learner: Learner
+) -> None:
+    replica = Replica(config, redis_connection, "rollout-0")
+    for version in range(4):
+        learner.channel.fail_next = 1
+        learner.publish(version)
+        learner.publisher.wait()
+    assert replica.engine.policy_version == 3
+    replica.leave()
+
+
+def test_what_fails_always_ends_the_run_with_its_cause(
+    config: RunConfig, redis_connection: RedisConnection, learner: Learner
+) -> None:
+    replica = Replica(config, redis_connection, "rollout-0")
+    learner.channel.fail_next = 10**6
+    learner.publish(0)
+    with pytest.raises(WeightSyncError, match=r"no replica has taken the weights for \d+ s .*; last: a member is gone"):
+        learner.publisher.wait()
+    assert len(learner.channel.formed) < 6
+    replica.leave()
+
+
+def test_a_lease_of_another_version_is_named_once_and_passed_over(
+    config: RunConfig, redis_connection: RedisConnection, learner: Learner, caplog: pytest.LogCaptureFixture
+) -> None:
+    membership = Membership(redis_connection, config.name, 30.0)
+    membership.register(lease("from-tomorrow", "1"))
+    other = msgspec.msgpack.encode(("lease", 99, {"replica_id": "from-tomorrow"}))
+    redis_connection.execute("HSET", f"ratchet:{config.name}:replicas", "from-tomorrow", other)
+    replica = Replica(config, redis_connection, "rollout-0")
+    for version in range(3):
+        learner.publish(version)
+        learner.publisher.wait()
+    assert replica.engine.policy_version == 2
+    assert caplog.text.count("the lease of replica from-tomorrow is ignored: expected lease schema 2") == 1
+    assert [last.replica_id for last in membership.last_leases()] == ["rollout-0"]
+    replica.leave()

@@ -1,0 +1,77 @@
+"""Held-out accuracy: what counts, when it is due, and that two policies are asked the same."""
+
+import itertools
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from learner.evaluation import count, evaluation_prompts
+from services.errors import DeadlineExceeded
+from services.wire.prompt import Prompt
+from services.wire.score import ScoredGroup
+from tests.learner.small_run import PROBLEMS, SmallRun, small_config, token_ids
+from tests.learner.tiny import scored_group
+
+
+def result(index: int, rewards: list[float], version: int = 7) -> ScoredGroup:
+    return scored_group(
+        index, rewards=rewards, versions=[[(version, 2)]] * len(rewards), responses=[[1, 2]] * len(rewards)
+    )
+
+
+def test_average_and_best_of_k() -> None:
+    counted = count([result(0, [1.0, 0.0]), result(1, [0.0, 0.0]), result(2, [1.0, 1.0])], 7, asked=3, seconds=1.5)
+    assert (counted.avg_at_k, counted.pass_at_k) == pytest.approx((0.5, 2 / 3))
+    assert (counted.k, counted.prompts, counted.missing, counted.mean_tokens) == (2, 3, 0, 2.0)
+
+
+def test_a_result_of_another_version_and_one_that_never_came_are_missing() -> None:
+    counted = count([result(0, [1.0]), result(1, [0.0], version=6)], 7, asked=3, seconds=1.0)
+    assert (counted.avg_at_k, counted.prompts, counted.missing) == (1.0, 1, 2)
+
+
+def test_without_any_result_the_ratios_are_zero() -> None:
+    counted = count([], 7, asked=3, seconds=1.0)
+    assert (counted.avg_at_k, counted.pass_at_k, counted.k, counted.missing) == (0.0, 0.0, 0, 3)
+
+
+def test_two_versions_are_asked_the_same_on_the_same_draws(tmp_path: Path) -> None:
+    config = small_config(tmp_path)
+    assert config.evaluation is not None
+
+    def prompts(version: int) -> list[Prompt]:
+        assert config.evaluation is not None
+        return evaluation_prompts(config, config.evaluation, PROBLEMS, token_ids, policy_version=version, attempt=1)
+
+    first, second = prompts(3), prompts(4)
+    assert not {prompt.group_id for prompt in first} & {prompt.group_id for prompt in second}
+    same = {"group_id": "", "pinned_version": None}
+    assert [msgspec.structs.replace(prompt, **same) for prompt in first] == [
+        msgspec.structs.replace(prompt, **same) for prompt in second
+    ]
+    seeds = sorted(prompt.seed for prompt in first)
+    k = config.evaluation.samples_per_prompt
+    assert all(later - earlier >= k for earlier, later in itertools.pairwise(seeds))
+
+
+def test_it_is_due_every_so_many_versions_once_and_at_the_end(tmp_path: Path) -> None:
+    evaluator = SmallRun(small_config(tmp_path)).start().evaluator
+    assert [version for version in range(6) if evaluator.is_due(version, None)] == [0, 2, 4]
+    assert not evaluator.is_due(2, evaluated_version=2)
+    assert evaluator.is_due(3, evaluated_version=2, last=True)
+    assert not evaluator.is_due(3, evaluated_version=3, last=True)
+
+
+def test_a_stop_ends_it_without_a_figure(tmp_path: Path) -> None:
+    run = SmallRun(small_config(tmp_path), lambda prompt: None)
+    start = run.start()
+    run.replicas.stopping = True
+    assert start.evaluator.evaluate(0) is None
+
+
+def test_results_that_never_come_end_it_at_its_deadline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = SmallRun(small_config(tmp_path, "deadlines.evaluation_s=0.1"), lambda prompt: None)
+    with pytest.raises(DeadlineExceeded, match="evaluation results"):
+        run.start().evaluator.evaluate(0)
+    assert "2 groups did not come back, first eval-1-0-0" in caplog.text

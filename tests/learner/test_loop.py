@@ -1,0 +1,150 @@
+"""A run from its first step to its last: in order, stopped and resumed, and with what goes wrong on the way."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learner.checkpoint import Checkpoints
+from services.errors import DeadlineExceeded, RatchetError, WeightSyncError
+from services.run.folder import RunFolder
+from services.run.json_lines import read_json_lines
+from services.wire.prompt import Prompt
+from tests.learner.small_run import SmallRun, Start, one_of_two, small_config
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> SmallRun:
+    return SmallRun(small_config(tmp_path))
+
+
+def rows(run: SmallRun) -> list[dict[str, Any]]:
+    return read_json_lines(RunFolder(run.config.folder).steps)
+
+
+def checkpoints(run: SmallRun) -> list[str]:
+    return sorted(path.name for path in RunFolder(run.config.folder).checkpoints.iterdir())
+
+
+def left_on(start: Start) -> int:
+    depth = start.scored.depth()
+    return depth.waiting + depth.pending
+
+
+def test_every_version_is_published_and_every_group_trained_on_once(run: SmallRun) -> None:
+    start = run.start()
+    assert start.run()
+    assert [snapshot.policy_version for snapshot in run.replicas.published] == [0, 1, 2, 3, 4]
+    assert [row["consumed_groups"] for row in rows(run)] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+    assert start.intake.counts()["trained"] == 8
+    assert RunFolder(run.config.folder).export.is_dir()
+
+
+def test_prompts_are_issued_as_far_ahead_as_max_lag_allows_and_no_further(run: SmallRun) -> None:
+    start = run.start(stop_after=1)
+    start.run()
+    assert len(run.rooms.prompts) == 0  # asked to stop before the first turn
+    start = run.start(stop_after=2)
+    start.run()
+    # Two groups a step, one step ahead: four before the first step, and none after it, because of the stop.
+    assert [prompt.sequence_number for prompt in run.rooms.prompts] == [0, 1, 2, 3]
+
+
+def test_a_checkpoint_and_an_evaluation_every_two_steps_and_at_the_end(run: SmallRun) -> None:
+    run.start().run()
+    assert checkpoints(run) == ["step-00000002", "step-00000004"]
+    evaluations = read_json_lines(RunFolder(run.config.folder).evaluations)
+    assert [row["policy_version"] for row in evaluations] == [0, 2, 4]
+    assert [row["avg_at_k"] for row in evaluations] == [0.5] * 3
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was(run: SmallRun) -> None:
+    first = run.start(stop_after=3)
+    assert not first.run()
+    assert checkpoints(run) == ["step-00000002"]
+    assert left_on(first) == 2  # issued ahead, and not trained on
+    second = run.start()
+    assert second.run()
+    assert [row["step"] for row in rows(run)] == [1, 2, 3, 4]
+    assert [number for row in rows(run) for number in row["consumed_groups"]] == list(range(8))
+    assert second.intake.counts()["trained"] == 8
+
+
+def test_groups_are_acknowledged_with_the_checkpoint_that_holds_them(run: SmallRun) -> None:
+    """What a crash takes back comes again."""
+    start = run.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoints, "commit", full_disk)
+        with pytest.raises(OSError, match="no space"):
+            start.run()
+    evaluated = sum(len(rooms.prompts) for rooms in run.evaluation_rooms)
+    assert left_on(start) == len(run.rooms.prompts) + evaluated
+    again = run.start()
+    assert again.run()
+    assert [row["consumed_groups"] for row in rows(run)][-4:] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+def full_disk(*arguments: object) -> None:
+    raise OSError("no space left on device")
+
+
+def test_dropped_groups_are_made_up_for(tmp_path: Path) -> None:
+    def every_third_is_easy(prompt: Prompt) -> list[float]:
+        return [1.0, 1.0] if prompt.sequence_number % 3 == 0 else one_of_two(prompt)
+
+    run = SmallRun(small_config(tmp_path), every_third_is_easy)
+    start = run.start()
+    assert start.run()
+    counts = start.intake.counts()
+    assert (counts["trained"], counts["dropped"]) == (8, {"zero_variance": 4})
+    assert [row["consumed_groups"] for row in rows(run)] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+    assert [row["zero_variance_fraction"] for row in rows(run)] == pytest.approx([1 / 3] * 4)
+
+
+def test_the_reference_moves_when_it_is_due(run: SmallRun) -> None:
+    start = run.start()
+    start.run()
+    assert [row["reference_version"] for row in rows(run)] == [0, 2, 2, 4]
+    assert start.engine.reference.equal(start.engine.logits)
+
+
+def test_groups_that_never_come_end_the_run_at_their_deadline(tmp_path: Path) -> None:
+    run = SmallRun(
+        small_config(tmp_path, "deadlines.groups_s=0.2"),
+        lambda prompt: one_of_two(prompt) if prompt.purpose == "evaluate" else None,
+    )
+    with pytest.raises(DeadlineExceeded, match="scored groups"):
+        run.start().run()
+
+
+def test_weights_that_do_not_arrive_are_named_instead_of_groups_that_do_not_come(run: SmallRun) -> None:
+    def nothing(prompt: Prompt) -> list[float] | None:
+        if prompt.purpose == "evaluate":
+            return one_of_two(prompt)
+        run.replicas.fault = WeightSyncError("no replica has taken the weights")
+        return None
+
+    run.rewards = nothing
+    with pytest.raises(WeightSyncError, match="no replica has taken the weights"):
+        run.start().run()
+
+
+def test_steps_that_change_nothing_end_the_run_with_what_to_do(tmp_path: Path) -> None:
+    run = SmallRun(small_config(tmp_path, "learner.max_skipped_steps=2"))
+    start = run.start()
+    start.engine.logits.fill_(float("nan"))
+    with pytest.raises(RatchetError, match=r"2 steps in a row changed nothing.* policy version 1\. Lower"):
+        start.run()
+    assert start.intake.counts()["dropped"] == {"skipped_step": 4}
+
+
+def test_weights_alone_can_be_evaluated(run: SmallRun) -> None:
+    run.start(stop_after=3).run()
+    issued = len(run.rooms.prompts)
+    start = run.start()
+    assert start.beginning.checkpoint is not None
+    start.loop.load(start.beginning.checkpoint, weights_only=True)
+    assert start.loop.evaluate_only()
+    assert read_json_lines(RunFolder(run.config.folder).evaluations)[-1]["policy_version"] == 2
+    assert len(run.rooms.prompts) == issued
+    assert checkpoints(run) == ["step-00000002"]
