@@ -89,16 +89,11 @@ class RedisConnection:
         """The raw answer: bytes, int, None or lists of them. Raises CommandRefused, StreamError or InputError.
 
         block_s: seconds that a blocking command may stay silent, on top of the deadline.
-
-        Waits for: the Redis server.
-        Until: deadlines.redis_s, plus block_s.
-        Ended by: an answer; a refusal; the deadline (StreamError).
-        Metric: ratchet_waiting{room="streams", awaiting="Redis"}, while it does not answer.
         """
         return self.execute_many([command], block_s=block_s)[0]
 
     def execute_many(self, commands: Sequence[Sequence[Argument]], *, block_s: float | None = None) -> list[Any]:
-        """The answers to several commands sent in one round trip, not as a transaction. Waits as `execute` does.
+        """The answers to several commands sent in one round trip, not as a transaction.
 
         The first refusal is raised after all commands have run.
         """
@@ -128,6 +123,13 @@ class RedisConnection:
                 self._idle.pop().disconnect()
 
     def _until_answered(self, commands: Sequence[Sequence[Argument]], block_s: float) -> list[Any]:
+        """The answers, refusals among them; a command without a usable answer is sent again.
+
+        Waits for: the Redis server.
+        Until: deadlines.redis_s, plus block_s.
+        Ended by: an answer, a refused password (InputError) or the deadline (StreamError).
+        Metric: ratchet_waiting{room="streams", awaiting="Redis"}, after the first try.
+        """
         end_s = now_s() + self.deadline_s + block_s
         answers = self._try_once(commands, end_s, block_s)
         if not isinstance(answers, Exception):
