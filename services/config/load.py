@@ -28,14 +28,16 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def load_verifier(path: Path | None, overrides: Sequence[str] = ()) -> VerifierConfig:
-    """Of a scoring service that belongs to no run. path: a file that has nothing but [verifier]; None: overrides only.
-    Raises InputError."""
+    """Settings of a scoring service that does not belong to a run. Raises InputError.
+
+    path: a file that holds nothing but [verifier]; None: the overrides alone.
+    """
     settings = _overridden({} if path is None else _read(path), overrides)
     try:
         alone = _VerifierAlone.model_validate(settings, context={"folder": Path.cwd() if path is None else path.parent})
     except ValidationError as faults:
         origin = "the command line" if path is None else str(path)
-        raise _invalid(f"{origin} has no valid settings of a verifier:", faults) from None
+        raise _invalid(f"{origin} has no valid verifier settings:", faults) from None
     return alone.verifier
 
 
@@ -137,7 +139,7 @@ def render(config: RunConfig) -> str:
 
 
 def render_masked(config: RunConfig) -> str:
-    """`render` for other eyes: without the password of redis.url."""
+    """`render` without the password of redis.url, for output that others may see."""
     if config.redis.url is None:
         return render(config)
     redis = config.redis.model_copy(update={"url": _masked(config.redis.url)})
@@ -145,11 +147,12 @@ def render_masked(config: RunConfig) -> str:
 
 
 def holds_password(config: RunConfig) -> bool:
+    """Whether redis.url has a password in it."""
     return render_masked(config) != render(config)
 
 
 def _masked(text: str) -> str:
-    """Without the passwords of the URLs in it: before the last @, as one may hold an @ of its own, or an option."""
+    """`text` without the passwords of the URLs in it. A password may hold an @, and may be an option of the URL."""
     return re.sub(r"([?&]password=)[^&]+", r"\1***", re.sub(r"(://[^:/@]*:).*@", r"\1***@", text))
 
 
@@ -223,9 +226,7 @@ def _sections(place: Iterable[int | str]) -> list[type[BaseModel]]:
             if part in model.model_fields
             for m in _models(model.model_fields[str(part)].annotation)
         ]
-        models = (
-            inside or _of_type(models, part) or models
-        )  # neither a field nor a tag: an index, or the key of a mapping
+        models = inside or _of_type(models, part) or models  # else an index, or the key of a mapping
     return models
 
 

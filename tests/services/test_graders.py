@@ -10,7 +10,7 @@ from services.graders import ENTRY_POINTS, OURS, graders, known_graders
 
 
 @pytest.fixture(autouse=True)
-def _asked_anew() -> None:
+def _nothing_remembered() -> None:
     graders.cache_clear()
 
 

@@ -20,7 +20,7 @@ PAGE = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text(encoding="
 TOML = re.findall(r"^```toml\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 
-def read(name: ConventionName, **fields: Any) -> Task:
+def read(name: Any, **fields: Any) -> Task:
     return convention(name).read(Row("rows.jsonl line 7", fields))
 
 
