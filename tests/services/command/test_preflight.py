@@ -48,3 +48,16 @@ def test_too_few_gpus_are_refused_with_what_the_run_takes(
 def test_a_cpu_run_asks_for_none(four_gpus: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert preflight.gpus(four_gpus.model_copy(update={"device": "cpu"})) == []
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\x00"])
+def test_settings_of_a_model_that_are_not_json_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.toml").write_text(SMALLEST, encoding="utf-8")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(content, encoding="utf-8")
+    (folder / "model.safetensors").touch()
+    with pytest.raises(
+        InputError, match=r"model\.path: .*config\.json cannot be read as a model's settings: .*get it again"
+    ):
+        preflight.check(load(tmp_path / "run.toml", [f"model.path={folder}"]))
