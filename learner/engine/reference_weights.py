@@ -41,7 +41,9 @@ class ReferenceWeights:
     def swap(self) -> None:
         """reference := current."""
         if self._earlier is not None:
-            self._copies, self._earlier = self._earlier, self._copies
+            current = self._copies
+        self._copies = self._earlier
+        self._earlier = current
         for copy, parameter in zip(self._copies, self._parameters, strict=True):
             copy.copy_(self._shard(parameter))
         self.is_current = True
@@ -53,7 +55,9 @@ class ReferenceWeights:
         """
         if self._earlier is None:
             raise InputError("no earlier reference is kept; set learner.reference.roll_back")
-        self._copies, self._earlier = self._earlier, self._copies
+        current = self._copies
+        self._copies = self._earlier
+        self._earlier = current
         self.is_current = False
 
     @torch.no_grad()

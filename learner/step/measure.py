@@ -33,7 +33,7 @@ class EssRatios:
     untruncated: float
     """The one that decides the step size."""
     truncated: float
-    """Of importance weights cut to the cap."""
+    """The same, of importance weights cut to the cap."""
     one_way: float
     """Of truncated importance weight times mean one-way weight."""
 
