@@ -42,7 +42,7 @@ def ess_ratios(objective: StepObjective, tokens: Tokens, seen: SeenByRanks) -> E
     """tokens: the whole step."""
     inputs, batch = objective.inputs, objective.inputs.batch
     log_weight = sequence_log_weight(seen.logp, batch.behavior_logp, batch.mask, inputs.lengths)
-    # A sequence that was rejected contributes nothing: its weight is no reason for a shorter step.
+    # A sequence that was rejected contributes nothing: its weight is not a reason for a shorter step.
     reached = segment_sum((objective.importance(tokens) > 0).long(), tokens.lengths) > 0
     log_truncated = log_weight[reached].clamp(max=math.log(objective.settings.importance.cap))
     one_way = tokens.sequence_mean(seen.one_way_weight[batch.mask].double())[reached].log()
