@@ -35,7 +35,7 @@ class EssRatios:
     truncated: float
     """The same, of importance weights cut to the cap."""
     one_way: float
-    """Of truncated importance weight times mean one-way weight."""
+    """The same, of truncated importance weight times mean one-way weight."""
 
 
 def ess_ratios(objective: StepObjective, tokens: Tokens, seen: SeenByRanks) -> EssRatios:

@@ -27,7 +27,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_log_probs_are_those_of_the_model_in_training_mode_too(model: Path, checkpointing: bool) -> None:
-    plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()  # type: ignore[no-untyped-call]
+    plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
     with torch.no_grad():
         log_p = plain(torch.tensor([TOKENS])).logits[0, :-1].log_softmax(-1)
         own = policy(model, checkpointing=checkpointing).train()  # the model's own dropout would change them

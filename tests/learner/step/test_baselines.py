@@ -40,7 +40,11 @@ def objective_of(inputs: StepInputs, config: LearnerConfig) -> StepObjective:
     return StepObjective(inputs, Scores(None, None, None, no_teachers, weights_moved=False), config)
 
 
-def config_of(baseline: str, variant: str = "reinforce", **changes: object) -> LearnerConfig:
+def config_of(baseline: str, **changes: object) -> LearnerConfig:
+    return variant_of("reinforce", baseline, **changes)
+
+
+def variant_of(variant: str, baseline: str, **changes: object) -> LearnerConfig:
     return settings(variant, advantage={"baseline": baseline}, **changes)
 
 
@@ -73,7 +77,7 @@ def test_the_setting_names_the_kind(baseline: str, kind: type) -> None:
 def test_the_current_policy_is_scored_first_only_where_the_backward_would_not_say_it_in_time(
     baseline: str, variant: str, rows: dict[str, int], scores_first: bool, ranks: int
 ) -> None:
-    batch, _, kind = made(config_of(baseline, variant, **rows))
+    batch, _, kind = made(variant_of(variant, baseline, **rows))
     assert kind.pack(batch, rank=0, world_size=ranks).scores_first == scores_first
 
 
