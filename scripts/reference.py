@@ -3,7 +3,7 @@
     python -m scripts.reference            # or: make reference
     python -m scripts.reference --check    # writes nothing; exit code 1 when a page is out of date
 
-Imports no torch: settings and metrics need none.
+Importing this needs no torch. Writing the metrics does, because a figure of a step declares its metric beside itself.
 """
 
 import ast
@@ -36,14 +36,18 @@ METRIC_MODULES = (
     "verifier.network.metrics",
     "services.metrics",
 )
+DECLARED_ELSEWHERE = ("learner.step.report",)
+"""Modules that make metrics beside other things; they are shown with the metrics of their room."""
 SETTINGS_HEAD = """# Settings
 
 A run is one TOML file. Each table below is one section of it, each row one key. `--set section.key=value` overrides a key
 on the command line, `ratchet config RUN.toml` shows what applies, and a wrong or unknown key stops the command with the
-place, the value and what to do. Paths are relative to the file that names them.
+place, the value and what to do. Paths are relative to the file that names them. `extends = "base.toml"` at the top lays a
+file over another one.
 
 An objective other than OWPO may bring other defaults for `[learner]`, those that it was published with; they are listed
-with the objective, and what the run file says takes precedence.
+with the objective, and what the run file says takes precedence. An installed package may bring objectives of its own
+([writing-an-objective.md](writing-an-objective.md)); they are not listed here.
 
 """
 METRICS_HEAD = """# Metrics
@@ -285,6 +289,8 @@ def _linked(text: str) -> str:
 def _metric_tables() -> Iterator[str]:
     """One table for each metrics module, in the order of definition. Metrics made elsewhere follow those of their room."""
     modules = {name: importlib.import_module(name) for name in METRIC_MODULES}
+    for name in DECLARED_ELSEWHERE:
+        importlib.import_module(name)
     own = {name: [m for m in vars(module).values() if _is_metric(m)] for name, module in modules.items()}
     known = {id(metric) for metrics in own.values() for metric in metrics}
     for metric in list(REGISTRY._collector_to_names):

@@ -46,7 +46,7 @@ SIGN_FLIPPED = Gauge(
 MISMATCH_PART = Gauge(
     "ratchet_learner_mismatch_part_nats",
     "Parts of the mismatch in the last step: two engines with the same weights (engine_mismatch), engines and lag together "
-    "(before_batch), several optimizer steps on one batch (within_batch).",
+    "(before_batch), several optimizer steps on one batch (within_batch); in nats.",
     ["part"],
 )
 
@@ -206,15 +206,15 @@ class StepReport:
 
     # Policies
 
-    entropy: Annotated[float, gauge("ratchet_learner_entropy_nats", "Mean entropy of a response token, last step.")] = (
-        math.nan
-    )
+    entropy: Annotated[
+        float, gauge("ratchet_learner_entropy_nats", "Mean entropy of a response token in the last step, in nats.")
+    ] = math.nan
     """Mean over response tokens, nats, at the sampling temperature."""
     mismatch_kl: Annotated[
         float,
         gauge(
             "ratchet_learner_mismatch_nats",
-            "Estimated KL divergence of the behavior policy from the current policy per token, last step.",
+            "Estimated KL divergence of the behavior policy from the current policy per token in the last step, in nats.",
         ),
     ] = math.nan
     """Mean over response tokens of r - 1 - log r with r = current/behavior, nats: estimates KL(behavior || current)."""
@@ -235,7 +235,9 @@ class StepReport:
     """Mean of the same weights, after truncation, masking or rejection."""
     reference_gap: Annotated[
         float,
-        gauge("ratchet_learner_reference_gap_nats", "Mean of log current/reference over tokens, last step."),
+        gauge(
+            "ratchet_learner_reference_gap_nats", "Mean of log current/reference over tokens in the last step, in nats."
+        ),
     ] = math.nan
     """Mean over response tokens of current - reference log-prob, nats; 0 right after a ratchet."""
 

@@ -17,8 +17,8 @@ class DecoupledPpoObjective(ObjectiveSettings):
     proportional: ClassVar[bool] = True
     type: Literal["decoupled_ppo"] = "decoupled_ppo"
     proximal: Literal["exact", "log_linear"] = "exact"
-    """exact: scored with the weights that the batch began with, one more forward. log_linear: a point between the behavior
-    policy and the current one by the token's lag, without a forward."""
+    """Where proximal log-probs come from. exact: scored with the weights that the batch began with, one more forward.
+    log_linear: a point between the behavior policy and the current one by the token's lag, without a forward."""
     mismatch_cap: float = Field(default=5.0, ge=1.0)
     """Bound on each token's mismatch ratio proximal/behavior."""
     above_cap: Literal["mask", "truncate"] = "mask"
