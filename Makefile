@@ -1,19 +1,25 @@
-# The whole developer interface. Needs Python 3.11 or newer, git and make; everything else goes into .venv.
-#   make demo    the bundled example, from nothing to a summary of before and after
-#   make test    all tests that need no GPU
+# The whole developer interface. Needs Python 3.11 to 3.14 with venv, git and make; everything else goes into .venv.
+#   make demo       the bundled example, from nothing to a summary of before and after
+#   make test       all tests that need no GPU
+#   make lint       format, lint and strict types; `make format` mends what can be mended
+#   make coverage   all tests, and how much of each module they reached
+#   make mutants    plants SAMPLE known bugs, or all with SAMPLE=all, and checks that the tests find them
+#   make reference  writes the pages that are generated from the code
+#   make docs       the documentation as a site, in build/site
 SHELL := /bin/bash
 PYTHON ?=
 PYTEST_ARGS ?=
 # Two at a time: much of what tests do is waiting. TEST_PROCESSES= runs them one after the other.
 TEST_PROCESSES ?= -n 2 --dist loadscope --no-loadscope-reorder
 OPTIONS ?=
+SAMPLE ?= 4
 export PYTHON
 # Python keeps what it compiled, whatever the shell says: a service that compiles torch and vllm anew starts 20 s later.
 unexport PYTHONDONTWRITEBYTECODE
 PY := .venv/bin/python
 EXAMPLE := examples/addition
 
-.PHONY: demo test lint format example bench-end-to-end bench-step-cost bench-verifier lock-cpu lock-gpu clean
+.PHONY: demo test lint format coverage mutants reference docs example bench-end-to-end bench-step-cost bench-verifier lock-cpu lock-gpu clean
 
 demo: .venv/.ready
 	@$(PY) $(EXAMPLE)/make_example.py
@@ -21,6 +27,24 @@ demo: .venv/.ready
 
 test: .venv/.ready
 	@$(PY) -m pytest $(TEST_PROCESSES) $(PYTEST_ARGS)
+
+coverage: .venv/.ready
+	@$(PY) -m pytest $(TEST_PROCESSES) --cov --cov-report=term $(PYTEST_ARGS)
+
+mutants: .venv/.ready
+	@$(PY) -m tests.learner.break_on_purpose --sample $(SAMPLE)
+
+reference: .venv/.ready
+	@$(PY) -m scripts.reference
+
+docs: .venv/docs/.ready
+	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --quiet
+	@echo "docs: open build/site/index.html"
+
+.venv/docs/.ready: .venv/.ready requirements/docs.txt
+	@$(PY) -m venv --clear .venv/docs
+	@.venv/docs/bin/python -m pip --disable-pip-version-check install --quiet -r requirements/docs.txt
+	@touch $@
 
 lint: .venv/.ready
 	.venv/bin/ruff format --check .

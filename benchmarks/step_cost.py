@@ -208,7 +208,8 @@ def rounds_of(engine: DeepSpeedEngine, batch: StepBatch, rounds: int) -> dict[st
     near_one = {side.name for side in SIDES if side.has_target} | {SIDES[0].name}
     found: dict[str, list[Measured]] = {name: [] for name, _, _ in works}
     for number in range(rounds + 1):
-        began, before, last_rows = time.perf_counter(), Seconds(0.0, 0.0), {}
+        began, before = time.perf_counter(), Seconds(0.0, 0.0)
+        last_rows: dict[str, int] = {}
         begin = number % len(works)
         for name, rows, ready in works[begin:] + works[:begin]:
             if name not in near_one and number % FAR_EVERY:
@@ -250,8 +251,8 @@ def main() -> None:
     print(f"{len(batch.response_ids)} response tokens, {len(pack(batch, **ROOMY))} micro-batches\n")
     print("| step | wall time | processor time |\n|---|---|---|")
     results = {name: ratios(triples) for name, triples in found.items()}
-    for name, (wall, processor) in results.items():
-        print(f"| {name} | {wall} | {processor} |")
+    for name, (wall_ratio, processor_ratio) in results.items():
+        print(f"| {name} | {wall_ratio} | {processor_ratio} |")
     met = {side.name: results[side.name][1].median <= TARGET for side in SIDES if side.has_target}
     for name, is_met in met.items():
         print(f"{'met   ' if is_met else 'MISSED'} {name}: at most {TARGET} in processor time")

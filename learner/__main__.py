@@ -15,6 +15,7 @@ from learner.intake.depths import StreamDepths
 from learner.intake.intake import Intake
 from learner.intake.issuer import PromptIssuer
 from learner.loop import Beginning, TrainingLoop
+from learner.objective import OBJECTIVES
 from learner.publish.publisher import WeightPublisher
 from learner.publish.snapshot import Snapshots, probe_tokens
 from learner.ranks import Team
@@ -60,6 +61,7 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
     Raises InputError, StreamError or WeightSyncError.
     """
     check_backend(config.weights.type, torch.device(config.device))
+    OBJECTIVES[config.learner.objective.type]  # imports what a package brings
     connection = redis_connection(config)
     beginning = Beginning.of(config, weights_only=weights_only)
     store = RendezvousStore(config.weights.host, config.weights.port)

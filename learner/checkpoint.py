@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from services.errors import InputError
+from services.run.checkpoint_names import PREFIX, checkpoint_name, checkpoints_in
 
-PREFIX = "step-"
 REPLACED = ".replaced-"
 """Prefix of a whole checkpoint whose name a newer one takes."""
 DELETED = ".deleted-"
@@ -58,7 +58,7 @@ class Checkpoints:
     def latest(self) -> Path | None:
         """The latest whole checkpoint; None if there is none."""
         whole = {path.name.removeprefix(REPLACED): path for path in self._folder.glob(f"{REPLACED}{PREFIX}*")}
-        whole |= {path.name: path for path in self._folder.glob(PREFIX + "*")}
+        whole |= {path.name: path for path in checkpoints_in(self._folder)}
         return whole[max(whole)] if whole else None
 
     def staging(self, policy_version: int) -> Path:
@@ -78,12 +78,12 @@ class Checkpoints:
         (staging / "state.json").write_text(json.dumps({"schema": SCHEMA, **state}), encoding="utf-8")
         for path in [*staging.rglob("*"), staging]:
             _sync(path)
-        final = self._folder / f"{PREFIX}{policy_version:08d}"
+        final = self._folder / checkpoint_name(policy_version)
         if final.exists():  # the same step, saved again at the end of a run
             final.rename(self._folder / f"{REPLACED}{final.name}")
         staging.rename(final)
         _sync(self._folder)
-        for old in [*self._folder.glob(REPLACED + "*"), *sorted(self._folder.glob(PREFIX + "*"))[: -self._keep]]:
+        for old in [*self._folder.glob(REPLACED + "*"), *checkpoints_in(self._folder)[: -self._keep]]:
             _delete(old)
         return final
 

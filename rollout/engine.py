@@ -1,8 +1,8 @@
-"""InferenceEngine: what the sampling loop needs of an engine. The one real adapter is rollout/vllm/engine.py.
+"""InferenceEngine: what a replica needs of an engine. The one real adapter is rollout/vllm/engine.py.
 
 Weights reach an engine in two calls. `join` makes its workers members of one generation of the process group.
-`stage_and_swap` receives one policy version beside the running weights, proves the bytes, and swaps between two engine
-steps. Until the swap nothing has changed: a transfer that fails leaves the engine sampling under the weights it had.
+`stage_and_swap` receives one policy version while the old weights keep running, proves the bytes, and swaps between two
+engine steps. Until the swap nothing has changed: a transfer that fails leaves the engine sampling under the weights it had.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from services.wire.trajectory import Trajectory
 from services.wire.weights import Rendezvous, WeightManifest
 
 BASE_VERSION = -1
-"""Policy version of an engine that has not received weights yet: it holds whatever it was started with."""
+"""Policy version of an engine that has not received weights yet: it holds those it was started with."""
 
 
 class EngineFailed(RatchetError):
@@ -33,7 +33,7 @@ class SwapReport:
     pause_s: float
     """How long sampling stood still for the swap."""
     running_sequences: int
-    """In flight at the swap: they kept their cache or were prefilled again, as kv_after_swap says."""
+    """Sequences in flight at the swap. They kept their cache or were prefilled again, as rollout.kv_after_swap says."""
 
 
 class InferenceEngine(Protocol):
@@ -41,7 +41,7 @@ class InferenceEngine(Protocol):
 
     @property
     def policy_version(self) -> int:
-        """Of the weights that new tokens are sampled under; BASE_VERSION before the first swap."""
+        """The version of the weights that new tokens are sampled under; BASE_VERSION before the first swap."""
 
     @property
     def world_size(self) -> int:
@@ -52,33 +52,35 @@ class InferenceEngine(Protocol):
         """Trajectories asked for and not finished."""
 
     async def start(self) -> None:
-        """Load the model. Raises EngineFailed when the engine does not come up, InputError when it is not for `device`."""
+        """Load the model. Raises EngineFailed if the engine does not come up, InputError if it is not for `device`."""
 
     async def stop(self) -> None:
         """End the engine and its workers; groups in flight raise EngineFailed. Safe to call twice."""
 
     async def sample(self, prompt: Prompt) -> tuple[Trajectory, ...]:
-        """One group: prompt.group_size trajectories. Temperature 0 is greedy: all are the same one, log-probs at 1.
+        """Sample one group: prompt.group_size trajectories.
 
-        behavior_logp is that of the distribution sampled from, temperature included. Cancelling aborts the group.
-        Raises EngineFailed when the engine is dead, InputError when the prompt does not fit the model.
+        behavior_logp (nats) is that of the distribution sampled from, temperature included. Temperature 0 is greedy: all
+        trajectories are the same, and their log-probs are those at temperature 1. Cancelling aborts the group. Raises
+        EngineFailed if the engine is dead, InputError if the prompt does not fit the model.
         """
 
     async def probe(self, token_ids: Sequence[int]) -> list[float]:
-        """Log-probs (nats, temperature 1) of tokens 1.. given those before, under the weights held now.
+        """Log-probs (nats, temperature 1) of each token but the first, given those before it, under the current weights.
 
-        One fewer than token_ids. Never answered from a cache.
+        One fewer than token_ids. Never answered from a cache. Raises EngineFailed if the engine is dead.
         """
 
     async def join(self, rendezvous: Rendezvous, replica_id: str) -> None:
-        """Leave the generation before, if any, and become a member of this one; sampling goes on.
+        """Leave the previous generation, if any, and become a member of this one. Sampling goes on.
 
-        Returns when the group is formed. Raises WeightSyncError after rendezvous.timeout_s; join the next generation.
+        Returns when the group is formed. Raises WeightSyncError if it is not, after rendezvous.timeout_s at the latest;
+        then join the next generation.
         """
 
     async def stage_and_swap(self, manifest: WeightManifest, deadline: Deadline) -> SwapReport:
         """Receive manifest.policy_version from rank 0, verify every digest, swap between two engine steps.
 
-        Sampling goes on during the transfer. Raises WeightSyncError, also when the deadline is reached, with nothing
-        changed; the generation is then spent: join the next. Raises EngineFailed when the swap itself failed.
+        Sampling goes on during the transfer. Raises WeightSyncError if it fails or the deadline passes: nothing has
+        changed then, but the generation is spent; join the next. Raises EngineFailed if the swap itself failed.
         """

@@ -1,19 +1,19 @@
 """The sampling loop: claim prompts, sample groups, hand them over; keep the engine full.
 
-Evaluation prompts go before training prompts. The loop ends when asked to, and gives back what it claimed and did not
-hand over; after an error that is left lying, and claimed again by whoever comes next.
+Evaluation prompts go before training prompts. When the loop is stopped it gives back what it claimed and did not hand
+over. After an error those claims stay as they are, and another replica claims them after their idle time.
 """
 
 import asyncio
 import logging
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 
 from rollout.engine import InferenceEngine
 from rollout.metrics import FINISHED, GROUP_SECONDS, GROUPS, RUNNING, SAMPLED_TOKENS
 from services.clock import now_s
 from services.errors import InputError, StreamError, WireError
-from services.metrics import WAIT_SECONDS, waiting
+from services.metrics import waiting
 from services.streams import Claim, Stream
 from services.wire.codec import decode, encode
 from services.wire.prompt import Prompt
@@ -23,12 +23,12 @@ from services.wire.trajectory import Group
 log = logging.getLogger("ratchet.rollout")
 
 POLL_S = 0.1
-"""Longest wait on one prompts stream: bounds how late the other one is looked at."""
+"""Longest wait on one prompts stream. It bounds how late the other stream is looked at."""
 
 
 @dataclass(frozen=True)
 class RolloutStreams:
-    """In order of precedence, then where results go."""
+    """The streams that prompts come from, first served first, and those that results go to."""
 
     evaluation_prompts: Stream
     prompts: Stream
@@ -38,13 +38,16 @@ class RolloutStreams:
 
 @dataclass
 class BusyTime:
-    """Seconds with at least one group in flight, and since when the replica has been ready."""
+    """How long the replica has had at least one group in flight, and since when it has been ready."""
 
     ready_at_s: float | None = None
+    """Monotonic seconds; None: not ready yet."""
     busy_s: float = 0.0
+    """Seconds of the busy periods that have ended."""
     _busy_since_s: float | None = field(default=None)
 
     def observe(self, busy: bool) -> None:
+        """Say whether anything is in flight now."""
         now = now_s()
         if busy and self._busy_since_s is None:
             self._busy_since_s = now
@@ -53,10 +56,11 @@ class BusyTime:
             self._busy_since_s = None
 
     def totals(self) -> tuple[float, float]:
-        """(seconds busy, seconds since first ready)"""
+        """Returns (seconds busy, seconds since first ready)."""
         now = now_s()
         busy_s = self.busy_s + (now - self._busy_since_s if self._busy_since_s is not None else 0.0)
-        return busy_s, now - self.ready_at_s if self.ready_at_s is not None else 0.0
+        ready_s = now - self.ready_at_s if self.ready_at_s is not None else 0.0
+        return busy_s, ready_s
 
 
 class SamplingLoop:
@@ -73,14 +77,23 @@ class SamplingLoop:
         group_size: int,
         max_deliveries: int,
     ) -> None:
-        self._engine, self._streams, self._ready = engine, streams, ready
-        self._replica_id, self._max_deliveries = replica_id, max_deliveries
-        self._capacity, self._group_size = max_concurrent_sequences, group_size
+        """ready: set while the engine holds proven weights. group_size: of the run, to count how many groups still fit.
+        max_deliveries: a prompt that was claimed more often goes to the dead stream."""
+        self._engine = engine
+        self._streams = streams
+        self._ready = ready
+        self._replica_id = replica_id
+        self._max_deliveries = max_deliveries
+        self._capacity = max_concurrent_sequences
+        self._group_size = group_size
         self._in_flight: dict[asyncio.Task[None], tuple[Stream, Claim, int]] = {}
         self.busy = BusyTime()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`. Raises EngineFailed, or StreamError when the server stays away."""
+        """Sample until `stop`. Raises EngineFailed, or StreamError if the stream server stays away.
+
+        In each turn it claims prompts while there is room in the engine, and hands over the groups that are done.
+        """
         try:
             while not stop.is_set():
                 await self._wait_until_ready(stop)
@@ -93,12 +106,12 @@ class SamplingLoop:
                     task.result()
         finally:
             await self._abandon()
-        # Only here, after a clean stop: a release does not count as a delivery, and a prompt that kills its engine would
-        # go round for ever.
+        # Only after a clean stop: a release does not count as a delivery, so a prompt that kills its engine would go
+        # round for ever.
         await self._release()
 
     async def renew(self, every_s: float, stop: asyncio.Event) -> None:
-        """Says of everything in flight that it is being worked on, until `stop`."""
+        """Keep the claims of everything in flight from being taken over, until `stop`. every_s: below the idle time."""
         while not stop.is_set():
             await asyncio.sleep(every_s)
             for stream in (self._streams.evaluation_prompts, self._streams.prompts):
@@ -107,6 +120,13 @@ class SamplingLoop:
                     await asyncio.to_thread(stream.renew, claims)
 
     async def _wait_until_ready(self, stop: asyncio.Event) -> None:
+        """Claim nothing without proven weights: return once there are any, or at `stop`.
+
+        Waits for: proven weights of the current generation.
+        Until: it is stopped; the follower ends the replica after its `rejoin_deadline_s`.
+        Ended by: the follower, or `stop`.
+        Metric: ratchet_waiting{room="rollout", awaiting="weights"}; ratchet_rollout_ready is 0.
+        """
         while not self._ready.is_set() and not stop.is_set():
             with waiting("rollout", "weights"), suppress(TimeoutError):
                 await asyncio.wait_for(self._ready.wait(), timeout=0.5)
@@ -114,16 +134,20 @@ class SamplingLoop:
             self.busy.ready_at_s = now_s()
 
     async def _claim(self) -> bool:
-        """Whether anything new went to the engine."""
+        """Claim as many prompts as fit and begin to sample them; returns whether there were any.
+
+        Waits for: prompts, if nothing is in flight.
+        Until: 0.1 s (POLL_S); the loop then asks again until it is stopped.
+        Ended by: a prompt, or the end of that time.
+        Metric: ratchet_waiting{room="rollout", awaiting="prompts"}.
+        """
         free_groups = (self._capacity - sum(size for _, _, size in self._in_flight.values())) // self._group_size
         if free_groups < 1:
             return False
         for stream in (self._streams.evaluation_prompts, self._streams.prompts):
             block_s = 0.0 if self._in_flight or stream is self._streams.evaluation_prompts else POLL_S
-            start = now_s()
-            claims = await asyncio.to_thread(stream.claim, free_groups, block_s)
-            if block_s and not claims:
-                WAIT_SECONDS.labels("rollout", "prompts").inc(now_s() - start)
+            with waiting("rollout", "prompts") if block_s else nullcontext():
+                claims = await asyncio.to_thread(stream.claim, free_groups, block_s)
             for claim in claims:
                 await self._begin(stream, claim)
             if claims:
@@ -131,6 +155,7 @@ class SamplingLoop:
         return False
 
     async def _begin(self, stream: Stream, claim: Claim) -> None:
+        """Hand a claimed prompt to the engine, or to the dead stream if it cannot be read or keeps failing."""
         try:
             prompt = decode(claim.payload, Prompt)
         except WireError as fault:
@@ -143,6 +168,7 @@ class SamplingLoop:
         self._in_flight[task] = (stream, claim, prompt.group_size)
 
     async def _sample(self, stream: Stream, claim: Claim, prompt: Prompt) -> None:
+        """Sample one group and hand it over; a prompt that the engine refuses goes to the dead stream."""
         start = now_s()
         RUNNING.inc(prompt.group_size)
         try:
@@ -178,7 +204,13 @@ class SamplingLoop:
         GROUPS.labels("dead").inc()
 
     async def _some_finished(self) -> None:
-        """Until a group is done; not longer than POLL_S while there is room for more, so that new prompts are seen."""
+        """Return once a group is done.
+
+        Waits for: the engine.
+        Until: 0.1 s (POLL_S), so that new prompts are seen while there is room; the loop then looks again.
+        Ended by: a finished group, or the end of that time.
+        Metric: ratchet_rollout_running_sequences.
+        """
         await asyncio.wait(self._in_flight, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
 
     async def _abandon(self) -> None:
@@ -189,5 +221,5 @@ class SamplingLoop:
 
     async def _release(self) -> None:
         for stream in (self._streams.evaluation_prompts, self._streams.prompts):
-            with suppress(StreamError):  # they are claimed again all the same, after their idle time
+            with suppress(StreamError):  # then they are claimed again after their idle time
                 await asyncio.to_thread(stream.release)

@@ -164,6 +164,8 @@ def _rows(settings: type[BaseModel], *, inline: bool, defaults: BaseModel | None
         if name == "type" and typing.get_origin(field.annotation) is Literal:
             continue  # the heading says it
         if inline and len(models) == 1 and isinstance(field.default, models[0]):
+            if name in told:
+                yield name, "section", "its keys follow", told[name]
             inside = _rows(models[0], inline=True, defaults=field.default)
             yield from ((f"{name}.{row[0]}", *row[1:]) for row in inside)
             continue

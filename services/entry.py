@@ -1,6 +1,7 @@
 """How every service starts and ends: arguments, logging, signals, exit codes."""
 
 import argparse
+import importlib.metadata
 import logging
 import os
 import select
@@ -12,28 +13,55 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from services import library_logs
 from services.clock import sleep
 from services.config import RunConfig
 from services.errors import InputError, RatchetError
 from services.streams.redis_connection import RedisConnection
 
-DONE, FAULT, BAD_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+DONE = 0
+FAULT = 1
+"""A fault of ours; its traceback was printed."""
+BAD_INPUT = 2
+"""A setting, an argument or a data set is wrong; the message says which and what to do."""
+FAILED = 3
+"""Something that the run depends on failed."""
+INTERRUPTED = 130
 REDIS_URL_VARIABLE = "RATCHET_REDIS_URL"
 SUPERVISED_VARIABLE = "RATCHET_SUPERVISOR_PID"
 ORPHANS_GRACE_S = 20.0
+"""How long a service whose supervisor is gone may take to stop."""
 
 log = logging.getLogger("ratchet")
 
 
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose error is one line that says where help is."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"{self.prog}: {message}; see `{self.prog} --help`\n")
+
+
+def version() -> str:
+    """The installed version of Ratchet, such as "0.1.0"."""
+    return importlib.metadata.version("ratchet")
+
+
 def add_config_arguments(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    parser.add_argument("config", type=Path, nargs="?" if optional else None, help="the run: a TOML file")
+    """The arguments of every command that reads a run's settings."""
+    parser.add_argument("config", type=Path, nargs="?" if optional else None, help="the run's settings: a TOML file")
     parser.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="section.key=value", help="override one setting"
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override one setting, as in --set learner.steps=100; may be repeated",
     )
 
 
 def end(main: Callable[[], int]) -> NoReturn:
-    """Run `main` and end the process with its exit code, or with the code of the error that it raised.
+    """Run `main` and end the process with its exit code, or with that of the error it raised.
 
     1: a fault of ours, with its traceback. 2: InputError. 3: any other RatchetError. 130: interrupted.
     """
@@ -57,14 +85,14 @@ def end(main: Callable[[], int]) -> NoReturn:
             code = FAULT
     sys.stdout.flush()
     sys.stderr.flush()
-    if _orphaned():  # there is no supervisor left to end what this service may have started
+    if _orphaned():  # no supervisor is left to clear away what this service may have started
         os.killpg(os.getpgrp(), signal.SIGKILL)
-    # Threads of libraries may hang the interpreter's own exit; everything of ours is closed by now.
+    # Threads that libraries leave behind could hang the interpreter's own exit; everything of ours is closed by now.
     os._exit(code)
 
 
 def _reader_left() -> bool:
-    """Whether the reader of this process's output has closed the pipe, as `| head` does."""
+    """Whether the reader of what this process prints has closed the pipe, as `| head` does."""
     watched = select.poll()
     watched.register(sys.stdout, select.POLLOUT)
     return any(event & select.POLLERR for _, event in watched.poll(0))
@@ -72,14 +100,14 @@ def _reader_left() -> bool:
 
 def service_parser(room: str, *, config_optional: bool = False) -> argparse.ArgumentParser:
     """The arguments that every `python -m <room>` takes."""
-    parser = argparse.ArgumentParser(prog=f"ratchet {room}")
+    parser = Parser(prog=f"ratchet {room}")
     add_config_arguments(parser, optional=config_optional)
     parser.add_argument("--services-folder", type=Path, help=argparse.SUPPRESS)  # where `ratchet up` wants addresses
     return parser
 
 
 def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Read the arguments, set up logging and watch the supervisor."""
+    """Read the arguments, set up logging and watch the supervisor. Every service begins with it."""
     arguments = parser.parse_args()
     start_logging()
     watch_supervisor()
@@ -87,17 +115,23 @@ def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def start_logging() -> None:
+    """Log to stderr: warnings of every library, and from INFO on what is ours."""
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr, force=True
     )
     log.setLevel(logging.INFO)
+    library_logs.apply()
 
 
 def redis_connection(config: RunConfig, *, deadline_s: float | None = None) -> RedisConnection:
-    """A connection to the run's Redis that was tried out.
+    """A connection to the run's Redis server that has answered once. deadline_s: for each command; None: that of the run.
 
-    deadline_s: seconds for each command, by default deadlines.redis_s. Raises InputError when there is no URL or the server
-    refuses it, and StreamError when it does not answer.
+    Raises InputError if no server is given or it refuses the password, StreamError if it does not answer.
+
+    Waits for: the Redis server.
+    Until: deadline_s (deadlines.redis_s).
+    Ended by: its answer, or the deadline.
+    Metric: none; /metrics is served afterwards.
     """
     url = os.environ.get(REDIS_URL_VARIABLE) or config.redis.url
     if not url:
@@ -111,9 +145,10 @@ def redis_connection(config: RunConfig, *, deadline_s: float | None = None) -> R
 
 
 class StopSignal:
-    """Set by the first SIGTERM or SIGINT; a second one ends the process at once."""
+    """Becomes true at the first SIGTERM or SIGINT; a second one ends the process at once."""
 
     def __init__(self, on_stop: Callable[[], object] | None = None) -> None:
+        """on_stop: called in the signal handler."""
         self._event = threading.Event()
         self._on_stop = on_stop
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -131,9 +166,16 @@ class StopSignal:
 
 
 def watch_supervisor() -> None:
-    """End this process when its supervisor ends, also by SIGKILL: an orphan would hold ports and cores forever."""
+    """End this process when its supervisor has ended, even if that was killed: an orphan would hold ports and cores."""
 
     def watch() -> None:
+        """Look every second, in a thread; then stop this service, and after 20 s kill its process group.
+
+        Waits for: the supervisor to end.
+        Until: it has ended; there is no deadline.
+        Ended by: the end of the supervisor.
+        Metric: none; the service works while the thread waits.
+        """
         while not _orphaned():
             sleep(1.0)
         log.error("the supervisor is gone; ending")
@@ -146,7 +188,7 @@ def watch_supervisor() -> None:
 
 
 def _orphaned() -> bool:
-    """Whether the supervisor that started this process has died. A launcher of several ranks may stand between the two."""
+    """Whether the supervisor of this process has died. A launcher of several ranks may stand between the two."""
     supervisor = os.environ.get(SUPERVISED_VARIABLE)
     if supervisor is None or os.getpgrp() != os.getpid():
         return False
@@ -157,7 +199,7 @@ def _orphaned() -> bool:
 
 
 def _parent(process: int) -> int:
-    """The id of the parent process; 0 when the process has ended."""
+    """The parent's process id; 0: the process has ended."""
     try:
         status = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""The graders there are, and where each one lives. A new one takes its file and a line here; or, from outside, a package
-with an entry point in the group `ratchet.graders`.
+"""Which graders there are, and where each one is. A new one takes its own file and one line here, or an entry point in the
+group `ratchet.graders` of a package of its own: docs/writing-a-grader.md.
 
-The classes are named, not imported: the verifier's processes import them when the first response to grade arrives, and
-every other room only asks whether a name is known.
+The classes are named, not imported: grader processes import them when the first response arrives, and the other rooms only
+ask whether a name is known.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ OURS: Mapping[str, str] = {
     "regex": "verifier.graders.regex:Regex",
     "remote": "verifier.graders.remote:Remote",
 }
-"""Name -> module:class of a verifier.grader.Scorer."""
+"""Name -> module:class. The class is a subclass of verifier.grader.BaseGrader."""
 
 
 @cache
@@ -46,5 +46,5 @@ def graders() -> Mapping[str, str]:
 
 
 def known_graders() -> str:
-    """The names of all graders, for an error message."""
+    """The names, for an error message."""
     return ", ".join(f'"{name}"' for name in sorted(graders()))

@@ -97,13 +97,17 @@ def test_every_logger_is_below_the_one_that_is_set_to_info() -> None:
             match node:
                 case ast.Assign(value=ast.Call(func=ast.Attribute(attr="getLogger"), args=[name])):
                     assert isinstance(name, ast.Constant), f"{path}:{node.lineno}: name the logger"
-                    assert str(name.value).split(".")[0] == "ratchet", f"{path}:{node.lineno}: {name.value}"
+                    assert str(name.value).split(".")[0] == "ratchet", f"{path}:{node.lineno}: {name.value!r}"
+
+
+def test_one_wing_knows_vllm() -> None:
+    """It has two halves, one in each of two processes."""
+    assert importers("vllm") == {"rollout/vllm/engine.py", "rollout/vllm/worker.py"}
 
 
 @pytest.mark.parametrize(
     ("package", "adapter"),
     [
-        ("vllm", "rollout/vllm/engine.py"),
         ("deepspeed", "learner/engine/deepspeed_engine.py"),
         ("redis", "services/streams/redis_connection.py"),
     ],

@@ -19,7 +19,7 @@ from verifier.service import serve
 from verifier.worker.loop import VerifierStreams
 
 FLAGS = ("host", "port", "processes", "tls_certificate", "tls_key")
-SHELF_DEADLINE_S = 2.0  # a verdict that cannot be looked up by then is worked out
+SHELF_DEADLINE_S = 2.0  # a verdict that cannot be looked up by then is judged again
 
 log = logging.getLogger("ratchet.verifier")
 
@@ -63,7 +63,8 @@ def main() -> int:
 async def _run(
     settings: VerifierConfig, streams: VerifierStreams | None, services_folder: Path | None, shelf: Shelf | None
 ) -> int:
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
     entry.StopSignal(on_stop=lambda: loop.call_soon_threadsafe(stop.set))
 
     def on_ready(url: str) -> None:
@@ -87,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--verifier-id",
         default=socket.gethostname(),
-        help="name of this worker on the streams, its own among all that run; default: the host's name",
+        help="name of this worker on the streams, different for each; default: the host's name",
     )
     parser.add_argument("--services-folder", type=Path, help=argparse.SUPPRESS)
     return parser

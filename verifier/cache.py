@@ -1,5 +1,5 @@
-"""Verdicts that are known already. The key is everything that a verdict depends on: grader, its version, its options, the
-reference and the response; a grader that changes its mind changes its version. Only verdicts are kept, never errors.
+"""Verdicts that are already known. The key is everything that a verdict depends on: the grader, its version and options, the
+reference answer and the response. A grader that judges differently has a new version. Only verdicts are kept, never errors.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from services.wire.score import Score
+from services.wire.verdict import Score
 
 _key_encoder = msgspec.json.Encoder(order="deterministic")
 _encoder = msgspec.msgpack.Encoder()
@@ -17,18 +17,20 @@ _decoder = msgspec.msgpack.Decoder(tuple[bool, float, str])
 
 
 class Shelf(Protocol):
-    """A bounded store of small values. Losing them costs time and nothing else, so its faults are its own affair."""
+    """A bounded store of small values. Losing one costs time and nothing else, so a shelf never raises for its own faults."""
 
-    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]: ...
+    async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """One value for each key, None where there is none."""
 
-    async def put_many(self, values: Mapping[bytes, bytes]) -> None: ...
+    async def put_many(self, values: Mapping[bytes, bytes]) -> None:
+        """Keeps the values, and drops others when there are too many."""
 
 
 class MemoryShelf:
-    """The ones used last."""
+    """Keeps the entries that were used last, in this process."""
 
     def __init__(self, max_entries: int) -> None:
-        self._most = max_entries
+        self._max_entries = max_entries
         self._values: OrderedDict[bytes, bytes] = OrderedDict()
 
     async def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -42,24 +44,24 @@ class MemoryShelf:
         for key, value in values.items():
             self._values[key] = value
             self._values.move_to_end(key)
-        while len(self._values) > self._most:
+        while len(self._values) > self._max_entries:
             self._values.popitem(last=False)
 
 
 def key_of(grader: str, version: str, options: Mapping[str, Any], reference: Any, response: str) -> bytes:
-    """16 bytes; the same for what is equal as JSON, whatever the order of its members."""
+    """The key of one verdict: 16 bytes, the same for values that are equal as JSON, in any order of their members."""
     return hashlib.blake2b(
         _key_encoder.encode((grader, version, options, reference, response)), digest_size=16
     ).digest()
 
 
 def freeze(score: Score) -> bytes:
-    """Of a verdict."""
+    """A score with a reward, as bytes. The time is left out."""
     return _encoder.encode((score.verdict == "correct", score.reward, score.detail))
 
 
 def thaw(value: bytes) -> Score | None:
-    """None: it is not readable, perhaps of another version of this program."""
+    """The score, or None when the value cannot be read, perhaps because another version of this program wrote it."""
     try:
         correct, reward, detail = _decoder.decode(value)
     except msgspec.MsgspecError:

@@ -1,12 +1,16 @@
-"""The HTTP contract of POST /v1/score: what is asked, what is answered, and what the documentation page says of both."""
+"""The contract of POST /v1/score: the question, the answer and the refusal, and how each is read.
+
+ScoreItem is also what travels inside the verifier, up to the grader process. ScoreResult exists at this border alone: inside,
+the answer is a Score. Imports nothing heavy: grader processes read items with it.
+"""
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
 
 import msgspec
 
-from services.wire.score import Verdict
+from services.wire.verdict import Score, Verdict
 
 _PATH = re.compile(r"^(.*) - at `(\$[^`]*)`$", re.DOTALL)
 
@@ -15,15 +19,15 @@ class ScoreItem(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One response to judge."""
 
     id: str
-    """Comes back with the result; any string."""
+    """Any string; it comes back with the result."""
     grader: str
     response: str
     reference: Any
-    """What the grader compares with: any JSON value that it understands."""
+    """The reference answer that the grader compares with: any JSON value that it understands."""
     options: dict[str, Any] = {}
-    """Options of the grader; one that it does not know makes the verdict `error`."""
+    """Options of the grader. An unknown one makes the verdict `error`."""
     response_tokens: int | None = None
-    """Length of the response in the policy's tokens; only overlong shaping needs it."""
+    """Length of the response in the policy's tokens. Only overlong shaping needs it."""
 
 
 class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,13 +35,22 @@ class ScoreRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ScoreResult(msgspec.Struct, frozen=True):
-    """`reward` is a number for correct and incorrect, mostly 1 and 0, and null otherwise: an error is never a zero reward."""
+    """The score of one item. `reward` is a number for correct and incorrect, mostly 1 and 0, and null otherwise: an error is
+    never a zero reward."""
 
     id: str
     verdict: Verdict
     reward: float | None
     detail: str
     elapsed_s: float
+
+    @classmethod
+    def of(cls, item: ScoreItem, score: Score) -> Self:
+        return cls(item.id, score.verdict, score.reward, score.detail, score.elapsed_s)
+
+    @property
+    def score(self) -> Score:
+        return Score(verdict=self.verdict, reward=self.reward, detail=self.detail, elapsed_s=self.elapsed_s)
 
 
 class ScoreResponse(msgspec.Struct, frozen=True):
@@ -55,18 +68,21 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 class MalformedRequest(Exception):
+    """A request that is refused with HTTP 422."""
+
     def __init__(self, error: str, path: str) -> None:
         super().__init__(f"{error} at {path}")
         self.refusal = Refusal(error, path)
 
 
-_decoder = msgspec.json.Decoder(ScoreRequest)
+_request_decoder = msgspec.json.Decoder(ScoreRequest)
+_response_decoder = msgspec.json.Decoder(ScoreResponse)
 
 
 def read_request(body: bytes | bytearray, max_depth: int) -> ScoreRequest:
-    """Raises MalformedRequest with the path of the fault."""
+    """The items to score. Raises MalformedRequest with the path of the fault."""
     try:
-        request = _decoder.decode(body)
+        request = _request_decoder.decode(body)
         for index, item in enumerate(request.items):
             for name, value in (("reference", item.reference), ("options", item.options)):
                 if is_deeper(value, max_depth):
@@ -81,6 +97,20 @@ def read_request(body: bytes | bytearray, max_depth: int) -> ScoreRequest:
         raise MalformedRequest(f"the body is not JSON: {fault}", "$") from fault
 
 
+def read_response(body: bytes, ids: Sequence[str]) -> list[Score]:
+    """The scores for the items with these ids, in their order.
+
+    Raises msgspec.MsgspecError when the body is not such an answer, or when an error claims a reward.
+    """
+    results = _response_decoder.decode(body).results
+    if [result.id for result in results] != list(ids):
+        raise msgspec.ValidationError(f"{len(results)} results for {len(ids)} items, or not in their order")
+    for result in results:
+        if (result.reward is not None) != (result.verdict in ("correct", "incorrect")):
+            raise msgspec.ValidationError(f"verdict {result.verdict} with reward {result.reward}")
+    return [result.score for result in results]
+
+
 def is_deeper(value: Any, depth: int) -> bool:
     """Whether objects and arrays lie more than `depth` deep within each other."""
     level = [value]
@@ -92,62 +122,5 @@ def is_deeper(value: Any, depth: int) -> bool:
 
 
 def children(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
-    """What is in it, and at least something while it is there at all: an empty array is as deep as a full one."""
+    """The values inside, and None for an empty one: an empty array is as deep as a full one."""
     return (value.values() if isinstance(value, dict) else value) or [None]
-
-
-EXAMPLES: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "one response": (
-        {"items": [{"id": "a", "grader": "exact", "response": " 42 ", "reference": "42"}]},
-        {"results": [{"id": "a", "verdict": "correct", "reward": 1.0, "detail": "", "elapsed_s": 0.0}]},
-    ),
-    "two, one of which cannot be judged": (
-        {
-            "items": [
-                {"id": "a", "grader": "math", "response": "So it is \\boxed{\\frac12}.", "reference": "0.5"},
-                {"id": "b", "grader": "exact", "response": "4", "reference": "4", "options": {"fuzzy": True}},
-            ]
-        },
-        {
-            "results": [
-                {"id": "a", "verdict": "correct", "reward": 1.0, "detail": "", "elapsed_s": 0.01},
-                {
-                    "id": "b",
-                    "verdict": "error",
-                    "reward": None,
-                    "detail": "unknown options fuzzy; this grader knows strip, case_sensitive, pattern",
-                    "elapsed_s": 0.0,
-                },
-            ]
-        },
-    ),
-}
-"""Shown on the documentation page: requests, and what is answered but for the times."""
-
-
-def openapi_parts() -> tuple[dict[str, Any], dict[str, Any]]:
-    """The operation and the schemas it refers to, in OpenAPI's terms."""
-    types = (ScoreRequest, ScoreResponse, Refusal)
-    (request, response, refusal), schemas = msgspec.json.schema_components(
-        types, ref_template="#/components/schemas/{name}"
-    )
-    refusals = {
-        "401": "The service wants a bearer token, and this request has none of its tokens",
-        "413": "More bytes or items than the service takes in one request",
-        "422": "A malformed request; `path` says where",
-        "503": "Saturated; come back after the seconds in Retry-After",
-    }
-    asked = {name: {"value": example} for name, (example, _) in EXAMPLES.items()}
-    answered = {name: {"value": example} for name, (_, example) in EXAMPLES.items()}
-    operation = {
-        "requestBody": {"required": True, "content": _json(request, asked)},
-        "responses": {
-            "200": {"description": "Results in the order of the items", "content": _json(response, answered)},
-            **{status: {"description": text, "content": _json(refusal)} for status, text in refusals.items()},
-        },
-    }
-    return operation, schemas
-
-
-def _json(schema: dict[str, Any], examples: Mapping[str, Any] = {}) -> dict[str, Any]:
-    return {"application/json": {"schema": schema, **({"examples": examples} if examples else {})}}

@@ -1,61 +1,91 @@
-"""From items to verdicts: what is known already, what goes to the grader processes, what other services are asked, and
-what is made of several verdicts.
-"""
+"""From items to scores: what is settled at once, what the cache knows, and which lane judges the rest."""
 
 import asyncio
 import logging
-import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
-import msgspec
-
-from services.clock import now_s
 from services.config.verifier import VerifierConfig
-from services.wire.score import Score, Verdict
+from services.graders import graders
+from services.wire.verdict import Score
 from verifier import metrics
 from verifier.cache import Shelf, freeze, key_of, thaw
 from verifier.contract import ScoreItem
-from verifier.grader import Judgement, ScoringFault, build_scorer, load_scorer_class
-from verifier.graders.combine import Combine, fault_among
+from verifier.grader import LaneName, ScoringFault, load_grader
+from verifier.graders.combine import Combine
+from verifier.lanes.lane import Lane
+from verifier.lanes.network import NetworkLane
+from verifier.lanes.parts import PartsLane
+from verifier.lanes.process import process_lane
 from verifier.network.endpoints import Endpoints
+from verifier.network.grader import NetworkGrader
 from verifier.pool.pool import GraderPool
-from verifier.pool.protocol import Task
-from verifier.registry import Catalogue
+from verifier.registry import Catalogue, catalogue
+from verifier.scores import no_verdict
 
-DETAIL_CHARACTERS = 500
-NOT_ASKED = Score(verdict="error", reward=None, detail="not asked", elapsed_s=0.0)
+NOT_ASKED = no_verdict("not asked")
 
 log = logging.getLogger("ratchet.verifier")
+
+
+@asynccontextmanager
+async def open_grading(
+    settings: VerifierConfig,
+    endpoints: Endpoints,
+    shelf: Shelf | None = None,
+    entries: Catalogue | None = None,
+) -> AsyncIterator["Grading"]:
+    """Everything that judges, without the HTTP service. shelf: None: nothing is cached. entries: the graders; None: all that
+    are installed."""
+    found = graders() if entries is None else {entry.name: entry.location for entry in entries.values()}
+    async with process_lane(settings, found) as pool:
+        if entries is None:
+            entries = await catalogue(found)
+        for entry in entries.values():
+            if entry.fault:
+                log.warning("grader %s cannot be used: %s", entry.name, entry.fault)
+        yield Grading(settings, entries, pool, endpoints, shelf)
 
 
 class Grading:
     def __init__(
         self,
         settings: VerifierConfig,
-        catalogue: Catalogue,
+        entries: Catalogue,
         pool: GraderPool,
         endpoints: Endpoints,
         shelf: Shelf | None,
     ) -> None:
-        """shelf: None to judge everything anew."""
-        self.catalogue, self.pool = catalogue, pool
-        self._settings, self._endpoints, self._shelf = settings, endpoints, shelf
-        self._classes: dict[str, type[msgspec.Struct]] = {
-            name: load_scorer_class(entry.location)
-            for name, entry in catalogue.items()
+        """shelf: None: nothing is cached."""
+        self.catalogue = entries
+        self.pool = pool
+        self._settings = settings
+        self._shelf = shelf
+        loaded = {
+            name: load_grader(entry.location)
+            for name, entry in entries.items()
             if entry.lane != "process" and not entry.fault
         }
-        self.waiting_items = 0
-        """Accepted for lanes other than the grader processes and not yet judged."""
+        asking = {name: one for name, one in loaded.items() if issubclass(one, NetworkGrader)}
+        combining = {name: one for name, one in loaded.items() if issubclass(one, Combine)}
+        self._network = NetworkLane(asking, endpoints)
+        parts = PartsLane(combining, entries, self._score)
+        self._lanes: Mapping[LaneName, Lane] = {"process": pool, "network": self._network, "parts": parts}
 
     @property
     def queued_items(self) -> int:
-        return self.pool.queued_items + self.waiting_items
+        """Accepted and not yet judged."""
+        return self.pool.queued_items + self._network.queued_items
 
     async def score(self, items: Sequence[ScoreItem], caller: str = "") -> list[Score]:
-        """One score for each item, in order."""
+        """One score for each item, in order.
+
+        Waits for: the lanes, and the cache's store.
+        Until: the deadlines of the lanes; the store has its own.
+        Ended by: a score for every item, or cancellation by the caller.
+        Metric: ratchet_verifier_queued_items, ratchet_verifier_endpoint_waiting.
+        """
         scores = await self._score(items, caller)
         counts = Counter((score.verdict, item.grader) for item, score in zip(items, scores, strict=True))
         for labels, count in counts.items():
@@ -65,30 +95,29 @@ class Grading:
         return scores
 
     async def _score(self, items: Sequence[ScoreItem], caller: str) -> list[Score]:
-        scores: list[Score | None] = [self._refused(item) for item in items]
+        scores: list[Score | None] = [self._settled(item) for item in items]
         keys = {at: key for at, item in enumerate(items) if scores[at] is None and (key := self._key(item)) is not None}
         known = await self._known(list(keys.values()))
         for at, key in keys.items():
             scores[at] = known.get(key)
         open_ = [at for at, score in enumerate(scores) if score is None]
-        lanes: dict[str, list[int]] = {}
+        lanes: dict[LaneName, list[int]] = {}
         for at in open_:
             lanes.setdefault(self.catalogue[items[at].grader].lane, []).append(at)
 
-        judges = {"process": self._process, "network": self._ask_all, "parts": self._combine}
-        work = [judges[lane]([items[at] for at in numbers], caller) for lane, numbers in lanes.items()]
-        for numbers, given in zip(lanes.values(), await asyncio.gather(*work), strict=True):
-            for at, score in zip(numbers, given, strict=True):
+        work = [self._lanes[lane].score([items[at] for at in places], caller) for lane, places in lanes.items()]
+        for places, given in zip(lanes.values(), await asyncio.gather(*work), strict=True):
+            for at, score in zip(places, given, strict=True):
                 scores[at] = score
-        settled = [NOT_ASKED if score is None else score for score in scores]
-        await self._remember({keys[at]: settled[at] for at in open_ if at in keys})
-        return settled
+        complete = [NOT_ASKED if score is None else score for score in scores]
+        await self._remember({keys[at]: complete[at] for at in open_ if at in keys})
+        return complete
 
-    def _refused(self, item: ScoreItem) -> Score | None:
-        """What is settled without a look at the response."""
+    def _settled(self, item: ScoreItem) -> Score | None:
+        """The score of an item that no grader needs to see; None: one does."""
         entry = self.catalogue[item.grader]
         if entry.fault:
-            return error(f"grader {item.grader} cannot be used: {entry.fault}")
+            return no_verdict(f"grader {item.grader} cannot be used: {entry.fault}")
         limits = self._settings.limits.get(item.grader)
         if limits and limits.response_characters is not None and len(item.response) > limits.response_characters:
             detail = f"{len(item.response)} characters are more than the {limits.response_characters} allowed"
@@ -96,17 +125,16 @@ class Grading:
         return None
 
     def _key(self, item: ScoreItem) -> bytes | None:
+        """The item's key in the cache; None: it is not cached."""
         entry = self.catalogue[item.grader]
         if self._shelf is None or not entry.cached:
             return None
         version = entry.version
         if entry.lane == "network":
             try:
-                scorer: Any = build_scorer(self._classes[item.grader], item.options)
-                salt = getattr(scorer, "cache_salt", None)
-                version += salt(self._endpoints) if salt is not None else ""
+                version += self._network.cache_salt(item)
             except ScoringFault:
-                return None  # said by the one who judges
+                return None  # the lane says it again, as the item's score
         return key_of(item.grader, version, item.options, item.reference, item.response)
 
     async def _known(self, keys: Sequence[bytes]) -> dict[bytes, Score]:
@@ -126,98 +154,3 @@ class Grading:
         values = {key: freeze(score) for key, score in scores.items() if score.reward is not None}
         if self._shelf is not None and values:
             await self._shelf.put_many(values)
-
-    async def _process(self, items: Sequence[ScoreItem], caller: str) -> list[Score]:
-        tasks = [Task(item.grader, item.response, item.reference, item.options) for item in items]
-        return await self.pool.score(tasks, caller)
-
-    async def _ask_all(self, items: Sequence[ScoreItem], caller: str) -> list[Score]:
-        self.waiting_items += len(items)
-        try:
-            return await asyncio.gather(*map(self._ask, items))
-        finally:
-            self.waiting_items -= len(items)
-
-    async def _ask(self, item: ScoreItem) -> Score:
-        start_s = now_s()
-        try:
-            scorer = build_scorer(self._classes[item.grader], item.options)
-            return scored(await scorer.score(item.response, item.reference, self._endpoints), now_s() - start_s)
-        except ScoringFault as fault:
-            return error(str(fault), now_s() - start_s)
-        except Exception as fault:
-            # As in the grader processes: whatever a grader raises is a verdict of its own, `error`.
-            log.exception("grader %s failed", item.grader)
-            return error(f"grader {item.grader} failed: {type(fault).__name__}: {fault}", now_s() - start_s)
-
-    async def _combine(self, items: Sequence[ScoreItem], caller: str) -> list[Score]:
-        """The gates of all items in one go, then the other parts of those that passed."""
-        start_s = now_s()
-        open_ = [_Open(self._plan(item), item) for item in items]
-        for gates in (True, False):
-            asked = [(one, number) for one in open_ for number in one.next_parts(gates=gates)]
-            parts = [one.part(number) for one, number in asked]
-            for (one, number), score in zip(asked, await self._score(parts, caller), strict=True):
-                one.scores[number] = score
-        return [one.verdict(now_s() - start_s) for one in open_]
-
-    def _plan(self, item: ScoreItem) -> Combine | Score:
-        """An error when the options are none."""
-        try:
-            plan: Combine = build_scorer(self._classes[item.grader], item.options)
-            for part in plan.parts:
-                if part.grader not in self.catalogue:
-                    known = ", ".join(sorted(self.catalogue))
-                    raise ScoringFault(f'option parts: there is no grader "{part.grader}"; known: {known}')
-                plan.reference_of(part, item.reference)
-        except ScoringFault as fault:
-            return error(str(fault))
-        return plan
-
-
-class _Open:
-    """One item of the grader `combine`, while its parts are being judged."""
-
-    def __init__(self, plan: Combine | Score, item: ScoreItem) -> None:
-        self._plan, self._item = plan, item
-        self.scores: dict[int, Score] = {}
-
-    def next_parts(self, *, gates: bool) -> list[int]:
-        """None once the verdict is settled."""
-        if isinstance(self._plan, Score) or self._plan.barred_by(self.scores) is not None:
-            return []
-        if fault_among(list(self.scores.values())) is not None:
-            return []
-        return [number for number, part in enumerate(self._plan.parts) if part.gate == gates]
-
-    def part(self, number: int) -> ScoreItem:
-        assert isinstance(self._plan, Combine)
-        part, item = self._plan.parts[number], self._item
-        reference = self._plan.reference_of(part, item.reference)
-        return ScoreItem(
-            f"{item.id}/{number}", part.grader, item.response, reference, part.options, item.response_tokens
-        )
-
-    def verdict(self, elapsed_s: float) -> Score:
-        if isinstance(self._plan, Score):
-            return self._plan
-        scores = self.scores
-        if self._plan.barred_by(scores) is None and (fault := fault_among(list(scores.values()))) is not None:
-            return Score(verdict=fault.verdict, reward=None, detail=fault.detail, elapsed_s=elapsed_s)
-        try:
-            return scored(self._plan.judge(scores, self._item.response_tokens), elapsed_s)
-        except ScoringFault as fault_:
-            return error(str(fault_), elapsed_s)
-
-
-def scored(judgement: Judgement, elapsed_s: float) -> Score:
-    """Raises ScoringFault when the reward is no number."""
-    reward = float(judgement.correct if judgement.reward is None else judgement.reward)
-    if not math.isfinite(reward):
-        raise ScoringFault(f"the grader gave the reward {reward}")
-    verdict: Verdict = "correct" if judgement.correct else "incorrect"
-    return Score(verdict=verdict, reward=reward, detail=judgement.detail[:DETAIL_CHARACTERS], elapsed_s=elapsed_s)
-
-
-def error(detail: str, elapsed_s: float = 0.0) -> Score:
-    return Score(verdict="error", reward=None, detail=detail[:DETAIL_CHARACTERS], elapsed_s=elapsed_s)

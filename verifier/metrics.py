@@ -1,4 +1,4 @@
-"""What the verifier shows on /metrics. An operator first looks at the share of `error` and `timeout` among the scores."""
+"""The verifier's metrics on /metrics. Look first at the share of `error` and `timeout` among the scores."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -14,7 +14,7 @@ SCORE_SECONDS = Histogram(
 )
 QUEUED_ITEMS = Gauge(
     "ratchet_verifier_queued_items",
-    "Responses accepted and not yet judged. Near verifier.max_queued_items: more processes or more verifiers are needed.",
+    "Responses accepted and not yet judged. Near verifier.max_queued_items: add processes or verifiers.",
 )
 POOL_RESTARTS = Counter(
     "ratchet_verifier_pool_restarts",
@@ -23,11 +23,11 @@ POOL_RESTARTS = Counter(
 )
 POOL_SLOW = Counter(
     "ratchet_verifier_pool_slow",
-    "Responses that took far longer than is usual for their grader and were finished at low priority.",
+    "Responses that took far longer than usual for their grader and were finished at low priority.",
 )
 CACHE_LOOKUPS = Counter(
     "ratchet_verifier_cache_lookups",
-    "Responses looked up among the verdicts that are known already, by result: hit, miss.",
+    "Responses looked up among the verdicts that are already known, by result: hit, miss.",
     ["result"],
 )
 REQUESTS_REFUSED = Counter(
@@ -37,7 +37,7 @@ REQUESTS_REFUSED = Counter(
 )
 GROUPS = Counter(
     "ratchet_verifier_groups",
-    "What became of claimed groups: scored, dead, repeated (another worker was first). A growing `dead` needs a look.",
+    "What became of claimed groups: scored, dead, repeated (another worker was first). Look into a growing `dead`.",
     ["outcome"],
 )
 GROUP_RETRIES = Counter(
@@ -46,12 +46,12 @@ GROUP_RETRIES = Counter(
 )
 OUTAGES = Counter(
     "ratchet_verifier_outages",
-    "Times that the stream worker lost what it depends on (scoring, streams) and began to wait for it.",
+    "Times that the stream worker lost a service it depends on (scoring, streams) and began to wait for it.",
     ["awaiting"],
 )
 RETRIED_CALLS = Counter(
     "ratchet_verifier_retried_calls",
-    "Calls repeated while what they need is away or saturated, by what was awaited.",
+    "Calls repeated while the service they need is away or saturated, by what was awaited.",
     ["awaiting"],
 )
 

@@ -1,6 +1,6 @@
-"""What each grader is, found out in a process of its own: importing them all would bring sympy into the service, and one
-that cannot be imported must not end it. `python -m verifier.registry` with the graders' names and places on standard
-input prints the entries as JSON.
+"""What each grader is. It is found out in a process of its own: importing all graders would bring sympy into the service,
+and one that cannot be imported must not end the service. `python -m verifier.registry` reads the graders' names and places
+from standard input and prints the entries as JSON.
 """
 
 import asyncio
@@ -14,43 +14,44 @@ from typing import Any
 import msgspec
 
 from services.errors import ServiceFailed
-from verifier.grader import Lane, is_cached, lane_of, load_scorer_class, version_of
+from services.metrics import waiting
+from verifier.grader import LaneName, load_grader
 
 DESCRIBE_DEADLINE_S = 120.0  # takes one or two seconds; the machine may be very busy when a run starts
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """One grader."""
+    """One grader, as the service knows it."""
 
     name: str
     location: str
     """module:class."""
-    lane: Lane = "process"
+    lane: LaneName = "process"
     version: str = ""
     cached: bool = False
     summary: str = ""
-    """First paragraph of its module's documentation."""
+    """First paragraph of its module's docstring."""
     options: dict[str, Any] = {}
-    """JSON schema."""
+    """JSON schema of the grader's options."""
     fault: str = ""
-    """Why it cannot be used; empty: it can."""
+    """Why it cannot be used; empty: it can be."""
 
 
 Catalogue = Mapping[str, Entry]
 
 
 def describe(name: str, location: str) -> Entry:
-    """Imports the grader."""
+    """The entry of one grader, which is imported for it."""
     try:
-        scorer_class = load_scorer_class(location)
-        (schema,), components = msgspec.json.schema_components([scorer_class], ref_template="#/$defs/{name}")
+        grader_class = load_grader(location)
+        (schema,), components = msgspec.json.schema_components([grader_class], ref_template="#/$defs/{name}")
         return Entry(
             name=name,
             location=location,
-            lane=lane_of(scorer_class),
-            version=version_of(scorer_class),
-            cached=is_cached(scorer_class),
-            summary=(inspect.getdoc(sys.modules[scorer_class.__module__]) or "").split("\n\n")[0].replace("\n", " "),
+            lane=grader_class.lane,
+            version=str(grader_class.version),
+            cached=bool(grader_class.cached),
+            summary=(inspect.getdoc(sys.modules[grader_class.__module__]) or "").split("\n\n")[0].replace("\n", " "),
             options={**schema, "$defs": components},
         )
     except Exception as fault:
@@ -58,16 +59,24 @@ def describe(name: str, location: str) -> Entry:
 
 
 async def catalogue(graders: Mapping[str, str]) -> dict[str, Entry]:
-    """graders: name -> module:class. Raises ServiceFailed when the process that looks at them ends early; one grader that
-    ends it is named."""
+    """The entries of these graders. A grader whose import ends the process, or never returns, gets a fault.
+
+    graders: name -> module:class. Raises ServiceFailed when a grader prints to standard output.
+
+    Waits for: a process that imports the graders.
+    Until: DESCRIBE_DEADLINE_S, once more for each grader that ends the process.
+    Ended by: the end of the process, or its deadline.
+    Metric: ratchet_waiting{room="verifier", awaiting="graders"}.
+    """
     command = [sys.executable, "-P", "-m", "verifier.registry"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=environment
     )
     try:
-        async with asyncio.timeout(DESCRIBE_DEADLINE_S):
-            said, _ = await process.communicate(json.dumps(dict(graders)).encode())
+        with waiting("verifier", "graders"):
+            async with asyncio.timeout(DESCRIBE_DEADLINE_S):
+                said, _ = await process.communicate(json.dumps(dict(graders)).encode())
     except TimeoutError:
         said = b""
     finally:
@@ -76,9 +85,9 @@ async def catalogue(graders: Mapping[str, str]) -> dict[str, Entry]:
             await process.wait()
     entries = {entry.name: entry for entry in map(_read_entry, said.splitlines())}
     if missing := [name for name in graders if name not in entries]:
-        # One a line, in order: the first without a line is the one that ended the process, or never came back.
+        # One line for each, in order: the first without a line ended the process, or never returned.
         entries[missing[0]] = Entry(
-            missing[0], graders[missing[0]], fault="importing it ends the process, or never does"
+            missing[0], graders[missing[0]], fault="importing it ends the process, or never returns"
         )
         rest = {name: graders[name] for name in missing[1:]}
         if rest:

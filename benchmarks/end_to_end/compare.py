@@ -76,9 +76,9 @@ def measure_ratchet(out: Path, steps: int) -> tuple[Speed, dict[str, Any]]:
     command += ["--set", f"learner.steps={steps}", "--set", f"learner.checkpoint.every_steps={steps}"]
     _, began_unix_s, seconds = run(command, {}, out / "ratchet.log")
     lines = (folder / "steps.jsonl").read_text(encoding="utf-8").splitlines()
-    steps = sorted(map(json.loads, lines), key=lambda step: step["step"])
-    ends = [step["at_unix_s"] - began_unix_s for step in steps]
-    consumed = [GROUP_SIZE * (step["groups"]["trained"] + sum(step["groups"]["dropped"].values())) for step in steps]
+    rows: list[dict[str, Any]] = sorted(map(json.loads, lines), key=lambda row: row["step"])
+    ends = [row["at_unix_s"] - began_unix_s for row in rows]
+    consumed = [GROUP_SIZE * (row["groups"]["trained"] + sum(row["groups"]["dropped"].values())) for row in rows]
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     return speed(ends, consumed, seconds), summary
 

@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from datasets import load_dataset
 from transformers import TrainerCallback
-from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 PROMPTS, SAMPLES = 32, 8
 
 
-class StepTimes(TrainerCallback):  # type: ignore[misc]
+class StepTimes(TrainerCallback):
     def __init__(self) -> None:
         self.ends_s: list[float] = []
 
@@ -23,7 +24,7 @@ class StepTimes(TrainerCallback):  # type: ignore[misc]
         self.ends_s.append(time.monotonic())
 
 
-def exact(completions: list[str], reference: list[str], **_: Any) -> list[float]:
+def exact(completions: list[str], reference: list[str], **_: Any) -> list[float | None]:
     return [float(said == wanted) for said, wanted in zip(completions, reference, strict=True)]
 
 

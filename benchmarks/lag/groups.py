@@ -6,8 +6,9 @@ from benchmarks.lag.sampler import Sampled
 from benchmarks.lag.task import ANY
 from services.wire.codec import Array
 from services.wire.prompt import Prompt
-from services.wire.score import Score, ScoredGroup
+from services.wire.score import ScoredGroup
 from services.wire.trajectory import Group, Trajectory, VersionSpan
+from services.wire.verdict import Score
 
 
 def is_right(response: Sequence[int], answer: Sequence[int]) -> bool:

@@ -1,4 +1,4 @@
-"""Grader `math` beside bare math-verify, on the test cases that math-verify publishes.
+"""Grader `math` next to bare math-verify, on the test cases that math-verify publishes.
 
     git clone https://github.com/huggingface/Math-Verify
     python benchmarks/verifier/agreement.py Math-Verify [--json agreement.json]
@@ -103,7 +103,9 @@ def reason_of(case: Case, detail: str) -> str:
             return difference.reason
     several_boxes = case.prediction.count("\\boxed") > 1 or case.gold.count("\\boxed") > 1
     if detail.startswith("reference:"):
-        return "the gold is no reference of ours but a response" if len(case.gold) > 60 or several_boxes else ""
+        return (
+            "the gold answer is not a reference of ours but a response" if len(case.gold) > 60 or several_boxes else ""
+        )
     if several_boxes and case.expected:
         return "the last complete box decides; theirs joins neighbouring boxes"
     return f"a rounding to {precision} places is not equal" if precision != 6 else ""
@@ -118,9 +120,9 @@ class Difference(NamedTuple):
         return all(part in f"{case.gold} => {case.prediction}" for part in self.parts)
 
 
-ROUNDED = "a decimal is no rounding of an exact value unless the option tolerance says so"
+ROUNDED = "a decimal does not round an exact value unless the option tolerance says so"
 CONTRADICTS = "a chain of equations that does not hold states several values"
-COMMA = "a comma is no decimal point: 1,22 is 1 and 22"
+COMMA = "a comma is not a decimal point: 1,22 is 1 and 22"
 KNOWN = [
     Difference(ROUNDED, ("0.0833333333333333",)),
     Difference(ROUNDED, ("4.123105625617661",)),

@@ -1,4 +1,4 @@
-"""How long a healthy request waits while, beside it, responses hold grader processes until their deadline.
+"""How long a healthy request waits while, next to it, responses hold grader processes until their deadline.
 
     python -m benchmarks.verifier.mixed_load [--rounds 3] [--seconds 60] [--rate REQUESTS_PER_S] [--out .bench/verifier]
 
@@ -64,7 +64,7 @@ def healthy_requests(seed: int) -> Iterator[Body]:
 
 
 def bomb(number: int) -> Body:
-    """None comes twice, so that nobody can remember one."""
+    """No problem comes twice, so that none can be remembered."""
     chosen = BOMBS[number % len(BOMBS)]
     return {"items": [{"id": "bomb", **chosen, "response": chosen["response"].format(n=100 + number)}]}
 
@@ -121,7 +121,7 @@ async def load(url: str, seed: int, rate: float, seconds: float, *, poisoned: bo
 
 
 def percentile(seconds: Sequence[float], share: float) -> float:
-    """The smallest value that so many of them do not exceed; 0 of none."""
+    """The smallest value that this share of them does not exceed; 0 when there are none."""
     ordered = sorted(seconds)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 

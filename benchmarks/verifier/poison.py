@@ -229,7 +229,7 @@ async def _sample(verifier: Verifier, found: Findings) -> None:
 
 
 async def _settled(verifier: Verifier, before: Footprint | None) -> Footprint:
-    """Once it looks as before, or is not going to. Nothing is asked meanwhile."""
+    """The footprint once it looks as before, or will not any more. Nothing is asked while this waits."""
     end_s = time.monotonic() + SETTLED_S
     while True:
         await asyncio.sleep(1.0)

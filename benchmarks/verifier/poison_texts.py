@@ -1,4 +1,4 @@
-"""Texts that hurt whoever reads them carelessly: the stuff that poison_items.py makes items of."""
+"""Texts that hurt a careless reader: poison_items.py makes items of them."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -41,7 +41,7 @@ class Verifier:
     url: str
     process: "subprocess.Popen[bytes]"
     scratch: Path
-    """Its TMPDIR, and nobody else's."""
+    """Its TMPDIR, which no other process uses."""
 
     @property
     def pid(self) -> int:

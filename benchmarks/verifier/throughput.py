@@ -1,4 +1,4 @@
-"""Responses a second through POST /v1/score, beside the same work without a service: math-verify called directly, and our
+"""Responses a second through POST /v1/score, next to the same work without a service: math-verify called directly, and our
 own grader called directly, each in as many processes as the service has.
 
     python -m benchmarks.verifier.throughput [--rounds 5] [--items 2048] [--out .bench/verifier]
@@ -99,7 +99,7 @@ def direct(pool: ProcessPoolExecutor, judge: Callable[[Batch], int]) -> Side:
         start_s = time.perf_counter()
         right = sum(pool.map(judge, batches))
         seconds, items = time.perf_counter() - start_s, sum(map(len, batches))
-        # Half are wrong: whoever finds far more or fewer right has not judged them.
+        # Half are wrong: a side that finds far more or fewer right has not judged them.
         assert 0.3 < right / items < 0.7, f"{right} of {items} right"
         return items / seconds
 

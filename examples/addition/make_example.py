@@ -20,6 +20,7 @@ import random
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 CHARACTERS = "0123456789+="
@@ -70,7 +71,7 @@ def write_data(recipe: Recipe, folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def make_tokenizer():  # type: ignore[no-untyped-def]
+def make_tokenizer() -> Any:
     """One token a character, so that a digit is a decision of its own."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

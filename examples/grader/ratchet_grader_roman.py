@@ -7,9 +7,7 @@ misread; numbers above 3999 have no numeral. Incorrect: no numeral, and one that
 import re
 from typing import Any, ClassVar
 
-import msgspec
-
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 
 LARGEST = 3999
 DIGITS = {"M": 1000, "D": 500, "C": 100, "L": 50, "X": 10, "V": 5, "I": 1}
@@ -18,13 +16,13 @@ NUMERAL = re.compile(r"\b[MDCLXVI]+\b")
 SHOWN_CHARACTERS = 40  # of a wrong answer, in the detail
 
 
-class Roman(msgspec.Struct, frozen=True):
+class Roman(Grader, frozen=True):
     version: ClassVar[str] = "1"
 
     lower_case: bool = False
-    """Take xiv for XIV."""
+    """Whether xiv counts as XIV."""
     well_formed: bool = True
-    """IIII and IC are no numerals."""
+    """Whether IIII and IC are refused."""
 
     def check(self, reference: Any) -> None:
         if isinstance(reference, bool) or not isinstance(reference, int) or not 1 <= reference <= LARGEST:
@@ -44,7 +42,7 @@ class Roman(msgspec.Struct, frozen=True):
 
 
 def value(numeral: str) -> int:
-    """A digit before a larger one is taken away."""
+    """The number that a numeral stands for: a digit before a larger one is subtracted."""
     total = largest = 0
     for digit in reversed(numeral):
         worth = DIGITS[digit]

@@ -20,11 +20,13 @@ careless as its data; rewards have to teach it not to be. (So this is no test of
 import argparse
 import hashlib
 import json
+import operator
 import random
 import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -62,8 +64,8 @@ REDUCTIONS = (  # a list to a number
     Step("count", len, ("len({})",)),
 )
 NUMBERS = (  # a number to a number
-    *(Step(f"add {k}", lambda n, k=k: n + k, (f"{{}}+{k}", f"{k}+{{}}")) for k in range(2, 6)),
-    *(Step(f"times {k}", lambda n, k=k: n * k, (f"{{}}*{k}", f"{k}*{{}}")) for k in range(2, 6)),
+    *(Step(f"add {k}", partial(operator.add, k), (f"{{}}+{k}", f"{k}+{{}}")) for k in range(2, 6)),
+    *(Step(f"times {k}", partial(operator.mul, k), (f"{{}}*{k}", f"{k}*{{}}")) for k in range(2, 6)),
 )
 Problem = tuple[Step, ...]
 
@@ -169,7 +171,7 @@ def write_data(folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def make_tokenizer():  # type: ignore[no-untyped-def]
+def make_tokenizer() -> Any:
     """One token a word, digit or sign; a key word and the space beside it are one, as a trained vocabulary has it."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast

@@ -1,8 +1,8 @@
-"""Sequences into rows under a token budget, rows into micro-batches, micro-batches onto ranks.
+"""Lay sequences into rows under a token budget, rows into micro-batches, and micro-batches onto ranks.
 
-The step does not depend on any of it: positions restart with each sequence, none attends to another, and every sum
-has a denominator of the whole step. What a group's sequences have to know of each other, they know from one forward
-where its micro-batch holds them all.
+The step does not depend on any of it: positions restart with each sequence, no sequence attends to another, and every sum
+has a denominator of the whole step. Where a micro-batch holds a whole group, one forward says all that its sequences have
+to know about each other.
 """
 
 import heapq
@@ -20,13 +20,13 @@ from services.errors import InputError
 class MicroBatch:
     """R rows of S tokens, and where among them the M response tokens of n whole sequences are predicted. On the CPU.
 
-    A filler has no sequences (n = 0): it makes ranks equal in number of backwards and adds nothing.
+    A filler has no sequences (n = 0): it adds nothing, and gives every rank the same number of backwards.
     """
 
     token_ids: Tensor
     """int64 [R, S]."""
     position_ids: Tensor
-    """int64 [R, S]: restarts at 0 with each sequence."""
+    """int64 [R, S]; restarts at 0 with each sequence."""
     head_index: Tensor
     """int64 [M]: position in the flattened [R * S] whose hidden state predicts the response token."""
     target_ids: Tensor
@@ -34,17 +34,17 @@ class MicroBatch:
     temperature: Tensor
     """float32 [M]."""
     token_index: Tensor
-    """int64 [M]: place of the response token on the batch's flat axis T."""
+    """int64 [M]: index of the response token on the batch's flat axis T."""
     sequence_index: Tensor
-    """int64 [n]: which sequences of the batch these are, in the order of their tokens."""
+    """int64 [n]: indices of these sequences in the batch, in the order of their tokens."""
     lengths: Tensor
     """int64 [n]: response tokens of each."""
 
 
 def first_fit_decreasing(lengths: list[int], budget: int) -> list[list[int]]:
-    """Rows of indices whose lengths sum to at most budget. Deterministic: ties by index, longest first.
+    """Rows of indices whose lengths sum to at most budget. Deterministic: longest first, ties by index.
 
-    Raises InputError when one alone is longer than the budget.
+    Raises InputError when a single length exceeds the budget.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     if order and lengths[order[0]] > budget:
@@ -69,7 +69,7 @@ def first_fit_decreasing(lengths: list[int], budget: int) -> list[list[int]]:
 
 
 def spread(sizes: list[int], parts: int) -> list[list[int]]:
-    """Indices in so many parts of sums as equal as can be: longest first, each to the part that has least. Deterministic."""
+    """Indices in this many parts with nearly equal sums: longest first, each to the part that has least. Deterministic."""
     shares: list[list[int]] = [[] for _ in range(parts)]
     least = [(0, part) for part in range(parts)]
     for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
@@ -82,7 +82,7 @@ def spread(sizes: list[int], parts: int) -> list[list[int]]:
 def pack(
     batch: StepBatch, *, row_tokens: int, rows_per_micro_batch: int, rank: int = 0, world_size: int = 1
 ) -> list[MicroBatch]:
-    """This rank's micro-batches: as many on every rank, fillers at the end. Rows go round the ranks in turn."""
+    """This rank's micro-batches, equally many on every rank with fillers at the end. Rows are dealt to the ranks in turn."""
     rows = first_fit_decreasing(_totals(batch), row_tokens)
     most = -(-len(rows) // world_size)
     mine = rows[rank::world_size]
@@ -94,15 +94,15 @@ def pack(
 def pack_whole_groups(
     batch: StepBatch, *, row_tokens: int, rows_per_micro_batch: int, rank: int = 0, world_size: int = 1
 ) -> list[MicroBatch] | None:
-    """As `pack`, with every group whole in one micro-batch; None when a group is more than a micro-batch holds.
+    """Like `pack`, with every group whole in one micro-batch; None when a group is more than a micro-batch holds.
 
-    As few micro-batches on each rank as will do, filled evenly; they go round the ranks in turn.
+    Each rank gets as few micro-batches as possible, filled evenly; they are dealt to the ranks in turn.
     """
     totals, members = _totals(batch), _members(batch)
     sizes = [sum(totals[i] for i in group) for group in members]
 
     def rows_of(groups: list[int]) -> list[list[int]] | None:
-        """Of one micro-batch; None when there are too many."""
+        """Rows of one micro-batch; None when there are too many."""
         held = [i for g in groups for i in members[g]]
         lengths = [totals[i] for i in held]
         rows = first_fit_decreasing(lengths, row_tokens)
@@ -114,7 +114,7 @@ def pack_whole_groups(
         return [[held[i] for i in row] for row in rows]
 
     def rows_on(turns: int) -> list[list[list[int]] | None]:
-        """Of the micro-batches when each rank has so many."""
+        """Rows of each micro-batch, given `turns` micro-batches a rank."""
         return [rows_of(groups) for groups in spread(sizes, turns * world_size)]
 
     most = -(-len(members) // world_size)  # every group alone
@@ -126,7 +126,7 @@ def pack_whole_groups(
 
 
 def one_each(batch: StepBatch, *, rank: int = 0, world_size: int = 1) -> list[MicroBatch]:
-    """This rank's sequences, a micro-batch each: groups whole and in order, going round the ranks in turn."""
+    """This rank's sequences, one in each micro-batch: groups whole and in order, dealt to the ranks in turn."""
     members = _members(batch)
     shares = [[i for group in members[r::world_size] for i in group] for r in range(world_size)]
     mine, most = shares[rank], max(map(len, shares))
@@ -155,7 +155,7 @@ def _totals(batch: StepBatch) -> list[int]:
 
 
 def _members(batch: StepBatch) -> list[list[int]]:
-    """The sequences of each group."""
+    """Indices of the sequences of each group."""
     members: list[list[int]] = [[] for _ in range(int(batch.group.max()) + 1)]
     for i, g in enumerate(batch.group.tolist()):
         members[g].append(i)

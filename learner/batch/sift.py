@@ -18,8 +18,9 @@ from torch import Tensor
 from services.config.learner import LearnerConfig
 from services.errors import InputError
 from services.wire.prompt import Prompt
-from services.wire.score import Score, ScoredGroup
+from services.wire.score import ScoredGroup
 from services.wire.trajectory import Trajectory
+from services.wire.verdict import Score
 
 GroupDrop = Literal["zero_variance", "single", "stale"]
 """Why a whole group does not reach the loss. zero_variance: all rewards are equal. single: fewer than two sequences are left.

@@ -1,7 +1,7 @@
 """TrainEngine over DeepSpeed ZeRO 0-3, on CPU (gloo, float32 or bfloat16) and GPU (NCCL): the only file importing deepspeed.
 
-The reference policy is a second copy of this rank's weights (reference_weights.py). Teachers are models of their own,
-whole on every rank.
+The reference policy is a second copy of this rank's weights (reference_weights.py). Each teacher is a model of its own, whole
+on every rank.
 """
 
 import contextlib
@@ -25,23 +25,27 @@ from learner.engine.gradient_limit import GradientLimit
 from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe, write_folder
 from learner.engine.protocol import Backward, GradientStep, GradientSum, LossFunction, Policy, TokenStatistics
 from learner.engine.reference_weights import ReferenceWeights
-from services.config.learner import LearnerConfig
+from services.config.learner import LearnerConfig, OptimizerConfig
 from services.config.model import ModelConfig
 from services.errors import InputError
+from services.metrics import waiting
 
 GATHER_ELEMENTS = 2**27
-"""Stage 3 gathers parameters for a snapshot in portions of about so many elements."""
+"""At stage 3 parameters are gathered for a snapshot in portions of about this many elements."""
 TAG = "engine"
+"""Name of DeepSpeed's part of a checkpoint."""
+OTHER_RANKS = "other ranks"
+"""What a collective waits for, as the metrics call it."""
 
 R = TypeVar("R")
 
 
 class _SkippableAdamW(torch.optim.AdamW):
-    """AdamW whose step can be called off, so that DeepSpeed clears its gradients in its own way and nothing moves."""
+    """AdamW with a step that can be skipped: DeepSpeed then clears its gradients in its own way and no weight moves."""
 
     skip = False
     clips_itself = False
-    """Stage 0 in float32: clip here, because DeepSpeed clips there without saying what the norm was."""
+    """At stage 0 in float32 gradients are clipped here, because DeepSpeed clips there without saying what the norm was."""
     clip_norm = math.inf
     grad_norm = math.nan
 
@@ -55,7 +59,7 @@ class _SkippableAdamW(torch.optim.AdamW):
 
 
 class DeepSpeedEngine:
-    """One per process; the process group comes from torchrun's environment, or is made for one rank alone."""
+    """One per process. The process group comes from torchrun's environment, or is made for a single rank."""
 
     def __init__(
         self,
@@ -65,54 +69,27 @@ class DeepSpeedEngine:
         *,
         collective_timeout_s: float = 1800.0,
     ) -> None:
+        """collective_timeout_s: how long a collective waits for the other ranks."""
         deepspeed = _import_deepspeed(device)
-        _one_rank_unless_torchrun()
-        if device == "cpu":
-            torch.set_num_threads(settings.cpu_threads)
-            self._device = torch.device("cpu")
-        else:
-            self._device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-            torch.cuda.set_device(self._device)
-        deepspeed.init_distributed(
-            "gloo" if device == "cpu" else "nccl",
-            timeout=timedelta(seconds=collective_timeout_s),
-            verbose=False,
-            dist_init_required=True,
-        )
-        self._deepspeed, self._stage, self._model_settings = deepspeed, settings.zero_stage, model
+        self._deepspeed = deepspeed
+        self._device = _join_ranks(deepspeed, device, settings.cpu_threads, collective_timeout_s)
+        self._model_settings = model
         self._hyperparameters = settings.optimizer
-        self._zero3 = self._stage == 3
-        self._puts_off_reduction = _puts_off_reduction(settings)
-        config = _deepspeed_config(model, settings)
-        self._model = PolicyModel(
-            model,
-            head_chunk_tokens=settings.head_chunk_tokens,
-            gradient_checkpointing=settings.gradient_checkpointing,
-        )
-        self._model.train()
-        self._model.shows_hidden = settings.objective.needs_hidden
-        self._teachers = [
-            PolicyModel(teacher, head_chunk_tokens=settings.head_chunk_tokens, gradient_checkpointing=False)
-            .requires_grad_(False)
-            .eval()
-            .to(self._device)
-            for teacher in settings.teachers
-        ]
-        self._optimizer = _SkippableAdamW(
-            self._model.parameters(),
-            lr=settings.optimizer.learning_rate,
-            betas=(settings.optimizer.beta1, settings.optimizer.beta2),
-            eps=settings.optimizer.eps,
-            weight_decay=settings.optimizer.weight_decay,
-        )
+        self._stage = settings.zero_stage
+        self._is_sharded = settings.zero_stage == 3
+        self._postpones_reduction = _postpones_reduction(settings)
+        config = _deepspeed_config(model, settings)  # refuses what does not go together before a model is loaded
+        self._model = _policy(model, settings)
+        self._teachers = _teachers(settings, self._device)
+        self._optimizer = _optimizer(self._model, settings.optimizer)
         self._optimizer.clips_itself = _clips_itself(model, settings)
         self._limit = GradientLimit(settings.optimizer)
         self._engine, *_ = deepspeed.initialize(model=self._model, optimizer=self._optimizer, config=config)
+        self._reference = ReferenceWeights(self._model, settings.reference, sharded=self._is_sharded)
         self._largest: list[Tensor] = []
         """Largest magnitude in each gradient since the last step; nan and inf come through."""
         for parameter in self._model.parameters():
-            parameter.register_hook(self._note_gradient)  # type: ignore[no-untyped-call]
-        self._reference = ReferenceWeights(self._model, settings.reference, sharded=self._zero3)
+            parameter.register_hook(self._note_gradient)
 
     @property
     def rank(self) -> int:
@@ -178,8 +155,8 @@ class DeepSpeedEngine:
 
     @contextlib.contextmanager
     def _unreduced(self) -> Iterator[None]:
-        """Inside, a backward leaves this rank's whole gradient; what is there at the end is reduced and partitioned."""
-        if not self._puts_off_reduction:
+        """Within it, a backward leaves this rank's whole gradient; the gradient at the end is reduced and partitioned."""
+        if not self._postpones_reduction:
             raise InputError(
                 "the engine was made to reduce gradients as they come; "
                 'set learner.advantage.baseline = "minimum_variance_exact"'
@@ -236,13 +213,13 @@ class DeepSpeedEngine:
     # Weights out
 
     def snapshot(self, dtype: torch.dtype) -> list[tuple[str, Tensor]]:
-        # Copied to the host one by one: at ZeRO stage 3 the whole model need not fit on one device.
+        # Copied to the host one by one: at stage 3 the whole model may not fit on one device.
         return [(name, tensor.to("cpu", dtype, copy=True)) for name, tensor in self._weights()]
 
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Whole weights on rank 0, nothing elsewhere. Every rank must drain it; a tensor is valid until the next."""
+        """Whole weights on rank 0, nothing elsewhere. Every rank must drain it; a tensor is valid until the next one."""
         named = self._model.named_weights()
-        if not self._zero3:
+        if not self._is_sharded:
             if self.rank == 0:
                 yield from ((name, parameter.detach()) for name, parameter in named)
             return
@@ -265,7 +242,7 @@ class DeepSpeedEngine:
 
     def save(self, folder: Path) -> None:
         self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
-        if self._zero3 or self.rank == 0:
+        if self._is_sharded or self.rank == 0:
             self._reference.save(folder, self.rank)
         if self.rank == 0:
             (folder / "engine.json").write_text(json.dumps(self._description()))
@@ -277,19 +254,19 @@ class DeepSpeedEngine:
             if written[key] != self._description()[key]:
                 raise InputError(
                     f"the checkpoint {folder} was written with {key} = {written[key]}, this learner has "
-                    f"{key} = {self._description()[key]}; start it with the same, or start a new run from its export"
+                    f"{key} = {self._description()[key]}; start it with the same value, or start a new run from its export"
                 )
         is_current = written["reference_is_current"]
         self._engine.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
         self._take_hyperparameters()
         self._limit = GradientLimit(self._hyperparameters, written["mean_grad_norm"])
-        self._reference.load(folder, self.rank if self._zero3 else 0, is_current=is_current)
+        self._reference.load(folder, self.rank if self._is_sharded else 0, is_current=is_current)
         self.barrier()
 
     def _take_hyperparameters(self) -> None:
-        """Those of the settings, which may have changed since the checkpoint that brought its own."""
-        given, optimizer = self._hyperparameters, self._engine.optimizer
-        for group in optimizer.param_groups:
+        """Set the hyperparameters to those of the settings, which may have changed since the checkpoint brought its own."""
+        given = self._hyperparameters
+        for group in self._engine.optimizer.param_groups:
             group.update(betas=(given.beta1, given.beta2), eps=given.eps, weight_decay=given.weight_decay)
 
     def _description(self) -> dict[str, Any]:
@@ -307,23 +284,27 @@ class DeepSpeedEngine:
         if self.world_size == 1:
             return tensor.clone()
         total = tensor.to(self._device, copy=True)
-        dist.all_reduce(total)
-        return total.to(tensor.device)
+        with waiting("learner", OTHER_RANKS):
+            dist.all_reduce(total)
+            return total.to(tensor.device)
 
     def broadcast_bytes(self, payload: bytes | None) -> bytes:
         if self.world_size == 1:
             return payload or b""
         size = torch.tensor([len(payload or b"")], dtype=torch.int64, device=self._device)
-        dist.broadcast(size, 0)
+        with waiting("learner", OTHER_RANKS):
+            dist.broadcast(size, 0)
         flat = torch.empty(int(size), dtype=torch.uint8, device=self._device)
         if self.rank == 0:
             flat.copy_(torch.frombuffer(bytearray(payload or b""), dtype=torch.uint8))
-        dist.broadcast(flat, 0)
+        with waiting("learner", OTHER_RANKS):
+            dist.broadcast(flat, 0)
         return flat.cpu().numpy().tobytes()
 
     def barrier(self) -> None:
         if self.world_size > 1:
-            dist.barrier()
+            with waiting("learner", OTHER_RANKS):
+                dist.barrier()
 
     def close(self) -> None:
         self._engine.destroy()
@@ -345,19 +326,40 @@ class DeepSpeedEngine:
 
 def _import_deepspeed(device: Literal["cpu", "cuda"]) -> Any:
     if device == "cpu":
-        os.environ["DS_ACCELERATOR"] = "cpu"  # before the first import, which settles it
+        os.environ["DS_ACCELERATOR"] = "cpu"  # has to be set before the first import
     import deepspeed  # type: ignore[import-untyped]
     import deepspeed.ops  # type: ignore[import-untyped]
     from deepspeed.utils import logger  # type: ignore[import-untyped]
 
     logger.setLevel(logging.WARNING)
     if device == "cpu":
-        # Otherwise the first init_distributed compiles a shared-memory op for about 25 s.
+        # Otherwise the first init_distributed spends about 25 s on compiling a shared-memory op.
         deepspeed.ops.__compatible_ops__ = {}
     return deepspeed
 
 
+def _join_ranks(
+    deepspeed: Any, device: Literal["cpu", "cuda"], cpu_threads: int, collective_timeout_s: float
+) -> torch.device:
+    """Start the process group; returns this rank's device."""
+    _one_rank_unless_torchrun()
+    if device == "cpu":
+        torch.set_num_threads(cpu_threads)
+        own = torch.device("cpu")
+    else:
+        own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(own)
+    deepspeed.init_distributed(
+        "gloo" if device == "cpu" else "nccl",
+        timeout=timedelta(seconds=collective_timeout_s),
+        verbose=False,
+        dist_init_required=True,
+    )
+    return own
+
+
 def _one_rank_unless_torchrun() -> None:
+    """Without torchrun's environment, set one for a single rank."""
     if "RANK" in os.environ:
         return
     with socket.socket() as free:
@@ -366,11 +368,42 @@ def _one_rank_unless_torchrun() -> None:
     os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
 
 
+def _policy(model: ModelConfig, settings: LearnerConfig) -> PolicyModel:
+    policy = PolicyModel(
+        model,
+        head_chunk_tokens=settings.head_chunk_tokens,
+        gradient_checkpointing=settings.gradient_checkpointing,
+    )
+    policy.train()
+    policy.shows_hidden = settings.objective.needs_hidden
+    return policy
+
+
+def _teachers(settings: LearnerConfig, device: torch.device) -> list[PolicyModel]:
+    return [
+        PolicyModel(teacher, head_chunk_tokens=settings.head_chunk_tokens, gradient_checkpointing=False)
+        .requires_grad_(False)
+        .eval()
+        .to(device)
+        for teacher in settings.teachers
+    ]
+
+
+def _optimizer(policy: PolicyModel, settings: OptimizerConfig) -> _SkippableAdamW:
+    return _SkippableAdamW(
+        policy.parameters(),
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+    )
+
+
 def _clips_itself(model: ModelConfig, settings: LearnerConfig) -> bool:
     return settings.zero_stage == 0 and model.dtype == "float32"
 
 
-def _puts_off_reduction(settings: LearnerConfig) -> bool:
+def _postpones_reduction(settings: LearnerConfig) -> bool:
     """Whether gradients are looked at one by one before they are reduced over ranks (`backward_one_by_one`)."""
     return settings.advantage.baseline == "minimum_variance_exact"
 
@@ -380,30 +413,30 @@ def _is_filler(micro_batch: MicroBatch) -> bool:
 
 
 def _deepspeed_config(model: ModelConfig, settings: LearnerConfig) -> dict[str, Any]:
-    puts_off_reduction = _puts_off_reduction(settings)
+    postpones_reduction = _postpones_reduction(settings)
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
-        # Every step() is the boundary: any number of micro-batches. Reductions put off have a boundary of their own.
-        "managed_gradient_accumulation": puts_off_reduction and settings.zero_stage > 0,
-        # What makes DeepSpeed clip at all; the norm is given anew before each step.
+        # Every step() is a boundary, after any number of micro-batches. Postponed reductions have one of their own.
+        "managed_gradient_accumulation": postpones_reduction and settings.zero_stage > 0,
+        # This makes DeepSpeed clip at all; the norm is set again before each step.
         "gradient_clipping": 0.0 if _clips_itself(model, settings) else settings.optimizer.max_grad_norm,
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,
         "zero_optimization": {
             "stage": settings.zero_stage,
             "overlap_comm": False,
-            # Stage 3: everything is partitioned between two uses, so that the policies can be exchanged.
+            # At stage 3 everything is partitioned between two uses, so that the policies can be exchanged.
             "stage3_param_persistence_threshold": 0,
             "stage3_max_reuse_distance": 0,
         },
         "steps_per_print": 2**31,
     }
     if model_dtype(model) == torch.bfloat16:
-        if puts_off_reduction:
+        if postpones_reduction:
             raise InputError(
-                'learner.advantage.baseline = "minimum_variance_exact" puts off reductions, which DeepSpeed does for '
-                'float32 alone; set model.dtype = "float32", or the baseline "minimum_variance"'
+                'learner.advantage.baseline = "minimum_variance_exact" postpones reductions, which DeepSpeed does only for '
+                'float32; set model.dtype = "float32", or the baseline "minimum_variance"'
             )
         if settings.zero_stage == 0:
             raise InputError(

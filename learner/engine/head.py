@@ -1,6 +1,6 @@
 """The language-model head in chunks: log-prob, entropy and sum of squared probabilities without the whole logits.
 
-At most `chunk` rows of logits exist at once, forward and backward; the backward computes them again.
+At most `chunk` rows of logits exist at once, in the forward and in the backward, which computes them again.
 """
 
 from typing import Any
@@ -55,14 +55,14 @@ def token_statistics(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(logp of the target, entropy, sum of squared probabilities), float32 [M], of softmax(hidden weight^T / temperature).
 
-    hidden: [M, H]; weight: [V, H], same dtype; target_ids: int64 [M]; temperature: float32 [M], > 0; chunk: rows at once.
-    Nats. Gradient through logp, to hidden and weight.
+    hidden: [M, H]; weight: [V, H], same dtype; target_ids: int64 [M]; temperature: float32 [M], > 0; chunk: rows of logits
+    at once. In nats. Gradients flow through logp, to hidden and weight.
     """
     return _ChunkedStatistics.apply(hidden, weight, target_ids, temperature, chunk)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class ChunkedHead(nn.Module):
-    """Stands where the model's `lm_head` was, with the same (possibly tied) weight, so that ZeRO-3 gathers it as before."""
+    """Replaces the model's `lm_head`, with the same (possibly tied) weight, so that ZeRO-3 gathers it as before."""
 
     def __init__(self, weight: nn.Parameter, chunk: int) -> None:
         super().__init__()

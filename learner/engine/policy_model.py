@@ -1,4 +1,4 @@
-"""A causal language model from a Hugging Face folder, packed rows in, statistics of response tokens out."""
+"""A causal language model from a Hugging Face folder: packed rows in, statistics of response tokens out."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from services.config.model import ModelConfig, TeacherConfig
 from services.errors import InputError
 
 UNSUPPORTED_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
-"""Settings of models whose logits are more than hidden x weight: scored wrongly by the chunked head, so refused."""
+"""Keys of a config.json whose logits are more than hidden x weight. The chunked head would score them wrongly."""
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model",
                    "chat_template*", "generation_config.json", "*.py")  # fmt: skip
 
@@ -27,10 +27,10 @@ def model_dtype(settings: ModelConfig | TeacherConfig) -> torch.dtype:
 
 
 class PolicyModel(nn.Module):
-    """The backbone's hidden states at response positions, through the chunked head. Never the whole logits."""
+    """Passes the backbone's hidden states at response positions through the chunked head; never holds the whole logits."""
 
     shows_hidden: bool = False
-    """Whether `forward` gives those hidden states too."""
+    """Whether `forward` returns those hidden states, too."""
 
     def __init__(
         self, settings: ModelConfig | TeacherConfig, *, head_chunk_tokens: int, gradient_checkpointing: bool
@@ -41,9 +41,9 @@ class PolicyModel(nn.Module):
         if refused:
             raise InputError(
                 f"model.path = {settings.path} sets {', '.join(refused)} in its config.json, which the learner's head "
-                "does not compute; train a model without it"
+                "does not compute; train a model without them"
             )
-        # A dropped activation would make the ratio current/behavior random: none, in training mode either.
+        # A dropped activation would make the ratio current/behavior random, so nothing is dropped in training mode either.
         quiet = {
             name: 0.0
             for name, value in config.to_dict().items()
@@ -57,11 +57,13 @@ class PolicyModel(nn.Module):
             **quiet,
         )
         for parameter in self.causal_lm.parameters():
-            # Out of the mapped file, whose alignment is the file's: kernels round differently on odd addresses.
+            # Copied out of the mapped file, which aligns tensors as it likes: kernels round differently at odd addresses.
             parameter.data = parameter.data.clone()
-        head = self.causal_lm.get_output_embeddings()  # type: ignore[no-untyped-call]
+        head = self.causal_lm.get_output_embeddings()
         if not isinstance(head, nn.Linear) or head.bias is not None:
-            raise InputError(f"model.path = {settings.path} has no linear lm_head without bias; train a model that has")
+            raise InputError(
+                f"model.path = {settings.path} has no linear lm_head without bias; train a model that has one"
+            )
         self.causal_lm.set_output_embeddings(ChunkedHead(head.weight, head_chunk_tokens))
         if gradient_checkpointing:
             self.causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -70,24 +72,24 @@ class PolicyModel(nn.Module):
     def forward(
         self, token_ids: Tensor, position_ids: Tensor, head_index: Tensor, target_ids: Tensor, temperature: Tensor
     ) -> tuple[Tensor, ...]:
-        """The fields of TokenStatistics, the hidden states only when `shows_hidden`.
+        """The fields of TokenStatistics, hidden states only when `shows_hidden`.
 
-        Arguments as in MicroBatch. transformers keeps packed sequences apart by their restarting positions.
+        The arguments are those of MicroBatch. transformers keeps packed sequences apart by their restarting positions.
         """
         hidden = self.causal_lm.base_model(
             input_ids=token_ids, position_ids=position_ids, use_cache=False
         ).last_hidden_state
         hidden = hidden.flatten(0, 1)[head_index]
-        statistics: tuple[Tensor, ...] = self.causal_lm.get_output_embeddings()(hidden, target_ids, temperature)  # type: ignore[no-untyped-call]
+        statistics: tuple[Tensor, ...] = self.causal_lm.get_output_embeddings()(hidden, target_ids, temperature)
         return (*statistics, hidden) if self.shows_hidden else statistics
 
     def named_weights(self) -> list[tuple[str, nn.Parameter]]:
-        """Every parameter once, under its Hugging Face name: a tied lm_head goes by its embedding."""
+        """Every parameter once, under its Hugging Face name; a tied lm_head goes by the name of its embedding."""
         return list(self.causal_lm.named_parameters())
 
 
 def inputs(micro_batch: MicroBatch, device: torch.device) -> tuple[Tensor, ...]:
-    """What PolicyModel.forward takes."""
+    """The arguments of PolicyModel.forward, on `device`."""
     return tuple(
         t.to(device, non_blocking=True)
         for t in (
@@ -101,7 +103,7 @@ def inputs(micro_batch: MicroBatch, device: torch.device) -> tuple[Tensor, ...]:
 
 
 def probe(token_ids: list[int]) -> MicroBatch:
-    """One row that predicts tokens 1.. of a sequence at temperature 1."""
+    """One row that predicts every token of a sequence after the first, at temperature 1."""
     ids = torch.tensor(token_ids, dtype=torch.int64)
     count = len(token_ids) - 1
     return MicroBatch(
@@ -117,7 +119,7 @@ def probe(token_ids: list[int]) -> MicroBatch:
 
 
 def write_folder(settings: ModelConfig, weights: Iterable[tuple[str, Tensor]], folder: Path) -> None:
-    """A Hugging Face folder that transformers and vLLM load: config, safetensors in shards, tokenizer."""
+    """Write a Hugging Face folder that transformers and vLLM load: config, safetensors in shards, tokenizer."""
     from huggingface_hub import split_torch_state_dict_into_shards
     from safetensors.torch import save_file
 
@@ -141,5 +143,5 @@ def write_folder(settings: ModelConfig, weights: Iterable[tuple[str, Tensor]], f
         AutoTokenizer.from_pretrained(settings.path, trust_remote_code=settings.trust_remote_code).save_pretrained(
             folder
         )
-        with contextlib.suppress(OSError):  # many models have none
+        with contextlib.suppress(OSError):  # many models have no generation config
             GenerationConfig.from_pretrained(settings.path).save_pretrained(folder)

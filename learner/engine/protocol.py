@@ -1,7 +1,7 @@
-"""TrainEngine: all that the learner asks of whatever holds the weights. The one adapter is deepspeed_engine.py.
+"""TrainEngine: everything the learner asks of the object that holds the weights. Its one adapter is deepspeed_engine.py.
 
 Every method is called by all ranks, in the same order, with the same number of micro-batches: gathering a sharded
-parameter and reducing a gradient are collective.
+parameter and reducing a gradient are collective, and wait for the other ranks as `barrier` does.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,21 +15,21 @@ from torch import Tensor
 from learner.batch.packing import MicroBatch
 
 Policy = Literal["current", "reference"] | int
-"""A number: the teacher at that place of learner.teachers."""
+"""An integer is the index of a teacher in learner.teachers."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenStatistics:
-    """What the chunked head says about each response token of a micro-batch; float32 [M], on the engine's device."""
+    """What a policy says about M response tokens; float32 [M], on the engine's device."""
 
     logp: Tensor
     """Log-prob of the sampled token at the sampling temperature, nats. Carries the gradient in `backward`."""
     entropy: Tensor
-    """Of the next-token distribution, nats; no gradient."""
+    """Entropy of the next-token distribution, nats; no gradient."""
     sum_p2: Tensor
     """Sum over the vocabulary of squared probabilities, in (0, 1]; no gradient."""
     hidden: Tensor | None = None
-    """[M, H], last hidden states in the model's dtype, with gradient in `backward`: where the objective needs them."""
+    """[M, H], last hidden states in the model's dtype, with gradient in `backward`; None unless the objective needs them."""
 
 
 R = TypeVar("R")
@@ -69,12 +69,12 @@ class GradientSum(Protocol[R_contra]):
 
 @dataclass(frozen=True, slots=True)
 class GradientStep:
-    """What `TrainEngine.step` did. Without `applied` a gradient was not finite and nothing has changed."""
+    """What `TrainEngine.step` did. Unless `applied`, a gradient was not finite and nothing has changed."""
 
     grad_norm: float
     """Euclidean norm before clipping, over all parameters and ranks; nan when it was not finite."""
     limit: float
-    """The norm that it was cut to where it was longer."""
+    """The norm that a longer gradient was cut to."""
     applied: bool
 
 
@@ -89,11 +89,11 @@ class TrainEngine(Protocol):
     def device(self) -> torch.device: ...
     @property
     def reference_is_current(self) -> bool:
-        """No step since the start, or since the reference was made the current policy: both would score the same."""
+        """Whether both would score the same: no step since the start, or since the reference became the current policy."""
         ...
 
     def token_statistics(self, micro_batches: Sequence[MicroBatch], policy: Policy) -> list[TokenStatistics]:
-        """Forward only, no gradient, one result for each micro-batch."""
+        """Forward without gradient; one result for each micro-batch."""
         ...
 
     def backward(self, micro_batches: Sequence[MicroBatch], loss: LossFunction[R]) -> Backward[R]:
@@ -111,21 +111,21 @@ class TrainEngine(Protocol):
         ...
 
     def step(self, learning_rate: float) -> GradientStep:
-        """Clip, step at this learning rate, clear the gradients. Not finite on any rank: no rank changes anything."""
+        """Clip, step at this learning rate, clear the gradients. If one is not finite on any rank, no rank changes anything."""
         ...
 
     def discard_gradients(self) -> None:
-        """Forget what `backward` added up; weights and optimizer stay."""
+        """Forget what `backward` added up; weights and optimizer stay as they are."""
         ...
 
     def ratchet_reference(self) -> None:
-        """reference := current, bit for bit (rounded to bfloat16 where it is kept in it)."""
+        """reference := current, bit for bit (rounded where the reference is kept in bfloat16)."""
         ...
 
     def roll_back_reference(self) -> None:
-        """reference := what it was before the last ratchet_reference; once after each.
+        """reference := what it was before the last ratchet_reference; may be called once after each.
 
-        Raises InputError where no earlier one is kept (reference.roll_back is not set).
+        Raises InputError where no earlier reference is kept (reference.roll_back is not set).
         """
         ...
 
@@ -134,34 +134,54 @@ class TrainEngine(Protocol):
         ...
 
     def snapshot(self, dtype: torch.dtype) -> list[tuple[str, Tensor]]:
-        """Copies of the current weights under their Hugging Face names: everything on rank 0, [] on the others."""
+        """Copies of the current weights under their Hugging Face names: all of them on rank 0, [] on other ranks."""
         ...
 
     def sequence_logp(self, token_ids: Sequence[int]) -> list[float]:
-        """Log-probs (nats, temperature 1) of tokens 1.. given those before; one fewer than the tokens."""
+        """Log-probs (nats, temperature 1) of each token given those before it, from the second token on."""
         ...
 
     def save(self, folder: Path) -> None:
-        """Weights, optimizer and reference into an existing empty folder; every rank writes its share."""
+        """Write weights, optimizer and reference into an existing empty folder; every rank writes its share."""
         ...
 
     def load(self, folder: Path) -> None:
-        """Continue from `save`, exactly. Raises InputError when it was written by another number of ranks."""
+        """Continue exactly from what `save` wrote. Raises InputError when another number of ranks wrote it."""
         ...
 
     def export(self, folder: Path) -> None:
-        """A Hugging Face folder (config, safetensors, tokenizer) in the engine's dtype, written by rank 0."""
+        """Write a Hugging Face folder (config, safetensors, tokenizer) in the engine's dtype, on rank 0."""
         ...
 
     def sum_over_ranks(self, tensor: Tensor) -> Tensor:
-        """Elementwise sum, the same on every rank; the argument is left alone."""
+        """Elementwise sum, the same on every rank; the argument is not changed.
+
+        Waits for: every other rank to call it too.
+        Until: the collective timeout that the engine was made with (learner/__main__.py).
+        Ended by: the last rank's call, or an error when a rank has died or the timeout has passed.
+        Metric: ratchet_waiting{room="learner", awaiting="other ranks"}.
+        """
         ...
 
     def broadcast_bytes(self, payload: bytes | None) -> bytes:
-        """Rank 0's bytes on every rank; the others pass None."""
+        """Rank 0's bytes on every rank; the others pass None.
+
+        Waits for: rank 0's order on other ranks, the other ranks on rank 0.
+        Until: the collective timeout that the engine was made with (learner/__main__.py).
+        Ended by: rank 0's call, or an error when a rank has died or the timeout has passed.
+        Metric: ratchet_waiting{room="learner", awaiting="other ranks"}.
+        """
         ...
 
-    def barrier(self) -> None: ...
+    def barrier(self) -> None:
+        """Return once every rank is here.
+
+        Waits for: every other rank to call it too.
+        Until: the collective timeout that the engine was made with (learner/__main__.py).
+        Ended by: the last rank's call, or an error when a rank has died or the timeout has passed.
+        Metric: ratchet_waiting{room="learner", awaiting="other ranks"}.
+        """
+        ...
 
     def close(self) -> None:
         """Leave the process group."""

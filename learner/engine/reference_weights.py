@@ -1,8 +1,8 @@
-"""The weights of the reference policy: a copy of what this rank holds of each parameter, its shard at ZeRO stage 3.
+"""The weights of the reference policy: a copy of what this rank holds of each parameter, which is a shard at ZeRO stage 3.
 
-To score with the reference, parameters point at the copy for the length of a forward without gradient, and back. A moving
-average is kept in float32, a copy in the model's dtype or rounded to bfloat16; `offload` keeps it in host memory. With
-`roll_back` there is one more copy, of the reference before the last swap.
+To score with the reference, parameters point to the copy for the length of a forward without gradient. A moving average is
+kept in float32, a copy in the model's dtype or rounded to bfloat16; `offload` keeps it in host memory. With `roll_back` there
+is one more copy, of the reference before the last swap.
 """
 
 import contextlib
@@ -18,20 +18,22 @@ from services.errors import InputError
 
 
 class ReferenceWeights:
-    """Begins as the current weights. Nothing here is collective, but a forward at stage 3 gathers: all ranks do the same."""
+    """Begins as the current weights. Nothing here is collective, but a forward at stage 3 gathers: all ranks must do the same."""
 
     def __init__(self, model: nn.Module, settings: Reference, *, sharded: bool) -> None:
-        """model: as ZeRO left it; sharded: at stage 3."""
+        """model: as ZeRO left it. sharded: whether that was at stage 3."""
         self._parameters: list[Any] = list(model.parameters())
-        self._sharded, self._offload = sharded, settings.offload
+        self._sharded = sharded
+        self._offload = settings.offload
         self._dtype = torch.bfloat16 if settings.dtype == "bfloat16" else None
         if settings.type == "ema":
-            self._dtype = torch.float32  # steps below bfloat16's precision would be lost in it
+            self._dtype = torch.float32  # bfloat16 would lose the small step of an average
         keeps_earlier = settings.type == "ratchet" and settings.roll_back is not None
         self._copies = [self._copy_of(self._shard(p)) for p in self._parameters]
         self._earlier = [self._copy_of(self._shard(p)) for p in self._parameters] if keeps_earlier else None
         self.is_current = True
-        """No optimizer step since it was made the current policy, whose own weights then score for it, not rounded."""
+        """Whether there was no optimizer step since it became the current policy, whose own weights, not rounded, then score
+        for it."""
 
     # Moving it
 
@@ -45,7 +47,10 @@ class ReferenceWeights:
         self.is_current = True
 
     def roll_back(self) -> None:
-        """reference := what it was before the last swap; once after each."""
+        """reference := what it was before the last swap; may be called once after each.
+
+        Raises InputError where no earlier reference is kept.
+        """
         if self._earlier is None:
             raise InputError("no earlier reference is kept; set learner.reference.roll_back")
         self._copies, self._earlier = self._earlier, self._copies
@@ -64,7 +69,7 @@ class ReferenceWeights:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Inside, the model's parameters are the reference's. For forwards without gradient."""
+        """Within it, the model's parameters are the reference's. For forwards without gradient."""
         if self.is_current:
             yield
             return
@@ -88,7 +93,7 @@ class ReferenceWeights:
             torch.save(self._earlier, folder / f"earlier_reference_rank_{rank}.pt")
 
     def load(self, folder: Path, rank: int, *, is_current: bool) -> None:
-        """Of a checkpoint written without `roll_back`, the earlier reference is the reference."""
+        """In a checkpoint written without `roll_back`, the reference is the earlier reference, too."""
         path, earlier = folder / f"reference_rank_{rank}.pt", folder / f"earlier_reference_rank_{rank}.pt"
         self._read(path, self._copies)
         if self._earlier is not None:
@@ -96,7 +101,7 @@ class ReferenceWeights:
         self.is_current = is_current
 
     def _read(self, path: Path, copies: list[Tensor]) -> None:
-        # A copy in host memory would not fit on the device beside the others.
+        # Read into host memory: a copy that is kept there may not fit on the device.
         for copy, loaded in zip(copies, torch.load(path, map_location="cpu", weights_only=True), strict=True):
             copy.copy_(loaded)
 
@@ -104,22 +109,22 @@ class ReferenceWeights:
 
     def _copy_of(self, shard: Tensor) -> Tensor:
         place = torch.device("cpu") if self._offload else shard.device
-        # Pinned: what is in pageable memory moves several times slower.
+        # Pinned: pageable memory moves several times more slowly.
         pinned = self._offload and shard.is_cuda
         return torch.empty(shard.shape, dtype=self._dtype or shard.dtype, device=place, pin_memory=pinned).copy_(shard)
 
     def _release(self) -> None:
-        """Stage 3 may leave parameters gathered after a forward: put them back, or they would be of the other policy."""
+        """Partition what stage 3 left gathered after a forward, or it would be the other policy's."""
         if self._sharded:
             for parameter in self._parameters:
                 if parameter.ds_status.name == "AVAILABLE":
                     parameter.partition()
 
     def _shard(self, parameter: Any) -> Tensor:
-        """What this rank holds of a parameter."""
+        """The part of a parameter that this rank holds."""
         return self._holder(parameter).detach()
 
     def _holder(self, parameter: Any) -> Tensor:
-        """The tensor that holds it."""
+        """The tensor that holds that part."""
         holder: Tensor = parameter.ds_tensor if self._sharded else parameter
         return holder

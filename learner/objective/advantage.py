@@ -1,4 +1,4 @@
-"""Advantages: reward less baseline, over a deviation or not."""
+"""Advantages: the reward minus a baseline, divided by a deviation if the settings say so."""
 
 import math
 from typing import Literal
@@ -10,16 +10,16 @@ from learner.objective.baseline import group_mean, reward_sign
 from services.config.learner import AdvantageConfig
 
 SAMPLE_STD_EPSILON = 1e-6
-"""Added to the sample standard deviation, as GRPO is published."""
+"""Added to the sample standard deviation, as GRPO was published (arXiv:2402.03300)."""
 
 Normalize = Literal["none", "sample_std", "population_std"]
 
 
 def advantages(reward: Tensor, baseline: Tensor, group: Tensor, normalize: Normalize) -> Tensor:
-    """(R - b) / sigma of its group. A reward equal to the group mean has advantage exactly 0. float32 [N].
+    """(R - b) / sigma, with the baseline and deviation of the sequence's group. float32 [N].
 
-    reward: float64 [N]; baseline: float64 [G]; group: int64 [N] of groups with two sequences or more.
-    sample_std: over n - 1, plus 1e-6. population_std: over n.
+    A reward equal to the group mean has an advantage of exactly 0. reward: float64 [N]; baseline: float64 [G]; group: int64 [N],
+    groups of two sequences or more. sample_std: over n - 1, plus 1e-6. population_std: over n.
     """
     sign = reward_sign(reward, group)
     advantage = torch.where(sign == 0, torch.zeros_like(reward), reward - baseline[group])
@@ -27,15 +27,18 @@ def advantages(reward: Tensor, baseline: Tensor, group: Tensor, normalize: Norma
 
 
 def group_advantages(reward: Tensor, group: Tensor, tokens: Tensor, settings: AdvantageConfig) -> Tensor:
-    """Advantages under every baseline that needs no model: all but minimum_variance, in either form. float32 [N].
+    """Advantages under the baselines that need no model: all but minimum_variance, in either form. float32 [N].
 
-    reward: float64 [N]; group: int64 [N]; tokens: int64 [N], that count in each sequence.
-    mean: R - mean. leave_one_out: R - mean of the others, n / (n - 1) (R - mean) (RLOO, arXiv:2402.14740).
+    reward: float64 [N]; group: int64 [N]; tokens: int64 [N], the number that count in each sequence.
+    mean: R - mean. leave_one_out: R - mean of the others = n / (n - 1) (R - mean) (RLOO, arXiv:2402.14740).
     length_weighted: R - sum L R / sum L (OPO, arXiv:2505.23585). median: R - median (MC-GRPO).
-    log_mean_exp: R - tau log mean exp(R / tau) (OPMD). positives: n / |P| where R > positive_above, else 0.
-    A group with one reward only has none, whatever the baseline, but for `positives`.
+    log_mean_exp: R - tau log mean exp(R / tau) (OPMD, arXiv:2505.17826). positives: n / |P| where R > positive_above, else 0.
+    A group whose rewards are all equal has advantages of 0 under every baseline except `positives`.
+
+    Raises ValueError for a baseline that needs gradient norms.
     """
-    mean, size = group_mean(reward, group), torch.bincount(group)
+    mean = group_mean(reward, group)
+    size = torch.bincount(group)
     if settings.baseline == "positives":
         positive = (reward > settings.positive_above).double()
         share = group_mean(positive, group).clamp(min=1e-12)  # a group without any has no numerator either
@@ -60,20 +63,22 @@ def group_advantages(reward: Tensor, group: Tensor, tokens: Tensor, settings: Ad
 
 
 def pivots(reward: Tensor, group: Tensor) -> Tensor:
-    """Index of each group's median reward, the first of tied ones; the lower middle where a group is even. int64 [G].
+    """Index of each group's median reward: the first of tied ones, the lower middle of an even group. int64 [G].
 
-    A group is odd when sampled, but may have lost a sequence that could not be used.
+    Groups are odd when they are sampled, but may have lost a sequence that could not be used. reward: float64 [N]; group:
+    int64 [N].
     """
     chosen = []
     for g in range(int(group.max()) + 1 if len(group) else 0):
         members = (group == g).nonzero()[:, 0]
-        # The median's value, then the first that has it: sorting alone would not say which of the tied is the pivot.
+        # The median's value, then the first that has it: sorting alone would not say which of the tied ones is the pivot.
         middle = reward[members].median()
         chosen.append(members[(reward[members] == middle).nonzero()[0, 0]])
     return torch.stack(chosen) if chosen else torch.zeros(0, dtype=torch.int64, device=group.device)
 
 
 def _log_mean_exp(reward: Tensor, group: Tensor, tau: float) -> Tensor:
+    """tau log mean exp(R / tau) of each group, shifted by its maximum. float64 [G]."""
     groups = int(group.max()) + 1 if len(group) else 0
     top = torch.full((groups,), -math.inf, dtype=reward.dtype, device=reward.device)
     top = top.scatter_reduce(0, group, reward, "amax")
@@ -81,7 +86,10 @@ def _log_mean_exp(reward: Tensor, group: Tensor, tau: float) -> Tensor:
 
 
 def deviation(reward: Tensor, group: Tensor, normalize: Normalize) -> Tensor:
-    """What each group's advantages are divided by; 0 for a group without variance under `population_std`. float64 [G]."""
+    """Divisor of each group's advantages; 0 for a group without variance under `population_std`. float64 [G].
+
+    reward: float64 [N]; group: int64 [N].
+    """
     variance = group_mean((reward - group_mean(reward, group)[group]).square(), group)  # population
     if normalize == "none":
         return torch.ones_like(variance)

@@ -1,14 +1,14 @@
-"""Token losses into the step's loss, with denominators of the whole step.
+"""Sums token losses into the step's loss, over denominators of the whole step.
 
-So the sum over micro-batches and ranks is the loss, whatever the packing. A rejected token never changes a denominator
-of others' tokens, and a sequence without tokens that count contributes nothing.
+The sum over micro-batches and ranks is therefore the loss, however the step was packed. Rejecting a token never changes the
+denominator of other tokens, and a sequence without tokens that count contributes nothing.
 """
 
 import torch
 from torch import Tensor
 
 from learner.objective.ratios import segment_sum
-from services.config.objective import Aggregation
+from services.config.objectives.base import Aggregation
 
 
 def token_scale(
@@ -20,11 +20,11 @@ def token_scale(
     step_tokens: int,
     constant_tokens: int | None = None,
 ) -> Tensor:
-    """What each token's loss is multiplied by; 0 where it does not count. float32 [T].
+    """Factor on each token's loss; 0 where the token does not count. float32 [T].
 
-    sequence_mean: 1 / (B L_i), L_i the tokens of the sequence that count. token_mean: 1 / (tokens of the step that count).
-    constant: 1 / (B constant_tokens), whatever the sequence's length (Dr. GRPO, arXiv:2503.20783).
-    step_sequences, step_tokens: over all micro-batches and ranks. lengths: int64 [n], masked tokens included.
+    sequence_mean: 1 / (B L_i), where L_i is the number of tokens of the sequence that count. token_mean: 1 / (tokens of the step
+    that count). constant: 1 / (B constant_tokens), independent of the sequence's length (Dr. GRPO, arXiv:2503.20783).
+    mask: bool [T]; lengths: int64 [n], masked tokens included. step_sequences (B), step_tokens: over all micro-batches and ranks.
     """
     if aggregation == "token_mean":
         return mask.float() / max(1, step_tokens)
@@ -38,6 +38,6 @@ def token_scale(
 
 
 def aggregate(token_loss: Tensor, scale: Tensor) -> Tensor:
-    """Sum of token_loss x scale where scale is not 0. float32 []; gradient through token_loss."""
+    """Sum of token_loss x scale over the tokens whose scale is not 0. Both [T]; float32 [], gradient through token_loss."""
     counts = scale != 0
     return (torch.where(counts, token_loss, torch.zeros_like(token_loss)) * scale).sum()

@@ -1,24 +1,28 @@
 """BAPO (arXiv:2510.18927): the step's clip bounds rise until positive advantages weigh as much as negative ones.
 
-As published: first the lower bound rises, which adds to the negative part, so that its loop always runs to the end when
-it starts; then the upper bound.
+    maximize  min(r A, clip(r, low, high) A), and where A < 0 at least dual_clip x A,   r = current / proximal
+
+The lower bound rises first, as published. That adds to the negative part, so its loop runs to the end whenever it starts; then
+the upper bound rises. The bounds are those of the whole step; the released code has them for each micro-batch.
 """
 
 import torch
 from torch import Tensor
 
+from learner.objective.base import Objective
 from learner.objective.surrogate import pessimistic, ratio
 from learner.objective.tokens import Tokens
-from services.config.objective import BapoObjective
+from services.config.objectives.bapo import BapoObjective
 
 
 def bapo_bounds(tokens: Tokens, settings: BapoObjective) -> Tensor:
-    """(low, high) of the ratio for this step, float64 [2]. tokens: of the whole step.
+    """(low, high) of the ratio for this step. float64 [2]. tokens: those of the whole optimizer step.
 
-    positive = sum over A >= 0 of min(r, high) A; negative = sum over A < 0 of max(r, low) |A|. No negative part: the
-    bounds stay where they start.
+    positive = sum over A >= 0 of min(r, high) A; negative = sum over A < 0 of max(r, low) |A|. Where there is no negative
+    part the bounds stay where they start.
     """
-    r, advantage = ratio(tokens.current_logp, tokens.proximal_logp).double(), tokens.advantage.double()
+    r = ratio(tokens.current_logp, tokens.proximal_logp).double()
+    advantage = tokens.advantage.double()
     low, high = settings.low, settings.high
 
     def unbalanced() -> bool:
@@ -34,7 +38,10 @@ def bapo_bounds(tokens: Tokens, settings: BapoObjective) -> Tensor:
 
 
 def bapo(tokens: Tokens, settings: BapoObjective) -> Tensor:
-    """min(r A, clip(r, low, high) A), with dual clip, r = current/proximal. [T]. statistics: (low, high)."""
+    """min(r A, clip(r, low, high) A), with dual clip. [T]. tokens.statistics: (low, high)."""
     low, high = tokens.statistics
     r = ratio(tokens.logp, tokens.proximal_logp)
     return pessimistic(r, low, high, tokens.advantage, settings.dual_clip)
+
+
+OBJECTIVE = Objective(bapo, statistics=bapo_bounds)

@@ -1,7 +1,7 @@
 """Baselines: the number subtracted from the rewards of a group.
 
-`minimum_variance` is the off-policy optimal baseline of arXiv:2602.17616, b = sum N R / sum N, with N_i the squared
-gradient norm of what is stepped on. Exact norms need one backward per sequence; the logit proxy needs a forward only.
+`minimum_variance` is the off-policy optimal baseline of arXiv:2602.17616, b = sum N R / sum N, where N_i is the squared norm of
+the sequence's gradient as it enters the step. Exact norms need one backward per sequence; the logit proxy needs a forward only.
 """
 
 import torch
@@ -10,20 +10,23 @@ from torch import Tensor
 from learner.objective.ratios import segment_sum
 
 ROUNDING = 1e-12
-"""Of the largest reward of a group: a reward this near the mean is the mean."""
-NEIGHBOUR_MARGIN = 1e-3
-"""Of the gap between neighbouring rewards: keeps the baseline strictly between them."""
+"""A reward this near the mean, relative to the largest reward of its group, counts as the mean."""
+NEIGHBOR_MARGIN = 1e-3
+"""Share of the gap between neighboring rewards that keeps the baseline strictly between them."""
 
 
 def group_mean(values: Tensor, group: Tensor) -> Tensor:
-    """Mean of each group. values: float64 [N]; group: int64 [N], indices 0..G-1. float64 [G]."""
+    """Mean of the values of each group. values: float64 [N]; group: int64 [N], indices 0..G-1. float64 [G]."""
     groups = int(group.max()) + 1 if len(group) else 0
     total = torch.zeros(groups, dtype=values.dtype, device=values.device).index_add(0, group, values)
     return total / torch.bincount(group, minlength=groups)
 
 
 def reward_sign(reward: Tensor, group: Tensor) -> Tensor:
-    """sgn(R - group mean) in {-1, 0, 1}; 0 where they differ by the mean's rounding alone. float64 [N]."""
+    """sgn(R - group mean), and 0 where the two differ only by the mean's rounding. float64 [N], values -1, 0, 1.
+
+    reward: float64 [N]; group: int64 [N].
+    """
     above = reward - group_mean(reward, group)[group]
     low, high = _group_extremes(reward, group)
     rounding = ROUNDING * torch.maximum(low.abs(), high.abs())
@@ -40,12 +43,12 @@ def log_gradient_norm(
     *,
     per_token: bool,
 ) -> Tensor:
-    """log N_i of the logit proxy: N_i = (rho_bar / L)^2 sum_t m w^2 (1 - 2 p_t + sum_v p_v^2). float64 [n].
+    """log N_i by the logit proxy: N_i = (rho_bar / L)^2 sum_t m w^2 (1 - 2 p_t + sum_v p_v^2). float64 [n].
 
-    log_weight: float64 [n], log of the truncated importance ratio. token_weight: [T], all else that a token's gradient is
-    multiplied by: one-way weights, the surrogate's slope.
-    logp, sum_p2: [T] of the sampled token and of the distribution. per_token: leave out 1/L (token_mean aggregation).
-    -inf where every token is certain, or none counts.
+    log_weight: float64 [n], log of the truncated importance ratio. token_weight: [T], everything else that multiplies a token's
+    gradient: one-way weights, the surrogate's slope. logp: [T], nats, of the sampled token; sum_p2: [T], sum of squared
+    probabilities of the distribution that it was drawn from. mask: bool [T]; lengths: int64 [n].
+    per_token: leave 1/L out (token_mean and constant aggregation). -inf where every token is certain, or no token counts.
     """
     nothing = torch.zeros((), dtype=torch.float64, device=logp.device)
     residual = (1 - 2 * logp.detach().double().exp() + sum_p2.double()).clamp(min=0)  # >= (1 - p)^2 but for rounding
@@ -56,10 +59,11 @@ def log_gradient_norm(
 
 
 def minimum_variance_baseline(reward: Tensor, log_norm: Tensor, group: Tensor) -> Tensor:
-    """b = sum N R / sum N of each group, clamped strictly between the rewards next to the group mean. float64 [G].
+    """b = sum N R / sum N of each group, clamped strictly between the two rewards next to the group mean. float64 [G].
 
-    So sgn(R - b) = sgn(R - mean) for every reward other than the mean itself. log_norm: log N, float64 [N]; each
-    group's is shifted by its maximum first, so that tiny norms do not turn into an epsilon. No usable norm: the mean.
+    The clamp makes sgn(R - b) = sgn(R - mean) for every reward other than the mean itself. reward: float64 [N]; group: int64 [N];
+    log_norm: log N, float64 [N], shifted by the group's maximum first, so that tiny norms do not vanish. A group without a finite
+    norm has its mean as baseline.
     """
     mean = group_mean(reward, group)
     groups = len(mean)
@@ -74,12 +78,13 @@ def minimum_variance_baseline(reward: Tensor, log_norm: Tensor, group: Tensor) -
     inf = torch.full((groups,), torch.inf, dtype=mean.dtype, device=mean.device)
     below = (-inf).scatter_reduce(0, group, torch.where(sign < 0, reward, -torch.inf), "amax")
     above = inf.scatter_reduce(0, group, torch.where(sign > 0, reward, torch.inf), "amin")
-    margin = NEIGHBOUR_MARGIN * (above - below)
+    margin = NEIGHBOR_MARGIN * (above - below)
     clamped = torch.minimum(torch.maximum(mean + offset, below + margin), above - margin)
     return torch.where(torch.isfinite(below) & torch.isfinite(above), clamped, mean)
 
 
 def _group_extremes(reward: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+    """(smallest, largest) reward of each group. float64 [G] each."""
     groups = int(group.max()) + 1 if len(group) else 0
     inf = torch.full((groups,), torch.inf, dtype=reward.dtype, device=reward.device)
     return inf.scatter_reduce(0, group, reward, "amin"), (-inf).scatter_reduce(0, group, reward, "amax")

@@ -1,6 +1,6 @@
-"""Effective sample size of a whole optimizer step, and the step-size factor that follows from it (arXiv:2602.17616).
+"""Effective sample size of a whole optimizer step, and the learning-rate factor that follows from it (arXiv:2602.17616).
 
-In float64 and log space: in float32 the sums overflow or vanish long before the ratio does. There is no epsilon.
+Computed in float64 and log space: in float32 the sums overflow or vanish long before the ratio does. There is no epsilon.
 """
 
 import math
@@ -12,9 +12,10 @@ from services.config.learner import EssConfig
 
 
 def ess_ratio(log_weight: Tensor) -> float:
-    """(sum w)^2 / (B sum w^2) from untruncated log w, in (0, 1]; nan when empty or any entry is not finite.
+    """(sum w)^2 / (B sum w^2) = exp(2 LSE(log w) - LSE(2 log w) - log B), in (0, 1].
 
-    log_weight: float64 [B], all sequences of the step, all ranks. exp(2 LSE(lw) - LSE(2 lw) - log B).
+    log_weight: float64 [B], untruncated, of all sequences of the step on all ranks. nan when it is empty or an entry is not
+    finite.
     """
     if log_weight.numel() == 0 or not bool(torch.isfinite(log_weight).all()):
         return math.nan
@@ -24,9 +25,10 @@ def ess_ratio(log_weight: Tensor) -> float:
 
 
 def learning_rate_factor(ratio: float, settings: EssConfig, full_ratio: float | None = None) -> float:
-    """max(floor, sqrt(min(1, ratio / full_ratio))), or without the root; 1 when disabled. ratio: finite, a nan step is skipped.
+    """max(floor, sqrt(min(1, ratio / full_ratio))), or without the root under rule = "linear"; 1 when it is disabled.
 
-    full_ratio: that which was measured, 0 while it is being measured; None: that of the settings.
+    ratio: finite; a step whose ESS is nan is skipped. full_ratio: the measured one, 0 while it is being measured; None: that of
+    the settings. The floor is ours, not the paper's.
     """
     whole = settings.full_ratio if full_ratio is None else full_ratio
     if not settings.enabled or whole == 0:

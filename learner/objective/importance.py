@@ -1,6 +1,6 @@
 """Importance weights of [learner.importance]: over which tokens ratios are multiplied, and what happens beyond the bounds.
 
-Weights are applied to tokens whose denominators were counted before: what is left out here renormalizes nothing.
+Denominators were counted before weights are applied, so leaving tokens out here makes no other token heavier.
 """
 
 import math
@@ -13,9 +13,10 @@ from services.config.learner import ImportanceConfig
 
 
 def log_importance(log_ratio: Tensor, lengths: Tensor, settings: ImportanceConfig) -> Tensor:
-    """log w of each token, before any bound. log_ratio: [T] of tokens that count; lengths: int64 [n]. float64 [T].
+    """Log importance weight of each token, before any bound. float64 [T], no gradient.
 
-    token: its own ratio. sequence: the product over the sequence (arXiv:2602.17616). prefix: the product up to the token.
+    log_ratio: [T], nats, of tokens that count; lengths: int64 [n]. By settings.level: the token's own ratio, the product over the
+    sequence (arXiv:2602.17616), the product up to the token, or 1 (none).
     """
     log_ratio = log_ratio.detach().double()
     if settings.level == "none":
@@ -28,15 +29,15 @@ def log_importance(log_ratio: Tensor, lengths: Tensor, settings: ImportanceConfi
 
 
 def within_bounds(log_weight: Tensor, settings: ImportanceConfig) -> Tensor:
-    """bool [T]: floor <= w <= cap."""
+    """Whether floor <= w <= cap for each token. log_weight: [T]; bool [T]."""
     low = math.log(settings.floor) if settings.floor > 0 else -math.inf
     return (log_weight >= low) & (log_weight <= math.log(settings.cap))
 
 
 def importance_weight(log_weight: Tensor, lengths: Tensor, settings: ImportanceConfig) -> Tensor:
-    """What each token's loss is multiplied by, float32 [T], no gradient. log_weight: from log_importance.
+    """Factor on each token's loss. float32 [T], no gradient. log_weight: float64 [T], from log_importance; lengths: int64 [n].
 
-    truncate: min(w, cap). mask: 0 on the tokens beyond the bounds. reject: 0 on their whole sequences.
+    truncate: min(w, cap). mask: 0 on the tokens beyond the bounds. reject: 0 on the whole sequences of such tokens.
     """
     bounded = log_weight.clamp(LOWEST_LOG_WEIGHT, math.log(settings.cap)).exp().float()
     if settings.action == "truncate":

@@ -1,17 +1,23 @@
-"""MinPRO (our reading of its abstract): a prefix weight without the product that explodes with length."""
+"""MinPRO (our reading of its abstract): a prefix weight without the product that explodes with length.
+
+    maximize  sg[min(rho_t x min over j < t of rho_j, cap)] A log pi,   rho = current / behavior
+
+A sequence's first token has the weight min(rho_1, cap).
+"""
 
 import math
 
 import torch
 from torch import Tensor
 
+from learner.objective.base import Objective
 from learner.objective.surrogate import LOG_RATIO_LIMIT
 from learner.objective.tokens import Tokens
-from services.config.objective import MinproObjective
+from services.config.objectives.minpro import MinproObjective
 
 
 def smallest_before(values: Tensor, lengths: Tensor) -> Tensor:
-    """min over earlier tokens of the same sequence; +inf at its first. [T]; lengths: int64 [n], summing to T."""
+    """Minimum over the earlier tokens of the same sequence; +inf at its first. [T]; lengths: int64 [n], summing to T."""
     if len(values) == 0:
         return values
     start = lengths.cumsum(0) - lengths
@@ -23,8 +29,11 @@ def smallest_before(values: Tensor, lengths: Tensor) -> Tensor:
 
 
 def minpro(tokens: Tokens, settings: MinproObjective) -> Tensor:
-    """sg[min(r_t min_{j<t} r_j, cap)] A log pi, r = current/behavior; a sequence's first token has r_1. [T]."""
+    """sg[min(rho_t x smallest rho before, cap)] A log pi, rho = current/behavior. [T]."""
     log_r = (tokens.current_logp - tokens.behavior_logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     before = smallest_before(log_r, tokens.lengths)
     log_weight = log_r + torch.where(torch.isinf(before), torch.zeros_like(before), before)
     return log_weight.clamp(max=math.log(settings.cap)).exp() * tokens.advantage * tokens.logp
+
+
+OBJECTIVE = Objective(minpro)

@@ -1,7 +1,10 @@
-"""One-Way Policy Optimization (arXiv:2605.22156; our reading): a bounded factor on each token's surrogate.
+"""One-Way Policy Optimization (arXiv:2605.22156; our reading): a bounded factor on each token of the clipped surrogate.
 
-With delta = sgn(A) (current - reference) log-prob: behind the reference (delta < 0) a token is moved faster, ahead of
-it slower, so that what was gained since the reference is kept. The factor carries no gradient and no sign of its own.
+    maximize  w min(r A, clip(r, 1 - low, 1 + high) A),   r = current / proximal
+    w = sg[clip(exp(-delta), weight_low, weight_high)],   delta = sgn(A) (log current - log reference)
+
+Behind the reference (delta < 0) a token moves faster, ahead of it slower, so that what was gained since the reference is kept.
+The factor carries no gradient, and no sign of its own: no token is turned against its verdict.
 """
 
 import math
@@ -9,14 +12,17 @@ import math
 import torch
 from torch import Tensor
 
+from learner.objective.base import Objective
+from learner.objective.grpo import grpo
 from learner.objective.tokens import Tokens
-from services.config.objective import OwpoObjective, OwpoReinforceObjective
+from services.config.objectives.owpo import OneWaySettings
 
 
 def one_way_weight(logp: Tensor, ref_logp: Tensor, sign: Tensor, low: float, high: float) -> Tensor:
     """clip(exp(-delta), low, high), clamped in log space; 1 where the advantage is 0 or the reference is not finite.
 
-    logp, ref_logp: float32 [T], learner's kernels and temperature both; sign: [T], of the advantage. No gradient.
+    logp, ref_logp: float32 [T], nats, both from the learner's kernels at the same temperature; sign: [T], of the advantage.
+    float32 [T], no gradient.
     """
     delta = sign * (logp.detach().float() - ref_logp.float())
     usable = torch.isfinite(delta) & (sign != 0)
@@ -25,8 +31,8 @@ def one_way_weight(logp: Tensor, ref_logp: Tensor, sign: Tensor, low: float, hig
     return log_weight.exp().clamp(low, high).detach()
 
 
-def owpo_weight(tokens: Tokens, settings: OwpoObjective | OwpoReinforceObjective) -> Tensor:
-    """The one-way weight of each token, float32 [T]. The base objective's surrogate is multiplied by it."""
+def owpo_weight(tokens: Tokens, settings: OneWaySettings) -> Tensor:
+    """The one-way weight of each token, which multiplies the base objective's surrogate. float32 [T]."""
     return one_way_weight(
         tokens.current_logp,
         tokens.reference_logp,
@@ -34,3 +40,6 @@ def owpo_weight(tokens: Tokens, settings: OwpoObjective | OwpoReinforceObjective
         settings.weight_low,
         settings.weight_high,
     )
+
+
+OBJECTIVE = Objective(grpo, token_weight=owpo_weight)

@@ -1,15 +1,19 @@
-"""P3O (arXiv:1905.01756): the effective sample size takes the place of two settings, ratio cap and KL weight.
+"""P3O (arXiv:1905.01756): the effective sample size takes the place of two settings, the ratio cap and the KL weight.
 
-Without the paper's separate on-policy term: here every batch is off policy, by however little.
+    maximize  sg[min(rho, ESS)] A log pi - (1 - ESS) KL(behavior || current),   rho = current / behavior
+
+The KL is estimated by log behavior - log current on the tokens that the behavior policy sampled. The paper's separate on-policy
+term is left out: here every batch is off policy, by however little.
 """
 
 import torch
 from torch import Tensor
 
+from learner.objective.base import Objective
 from learner.objective.ess import ess_ratio
 from learner.objective.surrogate import LOG_RATIO_LIMIT
 from learner.objective.tokens import Tokens
-from services.config.objective import P3oObjective
+from services.config.objectives.p3o import P3oObjective
 
 
 def p3o_ess(tokens: Tokens, settings: P3oObjective) -> Tensor:
@@ -19,11 +23,11 @@ def p3o_ess(tokens: Tokens, settings: P3oObjective) -> Tensor:
 
 
 def p3o(tokens: Tokens, settings: P3oObjective) -> Tensor:
-    """sg[min(r, ESS)] A log pi - (1 - ESS) KL(behavior || current), r = current/behavior. [T]. statistics: the ESS.
-
-    The KL is estimated by behavior - current log-prob on what the behavior policy sampled.
-    """
+    """sg[min(rho, ESS)] A log pi - (1 - ESS) (log behavior - log current). [T]. tokens.statistics: the ESS."""
     ess = tokens.statistics.to(tokens.logp)
     log_r = (tokens.current_logp - tokens.behavior_logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     capped = torch.minimum(log_r.exp(), ess)
     return capped * tokens.advantage * tokens.logp - (1 - ess) * (tokens.behavior_logp - tokens.logp)
+
+
+OBJECTIVE = Objective(p3o, statistics=p3o_ess)

@@ -1,23 +1,24 @@
 """POPO (arXiv:2605.06650; our reading): learns from positive responses alone, at a bounded distance from a slow twin.
 
-The twin is the moving average of the weights (the reference policy). Which responses are positive, and that each group
-weighs alike, is in the advantage (`positives`). In place of a KL term, each sequence's mean hidden state is held near the
-twin's, without the predictor network that siamese methods have.
+    maximize, where A > 0,  A min(s, 1 + above_one) - similarity (1 - cos(h, sg[h_twin])),   elsewhere 0
+    s = exp(mean over the sequence of log current - log twin),   h = mean over the sequence of the last hidden state
+
+The twin is the moving average of the weights (the reference policy). Which responses are positive, and that each group weighs
+alike, is in the advantage (the baseline `positives`). The similarity term stands in place of a KL term, without the predictor
+network that siamese methods have.
 """
 
 import torch
 from torch import Tensor
 
+from learner.objective.base import Objective
 from learner.objective.gspo import sequence_ratio
 from learner.objective.tokens import Tokens
-from services.config.objective import PopoObjective
+from services.config.objectives.popo import PopoObjective
 
 
 def popo(tokens: Tokens, settings: PopoObjective) -> Tensor:
-    """A min(s, 1 + above_one) - similarity (1 - cos(h, sg[h_twin])) where A > 0, else 0. [T].
-
-    s: the sequence's geometric mean ratio current/twin; h: mean over its tokens of the last hidden state.
-    """
+    """A min(s, 1 + above_one) - similarity (1 - cos(h, sg[h_twin])) where A > 0, else 0. [T]."""
     s = sequence_ratio(tokens, tokens.reference_logp)
     value = s.clamp(max=1 + settings.above_one) * tokens.advantage
     if settings.needs_hidden:
@@ -27,6 +28,9 @@ def popo(tokens: Tokens, settings: PopoObjective) -> Tensor:
 
 
 def similarity_penalty(tokens: Tokens, settings: PopoObjective) -> Tensor:
-    """Of each sequence, in [0, 2 similarity]. [n]; gradient through tokens.hidden."""
+    """similarity (1 - cosine) of each sequence, between 0 and twice `similarity`. [n]; gradient through tokens.hidden."""
     cosine = torch.cosine_similarity(tokens.sequence_mean(tokens.hidden), tokens.reference_hidden, dim=-1, eps=1e-8)
     return settings.similarity * (1 - cosine.clamp(-1, 1))
+
+
+OBJECTIVE = Objective(popo)

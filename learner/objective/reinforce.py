@@ -1,21 +1,21 @@
-"""A times log-prob, and its relatives without any ratio: AsymRE and OPMD."""
+"""REINFORCE: the advantage times the log-prob.
+
+    maximize  A log pi
+
+The step multiplies it with the importance weight of the current policy over the behavior policy, truncated, as in
+arXiv:2602.17616.
+"""
 
 from torch import Tensor
 
+from learner.objective.base import Objective
 from learner.objective.tokens import Tokens
-from services.config.objective import AsymreObjective, OpmdObjective, OwpoReinforceObjective, ReinforceObjective
+from services.config.objectives.base import ObjectiveSettings
 
 
-def reinforce(tokens: Tokens, settings: ReinforceObjective | OwpoReinforceObjective) -> Tensor:
-    """A log pi; the importance weight that the step multiplies it with has the current policy above. [T]."""
+def reinforce(tokens: Tokens, settings: ObjectiveSettings) -> Tensor:
+    """A log pi. [T]."""
     return tokens.advantage * tokens.logp
 
 
-def asymre(tokens: Tokens, settings: AsymreObjective) -> Tensor:
-    """(R - (b + shift)) log pi (arXiv:2506.20520). A shift below 0 weighs successes more than failures. [T]."""
-    return (tokens.advantage - settings.shift) * tokens.logp
-
-
-def opmd(tokens: Tokens, settings: OpmdObjective) -> Tensor:
-    """A log pi / (1 + tau), as in Trinity-RFT (arXiv:2505.17826); its other baseline is log_mean_exp. [T]."""
-    return tokens.advantage * tokens.logp / (1 + settings.tau)
+OBJECTIVE = Objective(reinforce)

@@ -1,16 +1,16 @@
-"""Ratios and the clipped policy-gradient surrogate that the objectives share."""
+"""Ratios and the clipped policy-gradient surrogate that several objectives share."""
 
 import torch
 from torch import Tensor
 
-from services.config.objective import ClipRange
+from services.config.objectives.base import ClipRange
 
 LOG_RATIO_LIMIT = 20.0
-"""An infinite ratio has nan gradients."""
+"""Bound on a log-ratio, in nats, on both sides: an infinite ratio would have nan gradients."""
 
 
 def ratio(logp: Tensor, other_logp: Tensor) -> Tensor:
-    """exp(logp - other), the logarithm clamped at +-20. [T]; gradient through logp alone."""
+    """exp(logp - other_logp), the logarithm clamped to +-20. [T]; gradient through logp alone."""
     return (logp - other_logp.detach()).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
 
 
@@ -19,7 +19,8 @@ def clipped_surrogate(
 ) -> Tensor:
     """min(r A, clip(r, 1 - low, 1 + high) A) with r = current/proximal (PPO, arXiv:1707.06347). float32 [T].
 
-    Gradient through logp alone. With one optimizer step a batch r is 1 and the gradient is A grad logp.
+    logp, proximal_logp: [T], nats; advantage: [T]. Gradient through logp alone. With one optimizer step a batch r is 1 and the
+    gradient is A grad logp.
     """
     return pessimistic(ratio(logp, proximal_logp), 1 - clip.low, 1 + clip.high, advantage, dual_clip)
 
@@ -27,7 +28,10 @@ def clipped_surrogate(
 def pessimistic(
     r: Tensor, low: float | Tensor, high: float | Tensor, advantage: Tensor, dual_clip: float | None = None
 ) -> Tensor:
-    """min(r A, clip(r, low, high) A); at least dual_clip x A where A < 0 (arXiv:1912.09729). [T]. Bounds may be [T]."""
+    """min(r A, clip(r, low, high) A), and where A < 0 at least dual_clip x A (arXiv:1912.09729). [T].
+
+    r, advantage: [T]; low, high: numbers or [T].
+    """
     bounded = r.clamp(torch.as_tensor(low).to(r), torch.as_tensor(high).to(r))
     value = torch.minimum(r * advantage, bounded * advantage)
     return value if dual_clip is None else torch.where(advantage < 0, value.clamp(min=dual_clip * advantage), value)

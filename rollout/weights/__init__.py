@@ -1,4 +1,5 @@
-"""A replica's end of the weight channel: it follows announcements, receives versions and reports what it holds.
+"""A replica's end of the weight channel.
 
-Start reading at follower.py.
+Start reading at follower.py: in the rollout process, it follows the learner's announcements and confirms what the
+replica holds. receiver.py runs inside the engine's workers: it receives a version and proves its bytes.
 """

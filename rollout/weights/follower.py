@@ -1,7 +1,11 @@
 """Follows the learner's weights: joins each generation, swaps in each version, proves it, and says so.
 
-A replica takes prompts only while `ready`: it holds weights of the current generation whose probe came out right.
-Everything here runs beside the sampling loop; only the swap itself stops sampling.
+A replica takes prompts only while `ready`: it holds weights of the current generation and its probe came out right.
+All of this runs while the sampling loop goes on; only the swap itself stops sampling.
+
+Weights missing at one replica, seen from the replica: its join fails after deadlines.weight_join_s and its transfer
+after deadlines.weight_transfer_s, the learner is told why, and sampling stops. It then waits for a generation that
+counts it in, and ends after `rejoin_deadline_s`. The learner's half is in learner/publish/.
 """
 
 import asyncio
@@ -12,12 +16,23 @@ from collections.abc import Callable
 from rollout.engine import InferenceEngine
 from rollout.metrics import POLICY_VERSION, SAMPLING_GAP_SECONDS, SWAPS, TRANSFER_SECONDS, WEIGHT_GAP_NATS
 from services.clock import Deadline, now_s
+from services.config.deadlines import DeadlinesConfig
 from services.errors import WeightSyncError
 from services.weights.membership import Membership
 from services.wire.membership import Confirmation
 from services.wire.weights import Rendezvous, WeightManifest
 
 log = logging.getLogger("ratchet.rollout")
+
+
+def rejoin_deadline_s(deadlines: DeadlinesConfig) -> float:
+    """How long a replica stays outside every generation before it gives up and is started again, in seconds.
+
+    It is 4 x deadlines.lease_s + deadlines.weight_join_s. A replica that failed is left out for one lease, and for twice
+    as long at its next failure; after both the next generation has to form. A replica that is still outside then has
+    something that waiting does not mend.
+    """
+    return 4 * deadlines.lease_s + deadlines.weight_join_s
 
 
 class WeightFollower:
@@ -30,22 +45,35 @@ class WeightFollower:
         *,
         replica_id: str,
         incarnation: str,
-        transfer_s: float,
+        deadlines: DeadlinesConfig,
         max_gap_nats: float,
-        excluded_s: float,
     ) -> None:
-        """transfer_s: deadline of a broadcast; excluded_s: how long to stay outside a generation before giving up."""
-        self._engine, self._membership = engine, membership
-        self._replica_id, self._incarnation = replica_id, incarnation
-        self._transfer_s, self._max_gap_nats, self._excluded_s = transfer_s, max_gap_nats, excluded_s
+        """Follows what is announced from now on. max_gap_nats: a larger gap of the probe's log-probs is not ready."""
+        self._engine = engine
+        self._membership = membership
+        self._replica_id = replica_id
+        self._incarnation = incarnation
+        self._transfer_s = deadlines.weight_transfer_s
+        self._rejoin_s = rejoin_deadline_s(deadlines)
+        self._max_gap_nats = max_gap_nats
         self._reader = membership.announcements()
-        self._generation: int | None = None
-        self._outside_since_s: float | None = None
+        self._generation: int | None = None  # None: in no generation
+        self._outside_since_s: float | None = None  # None: never outside since the last join
         self.ready = asyncio.Event()
+        """Set while the replica holds proven weights of the current generation."""
 
     async def run(self, stopping: Callable[[], bool]) -> None:
-        """Until `stopping`. Raises WeightSyncError when this replica stays outside the process group, EngineFailed when
-        the engine is dead: the replica then ends, and another takes its place."""
+        """Follow the learner until `stopping`.
+
+        Raises WeightSyncError if this replica stays outside the process group, EngineFailed if the engine is dead: the
+        replica then ends and is started again.
+
+        Waits for: the learner's announcements, of generations and of versions.
+        Until: it is stopped, or `rejoin_deadline_s` if the replica is outside the process group.
+        Ended by: `stopping`, the deadline, or a dead engine.
+        Metric: ratchet_rollout_ready is 0 outside the process group, and
+            ratchet_waiting{room="rollout", awaiting="weights"} is 1 there.
+        """
         while not stopping():
             messages = await asyncio.to_thread(lambda: list(self._reader.read(block_s=1.0)))
             for message in _newest(messages):
@@ -53,13 +81,20 @@ class WeightFollower:
                     await self._join(message)
                 else:
                     await self._swap(message)
-            if self._outside_since_s is not None and now_s() - self._outside_since_s > self._excluded_s:
+            if self._outside_since_s is not None and now_s() - self._outside_since_s > self._rejoin_s:
                 raise WeightSyncError(
-                    f"replica {self._replica_id} was left out of the process group for {self._excluded_s:.0f} s; "
+                    f"replica {self._replica_id} was left out of the process group for {self._rejoin_s:.0f} s; "
                     "the learner's log says why; start the replica again"
                 )
 
     async def _join(self, rendezvous: Rendezvous) -> None:
+        """Join a generation and confirm it, or say why not.
+
+        Waits for: every member of the generation.
+        Until: rendezvous.timeout_s (deadlines.weight_join_s).
+        Ended by: the generation being formed, the deadline, or a member that leaves.
+        Metric: ratchet_waiting{room="rollout", awaiting="the process group"}.
+        """
         if self._replica_id not in rendezvous.first_ranks:
             log.warning("generation %d forms without this replica", rendezvous.pg_generation)
             self._leave_group()
@@ -67,7 +102,8 @@ class WeightFollower:
         fault = None
         try:
             await self._engine.join(rendezvous, self._replica_id)
-            self._generation, self._outside_since_s = rendezvous.pg_generation, None
+            self._generation = rendezvous.pg_generation
+            self._outside_since_s = None
         except WeightSyncError as error:
             fault = str(error)
             log.warning("did not join generation %d: %s", rendezvous.pg_generation, error)
@@ -75,6 +111,13 @@ class WeightFollower:
         await self._confirm("joined", rendezvous.pg_generation, self._engine.policy_version, fault=fault)
 
     async def _swap(self, manifest: WeightManifest) -> None:
+        """Take in one version, prove it by its probe and confirm it, or say why not.
+
+        Waits for: the learner's broadcast.
+        Until: deadlines.weight_transfer_s.
+        Ended by: the swap and its probe, the deadline, or a damaged or broken transfer.
+        Metric: ratchet_waiting{room="rollout", awaiting="a weight transfer"}.
+        """
         if manifest.pg_generation != self._generation:
             return
         try:
@@ -124,7 +167,7 @@ class WeightFollower:
 
 
 def _newest(messages: list[Rendezvous | WeightManifest | Confirmation]) -> list[Rendezvous | WeightManifest]:
-    """Without rendezvous that a later one overtook, their manifests, and repeats of one message."""
+    """The messages still worth acting on: the last rendezvous and what follows it, each message once."""
     kept: list[Rendezvous | WeightManifest] = []
     for message in messages:
         if isinstance(message, Rendezvous):
@@ -135,7 +178,7 @@ def _newest(messages: list[Rendezvous | WeightManifest | Confirmation]) -> list[
 
 
 def _largest_gap(expected: tuple[float, ...], got: list[float]) -> float:
-    """Largest absolute difference in nats; infinite when anything is not a number or the lengths differ."""
+    """Largest absolute difference in nats; infinite if any is NaN or the lengths differ."""
     if len(expected) != len(got):
         return math.inf
     gaps = [abs(e - g) for e, g in zip(expected, got, strict=True)]

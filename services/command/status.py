@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from services.command.live_display import group_counts
 from services.config.load import load
 from services.errors import InputError, RatchetError
 from services.run.addresses import addresses
@@ -15,10 +16,10 @@ from services.weights.membership import Membership
 
 
 def describe(path: Path) -> str:
-    """Raises InputError when there is no run in this folder."""
+    """Where the run in this folder stands, in lines of text. Raises InputError if there is no run in it."""
     folder = RunFolder(path)
     if not folder.settings.exists():
-        raise InputError(f"{path} is no run folder: it has no {folder.settings.name}. Runs are in runs/NAME")
+        raise InputError(f"{path} is not a run folder: it has no {folder.settings.name}. Give one like runs/NAME")
     config = load(folder.settings)
     lines = [f"run {config.name} in {path}"]
     steps = newest(read_json_lines(folder.steps), "step")
@@ -28,19 +29,26 @@ def describe(path: Path) -> str:
             f"  step {last['step']} of {config.learner.steps}: pass rate {last['pass_rate']:.3f}, "
             f"ESS ratio {last['ess_ratio']:.3f}, lag {last['mean_lag_steps']:.2f} steps"
         )
-        lines.append(f"  groups {last['groups']}")
+        lines.append(f"  groups: {group_counts(last['groups'])}")
     for evaluation in newest(read_json_lines(folder.evaluations), "policy_version"):
         lines.append(
             f"  held-out at version {evaluation['policy_version']}: avg@{evaluation['k']} {evaluation['avg_at_k']:.4f}, "
             f"pass@{evaluation['k']} {evaluation['pass_at_k']:.4f}"
         )
-    secret = path / ".redis-url"
-    url = secret.read_text(encoding="utf-8") if secret.exists() else config.redis.url
+    own = folder.redis_url
+    url = own.read_text(encoding="utf-8") if own.exists() else config.redis.url
     lines += ["  not running"] if url is None else _live(url, config.name, folder)
     return "\n".join(lines)
 
 
 def _live(url: str, run: str, folder: RunFolder) -> list[str]:
+    """What the streams, the replicas and the services of a running run say.
+
+    Waits for: the run's Redis server.
+    Until: 3 s for each command.
+    Ended by: its answer, or the deadline, which becomes a line of the result.
+    Metric: none; `ratchet status` serves none.
+    """
     connection = RedisConnection(url, deadline_s=3.0)
     try:
         connection.check()
@@ -54,6 +62,6 @@ def _live(url: str, run: str, folder: RunFolder) -> list[str]:
         lines += [f"  {service} at {address}" for service, address in addresses(folder.services).items()]
         return lines
     except RatchetError as fault:
-        return [f"  its streams do not answer: {fault}"]
+        return [f"  cannot ask its Redis server: {fault}"]
     finally:
         connection.close()

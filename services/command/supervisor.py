@@ -1,16 +1,15 @@
 """All rooms on one machine as real processes: started, watched, started again when they die, stopped in order.
 
-A service that dies is started again, but not more than RESTARTS times within RESTART_WINDOW_S, and not before everything
-it had started is gone; one that ends because its input is wrong is not. A Redis server of our own comes back with its
-address and its data. The learner ending with 0 ends the run. Stopping goes the way the data flows: the learner first,
-which leaves a checkpoint, then those that feed it, Redis last.
+A service that dies is started again, at most RESTARTS times within RESTART_WINDOW_S, and not before everything that it
+had started is gone. A service that ends because its input is wrong is not started again. A Redis server of our own comes
+back with its address and its data. The run ends when the learner ends with exit code 0. Stopping begins at the learner,
+which leaves a checkpoint; then the services that feed it are stopped, and Redis last.
 """
 
 import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from services import library_logs
 from services.clock import now_s, sleep
 from services.command.redis_server import RedisServer
 from services.entry import BAD_INPUT, DONE, FAILED, INTERRUPTED, SUPERVISED_VARIABLE
@@ -27,24 +27,27 @@ log = logging.getLogger("ratchet")
 
 LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 SERVICE_VARIABLE = "RATCHET_SERVICE"
-"""The service's name, in the environment of all that it starts: how what it left behind is found."""
+"""Holds the service's name in the environment of all that it starts, so that what it left behind can be found."""
 RESTARTS = 5
 RESTART_WINDOW_S = 600.0
 LOOK_EVERY_S = 0.2
-REMAINS_S = 10.0  # for the kernel to end what was killed
+REMAINS_S = 10.0
+"""How long the kernel may take to end what was killed."""
 
 
 @dataclass
 class Service:
-    """One process under watch."""
+    """One supervised process."""
 
     name: str
     command: Sequence[str]
     log_path: Path
     environment: dict[str, str]
+    """What it has in addition to the supervisor's own."""
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Start it, with its output appended to its log."""
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as lines:
             lines.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} starting {self.name}\n".encode())
@@ -59,15 +62,22 @@ class Service:
             )
 
     def terminate(self) -> None:
-        """To the process alone: it stops its own workers."""
+        """Ask the process to stop; it stops its own workers."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
 
     def clear_away(self) -> None:
-        """Kill it and all that it started, and see that they are gone: they may hold ports, or a GPU's memory."""
+        """Kill it and all that it started, and see that they are gone: they may hold ports, or a GPU's memory.
+
+        Waits for: the killed processes.
+        Until: 10 s (REMAINS_S); then it warns and goes on.
+        Ended by: their end, or the deadline.
+        Metric: none; the log of `ratchet up` names what remains.
+        """
         if self.process is None:
             return
-        groups, end_s = {self.process.pid}, now_s() + REMAINS_S
+        groups = {self.process.pid}
+        end_s = now_s() + REMAINS_S
         while groups:
             for group in groups:
                 with suppress(ProcessLookupError, PermissionError):  # empty by now, or no longer ours
@@ -83,13 +93,16 @@ class Service:
         return {SUPERVISED_VARIABLE: str(os.getpid()), SERVICE_VARIABLE: self.name}
 
     def _remaining_groups(self) -> set[int]:
-        """Process groups with something of this service in them that has not ended: its own, and those of what began a
-        session of its own, as torchrun's ranks do. Whole groups, because vLLM overwrites the environment in /proc."""
+        """Process groups in which something of this service has not ended.
+
+        They are its own group, and those of descendants that began a session of their own, as torchrun's ranks do. Whole
+        groups are counted, because vLLM overwrites its environment in /proc.
+        """
         assert self.process is not None
         mark = {f"{name}={value}".encode() for name, value in self._mark().items()}
         found = set()
         for folder in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # it ended meanwhile, or is somebody else's
+            with suppress(OSError):  # it has just ended, or belongs to another user
                 state, _, group = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[:3]
                 if state in "ZX":
                     continue
@@ -104,14 +117,24 @@ class Supervisor:
     def __init__(
         self, learner: Service, feeding: Sequence[Service], *, shutdown_s: float, redis: RedisServer | None = None
     ) -> None:
-        """feeding: what the learner depends on, nearest first. redis: a running server to look after, if it is ours;
-        stopping it is left to whoever started it."""
-        self._learner, self._feeding, self._shutdown_s = learner, list(feeding), shutdown_s
+        """feeding: what the learner depends on, nearest first. shutdown_s: deadlines.shutdown_s. redis: a running server
+        of our own to start again when it dies; the caller stops it."""
+        self._learner = learner
+        self._feeding = list(feeding)
+        self._shutdown_s = shutdown_s
         self._redis = redis
         self._restarts: defaultdict[str, deque[float]] = defaultdict(deque)
 
     def run(self, stopping: Callable[[], bool], tick: Callable[[], None]) -> int:
-        """Until the learner is done or `stopping`; the learner's exit code. Raises ServiceFailed."""
+        """Start everything and watch it until the learner is done or `stopping`; the learner's exit code.
+
+        tick: called every 0.2 s. Raises ServiceFailed if a service keeps dying, InputError if one refuses its input.
+
+        Waits for: the learner to finish the run.
+        Until: it is stopped; each service has its own deadlines.
+        Ended by: the learner's exit code 0, `stopping`, a service that died too often, or one that refuses its input.
+        Metric: none; the live display shows the run, and the learner's ratchet_waiting what it waits for.
+        """
         for service in [*self._feeding, self._learner]:
             service.start()
         try:
@@ -140,7 +163,7 @@ class Supervisor:
             redis.start()  # the services wait for it, for deadlines.redis_s
 
     def _restart(self, service: Service, code: int) -> None:
-        """Raises ServiceFailed when it may not be started again, InputError when that would change nothing."""
+        """Start a dead service again. Raises ServiceFailed if it died too often, InputError if it refused its input."""
         if code == BAD_INPUT:
             raise InputError(f"{service.name} refused its input:\n{_last_words(service.log_path)}")
         self._count_restart(service.name, code, service.log_path)
@@ -148,20 +171,28 @@ class Supervisor:
         service.start()
 
     def _count_restart(self, name: str, code: int | None, log_path: Path) -> None:
-        """Says that it is started again. Raises ServiceFailed when that happened too often."""
+        """Log that it is started again. Raises ServiceFailed if that happened too often."""
         how = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended with code {code}"
-        now, restarts = now_s(), self._restarts[name]
+        now = now_s()
+        restarts = self._restarts[name]
         while restarts and now - restarts[0] > RESTART_WINDOW_S:
             restarts.popleft()
         if len(restarts) >= RESTARTS:
             raise ServiceFailed(
-                f"{name} {how}, the {RESTARTS + 1}th time within {RESTART_WINDOW_S / 60:.0f} minutes. "
+                f"{name} {how}, after {RESTARTS} restarts within {RESTART_WINDOW_S / 60:.0f} minutes. "
                 f"Its log is {log_path}; it ends with\n{_last_words(log_path)}"
             )
         log.warning("%s %s; starting it again (log: %s)", name, how, log_path)
         restarts.append(now)
 
     def _stop(self, service: Service) -> None:
+        """Ask a service to stop, and clear away what is left of it.
+
+        Waits for: the service to end.
+        Until: deadlines.shutdown_s; then it is killed.
+        Ended by: its end, or the deadline.
+        Metric: none; the log of `ratchet up` says which service was killed.
+        """
         if service.process is None:
             return
         service.terminate()
@@ -174,15 +205,12 @@ class Supervisor:
 
 
 def _last_words(log_path: Path, lines: int = 12) -> str:
-    """The end of a log, for an error message."""
+    """The last lines of a log, for an error message."""
     text = log_path.read_text(encoding="utf-8", errors="replace").splitlines() if log_path.exists() else []
     return "\n".join(f"    {line}" for line in text[-lines:])
 
 
-def python_module(module: str, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", module, *arguments]
-
-
 def _own_environment() -> dict[str, str]:
-    """Without what a launcher may have left in it: a learner that finds a rank there joins a group that is not its own."""
-    return {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
+    """The environment without what a launcher may have left: with a rank there, a learner would join a foreign group."""
+    own = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
+    return own | library_logs.environment(own)

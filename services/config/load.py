@@ -1,18 +1,22 @@
 """From a TOML file and overrides to a RunConfig, or to one error that names every fault and what to do."""
 
+import contextlib
 import difflib
 import re
 import tomllib
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tomli_w
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from services.config.base import Strict
+from services.config.objectives.base import ObjectiveSettings
+from services.config.objectives.registry import OURS, settings_class
 from services.config.run import RunConfig
 from services.config.verifier import VerifierConfig
 from services.errors import InputError
@@ -24,14 +28,16 @@ def load(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def load_verifier(path: Path | None, overrides: Sequence[str] = ()) -> VerifierConfig:
-    """Of a scoring service that belongs to no run. path: a file that has nothing but [verifier]; None: overrides only.
-    Raises InputError."""
+    """Settings of a scoring service that does not belong to a run. Raises InputError.
+
+    path: a file that holds nothing but [verifier]; None: the overrides alone.
+    """
     settings = _overridden({} if path is None else _read(path), overrides)
     try:
         alone = _VerifierAlone.model_validate(settings, context={"folder": Path.cwd() if path is None else path.parent})
     except ValidationError as faults:
         origin = "the command line" if path is None else str(path)
-        raise _invalid(f"{origin} has no valid settings of a verifier:", faults) from None
+        raise _invalid(f"{origin} has no valid verifier settings:", faults) from None
     return alone.verifier
 
 
@@ -39,15 +45,83 @@ class _VerifierAlone(Strict):
     verifier: VerifierConfig = VerifierConfig()
 
 
-def _read(path: Path) -> dict[str, Any]:
+EXTENDS = "extends"
+"""Key of a run file that names the file it is laid over."""
+
+
+def _read(path: Path, extended_by: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The settings of a file, laid over those of the file that it extends, if any.
+
+    extended_by: the files that led here, outermost first. Raises InputError, which names them all.
+    """
+    chain = " -> ".join(str(one) for one in (*extended_by, path))
+    if path.resolve() in [one.resolve() for one in extended_by]:
+        raise InputError(f"run files extend each other in a circle: {chain}; take `{EXTENDS}` out of one of them")
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if extended_by:
+            raise InputError(
+                f"no configuration at {path}, which {extended_by[-1]} extends ({chain}); `{EXTENDS}` is a path relative to "
+                "the file that says it"
+            ) from None
         raise InputError(f"no configuration at {path}; give the path of a TOML file") from None
-    except (OSError, UnicodeDecodeError) as fault:
-        raise InputError(f"cannot read {path}: {fault}") from fault
+    except IsADirectoryError:
+        raise InputError(f"{chain} is a folder; give the path of a TOML file") from None
+    except UnicodeDecodeError as fault:
+        raise InputError(
+            f"{chain} is not a text file: byte {fault.start} is not UTF-8; give the path of a TOML file"
+        ) from None
+    except OSError as fault:
+        raise InputError(
+            f"cannot read {chain}: {fault.strerror}; give the path of a TOML file that you can read"
+        ) from None
     except tomllib.TOMLDecodeError as fault:
-        raise InputError(f"{path} is not valid TOML: {fault}") from fault
+        raise InputError(f"{chain} is not valid TOML: {fault}") from fault
+    base = settings.pop(EXTENDS, None)
+    if base is None:
+        return settings
+    if not isinstance(base, str):
+        raise InputError(f"{path}: {EXTENDS} = {base!r} is not the path of one TOML file")
+    base_path = path.parent / Path(base).expanduser()
+    below = _read(base_path, (*extended_by, path))
+    return _laid_over(_located(below, base_path.parent.resolve()), settings)
+
+
+def _laid_over(base: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Tables are merged key by key; any other value, lists included, replaces that of the base.
+
+    A table that names its `type` replaces one of another type whole: their keys do not belong together.
+    """
+    merged = dict(base)
+    for key, value in settings.items():
+        below = base.get(key)
+        if isinstance(value, dict) and isinstance(below, dict) and value.get("type") in (None, below.get("type")):
+            merged[key] = _laid_over(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _located(value: Any, folder: Path, place: tuple[str, ...] = ()) -> Any:
+    """What stands at `place` of a file in `folder`, with its relative paths made absolute: another file will hold it."""
+    if isinstance(value, dict):
+        tag = (value["type"],) if isinstance(value.get("type"), str) else ()
+        return {key: _located(one, folder, (*place, *tag, key)) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_located(one, folder, place) for one in value]
+    fields = [model.model_fields.get(place[-1]) for model in _sections(place[:-1])] if isinstance(value, str) else []
+    return next((_read_from(field, value, folder) for field in fields if field is not None), value)
+
+
+def _read_from(field: FieldInfo, text: str, folder: Path) -> str:
+    """`text` as the field's own type reads it in a file of this folder; what is wrong with it, validation will say."""
+    own_type: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+    try:
+        read = TypeAdapter[object](own_type).validate_python(text, context={"folder": folder})
+    except ValidationError:
+        return text
+    return str(read) if isinstance(read, str | Path) else text
 
 
 def parse(settings: dict[str, Any], *, folder: Path, origin: str) -> RunConfig:
@@ -65,7 +139,7 @@ def render(config: RunConfig) -> str:
 
 
 def render_masked(config: RunConfig) -> str:
-    """`render` for other eyes: without the password of redis.url."""
+    """`render` without the password of redis.url, for output that others may see."""
     if config.redis.url is None:
         return render(config)
     redis = config.redis.model_copy(update={"url": _masked(config.redis.url)})
@@ -73,11 +147,12 @@ def render_masked(config: RunConfig) -> str:
 
 
 def holds_password(config: RunConfig) -> bool:
+    """Whether redis.url has a password in it."""
     return render_masked(config) != render(config)
 
 
 def _masked(text: str) -> str:
-    """Without the passwords of the URLs in it: before the last @, as one may hold an @ of its own, or an option."""
+    """`text` without the passwords of the URLs in it. A password may hold an @, and may be an option of the URL."""
     return re.sub(r"([?&]password=)[^&]+", r"\1***", re.sub(r"(://[^:/@]*:).*@", r"\1***@", text))
 
 
@@ -95,7 +170,9 @@ def _override(settings: dict[str, Any], override: str) -> None:
     dotted, equals, text = override.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
-        raise InputError(f'"--set {override}" is not of the form section.key=value')
+        raise InputError(
+            f'"--set {override}" is not of the form section.key=value; write it like --set learner.steps=100'
+        )
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -140,7 +217,7 @@ def _known_keys(place: Iterable[int | str]) -> list[str]:
 
 
 def _sections(place: Iterable[int | str]) -> list[type[BaseModel]]:
-    """The settings classes that may stand at this place; several where it is a union."""
+    """The settings classes that may stand at this place; several where it is a union and the place does not say which."""
     models: list[type[BaseModel]] = [RunConfig]
     for part in place:
         inside = [
@@ -149,8 +226,16 @@ def _sections(place: Iterable[int | str]) -> list[type[BaseModel]]:
             if part in model.model_fields
             for m in _models(model.model_fields[str(part)].annotation)
         ]
-        models = inside or models  # a union's tag is a part of the place, but no field
+        models = inside or _of_type(models, part) or models  # else an index, or the key of a mapping
     return models
+
+
+def _of_type(models: list[type[BaseModel]], tag: int | str) -> list[type[BaseModel]]:
+    """The members of a union that have this tag, which is a part of the place but not a field."""
+    if tag not in OURS and isinstance(tag, str) and any(issubclass(model, ObjectiveSettings) for model in models):
+        with contextlib.suppress(InputError):
+            return [settings_class(tag)]
+    return [m for m in models if "type" in m.model_fields and m.model_fields["type"].default == tag]
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

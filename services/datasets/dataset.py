@@ -37,7 +37,7 @@ def load_problems(settings: PromptsConfig, *, limit: int | None = None) -> list[
     """The problems of a dataset, or its first `limit`. Raises InputError naming file, row, column and what to do."""
     default = convention(settings.columns).grader if settings.grader is None else settings.grader
     if default not in graders():
-        raise InputError(f"prompts.grader = {default!r}: there is no such grader, only {known_graders()}")
+        raise InputError(f"prompts.grader = {default!r}: there is no such grader; the known ones are {known_graders()}")
     unreadable: list[UnreadableRow] = []
     problems = list(itertools.islice(_problems(settings, default, unreadable), limit))
     origin = getattr(settings.source, "path", None) or getattr(settings.source, "name", None)

@@ -72,7 +72,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 
 def _hugging_face(source: HuggingFaceSource) -> Iterator[Row]:
     try:
-        import datasets  # type: ignore[import-untyped]
+        import datasets
     except ImportError as fault:
         raise InputError(
             f'prompts.source.type = "huggingface" needs a package: pip install datasets ({fault})'

@@ -27,8 +27,13 @@ class RunFolder:
 
     @property
     def redis(self) -> Path:
-        """Data of the Redis server that `ratchet up` started."""
+        """The data and the log of the run's own Redis server."""
         return self.path / "redis"
+
+    @property
+    def redis_url(self) -> Path:
+        """The URL of the run's own Redis server while it runs, password included: for this user alone."""
+        return self.path / ".redis-url"
 
     @property
     def logs(self) -> Path:

@@ -1,27 +1,12 @@
 """What the verifier hands over: a verdict for each trajectory of a group."""
 
-from typing import Literal
-
 import msgspec
 
 from services.errors import WireError
 from services.wire.codec import record
 from services.wire.prompt import Prompt
 from services.wire.trajectory import Group
-
-Verdict = Literal["correct", "incorrect", "error", "timeout"]
-
-
-class Score(msgspec.Struct, frozen=True, kw_only=True):
-    """One verdict."""
-
-    verdict: Verdict
-    reward: float | None
-    """A number when the verdict is `correct` or `incorrect`, None otherwise."""
-    detail: str
-    """Why, for the log."""
-    elapsed_s: float
-    """Seconds in the grader."""
+from services.wire.verdict import Score
 
 
 @record("scored-group", 2)

@@ -64,7 +64,7 @@ def engine() -> BigramEngine:
     return made
 
 
-def gradient(micro_batch: MicroBatch, loss: LossFunction) -> Tensor:
+def gradient(micro_batch: MicroBatch, loss: LossFunction[Any]) -> Tensor:
     one = engine()
     one.backward([micro_batch], loss)
     return one.gradient.flatten()

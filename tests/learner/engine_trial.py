@@ -283,7 +283,7 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
         exported = AutoModelForCausalLM.from_pretrained(
             out / "export", dtype=torch.float32, attn_implementation="eager"
         )
-        exported.eval()  # type: ignore[no-untyped-call]
+        exported.eval()
         with torch.no_grad():
             logits = exported(torch.tensor([PROBE])).logits[0, :-1].log_softmax(-1)
         expected = logits.gather(1, torch.tensor(PROBE[1:])[:, None])[:, 0]

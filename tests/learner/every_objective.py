@@ -1,16 +1,12 @@
-"""Settings for each member of the union: what every objective has to be true of is tried on all of them."""
+"""Settings for each of Ratchet's objectives, so that what must hold for all of them is tried on all of them."""
 
-from typing import Any, get_args
+from typing import Any
 
-from learner.objective import OBJECTIVES
 from services.config.learner import LearnerConfig
-from services.config.objective import ObjectiveConfig, ObjectiveSettings
+from services.config.objectives.registry import OURS
 
-MEMBERS: dict[str, type[ObjectiveSettings]] = {
-    member.model_fields["type"].default: member for member in get_args(ObjectiveConfig)
-}
 VARIANTS: dict[str, dict[str, Any]] = {
-    **{kind: {"type": kind} for kind in OBJECTIVES},
+    **{kind: {"type": kind} for kind in OURS},
     "owpo with dual clip": {"type": "owpo", "dual_clip": 3.0},
     "popo held close": {"type": "popo", "similarity": 3.0},
     "acpo, narrow": {"type": "acpo", "base": 0.02, "alpha": 0.3},
@@ -22,7 +18,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def settings(variant: str, **changes: object) -> LearnerConfig:
-    """Small rows; everything else as the objective was published."""
+    """[learner] with small rows, and everything else as the objective was published."""
     objective = VARIANTS[variant]
     needed: dict[str, object] = {
         "steps": 10,
@@ -34,5 +30,5 @@ def settings(variant: str, **changes: object) -> LearnerConfig:
     }
     if objective["type"] == "dr_grpo":
         needed["constant_tokens"] = 5
-    needed["teachers"] = [{"path": f"teacher-{i}"} for i in range(MEMBERS[objective["type"]].teachers[0])]
+    needed["teachers"] = [{"path": f"teacher-{i}"} for i in range(OURS[objective["type"]].teachers[0])]
     return LearnerConfig.model_validate({**needed, **changes})

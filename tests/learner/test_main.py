@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from learner.__main__ import main
+from services import library_logs
 from services.entry import REDIS_URL_VARIABLE
 from services.errors import InputError, WeightSyncError
 
@@ -32,6 +33,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str) -> It
     arguments = [f"model.path={tmp_path}", f"runs_folder={tmp_path}/runs"]
     arguments += [f"{section}.source.path={data}" for section in ("prompts", "evaluation.prompts")]
     monkeypatch.setattr("sys.argv", ["learner", str(ROOT / "examples/addition/addition.toml"), *options(*arguments)])
+    monkeypatch.setattr(library_logs, "apply", lambda: None)  # it would be for all tests that come after
     ours, handlers = logging.getLogger("ratchet"), logging.root.handlers[:]
     level = ours.level
     yield tmp_path

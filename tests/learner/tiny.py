@@ -8,8 +8,9 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from services.wire.codec import Array
 from services.wire.prompt import Prompt
-from services.wire.score import Score, ScoredGroup
+from services.wire.score import ScoredGroup
 from services.wire.trajectory import Group, Trajectory, VersionSpan
+from services.wire.verdict import Score
 
 VOCABULARY = 17
 
@@ -28,7 +29,7 @@ def write_tiny_model(folder: Path, *, tied: bool = False, hidden: int = 32, laye
         initializer_range=0.2,
         attention_dropout=0.1,
     )
-    Qwen2ForCausalLM(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
+    Qwen2ForCausalLM(config).save_pretrained(folder)
     return folder
 
 

@@ -38,7 +38,7 @@ def random_model(seed: int, *, tied: bool) -> Qwen2ForCausalLM:
         pad_token_id=0,
         dtype="float32",
     )
-    model = Qwen2ForCausalLM(config).eval()
+    model: Qwen2ForCausalLM = Qwen2ForCausalLM(config).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith("bias") or "norm" in name:

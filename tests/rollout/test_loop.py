@@ -43,7 +43,8 @@ class Bench:
         self.engine.policy_version = 0
         names = ("evaluation_prompts", "prompts", "trajectories", "dead")
         self.evaluation, self.prompts, self.trajectories, self.dead = (MemoryStream(name) for name in names)
-        self.ready, self.stop = asyncio.Event(), asyncio.Event()
+        self.ready = asyncio.Event()
+        self.stop = asyncio.Event()
         streams = RolloutStreams(self.evaluation, self.prompts, self.trajectories, self.dead)
         self.loop = SamplingLoop(
             self.engine,

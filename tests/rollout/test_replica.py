@@ -1,117 +1,115 @@
-"""The replica as a process, around an engine that hangs or a fake one: it ends when it has to, and owes nothing then."""
+"""A replica in this process, around a fake engine, with a real server between it and the learner that the test is."""
 
-import signal
-import subprocess
-import sys
-import time
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from services.entry import DONE, FAILED, INTERRUPTED, REDIS_URL_VARIABLE
-from services.streams.names import PROMPTS
+from rollout.engine import EngineFailed
+from rollout.replica import Replica, start_engine
+from services.config import RunConfig
+from services.config.load import load
+from services.errors import DeadlineExceeded
+from services.run.addresses import addresses
 from services.streams.redis_connection import RedisConnection
-from services.streams.redis_stream import RedisIssueLog, RedisStream
 from services.weights.membership import Membership
-from services.wire.codec import encode
 from services.wire.weights import Rendezvous, WeightManifest
-from tests.rollout.test_loop import prompt
+from tests.fakes.engine import FakeEngine
 from tests.services.config.test_load import SMALLEST
 
-ROOT = Path(__file__).parents[2]
-HANGING = """
-import time
-from rollout import __main__ as replica
-from rollout.vllm.engine import VllmEngine
-from services.entry import end
-VllmEngine._launch = lambda self: (print("loading", flush=True), time.sleep(600))
-end(replica.main)
-"""
-FAKE = """
-from rollout import __main__ as replica
-from services.entry import end
-from tests.fakes.engine import FakeEngine
-replica.VllmEngine = lambda config: FakeEngine(seconds_per_group=600)
-end(replica.main)
-"""
 REPLICA = "rollout-0"
-
-Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def start(tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Start:
+def config(tmp_path: Path) -> RunConfig:
     (tmp_path / "run.toml").write_text(SMALLEST, encoding="utf-8")
-    monkeypatch.setenv(REDIS_URL_VARIABLE, redis_url)
-
-    def start(program: str, *overrides: str) -> "subprocess.Popen[str]":
-        options = [part for override in overrides for part in ("--set", override)]
-        return subprocess.Popen(
-            [sys.executable, "-c", program, str(tmp_path / "run.toml"), "--replica-id", REPLICA, *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-
-    return start
+    return load(tmp_path / "run.toml", [f"name={tmp_path.name}", "deadlines.lease_s=1.0"])
 
 
-def ending(replica: "subprocess.Popen[str]", within_s: float = 10.0) -> tuple[int, str]:
-    """The exit code and what it said."""
-    try:
-        said = replica.communicate(timeout=within_s)[1]
-    finally:
-        replica.kill()
-        replica.communicate()
-    return replica.returncode, said
+@pytest.fixture
+def membership(config: RunConfig, redis_connection: RedisConnection) -> Membership:
+    return Membership(redis_connection, config.name, config.deadlines.lease_s)
 
 
-def loading(replica: "subprocess.Popen[str]") -> None:
-    assert replica.stdout is not None
-    assert replica.stdout.readline() == "loading\n"
+async def becomes(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not await asyncio.to_thread(condition):
+            await asyncio.sleep(0.02)
 
 
-def test_an_engine_that_hangs_while_starting_ends_the_replica_at_the_deadline(start: Start) -> None:
-    replica = start(HANGING, "deadlines.engine_start_s=0.5")
-    loading(replica)
-    code, said = ending(replica)
-    assert code == FAILED
-    assert "stopped waiting for the inference engine to start" in said
-
-
-def test_a_replica_asked_to_stop_while_its_engine_starts_does(start: Start) -> None:
-    replica = start(HANGING)
-    loading(replica)
-    replica.send_signal(signal.SIGTERM)
-    assert ending(replica)[0] == INTERRUPTED
-
-
-def test_a_replica_that_is_stopped_gives_its_prompts_back(start: Start, redis_connection: RedisConnection) -> None:
-    run = "replica-stopped"
-    membership = Membership(redis_connection, run, lease_s=15.0)
-    issued = RedisIssueLog(redis_connection, RedisStream(redis_connection, run, PROMPTS, "learner", 1e8))
-    replica = start(FAKE, f"name={run}")
-
-    def becomes(condition: Callable[[], bool]) -> None:
-        end_s = time.monotonic() + 60
-        while not condition():
-            assert replica.poll() is None, replica.communicate()
-            assert time.monotonic() < end_s
-            time.sleep(0.05)
-
-    becomes(lambda: REPLICA in membership.live())
+def send_weights(membership: Membership, version: int) -> None:
     membership.announce(
         Rendezvous(pg_generation=1, backend="gloo", host="", port=1, size=2, first_ranks={REPLICA: 1}, timeout_s=5.0)
     )
     membership.announce(
-        WeightManifest(policy_version=0, pg_generation=1, buckets=(), probe_token_ids=(1, 2), probe_logp=(-1.0,))
+        WeightManifest(policy_version=version, pg_generation=1, buckets=(), probe_token_ids=(1, 2), probe_logp=(-1.0,))
     )
-    assert issued.issue(0, encode(prompt(0)))
-    stream = RedisStream(redis_connection, run, PROMPTS, "rollout-1", 60.0)
-    becomes(lambda: stream.depth().pending == 1)
-    replica.send_signal(signal.SIGTERM)
-    assert ending(replica)[0] == DONE
-    (claim,) = stream.claim(1, 0.0)
-    assert claim.deliveries == 1
+
+
+def test_its_lease_says_what_it_holds_for_as_long_as_it_serves(
+    config: RunConfig, membership: Membership, redis_connection: RedisConnection, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        engine = FakeEngine(world_size=2)
+        stop = asyncio.Event()
+        replica = Replica(config, engine, redis_connection, replica_id=REPLICA, services_folder=tmp_path / "services")
+        serving = asyncio.create_task(replica.run(stop))
+        await becomes(lambda: REPLICA in membership.live())
+        lease = membership.live()[REPLICA]
+        assert (lease.ranks, lease.policy_version, lease.ready) == (2, -1, False)
+        send_weights(membership, version=3)
+        await becomes(lambda: membership.live()[REPLICA].ready)
+        assert membership.live()[REPLICA].policy_version == 3
+        await asyncio.sleep(1.5)  # longer than a lease
+        assert REPLICA in membership.live()
+        stop.set()
+        await serving
+        assert membership.live() == {}
+
+    asyncio.run(scenario())
+    assert addresses(tmp_path / "services").keys() == {REPLICA}
+
+
+def test_a_dead_engine_ends_it_and_it_leaves_the_run(
+    config: RunConfig, membership: Membership, redis_connection: RedisConnection
+) -> None:
+    async def scenario() -> None:
+        engine = FakeEngine()
+        serving = asyncio.create_task(
+            Replica(config, engine, redis_connection, replica_id=REPLICA).run(asyncio.Event())
+        )
+        await becomes(lambda: REPLICA in membership.live())
+        engine.dead = "out of memory"
+        send_weights(membership, version=3)
+        with pytest.raises(EngineFailed, match="out of memory"):
+            await asyncio.wait_for(serving, 10)
+        assert membership.live() == {}
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_does_not_start_in_time_is_given_up() -> None:
+    class Slow(FakeEngine):
+        async def start(self) -> None:
+            await asyncio.sleep(600)
+
+    async def scenario() -> None:
+        with pytest.raises(DeadlineExceeded, match="the inference engine to start"):
+            await start_engine(Slow(), asyncio.Event(), within_s=0.05)
+        stop = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.05, stop.set)
+        assert not await start_engine(Slow(), stop, within_s=600)
+        assert await start_engine(FakeEngine(), asyncio.Event(), within_s=600)
+
+    asyncio.run(scenario())
+
+
+def test_a_fault_of_the_engine_while_it_starts_is_raised() -> None:
+    async def scenario() -> None:
+        engine = FakeEngine()
+        engine.dead = "no such model"
+        with pytest.raises(EngineFailed, match="no such model"):
+            await start_engine(engine, asyncio.Event(), within_s=600)
+
+    asyncio.run(scenario())

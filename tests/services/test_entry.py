@@ -1,4 +1,4 @@
-"""How services end with the supervisor that started them, whoever stands between."""
+"""How services start and end, and how they end with their supervisor, even with a launcher between the two."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ entry.watch_supervisor()
 pathlib.Path(sys.argv[1]).write_text("up")
 time.sleep(60)
 """
-# A supervisor, which tells its process number to what it starts; and a launcher in between, as torchrun is one.
+# A supervisor, which tells its process id to what it starts; and a launcher in between, such as torchrun.
 SUPERVISOR = """
 import os, subprocess, sys
 from services.entry import SUPERVISED_VARIABLE
@@ -47,7 +47,7 @@ def until(condition: object, complaint: str) -> None:
 
 
 def services_of(up: Path) -> list[int]:
-    """Processes that are the service itself, by its arguments."""
+    """Process ids of the service itself, found by its arguments."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit() and int(folder.name) != os.getpid():
@@ -83,7 +83,7 @@ def test_a_reader_that_has_left_is_no_error_of_ours(unbuffered: str) -> None:
     assert process.returncode == 130
 
 
-def test_a_fault_of_ours_ends_at_once_with_its_traceback_whatever_threads_are_left() -> None:
+def test_a_fault_of_ours_ends_at_once_with_its_traceback_even_if_threads_are_left() -> None:
     program = """
 import threading, time
 from services import entry

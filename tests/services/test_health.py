@@ -1,4 +1,4 @@
-"""The pages answer, and whoever falls silent in the middle of a request is let go."""
+"""The pages answer, and a client that falls silent in the middle of a request is disconnected."""
 
 import socket
 import threading

@@ -1,4 +1,4 @@
-"""Whatever is wrong is said before anything expensive starts: exit code 2, the place, the value, what to do."""
+"""What is wrong is said before anything expensive starts: exit code 2, the place, the value, what to do."""
 
 import json
 import socket
@@ -13,7 +13,7 @@ RUN = "examples/addition/addition.toml"
 
 
 def refused(ratchet: Ratchet, tmp_path: Path, *overrides: str, **environment: str) -> str:
-    """What `ratchet up` says; no engine, learner or Redis was started."""
+    """What `ratchet up` says when it refuses the run: no engine, learner or Redis was started."""
     options = [part for override in (f"runs_folder={tmp_path}/runs", *overrides) for part in ("--set", override)]
     result = ratchet("up", RUN, *options, **environment)
     assert result.returncode == 2, result.stdout + result.stderr
@@ -82,10 +82,10 @@ def test_an_unknown_command_and_no_command(ratchet: Ratchet) -> None:
     assert ratchet().returncode == 2
 
 
-def test_a_folder_that_is_no_run(ratchet: Ratchet, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run(ratchet: Ratchet, tmp_path: Path) -> None:
     result = ratchet("status", tmp_path)
     assert result.returncode == 2
-    assert "is no run folder" in result.stderr
+    assert "is not a run folder" in result.stderr
 
 
 def test_a_dry_run_prints_settings_that_load_again(ratchet: Ratchet, example: Path, tmp_path: Path) -> None:

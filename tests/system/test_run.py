@@ -64,7 +64,12 @@ def left_on_the_streams(folder: RunFolder) -> set[int]:
     found = set()
     with RedisServer(folder.redis) as server:
         connection = RedisConnection(server.url, deadline_s=10.0)
-        for name, what in ((PROMPTS, Prompt), (TRAJECTORIES, Group), (SCORED, ScoredGroup)):
+        kinds: tuple[tuple[str, type[Prompt | Group | ScoredGroup]], ...] = (
+            (PROMPTS, Prompt),
+            (TRAJECTORIES, Group),
+            (SCORED, ScoredGroup),
+        )
+        for name, what in kinds:
             for payload in RedisStream(connection, folder.path.name, name, "look", 60.0).peek(10_000):
                 entry = decode(payload, what)
                 prompt = (
@@ -140,7 +145,7 @@ def test_a_killed_learner_takes_back_what_no_checkpoint_holds_and_loses_nothing(
     dropped = sum(groups["dropped"].values())
     assert groups["issued"] == groups["trained"] + dropped + groups["dead"] + groups["outstanding"]
     consumed = [number for row in story.steps for number in row["consumed_groups"]]
-    assert len(consumed) == len(set(consumed))  # none twice
+    assert len(consumed) == len(set(consumed))  # no group twice
     assert len(consumed) == groups["trained"] + dropped
     assert groups["dead"] == 0
     unconsumed = set(range(groups["issued"])) - set(consumed)
@@ -178,7 +183,7 @@ def test_what_a_run_leaves(story: Story) -> None:
     assert story.folder.picture.stat().st_size > 10_000
     assert list(story.folder.tensorboard.glob("events.out.tfevents.*"))
     assert "held-out accuracy after" in story.final_output
-    assert not (story.folder.path / ".redis-url").exists()
+    assert not story.folder.redis_url.exists()
 
 
 def test_the_exported_model_loads_in_transformers(story: Story) -> None:

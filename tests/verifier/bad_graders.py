@@ -7,9 +7,7 @@ import signal
 import time
 from typing import Any
 
-import msgspec
-
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 
 REGISTRY = {
     "exact": "verifier.graders.exact:ExactMatch",
@@ -21,7 +19,7 @@ REGISTRY = {
 }
 
 
-class Odd(msgspec.Struct, frozen=True):
+class Odd(Grader, frozen=True):
     """Does what the response says."""
 
     def check(self, reference: Any) -> None:

@@ -16,13 +16,14 @@ from verifier.worker.loop import VerifierStreams
 
 @cache
 def registry() -> Catalogue:
-    """Found out once: a process that imports them all takes its time."""
+    """The entries of the graders, found out once: a process that imports them all is slow."""
     return asyncio.run(catalogue(REGISTRY))
 
 
 class Running:
     def __init__(self, settings: VerifierConfig, streams: VerifierStreams | None) -> None:
-        self._settings, self._streams = settings, streams
+        self._settings = settings
+        self._streams = streams
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.config.verifier import VerifierConfig
-from services.wire.score import Score, Verdict
+from services.wire.verdict import Score, Verdict
 from tests.verifier.bad_graders import REGISTRY
 from tests.verifier.running import Running, running
 from verifier.cache import MemoryShelf, freeze, key_of, thaw
 from verifier.contract import ScoreItem
+from verifier.grading import open_grading
 from verifier.network.endpoints import Endpoints
 from verifier.registry import Entry
-from verifier.service import grading
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(max_size=5),
@@ -35,7 +35,7 @@ def reordered(value: Any) -> Any:
 
 
 @given(st.dictionaries(st.text(max_size=5), JSON, max_size=4), JSON)
-def test_the_order_of_members_makes_no_other_key(options: dict[str, Any], reference: Any) -> None:
+def test_the_order_of_members_does_not_change_the_key(options: dict[str, Any], reference: Any) -> None:
     one = key_of("math", "1", options, reference, "x")
     assert one == key_of("math", "1", reordered(options), reordered(reference), "x")
     assert len(one) == 16
@@ -72,7 +72,7 @@ def test_a_verdict_is_the_same_after_it_was_kept(verdict: Verdict, reward: float
 
 
 @given(st.binary(max_size=30))
-def test_bytes_that_are_no_verdict_are_none(value: bytes) -> None:
+def test_bytes_that_are_not_a_verdict_are_ignored(value: bytes) -> None:
     found = thaw(value)
     assert found is None or freeze(found) == freeze(thaw(freeze(found)))  # type: ignore[arg-type]
 
@@ -181,8 +181,9 @@ def test_a_new_version_of_a_grader_forgets_and_a_verdict_of_another_program_is_i
 
     async def judged(version: str) -> str:
         entries = {"odd": Entry("odd", REGISTRY["odd"], version=version, cached=True)}
-        async with Endpoints({}) as endpoints, grading(VerifierConfig(processes=1), endpoints, shelf, entries) as desk:
-            return (await desk.score([ScoreItem("a", "odd", "right", "right")]))[0].verdict
+        settings = VerifierConfig(processes=1)
+        async with Endpoints({}) as endpoints, open_grading(settings, endpoints, shelf, entries) as grading:
+            return (await grading.score([ScoreItem("a", "odd", "right", "right")]))[0].verdict
 
     async def run() -> None:
         for version, kept in (("1", 1), ("1", 1), ("2", 2), ("1", 2)):

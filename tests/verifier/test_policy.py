@@ -28,13 +28,13 @@ from tests.verifier.bad_graders import REGISTRY
 from tests.verifier.running import Running, running
 from tests.verifier.worker.test_loop import Wiring, group, right_answers, service
 from verifier.contract import ScoreItem
-from verifier.grader import build_scorer, load_scorer_class
+from verifier.grader import build_grader, load_grader
+from verifier.grader_table import with_table
+from verifier.grading import open_grading
 from verifier.http.auth import TOKENS_VARIABLE
 from verifier.network.endpoints import Endpoints
 from verifier.pool.pool import GraderPool
-from verifier.pool.protocol import Task
 from verifier.registry import catalogue
-from verifier.service import grading
 
 PAGE = (Path(__file__).parents[2] / "docs" / "verifier.md").read_text(encoding="utf-8")
 
@@ -72,7 +72,7 @@ ITEMS = {
     "the reference alone crashes the grader process": odd("exit", "exit"),
     "the reference alone needs too much memory": odd("memory", "memory"),
     "the grader raises any other exception": odd("raise"),
-    "the grader gives a reward that is no finite number": odd("nan"),
+    "the grader gives a reward that is not finite": odd("nan"),
     "the grader cannot be imported": odd("right", grader="missing"),
     "importing the grader ends its process": odd("right", grader="fatal_import"),
     "the deadline passes while the grader waits or hardly gets the processor": odd("sleep 60"),
@@ -84,7 +84,7 @@ ITEMS = {
     ),
 }
 DETAILS = {
-    "the grader computes until its deadline, and the reference alone is fine": "computing; its reference alone is no",
+    "the grader computes until its deadline, and the reference alone is fine": "computing; its reference alone is fine",
     "the grader process crashes twice at the response, and the reference alone is fine": "exit code 7",
     "the grader needs more memory than `process_memory_mib`, and the reference alone is fine": "more memory than",
     "a gate of `combine` is not passed": "gate exact: answer 'raise'",
@@ -108,8 +108,11 @@ def judged() -> dict[str, tuple[str, float | None, str]]:
 
     async def judge() -> dict[str, tuple[str, float | None, str]]:
         entries = await catalogue(REGISTRY | {"remote": OURS["remote"]})
-        async with Endpoints(settings.endpoints) as endpoints, grading(settings, endpoints, None, entries) as desk:
-            scores = await desk.score(list(ITEMS.values()))
+        async with (
+            Endpoints(settings.endpoints) as endpoints,
+            open_grading(settings, endpoints, None, entries) as grading,
+        ):
+            scores = await grading.score(list(ITEMS.values()))
         return {name: (one.verdict, one.reward, one.detail) for name, one in zip(ITEMS, scores, strict=True)}
 
     return asyncio.run(judge())
@@ -127,11 +130,11 @@ def killed_from_outside(times: int) -> str:
     """The verdict on a right response, at which the grader process is killed so often."""
 
     async def kill(pool: GraderPool) -> str:
-        scoring = asyncio.create_task(pool.score([Task("odd", "sleep 0.5", "sleep 0.5", {})]))
+        scoring = asyncio.create_task(pool.score([ScoreItem("a", "odd", "sleep 0.5", "sleep 0.5", {})]))
         dead: set[int] = set()
         while len(dead) < times:
             await asyncio.sleep(0.2)
-            for process in list(pool._working | pool._slow):
+            for process in list(pool.working | pool.slow):
                 progress = process.progress()
                 if progress.chunk and not progress.loading and process.pid not in dead and len(dead) < times:
                     os.kill(process.pid, signal.SIGKILL)
@@ -232,7 +235,7 @@ OTHERS: dict[str, Callable[[], str]] = {
     "the queue is full": full_queue,
     "the request has none of the service's tokens": without_a_token,
     "a group has an error or a timeout": asked_again,
-    "it has one still after `attempts`": given_up,
+    "it still has one after `attempts`": given_up,
     "the scoring service or the stream server is away": service_away,
 }
 
@@ -250,13 +253,13 @@ def test_every_row_of_the_policy_is_tested() -> None:
 
 def test_every_grader_is_on_the_page_with_its_options() -> None:
     shown = {row[0].strip("`"): re.findall(r"`(\w+)`", row[2]) for row in table("name")}
-    assert shown == {name: list(load_scorer_class(OURS[name]).__struct_fields__) for name in shown}
-    assert set(shown) == set(OURS)
+    assert shown == {name: list(load_grader(location).__struct_fields__) for name, location in OURS.items()}
+    assert with_table(PAGE, OURS) == PAGE, "run: python -m verifier.grader_table docs/verifier.md"
 
 
 def test_the_graders_that_the_page_calls_cached_are_cached() -> None:
     (names,) = re.findall(r"far more than a look-up \(([^)]*)\)", PAGE)
-    cached = {name for name in OURS if getattr(load_scorer_class(OURS[name]), "cached", False)}
+    cached = {name for name in OURS if load_grader(OURS[name]).cached}
     assert set(re.findall(r"`(\w+)`", names)) == cached
 
 
@@ -267,9 +270,9 @@ def test_the_settings_on_the_page_are_settings() -> None:
 
 def test_the_combination_on_the_page_can_be_built() -> None:
     (block,) = [block for block in blocks("json") if block.startswith('{"parts"')]
-    plan: Any = build_scorer(load_scorer_class(OURS["combine"]), json.loads(block))
+    plan: Any = build_grader(load_grader(OURS["combine"]), json.loads(block))
     for part in plan.parts:
-        build_scorer(load_scorer_class(OURS[part.grader]), part.options)
+        build_grader(load_grader(OURS[part.grader]), part.options)
 
 
 def blocks(language: str) -> list[str]:

@@ -1,12 +1,13 @@
-"""Grader `choice`: the letter of a multiple choice question, from where the response states it.
+"""Grader `choice`: the response states the letter of the right choice of a multiple-choice question.
 
-It is looked for, in this order, in the last complete \\boxed{}; behind the last "the answer is", "Answer:" or "I choose"; in the
-last letter in bold; in a response that is nothing but the letter; and, by option, in the last letter that stands alone. The
-first of these that states anything decides. Incorrect: no letter, a letter that is no choice, two different letters in one
-place ("B or C"), a letter that is denied ("not B"), and the text of another choice behind the right letter.
+The letter is looked for, in this order: in the last complete \\boxed{}; after the last "the answer is", "Answer:" or "I
+choose"; in the last letter in bold; in a response that is nothing but the letter; and, by option, in the last letter that
+stands alone. The first of these that states anything decides. Incorrect: no letter, a letter that is not a choice, two
+different letters in one place ("B or C"), a letter that is denied ("not B"), and the text of another choice after the right
+letter.
 
-The reference is a letter, the index of the choice from 0, or with `texts` the full text of one. It is a fault when it is none,
-or when a text stands for two choices. Every step is linear in the length of the response.
+The reference is a letter, the index of the choice from 0, or, with `texts`, the full text of a choice. A reference that is not
+one of these is a fault, and so is a text that two choices share. Every step is linear in the length of the response.
 """
 
 import re
@@ -14,14 +15,12 @@ import string
 from collections import deque
 from typing import Any, ClassVar
 
-import msgspec
-
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 from verifier.graders.math.extract import boxed
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 LONGEST_STATEMENT = 300
-"""Characters that are read behind "the answer is"."""
+"""Characters that are read after "the answer is"."""
 
 STATED = re.compile(
     r"\b(?:answer|choice|option)\b(?:\s+(?:choice|option|letter))?(?:\s+(?:is|would be|should be|must be))\b\s*:?"
@@ -41,15 +40,15 @@ DECORATION = re.compile(r"\\(?:text|textbf|mathbf|mathrm|textrm|mbox|rm|bf)\b|[{
 SENTENCE_END = re.compile(r"\n|[.;!?](?=\s|$)")
 
 
-class ChoiceAnswer(msgspec.Struct, frozen=True):
+class ChoiceAnswer(Grader, frozen=True):
     version: ClassVar[str] = "2"
 
     choices: str = "ABCDE"
     """The letters, in the order of the choices."""
     texts: tuple[str, ...] = ()
-    """The full texts of the choices, in their order; then an answer or a reference may be a text."""
+    """The full texts of the choices, in order. With them, an answer or a reference may be a text."""
     last_letter: bool = False
-    """When the response states no answer, its last capital letter that stands alone counts."""
+    """Whether the last capital letter that stands alone counts when the response states no answer."""
 
     def __post_init__(self) -> None:
         if not self.choices or len(set(self.choices.upper())) != len(self.choices):
@@ -104,7 +103,7 @@ class ChoiceAnswer(msgspec.Struct, frozen=True):
         )
 
     def _letters(self, stated: str) -> set[str]:
-        """The choices that the statement names. With texts, a text behind a letter must be that letter's own."""
+        """The choices that the statement names. With texts, a text after a letter must be that letter's own."""
         plain = DECORATION.sub(" ", stated).strip()
         if (whole := self._letter_of_text(plain)) is not None:
             return {whole}
@@ -113,7 +112,7 @@ class ChoiceAnswer(msgspec.Struct, frozen=True):
         named = re.match(r"[\s(\[]*([A-Za-z])(?![A-Za-z'])[\s)\].:,-]*(.*)", plain, re.DOTALL)
         letters = self.choices.upper()
         found = set(re.findall(rf"(?<![\w'])([{letters}])(?![\w'])", plain))
-        found |= set(re.findall(r"\(([A-Z])\)", plain))  # outside the choices, and then no right answer
+        found |= set(re.findall(r"\(([A-Z])\)", plain))  # may be outside the choices, and is then wrong
         if named:
             first, rest = named[1].upper(), named[2].strip(" .")
             if "A" in found and not re.match(r"[\s(\[]*A\b", plain) and re.search(r"\bA [a-z]", plain):
@@ -133,7 +132,9 @@ class ChoiceAnswer(msgspec.Struct, frozen=True):
         if isinstance(reference, int) and not isinstance(reference, bool):
             if 0 <= reference < len(self.texts or letters):
                 return letters[reference]
-            raise ScoringFault(f"reference {reference} is no index of {len(self.texts or letters)} choices, from 0 on")
+            raise ScoringFault(
+                f"reference {reference} is not an index into the {len(self.texts or letters)} choices, from 0"
+            )
         if not isinstance(reference, str):
             raise ScoringFault(f"reference must be a letter, an index or a text, not {type(reference).__name__}")
         if (letter := self._letter_of_text(reference)) is not None:
@@ -141,11 +142,11 @@ class ChoiceAnswer(msgspec.Struct, frozen=True):
         bare = reference.strip().strip("().").upper()
         if len(bare) == 1 and bare in letters[: len(self.texts) or None]:
             return bare
-        raise ScoringFault(f"reference {reference[:SHOWN_CHARACTERS]!r} is none of the choices {letters}")
+        raise ScoringFault(f"reference {reference[:SHOWN_CHARACTERS]!r} is not one of the choices {letters}")
 
 
 def _denies(stated: str) -> bool:
-    """Whether it says what the answer is not, before the first letter or around it."""
+    """Whether the statement says what the answer is not, before the first letter or around it."""
     letter = LETTER.search(stated)
     before = stated[: letter.end()] if letter else stated
     return DENIED.search(before) is not None or (

@@ -1,28 +1,26 @@
 """Grader `exact`: the response, or what a pattern finds in it, is the reference, letter for letter.
 
-Failure modes: a number in the reference is compared as it is written, so that 1.0 is no "1"; letters that only look the
-same (composed and decomposed accents) differ; a pattern that backtracks without end on some response brings its grader
-process to its deadline, and the pool ends it.
+Failure modes: a number in the reference is compared as it is written, so that 1.0 is not "1"; letters that only look the same
+(composed and decomposed accents) differ; a pattern that backtracks without end on some response holds its grader process
+until its deadline, when the pool ends it.
 """
 
 import re
 from collections import deque
 from typing import Any, ClassVar
 
-import msgspec
-
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 
 
-class ExactMatch(msgspec.Struct, frozen=True):
+class ExactMatch(Grader, frozen=True):
     version: ClassVar[str] = "1"
 
     strip: bool = True
-    """Leave white space around both sides out of the comparison."""
+    """Ignore white space around both sides."""
     case_sensitive: bool = True
-    """Upper and lower case differ."""
+    """Whether upper and lower case differ."""
     pattern: str | None = None
     """Regular expression with one group; its last match in the response is the answer."""
 
@@ -32,7 +30,7 @@ class ExactMatch(msgspec.Struct, frozen=True):
         try:
             groups = re.compile(self.pattern).groups
         except (re.error, OverflowError, RecursionError) as fault:
-            raise ScoringFault(f"option pattern = {self.pattern!r} is no regular expression: {fault}") from fault
+            raise ScoringFault(f"option pattern = {self.pattern!r} is not a regular expression: {fault}") from fault
         if groups != 1:
             raise ScoringFault(f"option pattern = {self.pattern!r} has {groups} groups; it needs exactly one")
 

@@ -1,17 +1,18 @@
 """Grader `json`: the response is JSON that satisfies a schema, or that equals a value.
 
-The reference says which, with one of two names: {"schema": ...}, a JSON Schema, or {"value": ...}, any JSON value. Where a
-dataset's columns cannot hold such an object (Parquet gives every row the union of all names), it may be its JSON text.
+The reference says which: {"schema": ...} with a JSON Schema, or {"value": ...} with any JSON value. It may also be the JSON
+text of such an object, for datasets whose columns cannot hold one (Parquet gives every row the union of all names).
 
 The response is read strictly: a name twice in one object, NaN, numbers beyond a double's range, nesting beyond `max_depth`
-and text around the JSON make it incorrect. In a comparison 1 is 1.0, true is no 1, and the order of names is free.
+and text around the JSON make it incorrect. In a comparison 1 equals 1.0, true does not equal 1, and the order of names is
+free.
 
 Failure modes:
-- `format` in a schema is a remark, as the specification has it: no date or address is checked. Use `pattern`.
-- A `$ref` is looked up within the schema and among the published drafts, never on the network or on disk; one that leads
+- `format` in a schema is only a remark, as the specification says: no date or address is checked. Use `pattern`.
+- A `$ref` is looked up in the schema and among the published drafts, never on the network or on disk. One that leads
   elsewhere is a fault of the reference, and so is a schema that refers to itself without end.
-- A `pattern` that backtracks without end on some response brings the grader process to its deadline; so can
-  `uniqueItems` on hundreds of thousands of elements. `max_characters` bounds both, the pool ends them.
+- A `pattern` that backtracks without end on some response holds the grader process until its deadline; so can
+  `uniqueItems` on hundreds of thousands of elements. `max_characters` bounds both, and the pool ends them.
 """
 
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import specification_with
 
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 from verifier.graders.strict_json import MAX_DEPTH, NotJson, last_fenced_json, read_json, same
 
 Draft = Literal["4", "6", "7", "2019-09", "2020-12"]
@@ -36,23 +37,23 @@ VALIDATORS: dict[Draft, Any] = {
     "2020-12": validators.Draft202012Validator,
 }
 DIALECTS: dict[str, Any] = {one.ID_OF(one.META_SCHEMA).rstrip("#"): one for one in VALIDATORS.values()}
-"""By the URI that a schema gives as its $schema; an empty fragment after it says nothing."""
+"""Validators by the URI that a schema gives as its $schema, without an empty fragment."""
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 PROBES: tuple[Any, ...] = (None, False, 0, "", [], {})
-"""One value of each type: what a schema raises on these is its own fault."""
+"""One value of each type: an error that a schema raises on these is its own fault."""
 
 
-class JsonSchema(msgspec.Struct, frozen=True):
+class JsonSchema(Grader, frozen=True):
     version: ClassVar[str] = "1"
 
     fenced: bool = False
-    """The answer is the response's last complete ```json block, or unmarked ``` block; text around it is ignored."""
+    """Whether the answer is the response's last complete ```json block, or unmarked ``` block. Text around it is ignored."""
     draft: Draft = "2020-12"
-    """Of a schema that has no $schema."""
+    """Draft of a schema that has no $schema."""
     max_depth: int = MAX_DEPTH
-    """Of arrays and objects within each other."""
+    """Arrays and objects within each other that a response may have."""
     max_characters: int = 200_000
-    """A longer response is incorrect, unread."""
+    """A longer response is incorrect without being read."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.max_depth <= MAX_DEPTH:
@@ -92,20 +93,21 @@ class JsonSchema(msgspec.Struct, frozen=True):
 
 
 def _expected(reference: Any) -> dict[str, Any]:
-    """An object with either schema or value. Raises ScoringFault."""
+    """The reference as an object with either schema or value. Raises ScoringFault when it is not one."""
     if isinstance(reference, str):
         try:
             reference = read_json(reference)
         except NotJson as fault:
             raise ScoringFault(f'reference is a string, but not the JSON text of {{"schema": ...}}: {fault}') from fault
     if not isinstance(reference, dict) or reference.keys() not in ({"schema"}, {"value"}):
-        raise ScoringFault('reference must be {"schema": ...} or {"value": ...}, with nothing beside it')
+        raise ScoringFault('reference must be {"schema": ...} or {"value": ...}, and nothing else')
     return reference
 
 
 @lru_cache(maxsize=256)
 def _checked_validator(schema_text: bytes, draft: Draft) -> Any:
-    """Raises ScoringFault for what is no schema, of a draft that is not known, or refers to what is not there."""
+    """A validator for the schema. Raises ScoringFault when it is not a schema, has an unknown draft, or refers to what is
+    not there."""
     schema = msgspec.json.decode(schema_text)
     if not isinstance(schema, dict | bool):
         raise ScoringFault(f"reference.schema must be an object or a truth value, not {type(schema).__name__}")
@@ -113,13 +115,15 @@ def _checked_validator(schema_text: bytes, draft: Draft) -> Any:
     if isinstance(schema, dict) and "$schema" in schema:
         validator_class = DIALECTS.get(str(schema["$schema"]).rstrip("#"))
         if validator_class is None:
-            raise ScoringFault(f"reference.schema.$schema = {schema['$schema']!r:.80} is none of {', '.join(DIALECTS)}")
+            raise ScoringFault(
+                f"reference.schema.$schema = {schema['$schema']!r:.80} is not one of {', '.join(DIALECTS)}"
+            )
     try:
         validator_class.check_schema(schema, format_checker=validator_class.FORMAT_CHECKER)
         for reference, resolver in _references(schema, validator_class):
             resolver.lookup(reference)
     except exceptions.SchemaError as fault:
-        raise ScoringFault(f"reference.schema is no JSON Schema: {fault.json_path}: {fault.message:.200}") from fault
+        raise ScoringFault(f"reference.schema is not a JSON Schema: {fault.json_path}: {fault.message:.200}") from fault
     except Unresolvable as fault:
         raise ScoringFault(f"reference.schema refers to what is not in it: {fault}") from fault
     except RecursionError as fault:
@@ -128,7 +132,7 @@ def _checked_validator(schema_text: bytes, draft: Draft) -> Any:
 
 
 def _references(schema: Any, validator_class: Any) -> Iterator[tuple[str, Any]]:
-    """Every $ref, with what resolves it at its place."""
+    """Every $ref, with the resolver for its place."""
     root = specification_with(validator_class.ID_OF(validator_class.META_SCHEMA)).create_resource(schema)
     waiting = [(root, REGISTRY.resolver_with_root(root))]
     while waiting:
@@ -139,7 +143,8 @@ def _references(schema: Any, validator_class: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _first_error(validator: Any, value: Any) -> Any:
-    """Raises ScoringFault: the value's depth is bounded well below the interpreter's, so what fails is the schema."""
+    """The first error of the value, or None. Raises ScoringFault when the schema fails: the value's depth is bounded well
+    below the interpreter's limit, so it cannot be the cause."""
     try:
         return next(validator.iter_errors(value), None)
     except Unresolvable as fault:

@@ -1,12 +1,12 @@
 """Grader `number`: the number that the response states last is the reference number, exactly unless tolerance says otherwise.
 
-The number is, in this order: what a pattern finds last, if the option is set; the last complete \\boxed{}; what follows the
-last ####; what follows the last "the answer is"; the last number of the response. A box decides even when it holds no number.
+The number is, in this order: the last match of `pattern`, if it is set; the last complete \\boxed{}; what follows the last
+####; what follows the last "the answer is"; the last number of the response. A box decides even when it holds no number.
 
-It reads thousands separators, a currency sign, a percent sign, a unit behind it, fractions, mixed numbers, scientific notation
-and the Unicode minus. What it does not know is algebra: \\sqrt{4} and 1 + 1 are no numbers
-(use `math`), nor are 12x, 12! and "at least 12". A box, a match or a stated answer with two numbers in it is incorrect.
-Every step is linear in the length of the response.
+The grader reads thousands separators, a currency sign, a percent sign, a unit after the number, fractions, mixed numbers,
+scientific notation and the Unicode minus. It does not know algebra: \\sqrt{4} and 1 + 1 are not numbers (use `math`), and
+neither are 12x, 12! and "at least 12". A box, a match or a stated answer with two numbers in it is incorrect. Every step is
+linear in the length of the response.
 """
 
 import re
@@ -14,9 +14,7 @@ from collections import deque
 from fractions import Fraction
 from typing import Any, ClassVar, Literal
 
-import msgspec
-
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 from verifier.graders.math.extract import boxed
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
@@ -50,7 +48,7 @@ BEHIND = re.compile(r"\s?(?:\\?%|percent\b|dozen|hundred|thousand|million|billio
 ANOTHER = re.compile(r"\s*(?:,|or\b|and\b|/|-)\s*\$?-?\d")
 SENTENCE_END = re.compile(r"\n|[.;!?](?:\s|$)")
 STATEMENTS = 20
-"""How many of the last times that "answer" stands in the response are looked at."""
+"""How many of the last occurrences of "answer" in the response are looked at."""
 NAMED = re.compile(r"\s*\$?\s*[a-zA-Z]\s*=(?!=)")
 OPERATION = re.compile(
     r"[+*^=<>√!_|²³¹⁰⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉]|\.\s?\.|%.*%|[-+]\s*-|\d(?![eE][-+]?\d)[a-zA-Z](?![a-zA-Z])"
@@ -61,34 +59,34 @@ CHANGED = re.compile(
     r"|around|nearly|almost|half|third|twice|double|squared|cubed|or)\b|n't\b",
     re.IGNORECASE,
 )
-"""Words that make another number of the one that they stand by, or leave it open."""
+"""Words that change the number next to them, or leave it open."""
 POWER_BEHIND = re.compile(
     r"\s*(?:[!^_²³⁴]|[a-zA-Z](?![a-zA-Z])|(?:squared|cubed|(?:less|more|fewer) than)\b)", re.IGNORECASE
 )
 AMOUNT = re.compile(r"\b(?:dozen|hundred|thousand|million|billion|trillion)", re.IGNORECASE)
 
 
-class NumberAnswer(msgspec.Struct, frozen=True):
+class NumberAnswer(Grader, frozen=True):
     version: ClassVar[str] = "2"
 
     tolerance: float = 0.0
-    """Largest difference from the reference that still counts. 0: exactly equal."""
+    """Largest difference from the reference that still counts as equal. 0: the numbers must be exactly equal."""
     tolerance_kind: Literal["absolute", "relative"] = "relative"
     """absolute: tolerance is a difference; relative: it is a share of the reference."""
     percent: Literal["ignore", "value"] = "ignore"
     """ignore: 50% is 50. value: 50% is 0.5."""
     pattern: str | None = None
-    """Regular expression with one group; the number in its last match is the answer."""
+    """Regular expression with one group; the number in its last match is the answer. None: no pattern."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < float("inf"):
-            raise ScoringFault(f"option tolerance = {self.tolerance} must be a number from 0 on")
+            raise ScoringFault(f"option tolerance = {self.tolerance} must be a number of at least 0")
         if self.pattern is None:
             return
         try:
             groups = re.compile(self.pattern).groups
         except re.error as fault:
-            raise ScoringFault(f"option pattern = {self.pattern!r} is no regular expression: {fault}") from fault
+            raise ScoringFault(f"option pattern = {self.pattern!r} is not a regular expression: {fault}") from fault
         if groups != 1:
             raise ScoringFault(f"option pattern = {self.pattern!r} has {groups} groups; it needs exactly one")
 
@@ -114,7 +112,7 @@ class NumberAnswer(msgspec.Struct, frozen=True):
         return Judgement(False, f"answer {_written(answer)}")
 
     def _stated(self, response: str) -> tuple[str | None, bool]:
-        """Where the number is looked for, and whether it must be the only one there."""
+        """The text in which the number is looked for, and whether it must be the only one there."""
         if self.pattern is not None:
             found = deque(re.finditer(self.pattern, response), maxlen=1)
             return (found[0][1] if found else None), True
@@ -141,7 +139,8 @@ class NumberAnswer(msgspec.Struct, frozen=True):
         return stated
 
     def _numbers(self, text: str) -> list[Fraction | None]:
-        """The last two. None for what is written like a number and has no value: a division by zero, a huge exponent."""
+        """The last two numbers. None for one that is written like a number but has no value: a division by zero, a huge
+        exponent."""
         text = _plain(text)
         numbers: list[Fraction | None] = []
         for found in deque(NUMBER.finditer(text), maxlen=2):

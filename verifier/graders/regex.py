@@ -1,34 +1,34 @@
 """Grader `regex`: the reference is a regular expression, and the response, or what `extract` finds in it, matches it.
 
-Patterns come from the dataset and are trusted to mean what they say; responses are not trusted. Failure modes:
-- A pattern such as `(a+)+$` backtracks without end on some response. The loop runs in C, where nothing in this process can
+Patterns come from the dataset and are trusted to mean what they say; responses are not trusted. The syntax is that of
+Python's `re`, including flags in the pattern: with `(?s)` a dot matches a new line.
+
+Failure modes:
+- A pattern such as `(a+)+$` backtracks without end on some responses. The loop runs in C, where nothing in this process can
   interrupt it: the pool ends the process at its deadline. Possessive quantifiers (`a++`) and atomic groups prevent it.
-- A pattern that finds a match in the empty string would find one in every response; with match = "contains" it is a fault.
-- The syntax is that of Python's `re`, flags within the pattern included: `(?s)` lets a dot match a new line.
+- A pattern that matches the empty string would find a match in every response; with match = "contains" it is a fault.
 """
 
 import re
 from collections import deque
 from typing import Any, ClassVar, Literal
 
-import msgspec
-
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 
 
-class Regex(msgspec.Struct, frozen=True):
+class Regex(Grader, frozen=True):
     version: ClassVar[str] = "1"
 
     match: Literal["whole", "contains"] = "whole"
     """whole: the reference matches all of the answer. contains: it matches some part of it."""
     extract: str | None = None
-    """Regular expression with one group; its last match in the response is the answer. Without it, all of the response."""
+    """Regular expression with one group; its last match in the response is the answer. None: the whole response is."""
     strip: bool = True
-    """Leave white space around the answer out of the match."""
+    """Ignore white space around the answer."""
     case_sensitive: bool = True
-    """Upper and lower case differ, in the reference as in `extract`."""
+    """Whether upper and lower case differ, in the reference and in `extract`."""
 
     def __post_init__(self) -> None:
         if self.extract is None:
@@ -66,8 +66,8 @@ class Regex(msgspec.Struct, frozen=True):
         return pattern
 
     def _compiled(self, pattern: str, what: str) -> re.Pattern[str]:
-        """re keeps what it compiled last, so that the samples of a group share it."""
+        """The compiled pattern. `re` caches it, so the samples of a group share it."""
         try:
             return re.compile(pattern, 0 if self.case_sensitive else re.IGNORECASE)
         except (re.error, OverflowError, RecursionError) as fault:
-            raise ScoringFault(f"{what} {pattern!r:.60} is no regular expression: {fault}") from fault
+            raise ScoringFault(f"{what} {pattern!r:.60} is not a regular expression: {fault}") from fault

@@ -1,52 +1,49 @@
-"""Grader `remote`: a service of somebody else's judges the response, over HTTP.
+"""Grader `remote`: a service of your own, asked over HTTP, says so.
 
-Two protocols. `json`: an object with the response, the reference and its options goes to the endpoint's URL, and an object
-with a reward comes back; where each field is, is an option. `ratchet`: another verifier of this kind is asked for the
-verdict of one of its graders. When it fails:
+There are two protocols. `json`: an object with the response, the reference answer and the options goes to the endpoint's URL,
+and an object with a reward comes back; options say where each field is. `ratchet`: another verifier of this kind is asked
+for the verdict of one of its graders.
 
-- an answer without a reward, or with one that is no number, not finite or out of its range: error, never a zero;
-- verdict error or timeout of another verifier: error, with what it said;
-- an endpoint that is away, refuses, or has spent its budget: error.
+Failure modes. Error, never a zero: an answer without a reward, or with one that is not a number, not finite or out of range;
+verdict error or timeout of another verifier; an endpoint that is away, refuses, or has spent its budget.
 """
 
 import json
 import math
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import msgspec
 
-from services.wire.score import Score
-from verifier.contract import ScoreItem
-from verifier.grader import Judgement, Lane, ScoringFault
+from services.wire.verdict import Score
+from verifier.contract import ScoreItem, read_response
+from verifier.grader import Judgement, ScoringFault
 from verifier.network import pointer
 from verifier.network.endpoint import Endpoint
 from verifier.network.endpoints import Endpoints
-from verifier.worker.client import read_scores
+from verifier.network.grader import NetworkGrader
 
 SHOWN_CHARACTERS = 60  # of the service's detail, which may quote the response
 POINTERS = ("response_at", "reference_at", "options_at", "reward_at", "correct_at", "detail_at")
 ONLY_ITEM = "0"
 
 
-class Remote(msgspec.Struct, frozen=True):
-    lane: ClassVar[Lane] = "network"
-
+class Remote(NetworkGrader, frozen=True):
     endpoint: str = "remote"
     """Name of the endpoint in [verifier.endpoints]."""
     protocol: Literal["json", "ratchet"] = "json"
     """ratchet: the endpoint is the URL of another verifier; /v1/score is appended to it."""
     grader: str | None = None
-    """Which grader of the other verifier; protocol ratchet alone."""
+    """Grader of the other verifier; for protocol ratchet only."""
     options: dict[str, Any] = {}
-    """Handed on as they are."""
+    """Options that are passed on as they are."""
     lowest: float = 0.0
-    """A reward below it is a fault of the service."""
+    """The lowest possible reward. One below it is a fault of the service."""
     highest: float = 1.0
-    """A reward above it is a fault of the service."""
+    """The highest possible reward. One above it is a fault of the service."""
     threshold: float | None = None
-    """Reward from which a response counts as correct when the service does not say; the middle when it is not given."""
+    """Reward from which a response is correct when the service does not say. None: the middle of lowest and highest."""
     response_at: str = "/response"
-    """JSON pointer: where the response goes in the request. This and the following: protocol json alone."""
+    """JSON pointer: where the response goes in the request. This and the following are for protocol json only."""
     reference_at: str = "/reference"
     """JSON pointer: where the reference goes in the request."""
     options_at: str = "/options"
@@ -61,7 +58,7 @@ class Remote(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if (self.protocol == "ratchet") != (self.grader is not None):
             raise ScoringFault(
-                "option grader names a grader of the other verifier: with protocol ratchet, and only then"
+                "option grader names a grader of the other verifier: give it with protocol ratchet, and only then"
             )
         if not (math.isfinite(self.lowest) and math.isfinite(self.highest) and self.lowest < self.highest):
             raise ScoringFault(f"options lowest = {self.lowest} and highest = {self.highest} span no range of rewards")
@@ -82,7 +79,7 @@ class Remote(msgspec.Struct, frozen=True):
             raise ScoringFault(f"the reference cannot be put into a request: {fault}"[:200]) from fault
 
     def cache_salt(self, endpoints: Endpoints) -> str:
-        """Belongs in the key of a cached verdict, should an operator's grader of this kind be cached."""
+        """The verdict depends on the endpoint, which the options only name."""
         return endpoints[self.endpoint].identity
 
     async def score(self, response: str, reference: Any, endpoints: Endpoints) -> Judgement:
@@ -123,16 +120,16 @@ class Remote(msgspec.Struct, frozen=True):
         if value is pointer.MISSING:
             raise ScoringFault(f"the remote grader's answer has no reward at {place}")
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ScoringFault(f"the remote grader's reward at {place} is no number but {type(value).__name__}")
+            raise ScoringFault(f"the remote grader's reward at {place} is not a number but {type(value).__name__}")
         if not self.lowest <= value <= self.highest:  # nan is in no range
             raise ScoringFault(f"the remote grader's reward is not from {self.lowest:g} to {self.highest:g}, the range")
         return float(value)
 
 
 def _decode(content: bytes) -> Any:
-    # Not msgspec: NaN and Infinity, which Python's servers send, should be told from an answer that is no JSON at all.
+    # Not msgspec: NaN and Infinity, which Python's servers send, get a better error than an answer that is not JSON at all.
     return json.loads(content)
 
 
 def _decode_score(content: bytes) -> Score:
-    return read_scores(content, [ONLY_ITEM])[0]
+    return read_response(content, [ONLY_ITEM])[0]

@@ -2,16 +2,16 @@
 
     <think>some thought</think><answer>42</answer>
 
-The reference is ignored and may be null: this says nothing about whether an answer is right. Use it as a gate or a term of
-grader `combine`; alone it teaches to fill in the form.
+The reference is ignored and may be null: this grader does not know whether an answer is right. Use it as a gate or a part of
+grader `combine`; alone it teaches a model to fill in the form.
 
-A tag counts as it is written, `<think>` and `</think>`, in this case and without spaces or attributes; what only resembles
-one is text. Each listed tag must be opened once and closed once, so that nesting and repetition are incorrect, as are
-tags that have nothing but white space between them. Characters are Unicode code points, of the response without white
-space around it; words are what white space separates.
+A tag counts exactly as it is written, `<think>` and `</think>`, in this case and without spaces or attributes; anything that
+only resembles one is text. Each listed tag must be opened once and closed once, so nesting and repetition are incorrect, and
+so are tags with nothing but white space between them. Characters are Unicode code points of the response without the white
+space around it; words are separated by white space.
 
-Failure modes: the content of the tags is not looked at, and "forbidden" finds exactly what it is given, so that other
-spellings pass.
+Failure modes: the content of the tags is not looked at, and `forbidden` finds exactly what it is given, so other spellings
+pass.
 """
 
 import re
@@ -19,48 +19,48 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 
 TAG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}")
 SHOWN_CHARACTERS = 60  # of what should not be there, in the detail
 INVISIBLE = re.compile(
     "[\\u00ad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180e\\u200b-\\u200f\\u2060-\\u206f\\u3164\\ufeff\\uffa0]"
 )
-"""Characters that nobody sees: they fill no tag."""
+"""Invisible characters: a tag that holds only these is empty."""
 Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class ResponseFormat(msgspec.Struct, frozen=True):
+class ResponseFormat(Grader, frozen=True):
     version: ClassVar[str] = "2"
 
     tags: tuple[str, ...] = ("think", "answer")
-    """Names of the tags, in the order in which they must come; none: no tags are asked for."""
+    """Names of the tags, in the order in which they must come. Empty: no tags are required."""
     opened_by_prompt: bool = False
-    """The prompt ends with the first tag, opened, as some chat templates have it: the response begins inside it."""
+    """Whether the prompt ends with the first tag already open, as in some chat templates: the response begins inside it."""
     text_outside: bool = False
-    """Text before, between and after the tags is allowed."""
+    """Whether text before, between and after the tags is allowed."""
     empty_tags: bool = False
-    """Tags with nothing but white space between them are allowed."""
+    """Whether tags with nothing but white space between them are allowed."""
     min_characters: Count | None = None
-    """Of the whole response."""
+    """The fewest characters of the whole response; None: no limit."""
     max_characters: Count | None = None
-    """Of the whole response."""
+    """The most characters of the whole response; None: no limit."""
     min_words: Count | None = None
-    """Of the whole response."""
+    """The fewest words of the whole response; None: no limit."""
     max_words: Count | None = None
-    """Of the whole response."""
+    """The most words of the whole response; None: no limit."""
     min_characters_in: dict[str, Count] = {}
-    """Name of a tag -> at least so many characters between its two marks."""
+    """Name of a tag -> the fewest characters between its opening and its closing."""
     max_characters_in: dict[str, Count] = {}
-    """Name of a tag -> at most so many characters between its two marks."""
+    """Name of a tag -> the most characters between its opening and its closing."""
     forbidden: tuple[str, ...] = ()
-    """Texts that occur nowhere in the response, upper and lower case as written."""
+    """Texts that must not occur in the response, in upper and lower case as written."""
     ends_with: str | None = None
-    """The last characters of the response, white space after them aside."""
+    """Text that the response must end with; white space after it is ignored. None: any end."""
 
     def __post_init__(self) -> None:
         if wrong := [name for name in self.tags if not TAG_NAME.fullmatch(name)]:
-            raise ScoringFault(f"option tags: {wrong[0]!r:.80} is no name of a tag; write think for <think>")
+            raise ScoringFault(f"option tags: {wrong[0]!r:.80} is not the name of a tag; write think for <think>")
         if len(set(self.tags)) < len(self.tags):
             raise ScoringFault(f"option tags = {list(self.tags)} has a name twice; each tag comes once")
         if unknown := sorted((self.min_characters_in.keys() | self.max_characters_in.keys()) - set(self.tags)):
@@ -83,7 +83,7 @@ class ResponseFormat(msgspec.Struct, frozen=True):
             raise ScoringFault("nothing is asked for, so every response would be correct; set tags or a limit")
 
     def check(self, reference: Any) -> None:
-        """Nothing can be wrong with what is not looked at."""
+        """Accepts every reference: it is not looked at."""
 
     def score(self, response: str, reference: Any) -> Judgement:
         text = response.strip()

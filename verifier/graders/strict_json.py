@@ -1,7 +1,7 @@
-"""JSON text, read as strictly as RFC 8259 recommends: what two readers could understand differently is refused.
+"""JSON text, read as strictly as RFC 8259 recommends: text that two readers could understand differently is refused.
 
 Refused: a name that occurs twice in an object, NaN and Infinity, numbers beyond a double's range, nesting deeper than
-asked for. Never raises anything but NotJson, whatever the text.
+asked for. Raises nothing but NotJson, for any text.
 """
 
 import json
@@ -10,18 +10,18 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 MAX_DEPTH = 64
-"""Of arrays and objects within each other. Far beyond what is written on purpose, and within every reader's own limits."""
+"""Arrays and objects within each other: far more than anyone writes on purpose, and within every reader's own limits."""
 
 LONGEST_INTEGER = 310
-"""Characters: the largest double has 309 digits. Longer ones are not even converted."""
+"""Characters. The largest double has 309 digits; longer integers are not even converted."""
 
 
 class NotJson(Exception):
-    """Why, in a few words; none of them out of the text."""
+    """Why, in a few words, none of which come from the text."""
 
 
 def read_json(text: str, *, max_depth: int = MAX_DEPTH) -> Any:
-    """Raises NotJson."""
+    """The value of the text. Raises NotJson when it is not strict JSON, or nested deeper than max_depth."""
     try:
         value = json.loads(
             text,
@@ -31,7 +31,7 @@ def read_json(text: str, *, max_depth: int = MAX_DEPTH) -> Any:
             parse_float=_float,
         )
     except json.JSONDecodeError as fault:
-        raise NotJson(f"no JSON: {fault.msg} at character {fault.pos}") from None
+        raise NotJson(f"not JSON: {fault.msg} at character {fault.pos}") from None
     except RecursionError:
         raise NotJson("nested too deeply") from None
     if _deeper_than(value, max_depth):
@@ -40,7 +40,7 @@ def read_json(text: str, *, max_depth: int = MAX_DEPTH) -> Any:
 
 
 def same(left: Any, right: Any) -> bool:
-    """Equality of JSON values: 1 is 1.0, true is no 1, the order of names is free, that of elements is not."""
+    """Whether two JSON values are equal: 1 equals 1.0, true does not equal 1, and the order of names is free."""
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(same(value, right[name]) for name, value in left.items())
     if isinstance(left, list) and isinstance(right, list):
@@ -75,7 +75,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(constant: str) -> NoReturn:
-    raise NotJson(f"{constant} is no JSON number")
+    raise NotJson(f"{constant} is not a JSON number")
 
 
 def _integer(digits: str) -> int:
@@ -92,7 +92,7 @@ def _float(digits: str) -> float:
 
 
 def _deeper_than(value: Any, depth: int) -> bool:
-    """Level by level, without recursion."""
+    """Whether objects and arrays are nested deeper than this. Works level by level, without recursion."""
     level = _nested([value])
     for _ in range(depth):
         level = _nested(inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer))

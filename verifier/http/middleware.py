@@ -1,4 +1,4 @@
-"""What stands before every request: an id, the caller's name, the right to ask, and one line in the log afterwards."""
+"""What every request passes first: an id, the caller's name and the right to ask; afterwards, one line in the log."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.clock import now_s
 from verifier import metrics
 from verifier.contract import Refusal
-from verifier.http.auth import Tokens
+from verifier.http.auth import BearerTokens
 
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 REQUEST_ID = b"x-request-id"
@@ -22,11 +22,13 @@ log = logging.getLogger("ratchet.verifier.requests")
 
 
 class Front:
-    """Leaves in scope["state"]: request_id, caller, and an empty `tally` for what the log shall say besides."""
+    """Puts into scope["state"]: request_id, caller, and an empty `tally`, which the route fills for the log."""
 
-    def __init__(self, app: ASGIApp, tokens: Tokens | None, *, log_all: bool) -> None:
-        """tokens: None lets everybody in. log_all: also requests in which everything went well."""
-        self._app, self._tokens, self._log_all = app, tokens, log_all
+    def __init__(self, app: ASGIApp, tokens: BearerTokens | None, *, log_all: bool) -> None:
+        """tokens: None lets every caller in. log_all: log requests in which nothing went wrong, too."""
+        self._app = app
+        self._tokens = tokens
+        self._log_all = log_all
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,10 +59,11 @@ class Front:
             self._log(scope, status, tally, now_s() - start_s)
 
     def _caller(self, scope: Scope, headers: dict[bytes, bytes]) -> str | None:
-        """None: not to be let in. What is not below /v1 is open: health and metrics say nothing about responses."""
+        """The caller's name; None when it may not ask. Paths outside /v1 are open: health and metrics say nothing about
+        responses."""
         if self._tokens is None or not scope["path"].startswith("/v1/"):
             return str(scope["client"][0]) if scope.get("client") else ""
-        return self._tokens.name_of(headers.get(b"authorization", b""))
+        return self._tokens.caller_of(headers.get(b"authorization", b""))
 
     def _log(self, scope: MutableMapping[str, Any], status: int, tally: dict[str, Any], seconds: float) -> None:
         trouble = status >= 400 or status == 0 or tally.get("error") or tally.get("timeout")
@@ -83,6 +86,6 @@ async def refuse_entry(send: Send) -> None:
     body = msgspec.json.encode(Refusal("send one of the service's tokens: Authorization: Bearer TOKEN", "$"))
     headers = [(b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")]
     headers.append((b"content-length", str(len(body)).encode()))
-    headers.append((b"connection", b"close"))  # whoever may not ask need not be read to the end
+    headers.append((b"connection", b"close"))  # the rest of such a request is not read
     await send({"type": "http.response.start", "status": 401, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""How long to wait before the next request of a call: growing, scattered, and as the endpoint asks. Pure."""
+"""How long to wait before the next request of a call: longer each time, at random, and as the endpoint asks. Pure."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,21 +10,24 @@ LONGEST_HOLD_S = 60.0  # a mistaken Retry-After of a year must not silence the e
 
 
 def pause_s(retry: int, jitter: float) -> float:
-    """retry: 0 before the second request. jitter: in [0, 1); calls that failed together must not return together."""
+    """Seconds to wait before another request.
+
+    retry: 0 before the second request. jitter: random, in [0, 1), so that calls which failed together do not return together.
+    """
     return min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(retry, 30)) * (0.5 + 0.5 * jitter)
 
 
 def retry_after_s(headers: Mapping[str, str], now_unix_s: float) -> float | None:
-    """Seconds that Retry-After asks for; None when it is missing or says nothing readable.
+    """Seconds that Retry-After asks for; None when it is missing or cannot be read.
 
-    A date in it is compared with the answer's own Date, so that the two machines need not agree on the time.
+    A date in it is compared with the answer's own Date, so that the clocks of the two machines need not agree.
     """
     given = headers.get("retry-after", "").strip()
     if given.isascii() and given.isdigit() and len(given) < 10:
         return float(given)
     try:
         seconds = float(given)
-        return seconds if 0.0 <= seconds < 1e9 else None  # fractions are no standard, and still sent
+        return seconds if 0.0 <= seconds < 1e9 else None  # fractions are not in the standard, and are sent all the same
     except ValueError:
         pass
     at = _date(given)

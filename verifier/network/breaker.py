@@ -1,12 +1,12 @@
-"""When requests to an endpoint are no longer sent, and who may try it. Pure: facts and the time come in.
+"""When requests to an endpoint are no longer sent, and which one may try it. Pure: facts and the time are arguments.
 
     closed --failures in a row--> open --its time is up--> half-open --the probe failed--> open, for longer
        ^                                                       |
        +--------------------- the probe was answered ----------+
 
 Every change of state starts a new era, and a permit counts only in the era that gave it: what was sent before the
-breaker opened cannot close it, and at most one permit of a half-open era exists. A probe of which nothing is heard is
-given up at `until_s`, so that nothing keeps the breaker open for ever.
+breaker opened cannot close it, and at most one permit of a half-open era exists. A probe that reports nothing counts as
+lost at `until_s`, so that nothing keeps the breaker open for ever.
 """
 
 from dataclasses import dataclass, replace
@@ -18,14 +18,14 @@ State = Literal["closed", "open", "half_open"]
 @dataclass(frozen=True, slots=True)
 class BreakerRules:
     failures: int
-    """In a row, while closed."""
+    """Failed requests in a row that open a closed breaker."""
     open_s: float
     longest_open_s: float
     probe_s: float
-    """A probe that reports nothing for so long is given up."""
+    """Time after which a probe that reported nothing counts as lost."""
 
     def open_for_s(self, openings: int) -> float:
-        """openings: since it was last closed, this one included."""
+        """How long to stay open: doubled with each of the `openings` since the breaker was last closed, this one included."""
         return max(self.open_s, min(self.longest_open_s, self.open_s * 2.0 ** min(openings - 1, 60)))
 
 
@@ -34,21 +34,22 @@ class Breaker:
     state: State = "closed"
     era: int = 0
     failures: int = 0
-    """In a row, of this closed era."""
+    """Failed requests in a row, in this closed era."""
     openings: int = 0
-    """Since it was last closed."""
+    """How often it opened since it was last closed."""
     until_s: float = 0.0
-    """open: when a probe may be sent. half-open: when the probe counts as lost. Monotonic seconds."""
+    """When a probe may be sent (open), or counts as lost (half-open). Monotonic seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """To send one request. Its holder reports with one of answered, failed, withdrawn."""
+    """Permission to send one request. Its holder reports with one of `answered`, `failed`, `withdrawn`."""
 
     era: int
 
 
 def admit(breaker: Breaker, rules: BreakerRules, now_s: float) -> tuple[Breaker, Permit | None]:
+    """The next state, and a permit if a request may be sent now."""
     if breaker.state == "closed":
         return breaker, Permit(breaker.era)
     if now_s < breaker.until_s:
@@ -58,6 +59,7 @@ def admit(breaker: Breaker, rules: BreakerRules, now_s: float) -> tuple[Breaker,
 
 
 def answered(breaker: Breaker, permit: Permit) -> Breaker:
+    """The next state after an answer: it closes a half-open breaker."""
     if permit.era != breaker.era:
         return breaker
     if breaker.state == "closed":
@@ -66,6 +68,7 @@ def answered(breaker: Breaker, permit: Permit) -> Breaker:
 
 
 def failed(breaker: Breaker, rules: BreakerRules, permit: Permit, now_s: float) -> Breaker:
+    """The next state after a failure of the endpoint: one too many opens the breaker."""
     if permit.era != breaker.era:
         return breaker
     failures = breaker.failures + 1
@@ -76,7 +79,7 @@ def failed(breaker: Breaker, rules: BreakerRules, permit: Permit, now_s: float) 
 
 
 def withdrawn(breaker: Breaker, permit: Permit, now_s: float) -> Breaker:
-    """The request ended for a reason that says nothing of the endpoint: its caller went away."""
+    """The next state after a request whose end says nothing about the endpoint, because its caller went away."""
     if permit.era != breaker.era or breaker.state == "closed":
         return breaker
     return replace(breaker, state="open", era=breaker.era + 1, until_s=now_s)

@@ -9,7 +9,7 @@ from verifier.grader import ScoringFault
 from verifier.network.endpoint import Endpoint
 
 PATH = "/chat/completions"
-BYTES_PER_TOKEN = 4  # of an endpoint that does not report its usage
+BYTES_PER_TOKEN = 4  # an estimate, for endpoints that do not report their usage
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -19,9 +19,9 @@ class Message(msgspec.Struct, frozen=True):
 
 class Reply(msgspec.Struct, frozen=True):
     text: str
-    """Empty when the model declined, or said nothing."""
+    """Empty when the model refused, or said nothing."""
     cut: bool
-    """It ran into max_tokens."""
+    """The answer ended at max_tokens."""
 
 
 class _Content(msgspec.Struct):
@@ -49,7 +49,10 @@ _decoder = msgspec.json.Decoder(_Completion)
 async def complete(
     endpoint: Endpoint, messages: Sequence[Message], *, temperature: float | None, max_tokens: int | None, as_json: bool
 ) -> Reply:
-    """None is not sent. as_json: the server is told to let the model write nothing but JSON. Raises ScoringFault."""
+    """Ask the endpoint's model, and count the tokens. Raises ScoringFault.
+
+    temperature, max_tokens: not sent when None. as_json: the server is told to let the model write nothing but JSON.
+    """
     if endpoint.settings.model is None:
         raise ScoringFault(f'endpoint "{endpoint.name}" has no model; set verifier.endpoints.{endpoint.name}.model')
     body: dict[str, Any] = {"model": endpoint.settings.model, "messages": list(messages)}
@@ -73,5 +76,5 @@ async def complete(
 def _read(content: bytes) -> _Completion:
     completion = _decoder.decode(content)
     if not completion.choices:
-        raise ValueError("it holds no choice")
+        raise ValueError("it has no choices")
     return completion

@@ -1,4 +1,4 @@
-"""The breaker of one endpoint at work: asks the clock, shows its state, and says so once when it changes."""
+"""The breaker of one endpoint at work: reads the clock, exports the state, and logs each change once."""
 
 import logging
 from collections.abc import Iterator
@@ -10,18 +10,22 @@ from verifier.network import breaker, metrics
 from verifier.network.faults import EndpointAway, EndpointRefused, RequestFailed, Throttled
 
 STATES = {"closed": 0, "half_open": 1, "open": 2}
-PROBE_SLACK_S = 5.0  # a probe ends by its own time-out before it counts as lost
+PROBE_SLACK_S = 5.0  # so that a probe meets its own timeout before it counts as lost
 
 log = logging.getLogger("ratchet.verifier")
 
 
 class Circuit:
     def __init__(self, endpoint: str, settings: BreakerConfig, timeout_s: float) -> None:
-        """timeout_s: of one request."""
-        self._endpoint, self._last_failure = endpoint, ""
+        """timeout_s: how long one request may take."""
+        self._endpoint = endpoint
+        self._last_failure = ""
         self._breaker = breaker.Breaker()
         self._rules = breaker.BreakerRules(
-            settings.failures, settings.open_s, settings.longest_open_s, timeout_s + PROBE_SLACK_S
+            failures=settings.failures,
+            open_s=settings.open_s,
+            longest_open_s=settings.longest_open_s,
+            probe_s=timeout_s + PROBE_SLACK_S,
         )
 
     @property
@@ -30,7 +34,10 @@ class Circuit:
 
     @contextmanager
     def permit(self) -> Iterator[None]:
-        """For one request; how it leaves says what became of it. Raises EndpointAway when none may be sent."""
+        """Hold a permit for one request; the exception that leaves the block, if any, says what became of it.
+
+        Never waits: raises EndpointAway when no request may be sent now.
+        """
         state, permit = breaker.admit(self._breaker, self._rules, now_s())
         self._become(state)
         if permit is None:
@@ -45,12 +52,13 @@ class Circuit:
         except (Throttled, EndpointRefused):
             self._become(breaker.answered(self._breaker, permit))
             raise
-        except BaseException:  # a cancelled caller too: a probe that nobody waits for must not keep others out
+        except BaseException:  # a cancelled caller too: a probe that has no caller must not keep others out
             self._become(breaker.withdrawn(self._breaker, permit, now_s()))
             raise
         self._become(breaker.answered(self._breaker, permit))
 
     def away(self) -> EndpointAway:
+        """The fault of a call that may send no request now."""
         left_s = max(0.0, self._breaker.until_s - now_s())
         if self._breaker.state == "half_open":
             return EndpointAway(self._endpoint, f"one request is trying it, after: {self._last_failure}")
@@ -58,7 +66,8 @@ class Circuit:
         return EndpointAway(self._endpoint, cause, retry_after_s=left_s)
 
     def _become(self, state: breaker.Breaker) -> None:
-        before, self._breaker = self._breaker, state
+        before = self._breaker
+        self._breaker = state
         if before.state == state.state:
             return
         metrics.BREAKER_STATE.labels(self._endpoint).set(STATES[state.state])

@@ -1,8 +1,8 @@
-"""One service that graders ask: so many requests at once, repeated when that may help, and bounded in everything.
+"""One service that graders ask: a limited number of requests at a time, repeated when that may help, all of it bounded.
 
-A call takes its turn, then sends up to `attempts` requests, each with the breaker's permit and room in the budget. What
-fails for good raises a ScoringFault of faults.py; a call that is cancelled leaves nothing taken. Neither keys, nor URLs,
-nor texts of requests and answers are logged.
+A call takes its turn, then sends up to `attempts` requests, each with a permit of the breaker and within the budget. What
+fails for good raises a ScoringFault of faults.py; a cancelled call gives back all that it took. Neither keys nor URLs nor
+texts of requests and answers are logged.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import msgspec
 
 from services.clock import now_s
 from services.config.endpoints import EndpointConfig
+from services.metrics import waiting
 from verifier.grader import ScoringFault
 from verifier.network import backoff, metrics
 from verifier.network.budget import Budget
@@ -31,27 +32,33 @@ class Endpoint:
     """Safe for any number of concurrent calls on one event loop."""
 
     def __init__(self, name: str, settings: EndpointConfig, http: httpx.AsyncClient) -> None:
-        """http: sends the endpoint's token with every request, has no time-outs and follows no redirect."""
-        self.name, self.settings = name, settings
+        """http: sends the endpoint's token with every request, has no timeouts of its own and follows no redirects."""
+        self.name = name
+        self.settings = settings
         self.budget = Budget(name, settings.budget)
         self._circuit = Circuit(name, settings.breaker, settings.timeout_s)
         self._http = http
         self._turns = asyncio.Semaphore(settings.max_concurrent)
-        self._held_until_s = 0.0  # the endpoint asked to be left alone until then
+        self._held_until_s = 0.0  # the endpoint asked for no requests until then
         metrics.announce(name)
 
     @property
     def identity(self) -> str:
-        """Differs when the endpoint may judge differently: part of the verdict cache's key."""
+        """A digest that changes when the endpoint may judge differently; part of the verdict cache's key."""
         settings = self.settings
         asked = msgspec.json.encode([settings.url, settings.model, settings.body], order="sorted")
         return hashlib.sha256(asked).hexdigest()[:16]
 
     async def post(self, body: Mapping[str, Any], read: Callable[[bytes], T], *, path: str = "") -> T:
-        """What `read` makes of the answer. path: appended to the endpoint's URL.
+        """Send a request and return what `read` makes of the answer. Raises EndpointAway, EndpointRefused or BudgetSpent.
 
-        read: raises ValueError, or an error of msgspec's, for an answer that its protocol does not know, which is then a
-        failure of the endpoint like a broken connection. Raises EndpointAway, EndpointRefused or BudgetSpent.
+        path: appended to the endpoint's URL. read: raises ValueError, or an error of msgspec's, for an answer that its
+        protocol does not know; that counts as a failure of the endpoint, like a broken connection.
+
+        Waits for: a turn at the endpoint, pauses between requests, and the endpoint's answers.
+        Until: deadline_s of the endpoint, for all of it together.
+        Ended by: a usable answer, a refusal, the last attempt, an open breaker, a spent budget, or the deadline.
+        Metric: ratchet_waiting{room="verifier", awaiting="endpoint turn"}, then "endpoint answer" and "endpoint pause".
         """
         try:
             content = msgspec.json.encode({**body, **self.settings.body})
@@ -59,7 +66,7 @@ class Endpoint:
             raise ScoringFault(f"cannot be put into a request: {fault}"[:200]) from fault
         url, give_up_s = joined(self.settings.url, path), now_s() + self.settings.deadline_s
         async with self._turn(give_up_s):
-            await self._wait(0.0, give_up_s, "it was asked to be left alone")
+            await self._wait(0.0, give_up_s, "it asked for a pause")
             for attempt in range(1, self.settings.attempts + 1):
                 try:
                     return await self._request(url, content, read, give_up_s)
@@ -76,32 +83,46 @@ class Endpoint:
 
     @asynccontextmanager
     async def _turn(self, give_up_s: float) -> AsyncIterator[None]:
-        waiting = metrics.ENDPOINT_WAITING.labels(self.name)
-        waiting.inc()
+        """Hold one of the endpoint's max_concurrent turns. Raises EndpointAway.
+
+        Waits for: another call to give its turn back.
+        Until: give_up_s, the end of the call (deadline_s).
+        Ended by: a free turn, or the deadline.
+        Metric: ratchet_waiting{room="verifier", awaiting="endpoint turn"}; by endpoint, ratchet_verifier_endpoint_waiting_calls.
+        """
+        queued = metrics.ENDPOINT_WAITING.labels(self.name)
+        queued.inc()
         try:
-            async with asyncio.timeout(give_up_s - now_s()):
-                await self._turns.acquire()
+            with waiting("verifier", "endpoint turn"):
+                async with asyncio.timeout(give_up_s - now_s()):
+                    await self._turns.acquire()
         except TimeoutError:
             raise self._too_late("its turn did not come; raise max_concurrent or deadline_s") from None
         finally:
-            waiting.dec()
+            queued.dec()
         try:
             yield
         finally:
             self._turns.release()
 
     async def _wait(self, pause_s: float, give_up_s: float, cause: str) -> None:
-        """For the pause, and for as long as the endpoint asked to be left alone. Raises EndpointAway instead of waiting
-        past the call's end."""
+        """Pause before the next request. Raises EndpointAway instead of waiting past the end of the call.
+
+        Waits for: the pause to pass, and the time for which the endpoint asked for no requests.
+        Until: give_up_s, the end of the call (deadline_s).
+        Ended by: the time; at once, by a fault, when the pause would outlast the call.
+        Metric: ratchet_waiting{room="verifier", awaiting="endpoint pause"}.
+        """
         until_s = now_s() + pause_s
-        # Asked again after each sleep: the answer to another call may have moved the end meanwhile.
+        # Computed again after each sleep: the answer to another call may have moved the end.
         while (left_s := max(until_s, self._held_until_s) - now_s()) > 0:
             if now_s() + left_s >= give_up_s:
                 raise self._too_late(f"the next request must wait for {left_s:.1f} s, after: {cause}", left_s)
-            await asyncio.sleep(left_s)
+            with waiting("verifier", "endpoint pause"):
+                await asyncio.sleep(left_s)
 
     async def _request(self, url: str, content: bytes, read: Callable[[bytes], T], give_up_s: float) -> T:
-        """Raises RequestLost when another request may help."""
+        """Send one request, with a permit and a budget. Raises RequestLost when another request may help."""
         with self._circuit.permit():
             self.budget.spend_call()
             with self._counted():
@@ -113,10 +134,18 @@ class Endpoint:
                     raise RequestFailed(f"its answer does not follow the protocol: {fault}"[:120]) from fault
 
     async def _answer(self, url: str, content: bytes, give_up_s: float) -> Answer:
+        """Send one request and return the whole answer. Raises RequestFailed, RequestLate or CutShort.
+
+        Waits for: the endpoint's answer, to its last byte.
+        Until: timeout_s of the endpoint, or give_up_s, the end of the call, if that comes first.
+        Ended by: the answer, a broken connection, or the deadline.
+        Metric: ratchet_waiting{room="verifier", awaiting="endpoint answer"}.
+        """
         left_s, timeout_s = give_up_s - now_s(), self.settings.timeout_s
         try:
-            async with asyncio.timeout(min(left_s, timeout_s)):
-                return await exchange(self._http, url, content, self.settings.max_answer_bytes)
+            with waiting("verifier", "endpoint answer"):
+                async with asyncio.timeout(min(left_s, timeout_s)):
+                    return await exchange(self._http, url, content, self.settings.max_answer_bytes)
         except TimeoutError:
             if left_s < timeout_s:
                 raise CutShort(f"no answer within the {left_s:.1f} s left of deadline_s") from None
@@ -124,6 +153,7 @@ class Endpoint:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
+        """Count one request by what becomes of it, and time it when it is answered."""
         start_s, outcome = now_s(), "cancelled"
         try:
             yield
@@ -142,7 +172,7 @@ class Endpoint:
 
 
 def joined(url: str, path: str) -> str:
-    """`path` after the URL's own and before its query."""
+    """The URL with `path` after its own path and before its query."""
     if not path:
         return url
     head, mark, query = url.partition("?")

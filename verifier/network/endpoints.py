@@ -1,4 +1,4 @@
-"""The endpoints that the operator named, by name: what a grader of the network lane is given."""
+"""The endpoints of [verifier.endpoints] by name: what a grader of the network lane is given."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ class Endpoints:
     """Connections stay open between calls; `async with` closes them at the end."""
 
     def __init__(self, settings: Mapping[str, EndpointConfig], environ: Mapping[str, str] = os.environ) -> None:
-        """environ: where the tokens are. Raises InputError, naming the endpoint, when one is missing or unusable."""
+        """environ: holds the tokens. Raises InputError, naming the endpoint, when a token or a URL cannot be used."""
         for name, endpoint in settings.items():
             _require_usable(name, endpoint.url)
         tokens = {name: _token(name, endpoint, environ) for name, endpoint in settings.items()}
@@ -33,7 +33,7 @@ class Endpoints:
         self._endpoints = {name: Endpoint(name, settings[name], http) for name, http in self._clients.items()}
 
     def __getitem__(self, name: str) -> Endpoint:
-        """Raises ScoringFault for a name that the operator did not set."""
+        """Raises ScoringFault for a name that is not in the settings."""
         if (endpoint := self._endpoints.get(name)) is not None:
             return endpoint
         known = ", ".join(sorted(self._endpoints)) or "none"
@@ -49,11 +49,11 @@ class Endpoints:
 
 
 def _require_usable(name: str, url: str) -> None:
-    """What the settings cannot tell without the HTTP library."""
+    """Raises InputError. Done here because the settings know nothing of the HTTP library."""
     try:
         httpx.URL(url).host.encode("idna")
     except (httpx.InvalidURL, ValueError) as fault:  # the latter for names that DNS cannot hold
-        raise InputError(f"verifier.endpoints.{name}.url is no URL that can be asked: {fault}") from fault
+        raise InputError(f"verifier.endpoints.{name}.url is not a URL that can be asked: {fault}") from fault
 
 
 def _token(name: str, settings: EndpointConfig, environ: Mapping[str, str]) -> str | None:
@@ -63,13 +63,14 @@ def _token(name: str, settings: EndpointConfig, environ: Mapping[str, str]) -> s
     if not token:
         raise InputError(f'{setting} = "{settings.api_key_env}": no such variable in the environment, or it is empty')
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise InputError(f'{setting} = "{settings.api_key_env}": what it holds is no bearer token')
+        raise InputError(f'{setting} = "{settings.api_key_env}": its value is not a bearer token')
     if settings.url.startswith("http:") and not _is_here(settings):
         log.warning('endpoint "%s": its token travels unencrypted, because its url is http://', name)
     return token
 
 
 def _is_here(settings: EndpointConfig) -> bool:
+    """Whether the endpoint is on this machine."""
     return urlsplit(settings.url).hostname in ("localhost", "127.0.0.1", "::1")
 
 

@@ -11,8 +11,8 @@ from verifier.network.backoff import retry_after_s
 from verifier.network.faults import EndpointRefused, RequestFailed, Throttled
 
 THROTTLED = 429
-WORTH_REPEATING = {408, 409, 425}  # and every 5xx; any other 4xx would be met again
-SHOWN_CHARACTERS = 60  # of what the endpoint says: it may quote the answer that was graded
+WORTH_REPEATING = {408, 409, 425}  # and every 5xx; any other 4xx would come again
+SHOWN_CHARACTERS = 60  # of what the endpoint says, which may quote the graded response
 ACTIONS = {
     401: "set api_key_env to the variable with its token",
     403: "its token may not do this; check the one that api_key_env names",
@@ -29,11 +29,17 @@ class Answer:
 
 
 async def exchange(http: httpx.AsyncClient, url: str, body: bytes, max_answer_bytes: int) -> Answer:
-    """Raises RequestFailed. Reads no more of the answer than it may hold, whatever its headers promise."""
+    """Send one request. Raises RequestFailed, also when the answer is larger than max_answer_bytes, whatever its headers say.
+
+    Waits for: the endpoint's answer, to its last byte.
+    Until: the caller's deadline; there is none here.
+    Ended by: the answer, a broken connection, or cancellation by the caller.
+    Metric: ratchet_waiting{room="verifier", awaiting="endpoint answer"}, set by the caller.
+    """
     headers = {"Content-Type": "application/json", "Accept": "application/json", "Accept-Encoding": "identity"}
     try:
         async with http.stream("POST", url, content=body, headers=headers) as response:
-            # A few compressed bytes may unpack to gigabytes, and none were asked for.
+            # A few compressed bytes may unpack to gigabytes, and compression was not asked for.
             if response.headers.get("content-encoding", "identity").lower() != "identity":
                 raise RequestFailed("its answer is compressed, although that was not asked for")
             content = bytearray()
@@ -47,7 +53,7 @@ async def exchange(http: httpx.AsyncClient, url: str, body: bytes, max_answer_by
 
 
 def require_success(endpoint: str, answer: Answer) -> None:
-    """Raises Throttled, RequestFailed or EndpointRefused."""
+    """Raises Throttled, RequestFailed or EndpointRefused for any status but 2xx."""
     status = answer.status
     if 200 <= status < 300:
         return
@@ -64,7 +70,7 @@ def require_success(endpoint: str, answer: Answer) -> None:
 
 
 def _said(content: bytes) -> str:
-    """What an error of OpenAI's, of ours or of FastAPI's says, in short."""
+    """The beginning of the message in an error of OpenAI's, FastAPI's or our own form."""
     try:
         page: Any = msgspec.json.decode(content)
     except (msgspec.MsgspecError, ValueError, RecursionError):

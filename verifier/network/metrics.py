@@ -1,4 +1,4 @@
-"""What the network lane shows on /metrics, by endpoint. An operator first looks at the breakers that are not closed."""
+"""What the network lane shows on /metrics, by endpoint. Look first at breakers that are not closed."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -9,18 +9,18 @@ ENDPOINT_CALLS = Counter(
 )
 ENDPOINT_UNSENT = Counter(
     "ratchet_verifier_endpoint_unsent",
-    "Requests that were due and not sent, by cause: breaker, budget, deadline. Each is a verdict `error`.",
+    "Requests that were due and not sent, by cause: breaker, budget, deadline. Each one is a verdict `error`.",
     ["endpoint", "cause"],
 )
 ENDPOINT_SECONDS = Histogram(
     "ratchet_verifier_endpoint_seconds",
-    "Seconds of one answered request. A tail near timeout_s becomes late ones.",
+    "Seconds that one answered request took. A tail near timeout_s turns into late requests.",
     ["endpoint"],
     buckets=(0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0),
 )
 ENDPOINT_WAITING = Gauge(
     "ratchet_verifier_endpoint_waiting_calls",
-    "Calls that wait for their turn. Growing: raise max_concurrent, or the endpoint is too slow for the run.",
+    "Calls that wait for their turn. If it grows, raise max_concurrent, or the endpoint is too slow for the run.",
     ["endpoint"],
 )
 ENDPOINT_TOKENS = Counter(
@@ -30,13 +30,13 @@ ENDPOINT_TOKENS = Counter(
 )
 BREAKER_STATE = Gauge(
     "ratchet_verifier_endpoint_breaker_state",
-    "0 closed, 1 half-open (one request tries), 2 open (nothing is sent). Above 0 for minutes: look at the endpoint.",
+    "0 closed, 1 half-open (one request tries), 2 open (nothing is sent). If above 0 for minutes, look at the endpoint.",
     ["endpoint"],
 )
 
 
 def announce(endpoint: str) -> None:
-    """So that each series is there, at zero, before anything happened."""
+    """Create each series of the endpoint, at zero, before anything happens."""
     for outcome in ("answered", "throttled", "refused", "failed", "late", "cancelled"):
         ENDPOINT_CALLS.labels(endpoint, outcome)
     for cause in ("breaker", "budget", "deadline"):

@@ -1,4 +1,4 @@
-"""JSON pointers (RFC 6901): where a field is in an answer, and where it goes in a request."""
+"""JSON pointers (RFC 6901): where a field is found in an answer, and where it goes in a request."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,14 +7,14 @@ MISSING = object()
 
 
 def steps(pointer: str) -> list[str]:
-    """Raises ValueError when it is none."""
+    """The names on the way. Raises ValueError for text that is not a JSON pointer."""
     if pointer and not pointer.startswith("/"):
-        raise ValueError(f"{pointer!r} is no JSON pointer; it begins with a slash, for example /reward")
+        raise ValueError(f"{pointer!r} is not a JSON pointer; it begins with a slash, for example /reward")
     return [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
 
 
 def found(document: Any, pointer: str) -> Any:
-    """MISSING when nothing is there."""
+    """The value at the pointer; MISSING when there is none."""
     for step in steps(pointer):
         if isinstance(document, Mapping) and step in document:
             document = document[step]
@@ -28,7 +28,7 @@ def found(document: Any, pointer: str) -> Any:
 
 
 def put(document: dict[str, Any], pointer: str, value: Any) -> None:
-    """Makes the objects on the way. Raises ValueError when the place is taken, or is the whole document."""
+    """Set the value, making the objects on the way. Raises ValueError when the place is taken, or is the whole document."""
     *way, last = steps(pointer) or [""]
     for step in way:
         document = document.setdefault(step, {})

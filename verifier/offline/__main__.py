@@ -1,9 +1,9 @@
 """Scores a file of responses without a run and without HTTP, so that a grader can be trusted before it teaches anything:
 `ratchet verify FILE`.
 
-FILE is JSON lines: `response` and `reference`; perhaps `grader`, `options`, `response_tokens`, `id`, and with `expected` the
-verdict that a person would give. The whole file is checked before anything is graded, and read a second time to grade it,
-so that its size does not matter. Other members are passed over. Nothing is cached: each verdict is the grader's of today.
+Each line of FILE is a JSON object with `response` and `reference`; optionally `grader`, `options`, `response_tokens`, `id`,
+and `expected`, the verdict that a person would give. Other members are ignored. The whole file is checked before anything is
+graded and read a second time to grade it, so that its size does not matter. Nothing is cached: each verdict is fresh.
 
 Exit code 0: every expectation is met, or there are none; 1: some are not; 2: a line, an option or a setting is wrong.
 """
@@ -30,14 +30,14 @@ from services.config.load import load, load_verifier
 from services.config.verifier import VerifierConfig
 from services.errors import InputError
 from services.graders import graders, known_graders
-from services.wire.score import Score
+from services.wire.verdict import Score
+from verifier.attempts import ask_again
 from verifier.contract import ScoreItem
-from verifier.grading import Grading
+from verifier.grading import Grading, open_grading
 from verifier.network.endpoints import Endpoints
 from verifier.offline.lines import Defaults, Line, read_lines
 from verifier.offline.report import Report
-from verifier.service import either, grading
-from verifier.worker.loop import faults, pause_s
+from verifier.supervised import supervised
 
 UNMET = 1
 BATCH_LINES = 2048
@@ -51,24 +51,22 @@ def main() -> int:
     defaults = Defaults(arguments.grader, _options(arguments.options), settings.max_depth)
     if arguments.grader not in graders():
         raise InputError(f"--grader {arguments.grader}: no such grader; known: {known_graders()}")
-    passed_over: set[str] = set()
-    used, count = _checked(arguments.file, defaults, passed_over)
+    ignored: set[str] = set()
+    used, count = _checked(arguments.file, defaults, ignored)
     report = Report()
     with ExitStack() as stack:
         out = stack.enter_context(_opened(arguments.out, arguments.file)) if arguments.out else None
         asyncio.run(_grade(arguments.file, defaults, settings, used, count, report, out))
     console = Console()
     report.show(console, every_disagreement=arguments.errors)
-    if passed_over:
-        console.print(
-            Text(f"members of the lines that were not read: {', '.join(sorted(passed_over))}"), soft_wrap=True
-        )
+    if ignored:
+        console.print(Text(f"members of the lines that were not read: {', '.join(sorted(ignored))}"), soft_wrap=True)
     return entry.DONE if report.met else UNMET
 
 
 def quiet_logging() -> None:
     entry.start_logging()
-    logging.getLogger("ratchet.verifier").setLevel(logging.ERROR)  # what happens to single responses is in the report
+    logging.getLogger("ratchet.verifier").setLevel(logging.ERROR)  # the report says what happened to single responses
 
 
 async def _grade(
@@ -81,34 +79,34 @@ async def _grade(
     out: IO[bytes] | None,
 ) -> None:
     """used: grader -> the first line that names it."""
-    async with Endpoints(settings.endpoints) as endpoints, grading(settings, endpoints) as desk:
+    async with Endpoints(settings.endpoints) as endpoints, open_grading(settings, endpoints) as grading:
         for name, number in used.items():
-            if fault := desk.catalogue[name].fault:
+            if fault := grading.catalogue[name].fault:
                 raise InputError(f"{file}, line {number}: grader {name} cannot be used: {fault}")
-        failure = asyncio.create_task(desk.pool.failed())
+        failure = asyncio.create_task(grading.pool.failed())
         with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
             bar = progress.add_task("grading", total=count)
 
             async def collect() -> None:
-                async for line, score in _scored(desk, read_lines(file, defaults, set()), settings.attempts):
+                async for line, score in _scored(grading, read_lines(file, defaults, set()), settings.attempts):
                     report.add(line, score)
                     progress.advance(bar)
                     if out is not None:
                         out.write(msgspec.json.encode(_result(line, score)) + b"\n")
 
             try:
-                await either(collect(), failure)
+                await supervised(collect(), failure)
             finally:
                 failure.cancel()
 
 
-async def _scored(desk: Grading, lines: Iterator[Line], attempts: int) -> AsyncIterator[tuple[Line, Score]]:
-    """In the order of the file."""
+async def _scored(grading: Grading, lines: Iterator[Line], attempts: int) -> AsyncIterator[tuple[Line, Score]]:
+    """Each line with its score, in the order of the file."""
     ahead: deque[tuple[list[Line], asyncio.Task[list[Score]]]] = deque()
     try:
         while True:
             if batch := list(islice(lines, BATCH_LINES)):
-                ahead.append((batch, asyncio.create_task(_insist(desk, [line.item for line in batch], attempts))))
+                ahead.append((batch, asyncio.create_task(_score(grading, [line.item for line in batch], attempts))))
             if not ahead:
                 return
             if not batch or len(ahead) == BATCHES_AT_ONCE:
@@ -120,25 +118,18 @@ async def _scored(desk: Grading, lines: Iterator[Line], attempts: int) -> AsyncI
             scoring.cancel()
 
 
-async def _insist(desk: Grading, items: list[ScoreItem], attempts: int) -> list[Score]:
-    """Asks again for verdicts that are none, as often as a run does."""
-    scores = await desk.score(items)
-    for attempt in range(1, attempts):
-        missing = faults(scores)
-        if not missing:
-            break
-        await asyncio.sleep(pause_s(attempt))
-        again = await desk.score([items[index] for index in missing])
-        for index, score in zip(missing, again, strict=True):
-            scores[index] = score
+async def _score(grading: Grading, items: list[ScoreItem], attempts: int) -> list[Score]:
+    """The scores of a batch. Responses without a verdict are asked for again, as often as in a run."""
+    scores = await grading.score(items)
+    await ask_again(grading.score, items, scores, attempts=attempts, pause=asyncio.sleep)
     return scores
 
 
-def _checked(file: Path, defaults: Defaults, passed_over: set[str]) -> tuple[dict[str, int], int]:
+def _checked(file: Path, defaults: Defaults, ignored: set[str]) -> tuple[dict[str, int], int]:
     """Each grader with the first line that asks for it, and the number of lines. Raises InputError."""
     first: dict[str, int] = {}
     count = 0
-    for line in read_lines(file, defaults, passed_over):
+    for line in read_lines(file, defaults, ignored):
         first.setdefault(line.item.grader, line.number)
         count += 1
     if not count:
@@ -184,10 +175,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="ratchet verify", description="Score a file of responses, and compare with the verdicts that you expect."
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="JSON lines with `response` and `reference`")
-    parser.add_argument("--grader", default="math", metavar="NAME", help="of lines that name none; default: math")
-    parser.add_argument("--options", default="{}", metavar="JSON", help="of --grader, for lines that have none")
+    parser.add_argument(
+        "--grader", default="math", metavar="NAME", help="grader of lines that name none; default: math"
+    )
+    parser.add_argument("--options", default="{}", metavar="JSON", help="options of --grader, for lines that have none")
     parser.add_argument("--processes", type=int, help="grader processes; default: verifier.processes, or 2")
-    parser.add_argument("--deadline", type=float, metavar="SECONDS", help="for one response; default: as in a run")
+    parser.add_argument(
+        "--deadline", type=float, metavar="SECONDS", help="deadline for one response; default: as in a run"
+    )
     parser.add_argument(
         "--config", type=Path, metavar="RUN.toml", help="take its [verifier]: endpoints, limits, sandbox"
     )

@@ -1,34 +1,36 @@
-"""Whether a dataset's references and options are ones that its graders can judge by, before anything expensive starts.
+"""Checks whether graders can judge by a dataset's reference answers and options, before anything expensive starts.
 
-`python -m verifier.offline.check_references` reads lines of JSON, {"place", "grader", "reference", "options"}, and prints one for
-each that no response could be judged by: {"place", "fault"}. Sandbox settings come from the environment, as everywhere.
+`python -m verifier.offline.check_references` reads lines of JSON, {"place", "grader", "reference", "options"}, and prints
+{"place", "fault"} for each that no response could be judged by. The sandbox's settings come from the environment, as in a
+grader process.
 """
 
 import json
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 from services.graders import graders
-from verifier.grader import ScoringFault, build_scorer, load_scorer_class
+from verifier.contract import ScoreItem
+from verifier.grader import ScoringFault, build_grader, load_grader
+from verifier.graders.combine import Combine
 
 
-def faults_of(grader: str, reference: Any, options: dict[str, Any]) -> Iterator[str]:
+def faults_of(item: ScoreItem) -> Iterator[str]:
+    """Why no response could be judged by this item's reference and options; nothing: they are fine."""
+    grader = item.grader
     try:
-        scorer_class = load_scorer_class(graders()[grader])
-        if missing := getattr(scorer_class, "unavailable", str)():
+        grader_class = load_grader(graders()[grader])
+        if missing := grader_class.unavailable():
             yield f"grader {grader} cannot be used on this machine: {missing}"
             return
-        scorer = build_scorer(scorer_class, options)
-        if grader != "combine":
-            scorer.check(reference)
-            return
-        for part in scorer.parts:
+        built = build_grader(grader_class, item.options)
+        built.check(item.reference)
+        for part in built.questions(item) if isinstance(built, Combine) else ():
             if part.grader not in graders():
                 yield f'there is no grader "{part.grader}" for a part'
             else:
-                yield from faults_of(part.grader, scorer.reference_of(part, reference), part.options)
+                yield from faults_of(part)
     except ScoringFault as fault:
         yield f"grader {grader}: {fault}"
     except Exception as fault:
@@ -40,7 +42,8 @@ def main() -> None:
     os.dup2(2, 1)  # what a grader prints is not part of the answer
     for line in sys.stdin:
         asked = json.loads(line)
-        for fault in faults_of(asked["grader"], asked["reference"], asked["options"]):
+        item = ScoreItem(asked["place"], asked["grader"], "", asked["reference"], asked["options"])
+        for fault in faults_of(item):
             output.write(json.dumps({"place": asked["place"], "fault": fault}) + "\n")
             output.flush()
 

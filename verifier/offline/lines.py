@@ -1,7 +1,7 @@
-"""The lines of a file for `ratchet verify`, each as an item to score; a line that is none is an error that names it.
+"""The lines of a file for `ratchet verify`, each as an item to score. A line that cannot be scored is an error that names it.
 
-Datasets have columns of their own, so other members than ours are passed over, and the report names them; one that looks
-like a slip of the pen is an error, because an `expectd` that counts for nothing would be a check that never fails.
+Datasets have columns of their own, so members other than ours are ignored, and the report lists them. One that looks like a
+misspelling of ours is an error, because an `expectd` that is ignored would be a check that never fails.
 """
 
 import difflib
@@ -14,18 +14,19 @@ import msgspec
 
 from services.errors import InputError
 from services.graders import graders, known_graders
-from services.wire.score import Verdict
+from services.wire.verdict import Verdict
 from verifier.contract import ScoreItem, is_deeper
 
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What holds for a line that does not say otherwise."""
+    """What applies to a line that does not say otherwise."""
 
     grader: str
     options: dict[str, Any]
-    """Of `grader`: a line that names another one does not get them."""
+    """Options of `grader`. A line that names another grader does not get them."""
     max_depth: int
+    """Objects and arrays within each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +51,12 @@ SLIP_LIKENESS = 0.8
 _decoder = msgspec.json.Decoder(dict[str, Any])
 
 
-def read_lines(file: Path, defaults: Defaults, passed_over: set[str]) -> Iterator[Line]:
-    """Empty lines are skipped; members that are not ours are added to passed_over. Raises InputError naming file and
-    line."""
+def read_lines(file: Path, defaults: Defaults, ignored: set[str]) -> Iterator[Line]:
+    """The lines of the file, without empty ones. ignored: gets the names of members that are not ours. Raises InputError
+    naming file and line."""
     if file.exists() and not file.is_file():
         raise InputError(
-            f"{file} is no plain file; wrong lines are found before the first verdict, so it is read twice"
+            f"{file} is not a plain file; it is read twice, because wrong lines are found before the first verdict"
         )
     try:
         with file.open("rb") as lines:
@@ -63,7 +64,7 @@ def read_lines(file: Path, defaults: Defaults, passed_over: set[str]) -> Iterato
                 text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line  # some editors put it before UTF-8
                 if text.strip():
                     try:
-                        yield _line(number, text, defaults, passed_over)
+                        yield _line(number, text, defaults, ignored)
                     except (msgspec.MsgspecError, RecursionError, _Unusable) as fault:
                         raise InputError(f"{file}, line {number}: {fault}") from fault
     except OSError as fault:
@@ -74,12 +75,12 @@ class _Unusable(Exception):
     pass
 
 
-def _line(number: int, text: bytes, defaults: Defaults, passed_over: set[str]) -> Line:
+def _line(number: int, text: bytes, defaults: Defaults, ignored: set[str]) -> Line:
     members = _decoder.decode(text)
-    for name in members.keys() - set(_Written.__struct_fields__) - passed_over:
+    for name in members.keys() - set(_Written.__struct_fields__) - ignored:
         if near := difflib.get_close_matches(name, _Written.__struct_fields__, n=1, cutoff=SLIP_LIKENESS):
-            raise _Unusable(f'"{name}" is none of ours; did you mean "{near[0]}"?')
-        passed_over.add(name)
+            raise _Unusable(f'"{name}" is not a known member; did you mean "{near[0]}"?')
+        ignored.add(name)
     written = msgspec.convert(members, _Written)
     grader = written.grader or defaults.grader
     if grader not in graders():

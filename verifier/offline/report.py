@@ -1,4 +1,4 @@
-"""What `ratchet verify` says at the end: how the graders judged, and where a person would have judged otherwise."""
+"""The report of `ratchet verify`: how the graders judged, and where a person would have judged differently."""
 
 import math
 from array import array
@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from services.wire.score import Score, Verdict
+from services.wire.verdict import Score, Verdict
 from verifier.offline.lines import Line
 
 VERDICTS: tuple[Verdict, ...] = ("correct", "incorrect", "error", "timeout")
 SHOWN_AT_FIRST = 5
-KEPT = 1000  # of each kind of disagreement; --out has them all
+KEPT = 1000  # disagreements of each kind; --out has them all
 EXCERPT_CHARACTERS = 60
 KINDS = {
     "false positive": "accepted though they should not be: what a model will learn to do",
@@ -32,7 +32,7 @@ class _Grader:
 
 
 class Report:
-    """Grows by eight bytes a line, and by what it keeps of the disagreements."""
+    """Memory use: eight bytes a line, and up to KEPT disagreements of each kind."""
 
     def __init__(self) -> None:
         self._graders: dict[str, _Grader] = {}
@@ -42,7 +42,7 @@ class Report:
 
     @property
     def met(self) -> bool:
-        """No expectation was disappointed."""
+        """Whether every expectation was met."""
         return all(expected == given for expected, given in self._confusion)
 
     def add(self, line: Line, score: Score) -> None:
@@ -105,7 +105,7 @@ class Report:
 
 
 def kind_of(expected: Verdict | None, given: Verdict) -> str | None:
-    """None: nothing to look at."""
+    """The kind of disagreement; None: there is nothing to look at."""
     if expected == given or (expected is None and given in ("correct", "incorrect")):
         return None
     if expected is not None and given == "correct":
@@ -116,7 +116,7 @@ def kind_of(expected: Verdict | None, given: Verdict) -> str | None:
 
 
 def describe(line: Line, score: Score) -> str:
-    """One line, whatever the response holds."""
+    """One line about one response, even when the response has several."""
     item = line.item
     shown = repr(item.response[-EXCERPT_CHARACTERS:])  # answers stand at the end
     cut = "..." if len(item.response) > EXCERPT_CHARACTERS else ""
@@ -133,10 +133,10 @@ def describe(line: Line, score: Score) -> str:
 
 
 def quantile(ordered: "list[float]", share: float) -> float:
-    """The nearest rank."""
+    """The value at this share of the ordered values, by nearest rank."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def _percent(part: int, whole: int) -> str:
-    """Rounded down: 100 % means all."""
+    """A percentage, rounded down: 100 % means all."""
     return f"{math.floor(10000 * part / whole) / 100:.2f} %"

@@ -1,9 +1,10 @@
-"""Forks grader processes that have their graders imported already: a replacement is there in milliseconds, not in half a
-second of importing sympy. `python -m verifier.pool.fork_server CONTROL PARENT`, with the socket CONTROL.
+"""Forks grader processes that have their graders already imported: a replacement takes milliseconds, not half a second of
+importing sympy. Run as `python -m verifier.pool.fork_server CONTROL PARENT`, where CONTROL is the number of a socket.
 
-Asked by one datagram each: `grow`, with the child's socket and progress page attached, or `ready MODULE:CLASS`. Says
-`started PID` and `ended PID STATUS`. It imports and warms up only what a grader process has before and lived: an import that
-ends the process would end them all. It judges no response itself and has no threads, so that forking it is safe.
+It is asked by one datagram each: `grow`, with the child's socket and progress page attached, or `ready MODULE:CLASS`. It
+answers `started PID` and `ended PID STATUS`. It imports and warms up only graders that a grader process has imported and
+survived: an import that ends the process would end them all. It judges no response itself and has no threads, so that
+forking it is safe.
 """
 
 import gc
@@ -15,7 +16,7 @@ import sys
 import traceback
 from contextlib import suppress
 
-from verifier.grader import make_ready
+from verifier.grader import load_grader
 from verifier.pool.grader_process import serve, settle_in
 from verifier.pool.protocol import ProgressPage
 
@@ -23,6 +24,13 @@ MESSAGE_BYTES = 4096
 
 
 def main() -> None:
+    """Serves the pool until it closes the socket.
+
+    Waits for: the pool's datagrams, and the ends of the forked processes.
+    Until: it is stopped.
+    Ended by: a datagram, a process's end, or the pool closing the socket.
+    Metric: none in this process; the pool sets ratchet_waiting{room="verifier", awaiting="grader process"}.
+    """
     control, parent = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     settle_in(parent)
     woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -36,18 +44,19 @@ def main() -> None:
         if control.fileno() in readable:
             message, descriptors, _, _ = socket.recv_fds(control, MESSAGE_BYTES, 2)
             if not message:
-                return  # the service is gone or has no more use for this
+                return  # the service is gone or no longer needs this
             verb, _, location = message.decode().partition(" ")
             if verb == "grow":
                 grow(control, woken, wake, *descriptors)
             else:
                 with suppress(Exception):  # then the grader processes import it themselves, and say what is wrong
-                    make_ready(location)
+                    load_grader(location).warm_up()
                 gc.collect()
                 gc.freeze()  # the collector's marks would copy the pages that parent and children share
 
 
 def grow(control: socket.socket, woken: int, wake: int, pool: int, page: int) -> None:
+    """Forks a grader process. pool, page: descriptors of its socket and its progress page."""
     this = os.getpid()
     child = os.fork()
     if child:
@@ -73,6 +82,7 @@ def grow(control: socket.socket, woken: int, wake: int, pool: int, page: int) ->
 
 
 def reap(control: socket.socket) -> None:
+    """Tells the pool which processes have ended, and how."""
     with suppress(ChildProcessError):
         while True:
             child, status = os.waitpid(-1, os.WNOHANG)
@@ -82,5 +92,5 @@ def reap(control: socket.socket) -> None:
 
 
 if __name__ == "__main__":
-    with suppress(ConnectionError):  # the service has closed the socket in the middle of something: as good as an end
+    with suppress(ConnectionError):  # the service closed the socket in the middle of a message: that ends this too
         main()

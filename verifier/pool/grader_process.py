@@ -5,7 +5,6 @@ kernel ends it when its parent dies, even in the middle of a loop in C.
 """
 
 import ctypes
-import math
 import os
 import resource
 import signal
@@ -16,33 +15,40 @@ from collections.abc import Mapping
 
 import msgspec
 
-from verifier.grader import Judgement, Scorer, ScoringFault, build_scorer, make_ready
-from verifier.pool.protocol import HEADER, LOADING, Hello, ProgressPage, Result, Task
+from services.wire.verdict import Score
+from verifier.grader import Grader, Judgement, ScoringFault, build_grader, load_grader
+from verifier.pool.protocol import HEADER, LOADING, GradeResult, GradeTask, Hello, ProgressPage
+from verifier.scores import no_verdict, scored
 
 FLUSH_S = 0.05  # results older than this are sent before the chunk is done: a kill costs no more work than that
-DETAIL_CHARACTERS = 500
 PR_SET_PDEATHSIG = 1
 
 _encoder = msgspec.json.Encoder()
-_chunk_decoder = msgspec.json.Decoder(tuple[int, list[Task]])
+_chunk_decoder = msgspec.json.Decoder(tuple[int, list[GradeTask]])
 
 
 def serve(pool: socket.socket, page: ProgressPage) -> None:
-    """Until the pool closes the socket."""
+    """Grades until the pool closes the socket.
+
+    Waits for: chunks from the pool.
+    Until: it is stopped.
+    Ended by: a chunk, or the pool closing the socket.
+    Metric: ratchet_waiting{room="verifier", awaiting="responses"}, which the pool sets for its idle processes.
+    """
     hello = receive(pool)
     if hello is None:
         return
     told = msgspec.json.decode(hello, type=Hello)
-    # What takes too much becomes a MemoryError, of one response, before it takes the machine.
+    # A response that needs too much gets a MemoryError of its own before it takes the machine.
     resource.setrlimit(resource.RLIMIT_AS, (told.memory_bytes, told.memory_bytes))
-    grade = Grading(page, told.locations)
+    graders = LoadedGraders(page, told.locations)
     send(pool, [])
     while (message := receive(pool)) is not None:
         chunk, tasks = _chunk_decoder.decode(message)
-        results: list[Result] = []
+        results: list[GradeResult] = []
         flushed_s = time.monotonic()
         for index, task in enumerate(tasks):
-            results.append(grade(chunk, index, task))
+            results.append(graders.grade(chunk, index, task))
             if time.monotonic() - flushed_s > FLUSH_S:
                 send(pool, results)
                 results, flushed_s = [], time.monotonic()
@@ -50,83 +56,93 @@ def serve(pool: socket.socket, page: ProgressPage) -> None:
             send(pool, results)
 
 
-class Grading:
-    """The graders this process has loaded."""
+class LoadedGraders:
+    """The graders that this process has imported, each at its first task."""
 
     def __init__(self, page: ProgressPage, locations: Mapping[str, str]) -> None:
-        self._page, self._locations = page, locations
-        self._classes: dict[str, type[msgspec.Struct] | Exception] = {}
-        self._plain: dict[str, Scorer] = {}  # without options, which is nearly always
+        """page: where the pool sees what is being graded. locations: grader -> module:class."""
+        self._page = page
+        self._locations = locations
+        self._classes: dict[str, type[Grader] | ScoringFault] = {}
+        self._without_options: dict[str, Grader] = {}  # nearly all tasks have none
 
-    def __call__(self, chunk: int, index: int, task: Task) -> Result:
+    def grade(self, chunk: int, index: int, task: GradeTask) -> GradeResult:
+        name = task.item.grader
         start_s = time.monotonic()
-        if task.grader not in self._classes:
+        if name not in self._classes:
             self._page.write(chunk, index + LOADING, start_s, time.process_time())
-            self._classes[task.grader] = self._load(task.grader)
+            self._classes[name] = self._load(name)
             start_s = time.monotonic()
         self._page.write(chunk, index, start_s, time.process_time())
+
+        def elapsed_s() -> float:
+            return time.monotonic() - start_s
+
         try:
-            outcome, reward, detail = self._judge(task)
+            return GradeResult(self._score(task, start_s))
         except ScoringFault as fault:
-            outcome, reward, detail = "error", 0.0, str(fault)
+            return GradeResult(no_verdict(str(fault), elapsed_s()))
         except MemoryError:
-            outcome, reward, detail = "memory", 0.0, "it needs more memory than a grader process may use"
+            fault_ = no_verdict("it needs more memory than a grader process may use", elapsed_s())
+            return GradeResult(fault_, out_of_memory=True)
         except Exception as fault:
-            # The one place that may catch everything: whatever a grader raises is a verdict of its own, `error`.
-            outcome, reward, detail = "error", 0.0, f"grader {task.grader} failed: {type(fault).__name__}: {fault}"
-        return Result(outcome, reward, detail[:DETAIL_CHARACTERS], time.monotonic() - start_s)  # type: ignore[arg-type]
+            # The one place that may catch everything: any exception of a grader is an `error` of that response.
+            return GradeResult(no_verdict(f"grader {name} failed: {type(fault).__name__}: {fault}", elapsed_s()))
 
-    def _judge(self, task: Task) -> tuple[str, float, str]:
-        scorer = self._scorer(task)
-        if task.response is None:
-            scorer.check(task.reference)
-            return "correct", 1.0, ""
-        judgement: Judgement = scorer.score(task.response, task.reference)
-        reward = float(judgement.correct if judgement.reward is None else judgement.reward)
-        if not math.isfinite(reward):
-            raise ScoringFault(f"grader {task.grader} gave the reward {reward}")
-        return "correct" if judgement.correct else "incorrect", reward, judgement.detail
+    def _score(self, task: GradeTask, start_s: float) -> Score:
+        grader, item = self._built(task), task.item
+        if task.reference_only:
+            grader.check(item.reference)
+            judgement = Judgement(True)
+        else:
+            judgement = grader.score(item.response, item.reference)
+        return scored(judgement, time.monotonic() - start_s)
 
-    def _load(self, grader: str) -> type[msgspec.Struct] | Exception:
-        if grader not in self._locations:
-            return ScoringFault(f"unknown grader {grader}; known: {', '.join(sorted(self._locations))}")
+    def _load(self, name: str) -> type[Grader] | ScoringFault:
+        if name not in self._locations:
+            return ScoringFault(f"unknown grader {name}; known: {', '.join(sorted(self._locations))}")
         try:
-            return make_ready(self._locations[grader])
+            loaded = load_grader(self._locations[name])
+            if not issubclass(loaded, Grader):
+                return ScoringFault(f"grader {name} does not run in a grader process: its lane is {loaded.lane}")
+            loaded.warm_up()
+            return loaded
         except Exception as fault:
-            return ScoringFault(f"grader {grader} cannot be loaded: {type(fault).__name__}: {fault}")
+            return ScoringFault(f"grader {name} cannot be loaded: {type(fault).__name__}: {fault}")
 
-    def _scorer(self, task: Task) -> Scorer:
-        if not task.options and (ready := self._plain.get(task.grader)):
-            return ready
-        scorer_class = self._classes[task.grader]
-        if isinstance(scorer_class, Exception):
-            raise scorer_class
-        scorer: Scorer = build_scorer(scorer_class, task.options)
-        if not task.options:
-            self._plain[task.grader] = scorer
-        return scorer
+    def _built(self, task: GradeTask) -> Grader:
+        name, options = task.item.grader, task.item.options
+        if not options and (built := self._without_options.get(name)):
+            return built
+        grader_class = self._classes[name]
+        if isinstance(grader_class, ScoringFault):
+            raise grader_class
+        grader = build_grader(grader_class, options)
+        if not options:
+            self._without_options[name] = grader
+        return grader
 
 
 def settle_in(parent: int) -> None:
-    """What a process that may be killed at any moment does first."""
+    """Prepares a process that may be killed at any moment. Called before anything else."""
     # The kernel kills it when its parent dies. On systems other than Linux the closed socket has to do.
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above
         os._exit(1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # Whoever stops the service decides when its graders stop: an interrupt on the terminal reaches all processes at once.
+    # The service decides when its graders stop: an interrupt on the terminal reaches all processes at once.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def send(pool: socket.socket, results: list[Result]) -> None:
+def send(pool: socket.socket, results: list[GradeResult]) -> None:
     message = _encoder.encode(results)
     pool.sendall(HEADER.pack(len(message)) + message)
 
 
 def receive(pool: socket.socket) -> bytearray | None:
-    """None: the pool has closed the socket."""
+    """The next message; None when the pool has closed the socket."""
     header = receive_exactly(pool, HEADER.size)
     return None if header is None else receive_exactly(pool, HEADER.unpack(header)[0])
 

@@ -1,15 +1,17 @@
-"""What the pool and a grader process say to each other: messages over a socket pair, progress over a shared page. Messages
-are JSON, which carries integers of any size, as a reference of JSON may be one; msgpack ends at 64 bits.
+"""What the pool and a grader process say to each other: messages over a socket pair, progress over a shared page.
 
-The page answers the one question that a message cannot: what is a process that no longer answers working on?
+Messages are JSON, because a reference answer may hold integers of any size and msgpack ends at 64 bits. The page answers the
+one question that a message cannot: what is a process that no longer answers working on?
 """
 
 import mmap
 import struct
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import msgspec
+
+from services.wire.verdict import Score
+from verifier.contract import ScoreItem
 
 PAGE_BYTES = 4096
 HEADER = struct.Struct("<I")  # length of the message that follows
@@ -27,28 +29,26 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
     """Address space that the process may use."""
 
 
-class Task(msgspec.Struct, frozen=True, array_like=True):
-    """One response to grade, or, without a response, one reference to check."""
+class GradeTask(msgspec.Struct, frozen=True, array_like=True):
+    """What a grader process is asked about one item."""
 
-    grader: str
-    response: str | None
-    reference: Any
-    options: dict[str, Any]
+    item: ScoreItem
+    reference_only: bool = False
+    """Check the reference answer and leave the response alone. One that passes is `correct`."""
 
 
-class Result(msgspec.Struct, frozen=True, array_like=True):
-    """What became of a task. `error`: no verdict was possible, and detail says why. `memory`: it took more than there is.
-    A reference that passed its check is `correct`."""
+class GradeResult(msgspec.Struct, frozen=True, array_like=True):
+    """What became of a task."""
 
-    outcome: Literal["correct", "incorrect", "error", "memory"]
-    reward: float
-    """Counts for `correct` and `incorrect` only."""
-    detail: str
-    elapsed_s: float
+    score: Score
+    out_of_memory: bool = False
+    """The task took more memory than a grader process may use; the score is then no more than an error that says so."""
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ItemProgress:
+    """Where a grader process is, as its page says."""
+
     chunk: int
     index: int
     """Which item of the chunk is being graded."""
@@ -57,11 +57,12 @@ class Progress:
     since_cpu_s: float
     """CPU time that the process had used by then."""
     loading: bool
+    """Its grader is being imported."""
 
 
 class ProgressPage:
-    """Written by the grader process, read by the pool. While the writer lives, a read may mix two writes; so the pool
-    decides to kill by what it reads, and whom to blame by what it reads after the death."""
+    """Written by the grader process, read by the pool. While the writer lives, a read may mix two writes. The pool may
+    therefore kill by what it reads, but finds who is at fault by what it reads after the process has ended."""
 
     def __init__(self, file_descriptor: int) -> None:
         self._page = mmap.mmap(file_descriptor, PAGE_BYTES)
@@ -69,10 +70,10 @@ class ProgressPage:
     def write(self, chunk: int, index: int, since_s: float, since_cpu_s: float) -> None:
         _PROGRESS.pack_into(self._page, 0, chunk, index, since_s, since_cpu_s)
 
-    def close(self) -> None:
-        """The mapping holds a file descriptor of its own, which else lasts until the collector comes by."""
-        self._page.close()
-
-    def read(self) -> Progress:
+    def read(self) -> ItemProgress:
         chunk, index, since_s, since_cpu_s = _PROGRESS.unpack_from(self._page)
-        return Progress(chunk, index % LOADING, since_s, since_cpu_s, index >= LOADING)
+        return ItemProgress(chunk, index % LOADING, since_s, since_cpu_s, index >= LOADING)
+
+    def close(self) -> None:
+        """Frees the mapping and its file descriptor, which would otherwise last until garbage collection."""
+        self._page.close()

@@ -1,4 +1,4 @@
-"""What a tree of processes uses together, read from /proc: limits of the kernel hold for one process at a time."""
+"""What a tree of processes uses together, read from /proc, because the kernel's limits hold for single processes."""
 
 import os
 from collections.abc import Callable
@@ -13,14 +13,14 @@ TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 class Footprint:
     threads: int
     cpu_s: float
-    """Children that have ended included, as far as somebody waited for them."""
+    """CPU time, with that of ended children whose parent has waited for them."""
     memory_bytes: int
-    """Private and shared memory; a page that a fork shares with its parent counts for each."""
+    """Private and shared memory; a page that a fork shares with its parent counts for both."""
     processes: tuple[int, ...]
 
 
 def footprint(root: int) -> Footprint:
-    """Of the process and all its descendants. Those that end meanwhile are left out."""
+    """What the process and all its descendants use. Processes that end while this looks are left out."""
     threads, ticks, memory = 0, 0, 0
     processes = descendants(root)
     for pid in processes:
@@ -38,7 +38,7 @@ def footprint(root: int) -> Footprint:
 
 
 def proportional_bytes(processes: tuple[int, ...]) -> int | None:
-    """Their memory, shared pages divided among those that share them; slower. None: the kernel does not say."""
+    """Memory of the processes, each shared page divided among those that share it; slower. None if the kernel does not say."""
     total = 0
     for pid in processes:
         try:
@@ -52,7 +52,7 @@ def proportional_bytes(processes: tuple[int, ...]) -> int | None:
 
 
 def descendants(root: int) -> list[int]:
-    """root first."""
+    """The process and all its descendants, itself first."""
     children = _children_listed if LISTS_CHILDREN else _children_of_all()
     found = [root]
     for pid in found:
@@ -71,7 +71,7 @@ def _children_listed(pid: int) -> list[int]:
 
 
 def _children_of_all() -> Callable[[int], list[int]]:
-    """For kernels without CONFIG_PROC_CHILDREN: looks at every process of the machine."""
+    """For kernels without CONFIG_PROC_CHILDREN: reads every process of the machine once."""
     by_parent: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 OLDEST = (3, 9)  # os.waitstatus_to_exitcode
 QUESTION_S = 30.0
-# Modules for a terminal or a display; their libraries would be half of all that is shown.
+# Modules for a terminal or a display; their libraries would make up half of the files shown.
 WITHOUT = ("_tkinter", "_curses", "readline", "_dbm", "_gdbm", "nis")
 QUESTION = """
 import json, os, sys, sysconfig
@@ -31,13 +31,13 @@ print(json.dumps({
 class Interpreter:
     executable: str
     shown: tuple[tuple[str, str], ...]
-    """Path on the host, path in the sandbox; read-only."""
+    """Pairs of a path on the host and its path in the sandbox, where it is read-only."""
     hidden: tuple[str, ...]
-    """Folders within those shown that are not."""
+    """Folders within those shown that stay out of sight."""
     library_path: str
-    """For LD_LIBRARY_PATH: the folders of the shared libraries."""
+    """The folders of the shared libraries, for LD_LIBRARY_PATH."""
     packages: tuple[str, ...]
-    """Folders with the packages of the virtual environment, if it is one's interpreter."""
+    """Folders with the packages of the virtual environment, if the interpreter belongs to one."""
 
 
 def candidates(chosen: Path | None) -> list[Path]:
@@ -50,14 +50,20 @@ def candidates(chosen: Path | None) -> list[Path]:
 
 
 def inspect(python: Path) -> Interpreter:
-    """Raises ValueError, saying why, when this is no interpreter that can be used. Takes about 0.3 s."""
+    """Ask an interpreter about itself. Raises ValueError, saying why, when it cannot be used. Takes about 0.3 s.
+
+    Waits for: the interpreter, and ldd.
+    Until: QUESTION_S for each of them.
+    Ended by: their exit, or the deadline, which kills the process.
+    Metric: none; it is asked before the service says that it is healthy.
+    """
     try:
         answer = _run([str(python), "-I", "-c", QUESTION])
         found = json.loads(answer.stdout)
     except (OSError, subprocess.TimeoutExpired) as fault:
         raise ValueError(f"it does not run: {fault}") from fault
     except ValueError as fault:
-        raise ValueError(f"it is no Python interpreter (exit code {answer.returncode})") from fault
+        raise ValueError(f"it is not a Python interpreter (exit code {answer.returncode})") from fault
     if tuple(found["version"]) < OLDEST:
         raise ValueError(f"it is Python {'.'.join(map(str, found['version']))}; 3.9 is the oldest that will do")
     binaries = [found["executable"]]
@@ -82,7 +88,7 @@ def inspect(python: Path) -> Interpreter:
 
 
 def _libraries(binaries: list[str]) -> list[str]:
-    """The shared libraries that they load, and the loader; under the names by which they are looked up."""
+    """The shared libraries that the binaries load, and the loader, under the names by which they are looked up."""
     try:
         listing = _run(["ldd", *binaries]).stdout
     except (OSError, subprocess.TimeoutExpired) as fault:
@@ -99,7 +105,7 @@ def _libraries(binaries: list[str]) -> list[str]:
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    # What is loaded into this process besides, such as vLLM's allocator, is no library of the interpreter.
+    # What is preloaded into this process, such as vLLM's allocator, is not a library of the interpreter.
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
     return subprocess.run(
         command,

@@ -1,4 +1,4 @@
-"""Starts the runner: in bubblewrap, as nobody and with nothing of the host in sight; or, if the operator said so, bare."""
+"""Starts the runner: in bubblewrap, as user nobody and with nothing of the host in sight; or bare, if the settings say so."""
 
 import importlib.resources
 import json
@@ -27,19 +27,19 @@ ISOLATION = (
 class Bwrap:
     path: str
     sizes_tmpfs: bool
-    """It knows --size; where it does not, the size of /tmp is only looked at from time to time."""
+    """Whether it knows --size. Without it, the size of /tmp is only checked from time to time."""
 
 
 @dataclass(frozen=True)
 class Launcher:
-    """How graded code is run on this machine; made by probe.py."""
+    """How graded code is run on this machine; probe.py makes it."""
 
     interpreter: Interpreter
     bwrap: Bwrap | None
-    """None: without a sandbox."""
+    """None when code runs without a sandbox."""
 
     def start(self, limits: Limits) -> "Launched":
-        """Raises OSError when no process can be started."""
+        """Start the process and return at once; Session waits until the sandbox is up. Raises OSError."""
         commands, commands_out = os.pipe2(os.O_CLOEXEC)
         results_in, results = os.pipe2(os.O_CLOEXEC)
         ours, theirs = [commands_out, results_in], [commands, results]
@@ -60,7 +60,7 @@ class Launcher:
                 env=_environment(self.interpreter),
                 cwd=tempfile.gettempdir() if self.bwrap is None else "/",
                 start_new_session=True,
-                # The limit on processes does not hold for root, nor do most walls keep root in.
+                # The limit on processes does not hold for root, and most walls do not hold root in.
                 user=NOBODY if drop else None,
                 group=NOBODY if drop else None,
                 extra_groups=[] if drop else None,
@@ -77,7 +77,7 @@ class Launcher:
     def _python(self, limits: Limits, commands: int, results: int) -> list[str]:
         told = {
             "memory_mb": limits.memory_mb,
-            "cpu_s": ceil(limits.wall_s) + 1,  # of one process; all together are watched from outside
+            "cpu_s": ceil(limits.wall_s) + 1,  # for each process; all of them together are watched from outside
             "file_mb": limits.file_mb,
             "files": limits.files,
             "processes": limits.processes,
@@ -91,13 +91,17 @@ class Launcher:
 
 @dataclass(frozen=True)
 class Launched:
+    """A started runner, with our ends of its pipes."""
+
     process: "subprocess.Popen[bytes]"
     commands: int
+    """File descriptor to write commands to."""
     results: int
+    """File descriptor to read results from."""
 
 
 def _environment(interpreter: Interpreter) -> dict[str, str]:
-    """All that the program sees of one. Nothing random: the same program gets the same verdict."""
+    """All environment variables that the program sees. Nothing random, so that a program always gets the same verdict."""
     return {
         "HOME": "/tmp",
         "LANG": "C.UTF-8",
@@ -120,7 +124,7 @@ def _bwrap(bwrap: Bwrap, interpreter: Interpreter, limits: Limits, rules: int | 
         *(*sized, "--tmpfs", "/tmp"),  # first: an interpreter may live in the host's
         *(word for host, inside in interpreter.shown for word in ("--ro-bind", host, inside)),
         *(word for folder in interpreter.hidden for word in ("--tmpfs", folder, "--remount-ro", folder)),
-        # No /proc and no /sys: Python needs neither, and a container could not mount them anew.
+        # No /proc and no /sys: Python needs neither, and a container could not mount them again.
         *(word for name in DEVICES for word in ("--dev-bind", f"/dev/{name}", f"/dev/{name}")),
         *("--symlink", "/tmp", "/dev/shm"),
         *("--remount-ro", "/", "--chdir", "/tmp"),
@@ -130,7 +134,7 @@ def _bwrap(bwrap: Bwrap, interpreter: Interpreter, limits: Limits, rules: int | 
 
 
 def _rules() -> int | None:
-    """A file descriptor to read the seccomp program from; None: there is none for this architecture."""
+    """A file descriptor to read the seccomp program from; None if this architecture has no program."""
     program = filter_program()
     if program is None:
         return None

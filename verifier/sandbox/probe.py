@@ -1,4 +1,4 @@
-"""Finds out once what this machine offers graded code: a sandbox that works, or what is missing and what to do about it."""
+"""Finds out once whether this machine has a sandbox that works, or else what is missing and what to do about it."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ from verifier.sandbox.session import SandboxFailed, Session, Stopped
 from verifier.sandbox.settings import for_environment, settings_from_environment
 
 FOUND_VARIABLE = "RATCHET_SANDBOX_FOUND"
-AGAIN_S = 30.0  # a machine that was only busy gets another chance
+AGAIN_S = 30.0  # then a machine that may only have been busy gets another chance
 TRIAL = "def double(number):\n    return 2 * number\n"
 TRIAL_MEMORY_MB = 128
 
@@ -31,9 +31,9 @@ log = logging.getLogger("ratchet.verifier")
 @dataclass(frozen=True)
 class Probe:
     launcher: Launcher | None
-    """None: no code can be graded."""
+    """None when no code can be graded."""
     missing: str
-    """Why, and what to do; empty otherwise."""
+    """Why no code can be graded, and what to do; empty otherwise."""
     warnings: tuple[str, ...] = ()
 
 
@@ -41,7 +41,13 @@ _known: dict[Bubblewrap | NoSandbox, tuple[float, Probe]] = {}
 
 
 def probe(settings: Bubblewrap | NoSandbox) -> Probe:
-    """Takes about half a second the first time, nothing later. Runs a small program the way that graded code is run."""
+    """Run a small program the way graded code is run. Takes about half a second, and nothing once the answer is known.
+
+    Waits for: each candidate interpreter and its sandbox.
+    Until: QUESTION_S for asking an interpreter, START_S for its sandbox, and max_wall_s for the trial program.
+    Ended by: the first sandbox that works, or the last candidate.
+    Metric: none; it is asked before the service says that it is healthy, and in a grader process counts as part of its item.
+    """
     found_s, known = _known.get(settings, (0.0, None))
     if known is None or (known.launcher is None and now_s() - found_s > AGAIN_S):
         known = _inherited(settings) or _probe(settings)
@@ -52,7 +58,7 @@ def probe(settings: Bubblewrap | NoSandbox) -> Probe:
 
 
 def environment_for_graders(settings: Bubblewrap | NoSandbox) -> dict[str, str]:
-    """The settings, and what a probe with them found, so that not every grader process has to find it again."""
+    """Variables with the settings and what a probe with them found, so that grader processes need no probe of their own."""
     environment = for_environment(settings)
     launcher = probe(settings).launcher
     if launcher is not None:
@@ -61,7 +67,7 @@ def environment_for_graders(settings: Bubblewrap | NoSandbox) -> dict[str, str]:
 
 
 def _inherited(settings: Bubblewrap | NoSandbox) -> Probe | None:
-    """What the process that set both variables has found."""
+    """What the process that set both variables found; None without them, or for other settings."""
     found = os.environ.get(FOUND_VARIABLE)
     if not found or settings_from_environment() != settings:
         return None
@@ -96,13 +102,14 @@ def _probe(settings: Bubblewrap | NoSandbox) -> Probe:
 
 
 def _refuse_closed_folders(python: Path) -> None:
-    """The sandbox of a service that runs as root runs as nobody."""
+    """Raises ValueError for an interpreter that user nobody cannot reach: the sandbox of a service of root runs as nobody."""
     for path in (python.resolve(), *python.resolve().parents):
         if not path.stat().st_mode & stat.S_IXOTH:
             raise ValueError(f"{path} is closed to other users than its owner")
 
 
 def _try(launcher: Launcher, settings: Bubblewrap | NoSandbox) -> None:
+    """Raises SandboxFailed or Stopped when a program that cannot fail does."""
     limits = limits_within(settings, wall_s=settings.max_wall_s, memory_mb=min(TRIAL_MEMORY_MB, settings.max_memory_mb))
     with Session(launcher, limits) as session:
         session.load(TRIAL, "double")
@@ -112,7 +119,7 @@ def _try(launcher: Launcher, settings: Bubblewrap | NoSandbox) -> None:
 
 
 def _advice(reasons: list[str]) -> str:
-    """What bubblewrap said, and what is to be done about it."""
+    """What bubblewrap said, and what to do about it."""
     said = "; ".join(reasons)
     advice = "set [verifier.sandbox] python to an interpreter that every user of the machine can read"
     if re.search(r"namespace|uid map|Failed RTM_|/ slave|setgroups|pivot_root|Operation not permitted", said):

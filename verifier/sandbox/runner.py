@@ -1,14 +1,16 @@
 """What runs inside the sandbox: a keeper, and a process that loads the program and forks for each test.
 
 Started as `python -c SOURCE LIMITS COMMANDS RESULTS`, so it imports nothing of Ratchet; and it never learns what a test
-expects. Once the program is loaded, its process belongs to the program: all that it sends is an answer to be judged
-outside, and no more. The keeper is the first process of the namespace, which signals from within cannot end: it ends,
-and the sandbox with it, when the grader process is gone. bwrap --die-with-parent would leave a process behind when the
-grader process dies at the wrong moment (https://github.com/containers/bubblewrap/issues/633).
+expects. Once the program is loaded, its process belongs to the program: whatever it sends is only an answer, to be judged
+outside. The keeper is the first process of the namespace, which signals from within cannot end: it ends, and the sandbox
+with it, when the grader process is gone. bwrap --die-with-parent would leave a process behind when the grader process dies
+at the wrong moment (https://github.com/containers/bubblewrap/issues/633).
 
 COMMANDS and RESULTS are file descriptors. A command is a length (4 bytes) and JSON; a result is a letter, a length and
 bytes. S: the limits are set. L: the program is loaded. R: a result, as JSON. X: what the program raised. E: how the
 process of a test ended; sent when nothing that it started is left.
+
+Its waits have no deadlines and no metrics of their own: session.py, outside, ends the sandbox when a time is over.
 """
 
 from __future__ import annotations
@@ -34,10 +36,11 @@ LEFTOVERS_S = 5.0
 
 
 def main() -> types.CodeType | None:
-    """Returns code in the process of one test of a whole program: it is to be run as __main__, and nothing after it."""
+    """Serve commands until there are none left. In the process of one test of a whole program, return its code, which is to
+    be run as __main__ with nothing after it."""
     limits, commands, results = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     set_limits(limits)
-    # From `site`, which is left out because importing it takes longer than everything else here.
+    # `site` would add them, and is left out because importing it takes longer than everything else here.
     import _sitebuiltins
 
     for name in ("exit", "quit"):
@@ -57,6 +60,7 @@ def main() -> types.CodeType | None:
 
 
 def set_limits(limits: dict[str, Any]) -> None:
+    """Set the kernel's limits on this process and all that it starts."""
     memory = limits["memory_mb"] * 2**20
     wanted = {
         resource.RLIMIT_CORE: 0,
@@ -78,10 +82,16 @@ def set_limits(limits: dict[str, Any]) -> None:
 
 
 def keep(commands: int, results: int, own_namespaces: bool) -> None:
-    """Returns in a new process; this one ends when that one does, or when nobody is left who could write commands."""
+    """Return in a new process. This one stays and ends when that one does, or when nothing is left to write commands.
+
+    Waits for: the new process, and the grader process at the other end of `commands`.
+    Until: it is stopped.
+    Ended by: the end of either of them.
+    Metric: none; session.py waits outside.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a handler would let the program interrupt the keeper
     if own_namespaces:
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # of all that ends here, nobody has to read how
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process has to wait for those that end here
     worker = os.fork()
     if worker == 0:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -99,6 +109,7 @@ def keep(commands: int, results: int, own_namespaces: bool) -> None:
 
 
 def serve_function(program: str, entry_point: str, commands: int, results: int, limits: dict[str, Any]) -> None:
+    """Load a program and call its function for each command, each time in a new process."""
     silence()
     module = types.ModuleType("program")
     sys.modules["program"] = module
@@ -117,6 +128,7 @@ def serve_function(program: str, entry_point: str, commands: int, results: int, 
 
 
 def call(module: types.ModuleType, entry_point: str, command: bytes, results: int) -> NoReturn:
+    """Call the function, send what it returns or raises, and end this process."""
     own = os.getpid()
     try:
         test = json.loads(command)
@@ -131,7 +143,7 @@ def call(module: types.ModuleType, entry_point: str, command: bytes, results: in
 
 
 def find(module: types.ModuleType, entry_point: str) -> Any:
-    """`name`, or `Class.method` of an instance made without arguments."""
+    """The function called `name`, or `Class.method` of an instance made without arguments."""
     found: Any = module
     for name in entry_point.split("."):
         found = getattr(found() if isinstance(found, type) else found, name)
@@ -141,6 +153,7 @@ def find(module: types.ModuleType, entry_point: str) -> Any:
 
 
 def serve_program(program: str, commands: int, results: int, limits: dict[str, Any]) -> types.CodeType | None:
+    """Compile a program, and return its code in a new process for each command; None in this one, at the end."""
     try:
         code = compile(program, "<program>", "exec", dont_inherit=True)
     except BaseException as fault:
@@ -159,7 +172,7 @@ def serve_program(program: str, commands: int, results: int, limits: dict[str, A
 
 
 def read_from(text: str) -> None:
-    """A file without a name rather than a pipe: nobody has to feed it."""
+    """Make the text standard input, as a file without a name: a pipe would have to be fed."""
     file = os.open(os.getcwd(), os.O_TMPFILE | os.O_RDWR, 0o600)
     content = memoryview(text.encode())
     while content:
@@ -171,7 +184,13 @@ def read_from(text: str) -> None:
 
 
 def ending(child: int, limits: dict[str, Any]) -> bytes:
-    """The exit code, minus the signal where one ended it, once every process that it left behind is gone."""
+    """The exit code, or the signal that ended it as a negative number, once every process that it left behind is gone.
+
+    Waits for: the process of the test, then all that it started.
+    Until: it is stopped; LEFTOVERS_S for what it started.
+    Ended by: their end.
+    Metric: none; session.py waits outside.
+    """
     _, status = os.waitpid(child, 0)
     if limits["own_namespaces"] and os.getpid() == 2:  # on the host, -1 would be every process of the user
         give_up_s = time.monotonic() + LEFTOVERS_S
@@ -186,6 +205,7 @@ def ending(child: int, limits: dict[str, Any]) -> bytes:
 
 
 def reap() -> None:
+    """Take note of all children that have ended."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -194,7 +214,7 @@ def reap() -> None:
 
 
 def silence() -> None:
-    """What a function prints is nobody's answer."""
+    """Send what a function prints nowhere: its answer is what it returns."""
     nowhere = os.open("/dev/null", os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nowhere, standard)
@@ -202,6 +222,7 @@ def silence() -> None:
 
 
 def raised(fault: BaseException) -> bytes:
+    """An exception in words, cut short."""
     try:
         text = str(fault)
     except BaseException:
@@ -216,7 +237,13 @@ def send(results: int, letter: bytes, body: bytes = b"") -> None:
 
 
 def receive(commands: int) -> bytes | None:
-    """None: the other side has closed."""
+    """The next command; None when the other side has closed.
+
+    Waits for: a command from the grader process.
+    Until: it is stopped.
+    Ended by: the command, or the end of the grader process.
+    Metric: none; session.py waits outside.
+    """
     header = read_exactly(commands, 4)
     return None if header is None else read_exactly(commands, int.from_bytes(header, "little"))
 

@@ -1,16 +1,16 @@
 """The system calls that graded code may not make, as a BPF program for `bwrap --seccomp`.
 
-A list of what is refused, and not of what is allowed: an interpreter of another year makes other calls, and namespaces
-hold without the list as well. It is a second wall before the kernel's less-travelled code, and it closes ways to memory
-that no other limit counts (memfd, System V, message queues, extended attributes, sockets). A refused call gets EPERM, a
-call newer than the list ENOSYS, as if the kernel were older; one of another architecture ends the process.
+The list says what is refused rather than what is allowed, because other versions of the interpreter make other calls, and
+the namespaces hold without it. It is a second wall in front of the kernel's less-travelled code, and it closes ways to
+memory that no other limit counts (memfd, System V, message queues, extended attributes, sockets). A refused call gets EPERM;
+a call newer than the list gets ENOSYS, as from an older kernel; a call of another architecture ends the process.
 """
 
 import errno
 import platform
 import struct
 
-# name -> number on x86_64 and on aarch64; None: that architecture never had it.
+# Name -> number on x86_64 and on aarch64; None where the architecture never had the call.
 REFUSED: dict[str, tuple[int | None, int | None]] = {
     # other processes
     "ptrace": (101, 117),
@@ -113,8 +113,8 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {
     "kexec_load": (246, 104),
     "kexec_file_load": (320, 294),
 }
-NEWEST = 450  # of both architectures when the list was made; also above this: the x32 calls of x86_64
-CLONE3 = 435  # its flags lie in memory, where BPF cannot look: libraries fall back to clone
+NEWEST = 450  # call of both architectures when the list was made; the x32 calls of x86_64 are above it too
+CLONE3 = 435  # its flags lie in memory, which BPF cannot read; libraries fall back to clone
 # per architecture: AUDIT_ARCH, clone, socketpair, ioctl
 ARCHITECTURES = {"x86_64": (0xC000003E, 56, 53, 16), "aarch64": (0xC00000B7, 220, 199, 29)}
 NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUSER | NEWPID | NEWNET
@@ -127,7 +127,7 @@ NUMBER, ARCHITECTURE, FIRST_ARGUMENT, SECOND_ARGUMENT = 0, 4, 16, 24  # offsets 
 
 
 def filter_program(machine: str | None = None) -> bytes | None:
-    """machine: as platform.machine() names it, this one by default. None: no list for it."""
+    """The program for a machine, this one by default; None if there is no list for it. machine: as platform.machine()."""
     machine = machine or platform.machine()
     if machine not in ARCHITECTURES:
         return None
@@ -177,7 +177,7 @@ def _refuse(error: int) -> bytes:
 
 
 def _when(comparison: int, operand: int, then: list[bytes], otherwise: list[bytes] | None = None) -> list[bytes]:
-    """One of the two lists is given; what it does not end goes on behind it."""
+    """Run `then` if the comparison holds, or else `otherwise`. One of them is given; what does not return goes on behind it."""
     if otherwise is not None:
         return [_instruction(comparison, len(otherwise), 0, operand), *otherwise]
     return [_instruction(comparison, 0, len(then), operand), *then]

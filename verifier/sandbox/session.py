@@ -1,7 +1,11 @@
 """One program in one sandbox: load it, give it one test at a time, and end it, whatever it does.
 
 The sandbox ends with everything in it: killing the first process of its namespace kills all others, and bwrap ends after
-the last of them. Whoever leaves `with Session(...)` leaves no process and no file behind.
+the last of them. When `with Session(...)` ends, no process and no file is left.
+
+A session lives in a grader process, which exports no metrics. All its waits are part of the item that is graded: while they
+last, ratchet_verifier_queued_items of the service counts the item, and the pool kills the process when the item takes longer
+than verifier.item_deadline_s.
 """
 
 import contextlib
@@ -19,39 +23,51 @@ from verifier.sandbox.launch import Launcher
 from verifier.sandbox.limits import Limits
 from verifier.sandbox.watch import LOOK_S, Watch
 
-END_S = 10.0  # a process with gigabytes in hand takes its time to die
+END_S = 10.0  # a process that holds gigabytes takes a while to die
 READ_BYTES = 2**16
 ERROR_TAIL_BYTES = 4096
-SHOWN_BYTES = 60  # of what it raised while it was loaded
+SHOWN_BYTES = 60  # of what a program raised while it was loaded
 HEADER_BYTES = 5  # a letter, and the length of what follows
 
 
 class SandboxFailed(Exception):
-    """Not the program's doing: the sandbox did not start. Its text is what was said about it."""
+    """The sandbox did not start, which is not the program's fault. The text is what bubblewrap or the kernel said."""
 
 
 class Stopped(Exception):
-    """The program did not load, ended, or broke a limit and was killed. Its text is the detail of the verdict."""
+    """The program did not load, ended, or broke a limit and was killed. The text is the detail of the verdict."""
 
 
 class Finished(NamedTuple):
     """How one test ended."""
 
     result: str | None
-    """JSON, as the program wrote it; None where it gave none."""
+    """The JSON that the program wrote; None when it wrote none."""
     raised: str | None
+    """The exception that ended it, in words."""
     exit_code: int
-    """Minus the signal where one ended it."""
+    """The signal that ended it, negative, if one did."""
     output: bytes
+    """What it printed."""
     errors: bytes
-    """The end of it."""
+    """The end of what it printed on standard error."""
 
 
 class Session:
+    """Use it in a `with` block: leaving the block ends the sandbox."""
+
     def __init__(self, launcher: Launcher, limits: Limits) -> None:
-        """Raises SandboxFailed."""
+        """Start a sandbox. Raises SandboxFailed.
+
+        Waits for: bubblewrap to make the namespaces, and the runner to set its limits.
+        Until: START_S.
+        Ended by: the runner's first message, its end, or the deadline, which kills it.
+        Metric: ratchet_verifier_queued_items, in the service.
+        """
         self._limits = limits
-        self._received, self._output, self._errors = bytearray(), bytearray(), bytearray()
+        self._received = bytearray()
+        self._output = bytearray()
+        self._errors = bytearray()
         self._printed_bytes = 0
         self._watch: Watch | None = None
         self._first_fd: int | None = None
@@ -61,11 +77,13 @@ class Session:
             launched = launcher.start(limits)
         except OSError as fault:
             raise SandboxFailed(str(fault)) from fault
-        self._process, self._commands = launched.process, launched.commands
+        self._process = launched.process
+        self._commands = launched.commands
         self._results = launched.results
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        self._output_fd, self._error_fd = self._process.stdout.fileno(), self._process.stderr.fileno()
+        self._output_fd = self._process.stdout.fileno()
+        self._error_fd = self._process.stderr.fileno()
         self._poll = select.poll()
         for fd in (self._results, self._output_fd, self._error_fd):
             os.set_blocking(fd, False)
@@ -88,7 +106,15 @@ class Session:
         self.end()
 
     def load(self, program: str, entry_point: str | None) -> None:
-        """entry_point None: a whole program, which is only compiled. Raises Stopped when it cannot be loaded."""
+        """Load the program. Raises Stopped when it cannot be loaded.
+
+        entry_point: None for a whole program, which is only compiled.
+
+        Waits for: the runner to run or compile the program.
+        Until: Limits.wall_s, and Limits.total_s since the session began.
+        Ended by: success, an exception of the program, its end, or a limit that it breaks.
+        Metric: ratchet_verifier_queued_items, in the service.
+        """
         self._begin(self._limits.wall_s)
         self._send({"program": program, "entry_point": entry_point})
         letter, body = self._next(b"LX")
@@ -97,7 +123,13 @@ class Session:
             raise Stopped(f"the program does not load: {said}")
 
     def test(self, command: Any) -> Finished:
-        """Returns once the process of the test and all that it started are gone. Raises Stopped."""
+        """Run one test. Returns once its process and all that it started are gone. Raises Stopped.
+
+        Waits for: the program's result, then the end of its processes.
+        Until: Limits.wall_s, and Limits.total_s since the session began.
+        Ended by: the result, the program's end, or a limit that it breaks.
+        Metric: ratchet_verifier_queued_items, in the service.
+        """
         self._begin(self._limits.wall_s)
         self._output.clear()
         self._errors.clear()
@@ -116,13 +148,19 @@ class Session:
         return Finished(result, raised, exit_code, bytes(self._output), bytes(self._errors))
 
     def end(self) -> None:
-        """Kill everything and wait until it is gone. Safe to call twice."""
+        """Kill everything and return when it is gone. Safe to call twice.
+
+        Waits for: the last process of the sandbox, and bwrap after it.
+        Until: END_S for the namespace; then its processes are killed one by one, which the kernel completes.
+        Ended by: the end of the processes.
+        Metric: ratchet_verifier_queued_items, in the service.
+        """
         if self._ended:
             return
         self._ended = True
         os.close(self._commands)  # a sandbox that is still starting ends by this
         if self._first_fd is not None:
-            # Rather than bwrap itself: like this it ends after the last process of the namespace.
+            # The first process rather than bwrap, which then ends after the last process of the namespace.
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(self._first_fd, signal.SIGKILL)
         elif not self._own_namespace:
@@ -139,6 +177,7 @@ class Session:
                 stream.close()
 
     def _start(self, launcher: Launcher) -> None:
+        """Take the runner's first message and begin to watch it. Raises SandboxFailed."""
         try:
             self._next(b"S")
         except Stopped as fault:
@@ -152,13 +191,22 @@ class Session:
         self._watch = Watch(first, runner, self._limits)
 
     def _begin(self, wall_s: float) -> float:
+        """Start the time of one step, and return its end."""
         at_s = now_s()
-        self._wall_s, self._deadline_s = wall_s, at_s + wall_s
+        self._wall_s = wall_s
+        self._deadline_s = at_s + wall_s
         if self._watch is not None:
             self._watch.begin(at_s)
         return self._deadline_s
 
     def _send(self, command: Any) -> None:
+        """Write a command to the runner. Raises Stopped.
+
+        Waits for: the runner to read it.
+        Until: as in `_wait`.
+        Ended by: its last byte, the runner's end, or as in `_wait`.
+        Metric: ratchet_verifier_queued_items, in the service.
+        """
         body = json.dumps(command).encode()
         pending = memoryview(len(body).to_bytes(4, "little") + body)
         while pending:
@@ -170,7 +218,13 @@ class Session:
                 raise Stopped("the program ended the runner") from None
 
     def _next(self, letters: bytes) -> tuple[bytes, bytes]:
-        """The next message, which has to be one of these."""
+        """The letter and body of the next message. Raises Stopped if its letter is another one.
+
+        Waits for: a whole message of the runner.
+        Until: as in `_wait`.
+        Ended by: the message, or as in `_wait`.
+        Metric: ratchet_verifier_queued_items, in the service.
+        """
         while True:
             if len(self._received) >= HEADER_BYTES:
                 letter, size = bytes(self._received[:1]), int.from_bytes(self._received[1:HEADER_BYTES], "little")
@@ -186,7 +240,13 @@ class Session:
             self._wait()
 
     def _wait(self, writable: int | None = None) -> None:
-        """Until there is something to read or to write, or it is time to look at the limits. Raises Stopped."""
+        """Read what is there, at most one look at the limits later. Raises Stopped.
+
+        Waits for: something to read from the runner, or room to write to it if `writable` is given.
+        Until: LOOK_S, the end of wall_s or the end of total_s, whichever comes first.
+        Ended by: data, room, a broken limit, or the time.
+        Metric: ratchet_verifier_queued_items, in the service.
+        """
         at_s = now_s()
         if at_s >= self._deadline_s:
             raise Stopped(f"wall time over {self._wall_s:g} s")
@@ -210,14 +270,14 @@ class Session:
                 self._read_printed(fd)
 
     def _read_printed(self, fd: int) -> bool:
-        """False: there is nothing more for now."""
+        """Read what the program printed; False when there is nothing more for now. Raises Stopped."""
         try:
             part = os.read(fd, READ_BYTES)
         except BlockingIOError:
             return False
         if not part:
             with contextlib.suppress(KeyError):
-                self._poll.unregister(fd)  # or it would be ready for ever
+                self._poll.unregister(fd)  # or it would always be ready
             return False
         self._printed_bytes += len(part)
         if self._printed_bytes > self._limits.output_bytes:
@@ -230,13 +290,14 @@ class Session:
         return True
 
     def _drain(self) -> None:
-        """What was printed before the message that was just read."""
+        """Read all that was printed before the last message."""
         for fd in (self._output_fd, self._error_fd):
             while self._read_printed(fd):
                 pass
 
 
 def kill_all(processes: list[int]) -> None:
+    """Kill each process that still exists, the last first."""
     for pid in reversed(processes):
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)

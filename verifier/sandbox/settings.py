@@ -1,4 +1,4 @@
-"""The settings of the sandbox in a grader process: the service hands them over in its environment."""
+"""The settings of the sandbox in a grader process, which gets them from the service in an environment variable."""
 
 import functools
 import json
@@ -13,11 +13,12 @@ _adapter: TypeAdapter[Bubblewrap | NoSandbox] = TypeAdapter(SandboxConfig)
 
 
 def settings_from_environment() -> Bubblewrap | NoSandbox:
-    """The defaults where the variable is not set. Raises ScoringFault when it cannot be read."""
+    """The settings; the defaults if the variable is not set. Raises ScoringFault when it cannot be read."""
     return _read(os.environ.get(SANDBOX_VARIABLE, ""))
 
 
 def for_environment(settings: Bubblewrap | NoSandbox) -> dict[str, str]:
+    """The variable that settings_from_environment reads."""
     return {SANDBOX_VARIABLE: settings.model_dump_json()}
 
 

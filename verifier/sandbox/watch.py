@@ -1,32 +1,33 @@
-"""Limits on all processes of a sandbox together: looked at from outside, a few times a second, while a test runs."""
+"""Limits on all processes of a sandbox together, checked from outside several times a second while a test runs."""
 
 import os
 
 from verifier.sandbox.footprint import footprint, proportional_bytes
 from verifier.sandbox.limits import Limits
 
-LOOK_S = 0.05  # what is used up between two looks is bounded by the kernel's limits on each process
-INODES = 4096  # files in /tmp: empty ones take memory too, which the size of a tmpfs does not count
+LOOK_S = 0.05  # between two looks, the kernel's limits on each process bound what is used
+INODES = 4096  # files in /tmp: even empty ones take memory, which the size of a tmpfs does not count
 BLOCKS_SLACK_BYTES = 2**16
 
 
 class Watch:
-    """Of one sandbox. Time is an argument of everything."""
+    """Watches one sandbox. Takes the time as an argument; never reads the clock."""
 
     def __init__(self, first: int, runner: int | None, limits: Limits) -> None:
-        """first: the process from which all others descend. runner: one that sees the sandbox's own /tmp; None: none does."""
-        self._first, self._limits = first, limits
+        """first: the process from which all others descend. runner: a process that sees the sandbox's own /tmp, or None."""
+        self._first = first
+        self._limits = limits
         self._folder = None if runner is None else f"/proc/{runner}/root/tmp"
         self._cpu_before_s: float | None = None
         self._next_look_s = 0.0
 
     def begin(self, at_s: float) -> None:
-        """A test begins."""
+        """Start to count the CPU time of a test."""
         self._cpu_before_s = None
         self._next_look_s = at_s + LOOK_S
 
     def broken(self, at_s: float) -> str | None:
-        """The limit that is exceeded, in words."""
+        """The limit that is exceeded, in words; None if none is, or if the last look was less than LOOK_S ago."""
         if at_s < self._next_look_s:
             return None
         self._next_look_s = at_s + LOOK_S

@@ -1,11 +1,10 @@
 """Asks a scoring service over HTTP, here or elsewhere, until it answers.
 
-Three kinds of answer: verdicts; a refusal of this very request (413, 422, 500), which is asked again in halves until it
-is known which item is meant; and everything else, which says that the service is away, and is waited for.
+There are three kinds of answer: scores; a refusal of this very request (413, 422, 500), which is asked again in halves until
+it is known which item is meant; and anything else, which says that the service is away, and is waited for.
 """
 
 import asyncio
-import ssl
 from collections.abc import Sequence, Set
 
 import httpx
@@ -13,9 +12,11 @@ import msgspec
 
 from services.config.verifier import VerifierConfig
 from services.errors import InputError, RatchetError
-from services.wire.score import Score
-from verifier.contract import Refusal, ScoreItem, ScoreResponse
+from services.metrics import waiting
+from services.wire.verdict import Score
+from verifier.contract import Refusal, ScoreItem, read_response
 from verifier.http.auth import own_token
+from verifier.scores import no_verdict
 from verifier.worker.retry import Outage
 
 REFUSALS = {413, 422, 500}  # 500: a fault of the service that the next try of the same request would meet again
@@ -24,11 +25,10 @@ ANSWER_SLACK_S = 90.0  # on top of every item taking its whole deadline: importi
 ENVELOPE = b'{"items":[', b"]}"
 
 _encoder = msgspec.json.Encoder()
-_response_decoder = msgspec.json.Decoder(ScoreResponse)
 
 
 class ServiceAway(RatchetError):
-    """The worker was asked to stop and the service did not come back meanwhile."""
+    """The worker was asked to stop while the service was away."""
 
 
 class RequestRefused(RatchetError):
@@ -39,15 +39,22 @@ class ScoringClient:
     """Safe for any number of concurrent calls."""
 
     def __init__(self, http: httpx.AsyncClient, url: str, settings: VerifierConfig, stop: asyncio.Event) -> None:
-        """Raises InputError when `url` is none."""
-        self._http, self._settings = http, settings
+        """Raises InputError when `url` is malformed."""
+        self._http = http
+        self._settings = settings
         token = own_token()
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._endpoint = score_url(url)
         self._outage = Outage("scoring", f"the scoring service at {url}", stop)
 
     async def score(self, items: Sequence[ScoreItem]) -> list[Score]:
-        """One score for each item, in order. Raises ServiceAway, and only after the worker was asked to stop."""
+        """One score for each item, in order. Raises ServiceAway, and only after the worker was asked to stop.
+
+        Waits for: the scoring service, also while it is away.
+        Until: no deadline while it is away; an answer may take the deadlines of all items and ANSWER_SLACK_S.
+        Ended by: an answer or a refusal for every item, or the stop signal and retry.LAST_TRIES more tries.
+        Metric: ratchet_waiting{room="verifier", awaiting="scores"}; awaiting="scoring" between tries.
+        """
         encoded: list[bytes | Score] = []
         for item in items:
             try:
@@ -62,7 +69,7 @@ class ScoringClient:
         return [body if isinstance(body, Score) else answered[index] for index, body in enumerate(encoded)]
 
     def _longest_s(self, graders: Set[str]) -> float:
-        """What the slowest item may take."""
+        """How long the slowest item may take, in seconds."""
         if "combine" in graders:  # its parts may be any
             graders = graders | {"code", "judge", *self._settings.limits}
         asked_s = [2 * endpoint.deadline_s for endpoint in self._settings.endpoints.values()]  # a judge may ask twice
@@ -86,15 +93,17 @@ class ScoringClient:
 
     async def _post(self, ids: list[str], body: bytes, item_s: float) -> list[Score]:
         """Raises RequestRefused or ServiceAway."""
-        answer_s = len(ids) * item_s + ANSWER_SLACK_S
-        timeout = httpx.Timeout(10.0, read=answer_s, write=60.0, pool=None)
+        timeout = httpx.Timeout(10.0, read=len(ids) * item_s + ANSWER_SLACK_S, write=60.0, pool=None)
         reason = ""
         for pause_s in self._outage.pauses():
             least_s = 0.0
             try:
-                response = await self._http.post(self._endpoint, content=body, headers=self._headers, timeout=timeout)
+                with waiting("verifier", "scores"):
+                    response = await self._http.post(
+                        self._endpoint, content=body, headers=self._headers, timeout=timeout
+                    )
                 if response.status_code == 200:
-                    scores = read_scores(response.content, ids)
+                    scores = read_response(response.content, ids)
                     self._outage.over()
                     return scores
                 if response.status_code in REFUSALS:
@@ -110,37 +119,8 @@ class ScoringClient:
         raise ServiceAway(f"stopped with groups that the scoring service never answered for ({reason})")
 
 
-def tls_context(settings: VerifierConfig) -> ssl.SSLContext | bool:
-    """What an https:// service is checked with. Raises InputError when a certificate cannot be read."""
-    own = settings.url is None
-    trusted = settings.tls_certificate if own else settings.ca_certificate
-    if trusted is None:
-        return True
-    try:
-        context = ssl.create_default_context(cafile=str(trusted))
-    except (OSError, ssl.SSLError) as fault:
-        setting = "tls_certificate" if own else "ca_certificate"
-        raise InputError(f"verifier.{setting} = {trusted} cannot be read as PEM: {fault}") from fault
-    context.check_hostname = not own  # our own certificate is for the name that others know us by
-    return context
-
-
-def read_scores(body: bytes, ids: list[str]) -> list[Score]:
-    """Raises ValidationError when these are not the results asked for, or an error claims a reward."""
-    results = _response_decoder.decode(body).results
-    if [result.id for result in results] != ids:
-        raise msgspec.ValidationError(f"{len(results)} results for {len(ids)} items, or not in their order")
-    for result in results:
-        if (result.reward is not None) != (result.verdict in ("correct", "incorrect")):
-            raise msgspec.ValidationError(f"verdict {result.verdict} with reward {result.reward}")
-    return [Score(verdict=r.verdict, reward=r.reward, detail=r.detail, elapsed_s=r.elapsed_s) for r in results]
-
-
-def no_verdict(detail: str) -> Score:
-    return Score(verdict="error", reward=None, detail=detail, elapsed_s=0.0)
-
-
 def describe(response: httpx.Response) -> str:
+    """What went wrong, for a log line or a cause."""
     try:
         refusal = msgspec.json.decode(response.content, type=Refusal)
     except msgspec.MsgspecError:
@@ -149,7 +129,7 @@ def describe(response: httpx.Response) -> str:
 
 
 def retry_after_s(response: httpx.Response) -> float:
-    """0 when the service does not say, or says it as a date."""
+    """Seconds that the service asks to be left alone; 0 when it does not say, or gives a date."""
     try:
         return min(LONGEST_RETRY_AFTER_S, max(0.0, float(response.headers.get("Retry-After", 0))))
     except ValueError:
@@ -157,10 +137,11 @@ def retry_after_s(response: httpx.Response) -> float:
 
 
 def score_url(url: str) -> str:
+    """Where items are sent. Raises InputError when the service's URL is malformed."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as fault:
-        raise InputError(f"verifier.url = {url!r} is no URL: {fault}") from fault
+        raise InputError(f"verifier.url = {url!r} is not a URL: {fault}") from fault
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise InputError(f"verifier.url = {url!r}: give http://HOST:PORT or https://HOST:PORT")
     return url.rstrip("/") + "/v1/score"

@@ -1,8 +1,8 @@
 """The stream worker: claims groups of trajectories, has them scored over HTTP, hands them over.
 
-A group with an error or a timeout among its verdicts goes its own way from there: the others of its batch are handed
-over at once, it is asked for again, and after `verifier.attempts` it goes to `dead` with its cause. A scoring service or
-a stream server that is away is waited for; no group goes to `dead` for that.
+When a group has a response without a verdict (error or timeout), the other groups of its batch are handed over at once, and
+it is asked for again. After `verifier.attempts` it goes to `dead` with its cause. A scoring service or a stream server that
+is away is waited for; no group goes to `dead` for that.
 """
 
 import asyncio
@@ -21,17 +21,20 @@ from services.metrics import waiting
 from services.streams import Claim, Stream
 from services.wire.codec import decode, encode
 from services.wire.prompt import Prompt
-from services.wire.score import DeadGroup, Score, ScoredGroup
+from services.wire.score import DeadGroup, ScoredGroup
 from services.wire.trajectory import Group
+from services.wire.verdict import Score
 from verifier import metrics
+from verifier.attempts import ask_again
 from verifier.contract import ScoreItem
-from verifier.worker.client import ScoringClient, ServiceAway, tls_context
+from verifier.http.tls import client_context
+from verifier.scores import without_verdict
+from verifier.worker.client import ScoringClient, ServiceAway
 from verifier.worker.retry import Outage, sleep_unless
 
 CLAIM_BLOCK_S = 0.5  # how late a stop is seen when nothing arrives
 GATHER_S = 0.03  # between two claims: groups arrive one by one, and thirty requests a second cost less than hundreds
 KEEP_ALIVE_S = 2.0  # below uvicorn's 5 s: a connection that the server has just closed looks like an outage
-SECOND_ATTEMPT_S = 0.5  # four times as much before each further one: what is away for ten seconds costs no group
 
 R = TypeVar("R")
 log = logging.getLogger("ratchet.verifier")
@@ -39,40 +42,56 @@ log = logging.getLogger("ratchet.verifier")
 
 @dataclass(frozen=True)
 class VerifierStreams:
+    """The streams of a run, as its verifiers use them."""
+
     trajectories: Stream
     scored: Stream
     dead: Stream
     max_deliveries: int
+    """A group that was claimed more often than this goes to `dead`."""
     renew_every_s: float
+    """How often claims are renewed while their groups are scored."""
     verifier_id: str = field(default_factory=socket.gethostname)
+    """Name of this worker, different from all others of the run."""
 
 
 @dataclass(frozen=True)
 class ClaimedGroup:
+    """A group that is being scored."""
+
     claim: Claim
     group: Group
     items: tuple[ScoreItem, ...]
+    """One for each trajectory."""
 
 
 class StreamWorker:
     def __init__(self, settings: VerifierConfig, streams: VerifierStreams, url: str) -> None:
-        """url: of the scoring service."""
-        self._settings, self._streams, self._url = settings, streams, url
+        """url: where the scoring service is."""
+        self._settings = settings
+        self._streams = streams
+        self._url = url
         self._in_flight: dict[str, Claim] = {}
         self._client: ScoringClient
         self._outage: Outage
         self._stop: asyncio.Event
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until `stop`; what was claimed by then is finished first, or given back when what it needs stays away.
+        """Scores groups until `stop`. Claimed groups are finished first, or given back when a service they need stays away.
 
-        Raises InputError when the URL is none.
+        Raises InputError when the URL is malformed.
+
+        Waits for: groups on the stream `trajectories`, and their scores.
+        Until: it is stopped.
+        Ended by: `stop`, and then the scores of the claimed groups or retry.LAST_TRIES tries for them.
+        Metric: ratchet_waiting{room="verifier", awaiting="trajectories"}, awaiting="scores".
         """
-        self._stop, self._outage = stop, Outage("streams", "the stream server", stop)
+        self._stop = stop
+        self._outage = Outage("streams", "the stream server", stop)
         limits = httpx.Limits(keepalive_expiry=KEEP_ALIVE_S)
         own_service = self._settings.url is None  # never through a proxy of the environment
         async with httpx.AsyncClient(
-            limits=limits, trust_env=not own_service, verify=tls_context(self._settings)
+            limits=limits, trust_env=not own_service, verify=client_context(self._settings)
         ) as http:
             self._client = ScoringClient(http, self._url, self._settings, stop)
             renewing = asyncio.create_task(self._renew())
@@ -89,12 +108,19 @@ class StreamWorker:
                 for task in (renewing, *batches):
                     task.cancel()
                 await asyncio.gather(renewing, *batches, return_exceptions=True)
-            # Only here, after a clean stop: a release does not count as a delivery, and what ended the worker by an
-            # error would meet the next one for ever.
+            # Only here, after a clean stop: a release does not count as a delivery, so after an error the next worker
+            # would meet the same error without end.
             with suppress(StreamError):  # they are claimed again all the same, after their idle time
                 await asyncio.to_thread(self._streams.trajectories.release)
 
     async def _claim(self) -> list[Claim]:
+        """Groups to score; none when enough are being scored.
+
+        Waits for: groups on the stream `trajectories`.
+        Until: CLAIM_BLOCK_S, and longer while the stream server is away.
+        Ended by: groups, the time, or the stop signal.
+        Metric: ratchet_waiting{room="verifier", awaiting="trajectories"}.
+        """
         # Twice the groups of a request: while the slowest response of one batch is graded, the next one goes on.
         room = 2 * self._settings.concurrent_groups - len(self._in_flight)
         count = min(room, self._settings.concurrent_groups)
@@ -106,86 +132,81 @@ class StreamWorker:
         return claims
 
     async def _pace(self, batches: "set[asyncio.Task[None]]") -> None:
-        """Let groups gather, and raise what stopped a batch."""
+        """Lets groups gather for GATHER_S, and raises what stopped a batch."""
         await sleep_unless(self._stop, GATHER_S)
         for batch in [batch for batch in batches if batch.done()]:
             batches.discard(batch)
             batch.result()
 
     async def _renew(self) -> None:
+        """Renews the claims of groups that are being scored.
+
+        Waits for: time to pass.
+        Until: it is stopped.
+        Ended by: cancellation, when the worker ends.
+        Metric: none: no one waits for it.
+        """
         while True:
             await asyncio.sleep(self._streams.renew_every_s)
             if claims := list(self._in_flight.values()):
                 try:
                     await asyncio.to_thread(self._streams.trajectories.renew, claims)
                 except StreamError as fault:
-                    log.debug("claims not renewed: %s", fault)  # whoever hands over meets the same fault and waits
+                    log.debug("claims not renewed: %s", fault)  # handing over meets the same fault, and waits
 
     async def _score(self, claims: Sequence[Claim]) -> None:
         opened = [await self._open(claim) for claim in claims]
         groups = [claimed for claimed in opened if claimed is not None]
         scores = iter(await self._client.score([item for claimed in groups for item in claimed.items]))
         by_group = [(claimed, [next(scores) for _ in claimed.items]) for claimed in groups]
-        await self._hand_over([(claimed, given) for claimed, given in by_group if not faults(given)])
-        await asyncio.gather(*(self._insist(claimed, given) for claimed, given in by_group if faults(given)))
+        complete = [(claimed, given) for claimed, given in by_group if not without_verdict(given)]
+        await self._hand_over(complete)
+        await asyncio.gather(
+            *(self._ask_again(claimed, given) for claimed, given in by_group if without_verdict(given))
+        )
 
     async def _open(self, claim: Claim) -> ClaimedGroup | None:
-        """None: it cannot be scored, and is in `dead`."""
+        """The claimed group; None when it cannot be scored, and is in `dead`."""
         try:
             group = decode(claim.payload, Group)
         except WireError as fault:
-            await self._bury(claim, None, str(fault))
+            await self._to_dead(claim, None, str(fault))
             return None
         if claim.deliveries > self._streams.max_deliveries:
             cause = f"claimed {claim.deliveries} times and never handed over: its workers died or lost it"
-            await self._bury(claim, group.prompt, cause)
+            await self._to_dead(claim, group.prompt, cause)
             return None
         if not group.trajectories:
-            await self._bury(claim, group.prompt, f"holds no trajectories; sampled by {group.replica_id}")
+            await self._to_dead(claim, group.prompt, f"holds no trajectories; sampled by {group.replica_id}")
             return None
-        prompt = group.prompt
-        items = tuple(
-            ScoreItem(
-                f"{prompt.group_id}/{index}",
-                prompt.grader,
-                one.text,
-                prompt.reference,
-                prompt.options,
-                len(one.token_ids),
-            )
-            for index, one in enumerate(group.trajectories)
-        )
-        return ClaimedGroup(claim, group, items)
+        return ClaimedGroup(claim, group, items_of(group))
 
-    async def _insist(self, claimed: ClaimedGroup, scores: list[Score]) -> None:
-        """Ask again for the verdicts that are none, until they are there or the attempts are used up."""
-        for attempt in range(1, self._settings.attempts):
+    async def _ask_again(self, claimed: ClaimedGroup, scores: list[Score]) -> None:
+        """Asks for the responses that got no verdict until they have one, or the attempts are used up."""
+
+        async def pause(seconds: float) -> None:
             metrics.GROUP_RETRIES.inc()
-            await sleep_unless(self._stop, pause_s(attempt))
-            missing = faults(scores)
-            for index, score in zip(
-                missing, await self._client.score([claimed.items[index] for index in missing]), strict=True
-            ):
-                scores[index] = score
-            if not faults(scores):
-                await self._hand_over([(claimed, scores)])
-                return
-        missing = faults(scores)
+            await sleep_unless(self._stop, seconds)
+
+        attempts = self._settings.attempts
+        await ask_again(self._client.score, claimed.items, scores, attempts=attempts, pause=pause)
+        missing = without_verdict(scores)
+        if not missing:
+            await self._hand_over([(claimed, scores)])
+            return
         first = scores[missing[0]]
         cause = (
-            f"{len(missing)} of {len(scores)} responses got no verdict in {self._settings.attempts} attempts; "
+            f"{len(missing)} of {len(scores)} responses got no verdict in {attempts} attempts; "
             f"response {missing[0]}: {first.verdict}: {first.detail}"
         )
-        await self._bury(claimed.claim, claimed.group.prompt, cause)
+        await self._to_dead(claimed.claim, claimed.group.prompt, cause)
 
     async def _hand_over(self, results: Sequence[tuple[ClaimedGroup, list[Score]]]) -> None:
         if not results:
             return
+        verifier_id = self._streams.verifier_id
         payloads = [
-            (
-                claimed.claim,
-                encode(ScoredGroup(group=claimed.group, scores=tuple(scores), verifier_id=self._streams.verifier_id)),
-            )
+            (claimed.claim, encode(ScoredGroup(group=claimed.group, scores=tuple(scores), verifier_id=verifier_id)))
             for claimed, scores in results
         ]
         owed = await self._call(self._streams.trajectories.hand_over_many, payloads, self._streams.scored)
@@ -193,7 +214,7 @@ class StreamWorker:
             self._in_flight.pop(claim.entry_id, None)
             metrics.GROUPS.labels("scored" if first else "repeated").inc()
 
-    async def _bury(self, claim: Claim, prompt: Prompt | None, cause: str) -> None:
+    async def _to_dead(self, claim: Claim, prompt: Prompt | None, cause: str) -> None:
         group_id = prompt.group_id if prompt else claim.entry_id
         log.error("group %s goes to dead: %s", group_id, cause)
         dead = DeadGroup(
@@ -208,7 +229,13 @@ class StreamWorker:
         metrics.GROUPS.labels("dead" if first else "repeated").inc()
 
     async def _call(self, method: Callable[..., R], *arguments: object) -> R:
-        """A stream's method, in a thread, again until the server is there. Raises StreamError once asked to stop."""
+        """Calls a stream's method in a thread. Raises StreamError once the worker was asked to stop.
+
+        Waits for: the stream server.
+        Until: no deadline while it is away; each call has the connection's.
+        Ended by: an answer, or the stop signal and retry.LAST_TRIES more tries.
+        Metric: ratchet_waiting{room="verifier", awaiting="streams"} between tries.
+        """
         fault: StreamError | None = None
         for pause_s in self._outage.pauses():
             try:
@@ -222,11 +249,17 @@ class StreamWorker:
         raise fault or StreamError("stopped before the stream server was asked")
 
 
-def pause_s(attempt: int) -> float:
-    """After so many attempts: 0.5 s, 2 s, 8 s, ..."""
-    return SECOND_ATTEMPT_S * 4.0 ** (attempt - 1)
-
-
-def faults(scores: Sequence[Score]) -> list[int]:
-    """The responses that have no reward."""
-    return [index for index, score in enumerate(scores) if score.reward is None]
+def items_of(group: Group) -> tuple[ScoreItem, ...]:
+    """One item for each trajectory, in order."""
+    prompt = group.prompt
+    return tuple(
+        ScoreItem(
+            id=f"{prompt.group_id}/{index}",
+            grader=prompt.grader,
+            response=trajectory.text,
+            reference=prompt.reference,
+            options=prompt.options,
+            response_tokens=len(trajectory.token_ids),
+        )
+        for index, trajectory in enumerate(group.trajectories)
+    )

@@ -1,4 +1,4 @@
-"""Waiting for something that is away: as long as it takes, said once when it begins and once when it is over."""
+"""Waiting for something that is away, for as long as it takes. It is logged once when it begins and once when it ends."""
 
 import asyncio
 import itertools
@@ -11,17 +11,19 @@ from services.metrics import waiting
 from verifier import metrics
 
 LONGEST_PAUSE_S = 5.0
-LAST_TRIES = 3  # once the worker is asked to stop, what is away may cost it so many more tries and no more
+LAST_TRIES = 3  # after the worker was asked to stop, something that is away costs it this many more tries
 
 log = logging.getLogger("ratchet.verifier")
 
 
 class Outage:
-    """Of one thing that the worker depends on; shared by all that wait for it."""
+    """The outages of one thing that the worker depends on; shared by all calls that wait for it."""
 
     def __init__(self, awaiting: str, name: str, stop: asyncio.Event) -> None:
-        """awaiting: the metric label; name: for the log."""
-        self._awaiting, self._name, self._stop = awaiting, name, stop
+        """awaiting: the metric label. name: for the log."""
+        self._awaiting = awaiting
+        self._name = name
+        self._stop = stop
         self._since_s: float | None = None
 
     def over(self) -> None:
@@ -31,7 +33,13 @@ class Outage:
             self._since_s = None
 
     async def pause(self, reason: str, pause_s: float) -> None:
-        """Wait before the next try, and no longer than until the worker is asked to stop."""
+        """Waits before the next try.
+
+        Waits for: time to pass.
+        Until: pause_s, and at most 1 s once the worker was asked to stop.
+        Ended by: the time, or the stop signal.
+        Metric: ratchet_waiting{room="verifier", awaiting="scoring"} or awaiting="streams".
+        """
         if self._since_s is None:
             self._since_s = now_s()
             metrics.OUTAGES.labels(self._awaiting).inc()
@@ -44,7 +52,7 @@ class Outage:
                 await sleep_unless(self._stop, pause_s)
 
     def pauses(self) -> Iterator[float]:
-        """Seconds between tries, growing and scattered; ends LAST_TRIES after the worker was asked to stop."""
+        """Seconds between tries, growing and with jitter. Ends LAST_TRIES after the worker was asked to stop."""
         last_tries = 0
         for number in itertools.count():
             last_tries += self._stop.is_set()
@@ -54,6 +62,13 @@ class Outage:
 
 
 async def sleep_unless(stop: asyncio.Event, seconds: float) -> None:
+    """Sleeps, and returns at once when `stop` is set.
+
+    Waits for: time to pass.
+    Until: `seconds`.
+    Ended by: the time, or the stop signal.
+    Metric: that of the caller.
+    """
     try:
         await asyncio.wait_for(stop.wait(), seconds)
     except TimeoutError:

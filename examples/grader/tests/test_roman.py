@@ -26,7 +26,7 @@ def test_options_make_it_lenient() -> None:
 
 
 @pytest.mark.parametrize("reference", ["14", 14.0, True, None, 0, 4000])
-def test_a_reference_that_is_no_such_number_is_a_fault_whatever_the_response(reference: object) -> None:
+def test_a_reference_that_is_not_such_a_number_is_a_fault_for_every_response(reference: object) -> None:
     with pytest.raises(ScoringFault, match="1 to 3999"):
         Roman().check(reference)
     with pytest.raises(ScoringFault):

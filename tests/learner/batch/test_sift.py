@@ -13,7 +13,8 @@ from learner.batch.sift import SiftedGroup, Tally, sift, tally
 from learner.batch.step_batch import assemble
 from services.config.learner import LearnerConfig
 from services.errors import InputError
-from services.wire.score import Score, ScoredGroup
+from services.wire.score import ScoredGroup
+from services.wire.verdict import Score
 from tests.learner.tiny import scored_group
 
 

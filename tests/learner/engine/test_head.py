@@ -65,7 +65,7 @@ def test_bfloat16_statistics_are_float32() -> None:
         assert float((a.float() - b).norm() / b.norm()) < 0.05
 
 
-class LargestTensor(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class LargestTensor(TorchDispatchMode):
     elements = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]

@@ -1,4 +1,7 @@
-"""Ragged batches to draw from."""
+"""Ragged batches to draw from, and tokens made by hand."""
+
+import dataclasses
+import math
 
 import torch
 from hypothesis import strategies as st
@@ -22,7 +25,7 @@ def groups(draw: st.DrawFn, rewards: st.SearchStrategy[float] = REWARDS) -> tupl
 
 
 def ragged(seed: int, sequences: int = 6) -> dict[str, Tensor]:
-    """Log-probs and friends of `sequences` responses of 1 to 7 tokens; each has a token that counts."""
+    """Log-probs, masks and advantages of `sequences` responses of 1 to 7 tokens, each with a token that counts."""
     random = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 8, (sequences,), generator=random)
     total = int(lengths.sum())
@@ -40,7 +43,7 @@ def ragged(seed: int, sequences: int = 6) -> dict[str, Tensor]:
 
 
 def tokens_of(b: dict[str, Tensor], *, on_policy: bool = True, dtype: torch.dtype = torch.float32) -> Tokens:
-    """What an objective gets of `ragged`: the tokens that count. The proximal policy is the current one when on_policy."""
+    """The tokens of `ragged` that count, as an objective gets them. If on_policy, the proximal policy is the current one."""
     keep = b["mask"]
     lengths = segment_sum(keep.long(), b["lengths"])
     current = b["logp"][keep].to(dtype)
@@ -59,3 +62,31 @@ def tokens_of(b: dict[str, Tensor], *, on_policy: bool = True, dtype: torch.dtyp
         lengths=lengths,
         statistics=torch.zeros(0, dtype=torch.float64),
     )
+
+
+def tokens_at(
+    ratio: list[float], advantage: list[float], lengths: list[int] | None = None, over: str = "proximal", **more: Tensor
+) -> Tokens:
+    """Tokens with these ratios current/`over`; all other policies are the current one."""
+    count = len(ratio)
+    current = torch.full((count,), math.log(0.5))
+    base = Tokens(
+        logp=current.clone().requires_grad_(),
+        current_logp=current,
+        proximal_logp=current,
+        behavior_logp=current,
+        reference_logp=current,
+        teacher_logp=current[None],
+        hidden=torch.zeros(count, 0),
+        reference_hidden=torch.zeros(len(lengths or [count]), 0),
+        advantage=torch.tensor(advantage),
+        lag_steps=torch.zeros(count, dtype=torch.int64),
+        lengths=torch.tensor(lengths or [count]),
+        statistics=torch.zeros(0, dtype=torch.float64),
+    )
+    return dataclasses.replace(base, **{f"{over}_logp": current - torch.tensor(ratio).log(), **more})
+
+
+def gradient(value: Tensor, tokens: Tokens) -> Tensor:
+    """d value / d logp of each token. [T]."""
+    return torch.autograd.grad(value.sum(), tokens.logp)[0]

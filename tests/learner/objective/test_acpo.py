@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from learner.objective.acpo import acpo, acpo_widths, probability_bin
 from learner.objective.tokens import Tokens
-from services.config.objective import AcpoObjective
+from services.config.objectives.acpo import AcpoObjective
 from tests.learner.objective.strategies import SEEDS, ragged, tokens_of
 
 

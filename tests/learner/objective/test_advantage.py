@@ -23,7 +23,7 @@ def test_signs_are_those_of_reward_less_mean(group: tuple[Tensor, Tensor], norma
         assert torch.equal(got.sign().double(), reward_sign(reward, index))
 
 
-def test_a_reward_at_the_mean_has_none_whatever_the_baseline() -> None:
+def test_a_reward_at_the_mean_has_no_advantage_under_any_baseline() -> None:
     reward, index = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64), torch.zeros(3, dtype=torch.int64)
     got = advantages(reward, torch.tensor([0.3], dtype=torch.float64), index, "none")
     assert torch.allclose(got, torch.tensor([-0.3, 0.0, 0.7]))

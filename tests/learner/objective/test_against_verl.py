@@ -1,6 +1,6 @@
 """Token losses and advantages against verl 0.9's core_algos, for those that both have.
 
-verl is no dependency: it wants ray, and without it these tests are left out.
+verl is not a dependency, because it needs ray; without it these tests are skipped.
 """
 
 from typing import Any

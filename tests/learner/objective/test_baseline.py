@@ -167,7 +167,8 @@ def test_a_constant_baseline_leaves_the_mean_gradient_only_without_truncation(dr
         mu, ratio, score, reward = bandit(seed, drift)
 
         def mean_gradient(weight: Tensor, b: float, mu=mu, score=score, reward=reward) -> Tensor:  # type: ignore[no-untyped-def]
-            return ((mu * weight * (reward - b))[:, None] * score).sum(0)
+            gradient: Tensor = ((mu * weight * (reward - b))[:, None] * score).sum(0)
+            return gradient
 
         whole = weight_of(ratio, cap=1e6)
         assert torch.allclose(mean_gradient(whole, 0.0), mean_gradient(whole, 0.7), atol=1e-6)

@@ -8,7 +8,10 @@ from learner.objective import OBJECTIVES
 from learner.objective.diagnostics import one_way_bounds, sign_fractions
 from learner.objective.owpo import owpo_weight
 from learner.objective.tokens import Tokens
-from services.config.objective import DapoObjective, OpdObjective, OwpoObjective, ReinforceObjective
+from services.config.objectives.dapo import DapoObjective
+from services.config.objectives.opd import OpdObjective
+from services.config.objectives.owpo import OwpoObjective
+from services.config.objectives.reinforce import ReinforceObjective
 from tests.learner.objective.strategies import SEEDS, ragged, tokens_of
 
 

@@ -1,4 +1,4 @@
-"""What every objective has to be true of, whatever it says."""
+"""Properties of every objective."""
 
 import dataclasses
 
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from learner.objective import OBJECTIVES
 from learner.objective.tokens import Tokens
-from tests.learner.every_objective import MEMBERS, VARIANTS, settings
+from services.config.objectives.registry import OURS
+from tests.learner.every_objective import VARIANTS, settings
 from tests.learner.objective.strategies import SEEDS, ragged, tokens_of
 
 EVERY = pytest.mark.parametrize("variant", VARIANTS)
@@ -25,15 +26,11 @@ def surrogate(variant: str, tokens: Tokens, logp: Tensor) -> Tensor:
     return weight * objective.surrogate(dataclasses.replace(tokens, logp=logp), chosen)
 
 
-def test_settings_and_functions_are_of_the_same_objectives() -> None:
-    assert set(OBJECTIVES) == set(MEMBERS)
-
-
 @EVERY
 @pytest.mark.parametrize("on_policy", [True, False])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_derivatives_are_those_of_finite_differences(variant: str, on_policy: bool, seed: int) -> None:
-    """In float64; what is under a stop-gradient is a field of its own and stays where it is."""
+    """In float64. What is under a stop-gradient is a field of its own, which finite differences leave as it is."""
     tokens = tokens_of(ragged(seed), on_policy=on_policy, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda logp: surrogate(variant, tokens, logp), tokens.logp, eps=1e-7, atol=1e-5)
 
@@ -77,7 +74,7 @@ def test_where_all_policies_are_one_it_is_the_policy_gradient(kind: str, seed: i
     assert torch.allclose(got, tokens.advantage, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [kind for kind, member in MEMBERS.items() if member.proportional])
+@pytest.mark.parametrize("kind", [kind for kind, member in OURS.items() if member.proportional])
 @given(seed=SEEDS)
 def test_what_is_called_proportional_to_the_advantage_is(kind: str, seed: int) -> None:
     tokens = tokens_of(ragged(seed), on_policy=False)

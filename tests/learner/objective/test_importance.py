@@ -8,7 +8,7 @@ from torch import Tensor
 
 from learner.objective.aggregate import aggregate, token_scale
 from learner.objective.importance import importance_weight, log_importance, within_bounds
-from learner.objective.ratios import segment_cumsum, sequence_log_weight, truncated_weight
+from learner.objective.ratios import segment_cumsum, sequence_log_weight
 from services.config.learner import ImportanceConfig
 from tests.learner.objective.strategies import SEEDS, ragged, tokens_of
 
@@ -52,7 +52,8 @@ def test_a_prefix_weight_ends_as_the_sequence_weight(seed: int) -> None:
 @given(SEEDS, st.floats(1.0, 20.0))
 def test_truncated_sequence_weights_are_those_of_vcpo(seed: int, cap: float) -> None:
     b = ragged(seed)
-    expected = truncated_weight(sequence_log_weight(b["logp"], b["behavior_logp"], b["mask"], b["lengths"]), cap)
+    log_weight = sequence_log_weight(b["logp"], b["behavior_logp"], b["mask"], b["lengths"])
+    expected = log_weight.exp().clamp(max=cap).float()
     log_ratio, lengths = drawn(seed)
     settings = config("sequence", "truncate", cap=cap)
     got = importance_weight(log_importance(log_ratio, lengths, settings), lengths, settings)
@@ -102,12 +103,12 @@ def test_what_is_left_out_does_not_make_the_rest_heavier(aggregation: str, actio
         assert share[:2].tolist() == ([0.25, 0.25] if first == 0 else [0.0, 0.0])
 
 
-def test_running_sums_start_anew_with_each_run_and_runs_may_be_empty() -> None:
+def test_running_sums_start_again_with_each_run_and_runs_may_be_empty() -> None:
     got = segment_cumsum(torch.tensor([1.0, 2.0, 4.0, 8.0]), torch.tensor([2, 0, 1, 1]))
     assert got.tolist() == [1.0, 3.0, 4.0, 8.0]
 
 
 def test_weights_far_beyond_float32_are_cut_not_infinite() -> None:
-    log_weight = torch.tensor([-1e4, 1e4], dtype=torch.float64)
-    weight = importance_weight(log_weight, torch.tensor([1, 1]), ImportanceConfig())
-    assert weight.tolist() == pytest.approx([math.exp(-20), 8.0])
+    log_weight = torch.tensor([-1e4, 0.0, 1.0, 1e4], dtype=torch.float64)
+    weight = importance_weight(log_weight, torch.ones(4, dtype=torch.int64), ImportanceConfig())
+    assert weight.tolist() == pytest.approx([math.exp(-20), 1.0, math.e, 8.0])

@@ -9,7 +9,10 @@ from torch import Tensor
 from learner.objective import OBJECTIVES
 from learner.objective.owpo import one_way_weight
 from learner.objective.surrogate import clipped_surrogate
-from services.config.objective import ClipRange, GrpoObjective, OpdObjective, OwpoObjective
+from services.config.objectives.base import ClipRange
+from services.config.objectives.grpo import GrpoObjective
+from services.config.objectives.opd import OpdObjective
+from services.config.objectives.owpo import OwpoObjective
 from tests.learner.objective.strategies import SEEDS, ragged, tokens_of
 
 CLIP = ClipRange()

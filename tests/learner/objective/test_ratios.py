@@ -3,7 +3,7 @@ import math
 import torch
 from hypothesis import given
 
-from learner.objective.ratios import log_ratio, segment_sum, sequence_log_weight, truncated_weight
+from learner.objective.ratios import log_ratio, segment_sum, sequence_log_weight
 from tests.learner.objective.strategies import SEEDS, ragged
 
 
@@ -23,11 +23,6 @@ def test_bfloat16_is_upcast_before_subtracting() -> None:
 
 def test_segments_are_consecutive_and_may_be_empty() -> None:
     assert segment_sum(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([2, 0, 1])).tolist() == [3.0, 0.0, 4.0]
-
-
-def test_weights_are_cut_at_the_cap_and_never_overflow() -> None:
-    weight = truncated_weight(torch.tensor([-1e4, 0.0, 1.0, 1e4], dtype=torch.float64), cap=8.0)
-    assert torch.allclose(weight, torch.tensor([math.exp(-20), 1.0, math.e, 8.0]))
 
 
 @given(SEEDS)

@@ -73,9 +73,8 @@ class Replica:
             self._membership,
             replica_id=self.replica_id,
             incarnation="1",
-            transfer_s=3.0,
+            deadlines=self._config.deadlines.model_copy(update={"weight_transfer_s": 3.0}),
             max_gap_nats=self._config.max_gap_nats,
-            excluded_s=30.0,
         )
         following = asyncio.create_task(self.follower.run(self.stopping.is_set))
         while not self.stopping.is_set():

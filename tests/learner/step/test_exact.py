@@ -15,14 +15,15 @@ from learner.step.learner_step import learner_step
 from learner.step.loss import Advantages, StepLoss, StepObjective
 from learner.step.optimizer_step import OptimizerStep
 from services.config.learner import LearnerConfig
+from services.config.objectives.registry import OURS
 from services.wire.score import ScoredGroup
 from tests.fakes.ranks import on_ranks
 from tests.fakes.train_engine import BigramEngine
-from tests.learner.every_objective import MEMBERS, settings
+from tests.learner.every_objective import settings
 from tests.learner.tiny import scored_group
 
 EXACT = {"baseline": "minimum_variance_exact", "normalize": "none"}
-PROPORTIONAL = [kind for kind, member in MEMBERS.items() if member.proportional]
+PROPORTIONAL = [kind for kind, member in OURS.items() if member.proportional]
 
 
 def groups() -> list[ScoredGroup]:
@@ -153,8 +154,8 @@ def test_every_sequence_is_on_one_rank_with_its_group_and_ranks_run_as_often() -
         assert sum(len(batch.group[p].unique()) for p in held) == 5
 
 
-@pytest.mark.parametrize("kind", sorted(set(MEMBERS) - set(PROPORTIONAL)))
+@pytest.mark.parametrize("kind", sorted(set(OURS) - set(PROPORTIONAL)))
 def test_objectives_that_are_not_proportional_to_the_advantage_are_refused(kind: str) -> None:
-    other_baseline = "is defined with learner.advantage.baseline" if MEMBERS[kind].baselines else "not proportional"
+    other_baseline = "is defined with learner.advantage.baseline" if OURS[kind].baselines else "not proportional"
     with pytest.raises(ValueError, match=other_baseline):
         settings(kind, advantage=EXACT)

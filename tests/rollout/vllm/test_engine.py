@@ -18,7 +18,7 @@ from prometheus_client import REGISTRY
 from transformers import Qwen2ForCausalLM
 
 from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
-from rollout.vllm.engine import VllmEngine, _end_token_ids
+from rollout.vllm.engine import VllmEngine, end_token_ids
 from services.clock import Deadline
 from services.config.run import RunConfig
 from services.errors import InputError, WeightSyncError
@@ -89,7 +89,8 @@ class Rig:
     """One engine, the loop it lives in, and who sends it weights."""
 
     def __init__(self, folder: Path, *, tied: bool, kv_after_swap: str) -> None:
-        self.tied, self.kv_after_swap = tied, kv_after_swap
+        self.tied = tied
+        self.kv_after_swap = kv_after_swap
         self.sender = Sender()
         self.run_config = RunConfig.model_validate(
             {
@@ -403,5 +404,5 @@ def test_end_tokens_are_those_of_config_generation_config_and_tokenizer(tmp_path
         model=str(tmp_path), hf_text_config=SimpleNamespace(eos_token_id=7), get_vocab_size=lambda: 10
     )
     llm: Any = SimpleNamespace(model_config=model_config)
-    assert _end_token_ids(llm, SimpleNamespace(eos_token_id=2)) == (2, 7, 9)
-    assert _end_token_ids(llm, SimpleNamespace(eos_token_id=10)) == (7, 9)  # the model has no row 10
+    assert end_token_ids(llm, SimpleNamespace(eos_token_id=2)) == (2, 7, 9)
+    assert end_token_ids(llm, SimpleNamespace(eos_token_id=10)) == (7, 9)  # the model has no row 10

@@ -1,11 +1,14 @@
-"""A replica follows the learner's announcements, and ends with its engine."""
+"""A replica follows the learner's announcements, ends with its engine, and does not stay outside for ever."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from rollout.engine import EngineFailed
-from rollout.weights.follower import WeightFollower
+from rollout.weights.follower import WeightFollower, rejoin_deadline_s
+from services.config.deadlines import DeadlinesConfig
+from services.errors import WeightSyncError
 from services.streams.redis_connection import RedisConnection
 from services.weights.membership import Membership
 from services.wire.membership import Confirmation
@@ -18,17 +21,23 @@ REPLICA = "rollout-0"
 class Bench:
     """A follower of a fake engine, with a real server between it and the learner that the test is."""
 
-    def __init__(self, connection: RedisConnection, run: str) -> None:
-        self.engine, self.membership = FakeEngine(), Membership(connection, run, lease_s=5.0)
+    def __init__(
+        self,
+        connection: RedisConnection,
+        run: str,
+        deadlines: DeadlinesConfig | None = None,
+        engine: FakeEngine | None = None,
+    ) -> None:
+        self.engine = engine or FakeEngine()
+        self.membership = Membership(connection, run, lease_s=5.0)
         self.confirmations = self.membership.confirmations()
         self.follower = WeightFollower(
             self.engine,
             self.membership,
             replica_id=REPLICA,
             incarnation="first",
-            transfer_s=5.0,
+            deadlines=deadlines or DeadlinesConfig(weight_transfer_s=5.0),
             max_gap_nats=1e-3,
-            excluded_s=60.0,
         )
         self.stopped = False
 
@@ -103,5 +112,43 @@ def test_a_dead_engine_ends_the_replica(redis_connection: RedisConnection, dies:
         bench.membership.announce(bench.rendezvous(2) if dies == "before the join" else bench.manifest(1, version=3))
         with pytest.raises(EngineFailed, match="out of memory"):
             await asyncio.wait_for(following, 10)
+
+    asyncio.run(scenario())
+
+
+def test_a_replica_that_stays_outside_the_process_group_gives_up(redis_connection: RedisConnection) -> None:
+    deadlines = DeadlinesConfig(lease_s=0.1, weight_join_s=0.5)
+    assert rejoin_deadline_s(deadlines) == pytest.approx(0.9)
+
+    async def scenario() -> None:
+        bench = Bench(redis_connection, "follow-outside", deadlines)
+        following = asyncio.create_task(bench.follower.run(lambda: bench.stopped))
+        await asyncio.sleep(2.0)  # it has not been in a group yet: how long that takes is the learner's deadline
+        assert not following.done()
+        bench.membership.announce(bench.rendezvous(1, replica_id="rollout-7"))
+        with pytest.raises(WeightSyncError, match="replica rollout-0 was left out of the process group for 1 s"):
+            await asyncio.wait_for(following, 10)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("logp", "gap"), [((-1.0, -2.0), "inf"), ((float("nan"),), "inf"), ((-1.5,), "0.5")])
+def test_weights_that_the_probe_does_not_prove_are_confirmed_and_not_sampled_from(
+    redis_connection: RedisConnection, logp: tuple[float, ...], gap: str
+) -> None:
+    class Differing(FakeEngine):
+        async def probe(self, token_ids: Sequence[int]) -> list[float]:
+            return list(logp)
+
+    async def scenario() -> None:
+        bench = Bench(redis_connection, f"follow-gap-{logp}", engine=Differing())
+        following = asyncio.create_task(bench.follower.run(lambda: bench.stopped))
+        bench.membership.announce(bench.rendezvous(1))
+        await bench.confirmed()
+        bench.membership.announce(bench.manifest(1, version=3))
+        assert (await bench.confirmed()).gap_nats == float(gap)
+        assert not bench.follower.ready.is_set()
+        bench.stopped = True
+        await following
 
     asyncio.run(scenario())

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from rollout.weights.receiver import Progress, WeightReceiver
+from rollout.weights.receiver import TransferProgress, WeightReceiver
 from services.clock import Deadline
 from services.errors import WeightSyncError
 from services.weights.buckets import pack
@@ -50,7 +50,7 @@ class Learner:
         return manifest, [flat for _, flat in packed]
 
 
-def settled(receiver: WeightReceiver) -> Progress:
+def settled(receiver: WeightReceiver) -> TransferProgress:
     ends_s = time.monotonic() + 20
     while receiver.progress().state == "busy" and time.monotonic() < ends_s:
         time.sleep(0.005)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from services import numa
 from services.command import doctor
 from services.command.doctor import Finding, diagnose, render
 
@@ -54,6 +55,30 @@ def test_a_torch_that_vllm_was_not_built_for_is_a_problem(monkeypatch: pytest.Mo
     torch = by_subject(diagnose("cpu"))["torch"]
     assert not torch.ok
     assert "2.13.0" in torch.action
+
+
+def test_a_package_without_what_it_asks_for_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, xxhash=None, regex="1.0")
+    found = by_subject(diagnose("cpu"))["requirements"]
+    assert not found.ok
+    assert "ratchet asks for xxhash>=3.5, which is missing" in found.seen
+    assert "and has 1.0" in found.seen
+    assert "make .venv/.ready" in found.action
+
+
+def test_a_machine_without_libnuma_is_a_problem_for_a_cpu_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numa, "find", lambda: None)
+    found = by_subject(diagnose("cpu"))["libnuma"]
+    assert not found.ok
+    assert "apt-get install libnuma1" in found.action
+    assert "libnuma" not in by_subject(diagnose("cuda"))
+
+
+def test_vllm_for_cuda_does_without_the_newest_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 13, 0, "final", 0))
+    assert by_subject(diagnose("cpu"))["Python"].ok
+    assert not by_subject(diagnose("cuda"))["Python"].ok
+    assert "3.11 to 3.12" in by_subject(diagnose("cuda"))["Python"].action
 
 
 def test_a_cpu_build_of_torch_does_not_do_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +154,7 @@ def test_the_page_has_a_line_a_finding_and_counts_the_problems() -> None:
     text = render([Finding("Python", True, "3.11.7"), Finding("cores", False, "1", "get another")])
     assert "Python  3.11.7" in text
     assert "-> get another" in text
-    assert text.endswith("1 of 2 need attention")
+    assert text.endswith("1 of 2 checks need attention")
     assert render([Finding("Python", True, "3.11.7")]).endswith("nothing is missing")
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from services import numa
 from services.command import preflight
 from services.config import RunConfig
 from services.config.load import load
@@ -48,3 +49,21 @@ def test_too_few_gpus_are_refused_with_what_the_run_takes(
 def test_a_cpu_run_asks_for_none(four_gpus: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert preflight.gpus(four_gpus.model_copy(update={"device": "cpu"})) == []
+
+
+def test_a_machine_without_libnuma_is_refused_before_anything_else(
+    four_gpus: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(numa, "find", lambda: None)
+    with pytest.raises(InputError, match=r"libnuma\.so\.1.*apt-get install libnuma1"):
+        preflight.check(four_gpus.model_copy(update={"device": "cpu"}))
+
+
+def test_compiling_the_model_on_a_cpu_needs_a_compiler(
+    four_gpus: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    rollout = four_gpus.rollout.model_copy(update={"enforce_eager": False})
+    with pytest.raises(InputError, match=r"enforce_eager = false.*no g\+\+"):
+        preflight.check(four_gpus.model_copy(update={"device": "cpu", "rollout": rollout}))

@@ -1,4 +1,4 @@
-"""The private server: nobody else's, gone with its parent, and back with its data."""
+"""The private server: closed to other users, gone with its parent, and back with its data."""
 
 import importlib.util
 import os

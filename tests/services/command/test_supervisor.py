@@ -47,7 +47,7 @@ def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
 
 
 def until(condition: Callable[[], bool]) -> Callable[[], bool]:
-    """For `stopping`; fails when it takes too long."""
+    """A `stopping` that fails the test if it takes too long."""
     end_s = time.monotonic() + 60
 
     def met() -> bool:
@@ -58,7 +58,7 @@ def until(condition: Callable[[], bool]) -> Callable[[], bool]:
 
 
 def nothing() -> None:
-    """Nobody looks at the progress."""
+    """The tick of a run that is not displayed."""
 
 
 @pytest.mark.parametrize("own_session", [False, True])
@@ -116,7 +116,7 @@ def test_a_service_that_keeps_dying_ends_the_run_with_its_last_words(
 ) -> None:
     monkeypatch.setattr(supervisor, "RESTARTS", 1)
     dying = service("verifier", f"import sys; print('no memory'); sys.exit({FAILED})")
-    with pytest.raises(ServiceFailed, match=r"verifier ended with code 3, the 2th time(.|\n)*no memory"):
+    with pytest.raises(ServiceFailed, match=r"verifier ended with code 3, after 1 restarts(.|\n)*no memory"):
         Supervisor(service("learner", SLEEP), [dying], shutdown_s=10).run(until(lambda: False), nothing)
 
 
@@ -149,5 +149,5 @@ def test_a_redis_server_that_keeps_dying_is_named(
 
     with RedisServer(tmp_path / "redis") as server:
         run = Supervisor(service("learner", SLEEP), [], shutdown_s=10, redis=server)
-        with pytest.raises(ServiceFailed, match=r"the Redis server was killed by SIGKILL, the 3th time"):
+        with pytest.raises(ServiceFailed, match=r"the Redis server was killed by SIGKILL, after 2 restarts"):
             run.run(until(lambda: False), kill)

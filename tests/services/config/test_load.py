@@ -1,14 +1,13 @@
 """A wrong setting gets an error that names its place and what to do; a right one survives a round trip."""
 
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from services.command import cli
 from services.config import RunConfig
 from services.config.load import holds_password, load, render, render_masked
-from services.config.objective import ObjectiveConfig
+from services.config.objectives.registry import OURS
 from services.errors import InputError
 
 ROOT = Path(__file__).parents[3]
@@ -89,7 +88,7 @@ def test_no_command_prints_a_password(
 
 def test_settings_do_not_change_after_loading(smallest: Path) -> None:
     with pytest.raises(ValueError, match="frozen"):
-        load(smallest).learner.steps = 5  # type: ignore[misc]
+        load(smallest).learner.steps = 5
 
 
 @pytest.mark.parametrize(
@@ -98,7 +97,10 @@ def test_settings_do_not_change_after_loading(smallest: Path) -> None:
         ("learner.max_lagg=3", 'learner.max_lagg: no such key; did you mean "max_lag"'),
         ("learner.age_rule=drop", 'learner.age_rule: is now called "stale_tokens"; rename it'),
         ("rollout.sampling.top_p=0.9", "rollout.sampling.top_p: no such key"),
-        ("learner.objective.weight_lo=0.5", 'did you mean "weight_low"'),
+        ("learner.objective.weight_lo=0.5", 'learner.objective.owpo.weight_lo: no such key; did you mean "weight_low"'),
+        ("learner.objective.tau=0.5", "learner.objective.owpo.tau: no such key; remove it or check its section"),
+        ("learner.objective.type=grop", 'no objective is called "grop"; did you mean "grpo"? There are acpo, asymre,'),
+        ("learner.objective={clip = {low = 0.1}}", "learner.objective.type: missing; say which kind it is"),
         ('learner.steps="10"', "learner.steps = '10': input should be a valid integer"),
         ("learner.steps=0", "learner.steps = 0: input should be greater than or equal to 1"),
         ("learner.optimizer.learning_rate=nan", "learner.optimizer.learning_rate = nan"),
@@ -171,10 +173,23 @@ def test_there_are_run_files() -> None:
     assert RUN_FILES
 
 
-def test_every_objective_has_a_preset_of_its_name() -> None:
-    presets = {path.stem: load(path) for path in (ROOT / "deploy" / "runs" / "objectives").glob("*.toml")}
-    members = {member.model_fields["type"].default for member in get_args(ObjectiveConfig)}
-    assert {name: config.learner.objective.type for name, config in presets.items()} == {m: m for m in members}
+PRESETS = {path.stem: path for path in (ROOT / "deploy" / "runs" / "objectives").glob("*.toml")}
+BASE = PRESETS.pop("base")
+
+
+def test_a_preset_is_named_after_its_objective_and_is_short() -> None:
+    assert {name: load(path).learner.objective.type for name, path in PRESETS.items()} == {
+        name: name for name in PRESETS
+    }
+    assert len({load(path).name for path in PRESETS.values()}) == len(PRESETS)
+    for path in PRESETS.values():
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 12, path
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_every_objective_runs_from_its_preset_or_by_its_name_on_the_base_of_them(kind: str) -> None:
+    config = load(PRESETS[kind]) if kind in PRESETS else load(BASE, [f"learner.objective.type={kind}"])
+    assert config.learner.objective.type == kind
 
 
 @pytest.mark.parametrize(

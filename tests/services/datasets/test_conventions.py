@@ -14,13 +14,13 @@ from services.datasets.row_values import UnreadableRow
 from services.datasets.sources import Row
 from services.datasets.task import Task
 from services.graders import graders
-from verifier.grader import build_scorer, load_scorer_class
+from verifier.grader import build_grader, load_grader
 
 PAGE = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text(encoding="utf-8")
 TOML = re.findall(r"^```toml\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
 
 
-def read(name: ConventionName, **fields: Any) -> Task:
+def read(name: Any, **fields: Any) -> Task:
     return convention(name).read(Row("rows.jsonl line 7", fields))
 
 
@@ -44,7 +44,7 @@ def test_the_page_on_datasets_shows_every_convention_with_settings_that_load() -
 def test_the_options_on_the_page_are_those_of_its_graders(block: str) -> None:
     settings = PromptsConfig.model_validate(tomllib.loads(block)["prompts"])
     grader = settings.grader or convention(settings.columns).grader
-    build_scorer(load_scorer_class(graders()[grader]), settings.options)
+    build_grader(load_grader(graders()[grader]), settings.options)
 
 
 def test_rows_of_json_on_the_page_can_be_read() -> None:
@@ -75,7 +75,7 @@ def test_rows_of_json_on_the_page_can_be_read() -> None:
         ("aime", {"question": "?", "answer": 540.0}, Task("?", "540")),
     ],
 )
-def test_a_row_is_read_as_its_convention_says(name: str, fields: dict[str, Any], task: Task) -> None:
+def test_a_row_is_read_as_its_convention_says(name: ConventionName, fields: dict[str, Any], task: Task) -> None:
     assert read(name, **fields) == task
 
 
@@ -225,14 +225,14 @@ def test_rows_of_ifeval_are_lists_of_constraints() -> None:
         ("apps", QUESTION | {"input_output": io(fn_name="f", inputs=["1"], outputs=[1])}, "and each of inputs its arguments"),
         ("apps", QUESTION | {"input_output": io(fn_name="f(", inputs=[[1]], outputs=[1])}, "fn_name in column input_output must"),
         ("apps", QUESTION | {"input_output": io(fn_name="f", inputs=[[2**64]], outputs=[1])}, "integers beyond 64 bits"),
-        ("apps", QUESTION | {"input_output": io(fn_name="f", inputs=[[{"1": 2}]], outputs=[1])}, "objects with numbers for name"),
+        ("apps", QUESTION | {"input_output": io(fn_name="f", inputs=[[{"1": 2}]], outputs=[1])}, "objects with numbers as name"),
         ("mbpp", {"text": "?", "test_list": []}, "column test_list must have tests, all of one function"),
         ("mbpp", {"text": "?", "test_list": ["assert f(1) == 1", "assert g(1) == 1"]}, "all of one function"),
         ("mbpp", {"text": "?", "test_list": ["assert f((1, 2)) == 1"]}, "has str 'assert f((1, 2)) == 1', which is no"),
-        ("mbpp", {"text": "?", "test_list": ["assert f({1: 2}) == 1"]}, "with values of JSON"),
-        ("mbpp", {"text": "?", "test_list": ["assert f(1) == {1, 2}"]}, "with values of JSON"),
-        ("mbpp", {"text": "?", "test_list": ["assert f(1) == {(1, 2): 3}"]}, "with values of JSON"),
-        ("mbpp", {"text": "?", "test_list": ["assert f(1) == 1e999"]}, "with values of JSON"),
+        ("mbpp", {"text": "?", "test_list": ["assert f({1: 2}) == 1"]}, "with JSON values"),
+        ("mbpp", {"text": "?", "test_list": ["assert f(1) == {1, 2}"]}, "with JSON values"),
+        ("mbpp", {"text": "?", "test_list": ["assert f(1) == {(1, 2): 3}"]}, "with JSON values"),
+        ("mbpp", {"text": "?", "test_list": ["assert f(1) == 1e999"]}, "with JSON values"),
         ("mbpp", {"text": "?", "test_list": ["assert not f(1)"]}, "which is not like `assert f(1, [2]) == 3`"),
         ("mbpp", {"text": "?", "test_list": ["assert m.f(1) == 1"]}, "which is not like `assert f(1, [2]) == 3`"),
         ("mbpp", {"text": "?", "test_list": ["assert f(1) == 1; import os"]}, "which is not like `assert f(1, [2]) == 3`"),
@@ -248,7 +248,9 @@ def test_rows_of_ifeval_are_lists_of_constraints() -> None:
         ),
     ],
 )  # fmt: skip
-def test_a_row_that_does_not_follow_its_convention_is_named(name: str, fields: dict[str, Any], says: str) -> None:
+def test_a_row_that_does_not_follow_its_convention_is_named(
+    name: ConventionName, fields: dict[str, Any], says: str
+) -> None:
     with pytest.raises(UnreadableRow) as fault:
         read(name, **fields)
     assert str(fault.value).startswith("rows.jsonl line 7")

@@ -148,7 +148,9 @@ def test_a_convention_brings_its_grader_unless_the_settings_name_one(tmp_path: P
     assert (problem.grader, problem.options) == ("code", {"wall_s": 1.0})
     (problem,) = load_problems(settings(path, columns="mbpp", grader="remote"))
     assert problem.grader == "remote"
-    with pytest.raises(InputError, match=r"prompts.grader = 'cod': there is no such grader, only \"choice\""):
+    with pytest.raises(
+        InputError, match=r"prompts.grader = 'cod': there is no such grader; the known ones are \"choice\""
+    ):
         load_problems(settings(path, columns="mbpp", grader="cod"))
 
 

@@ -1,8 +1,24 @@
-"""The JSON lines of a run survive a crash."""
+"""JSON lines are readable while they grow and after a crash."""
 
 from pathlib import Path
 
-from services.run.json_lines import JsonLines, read_json_lines
+from services.run.json_lines import JsonLines, json_rows, read_json_lines
+
+
+def test_rows_are_there_at_once_with_their_time(tmp_path: Path) -> None:
+    lines = JsonLines(tmp_path / "new" / "steps.jsonl")
+    lines.write(step=1, loss=0.5)
+    (row,) = read_json_lines(tmp_path / "new" / "steps.jsonl")
+    assert row.pop("at_unix_s") > 1.7e9
+    assert row == {"step": 1, "loss": 0.5}
+
+
+def test_a_file_that_is_not_there_has_no_rows(tmp_path: Path) -> None:
+    assert read_json_lines(tmp_path / "steps.jsonl") == []
+
+
+def test_pieces_that_are_not_rows_are_left_out() -> None:
+    assert json_rows(b'p": 1}\n{"step": 2}\n\xff\xfe\n{"st') == [{"step": 2}]
 
 
 def test_a_line_cut_off_by_a_crash_costs_neither_its_neighbor_nor_the_next_start(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_without_a_server_it_goes_on_and_asks_again_only_after_a_pause(
         for _ in range(50):
             assert found(one, 1) == []
             put(one, 2)
-        assert time.monotonic() - start_s < 0.3, "nobody waits for a server that is known to be away"
+        assert time.monotonic() - start_s < 0.3, "a call waited for a server that is known to be away"
         assert sum("going on without the cache" in record.message for record in caplog.records) == 1
         server.start()
         time.sleep(max(0.0, start_s + 1.0 - time.monotonic()))

@@ -1,5 +1,6 @@
 """A connection says who is at fault and what to do, and survives what passes."""
 
+import logging
 import os
 import signal
 import threading
@@ -11,7 +12,8 @@ import pytest
 
 from services.command.redis_server import RedisServer
 from services.errors import InputError, StreamError
-from services.streams.redis_connection import CommandRefused, RedisConnection
+from services.metrics import WAIT_SECONDS
+from services.streams.redis_connection import WARN_AFTER_S, CommandRefused, RedisConnection
 
 
 @pytest.fixture
@@ -92,6 +94,25 @@ def test_commands_wait_for_a_server_that_is_being_started_again(server: RedisSer
     for thread in asking:
         thread.join(20)
     assert answers == [b"value"] * 4
+
+
+def test_an_outage_is_a_visible_wait_and_its_end_is_logged(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = RedisConnection(server.url, deadline_s=20)
+    connection.check()
+    waited = WAIT_SECONDS.labels("streams", "Redis")
+    before_s = next(iter(waited.collect())).samples[0].value
+    server.stop()
+    with caplog.at_level(logging.INFO, "ratchet"):
+        asking = threading.Thread(target=connection.execute, args=("PING",))
+        asking.start()
+        time.sleep(WARN_AFTER_S + 0.5)
+        server.start()
+        asking.join(20)
+    assert [record.levelname for record in caplog.records if "Redis at" in record.message] == ["WARNING", "INFO"]
+    assert "answers again after" in caplog.text
+    assert next(iter(waited.collect())).samples[0].value - before_s >= WARN_AFTER_S
 
 
 def test_many_dead_sockets_do_not_use_up_the_deadline(server: RedisServer) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verifier.grader import ScoringFault, build_scorer
+from verifier.grader import ScoringFault, build_grader
 from verifier.graders.choice import ChoiceAnswer
 
 COLOURS = {"choices": "ABCD", "texts": ["red", "green", "blue", "a shade of grey"]}
@@ -103,7 +103,7 @@ def test_another_letter_several_letters_and_none_are_incorrect(response: str) ->
 def test_options_say_which_letters_and_texts_there_are(
     options: dict[str, object], response: str, reference: object, correct: bool
 ) -> None:
-    assert build_scorer(ChoiceAnswer, options).score(response, reference).correct is correct
+    assert build_grader(ChoiceAnswer, options).score(response, reference).correct is correct
 
 
 @pytest.mark.parametrize(
@@ -112,11 +112,11 @@ def test_options_say_which_letters_and_texts_there_are(
 )
 def test_a_reference_that_is_no_choice_is_a_fault(options: dict[str, object], reference: object) -> None:
     with pytest.raises(ScoringFault, match="reference"):
-        build_scorer(ChoiceAnswer, options).check(reference)
+        build_grader(ChoiceAnswer, options).check(reference)
 
 
 def test_a_reference_text_that_two_choices_share_is_a_fault() -> None:
-    with pytest.raises(ScoringFault, match="none of the choices"):
+    with pytest.raises(ScoringFault, match="not one of the choices"):
         ChoiceAnswer(texts=("red", "red", "blue")).check("red")
 
 
@@ -132,7 +132,7 @@ def test_a_reference_text_that_two_choices_share_is_a_fault() -> None:
 )
 def test_wrong_options_are_faults_that_name_them(options: dict[str, object], names: str) -> None:
     with pytest.raises(ScoringFault, match=names):
-        build_scorer(ChoiceAnswer, options)
+        build_grader(ChoiceAnswer, options)
 
 
 @given(st.text(alphabet="ABCDE ()*.,:\\boxed{}answer is", max_size=60))

@@ -1,6 +1,6 @@
 import pytest
 
-from verifier.grader import ScoringFault, build_scorer
+from verifier.grader import ScoringFault, build_grader
 from verifier.graders.exact import ExactMatch
 
 
@@ -24,7 +24,7 @@ from verifier.graders.exact import ExactMatch
 def test_the_answer_is_compared_letter_for_letter(
     options: dict[str, object], response: str, reference: object, correct: bool
 ) -> None:
-    assert build_scorer(ExactMatch, options).score(response, reference).correct is correct
+    assert build_grader(ExactMatch, options).score(response, reference).correct is correct
 
 
 @pytest.mark.parametrize("reference", [None, True, ["12"], {"answer": 12}])
@@ -42,14 +42,14 @@ def test_a_reference_that_is_no_text_is_a_fault_and_not_a_wrong_answer(reference
     [
         ({"lower": True, "trim": 1}, "unknown options lower, trim; this grader knows strip, case_sensitive, pattern"),
         ({"strip": "yes"}, r"Expected `bool`, got `str` - at `\$.strip`"),
-        ({"pattern": "(unclosed"}, "is no regular expression"),
+        ({"pattern": "(unclosed"}, "is not a regular expression"),
         ({"pattern": r"\d+"}, "has 0 groups; it needs exactly one"),
-        ({"pattern": "(a{99999999999})"}, "is no regular expression"),
+        ({"pattern": "(a{99999999999})"}, "is not a regular expression"),
     ],
 )
 def test_wrong_options_are_faults_that_name_them(options: dict[str, object], names: str) -> None:
     with pytest.raises(ScoringFault, match=names):
-        build_scorer(ExactMatch, options)
+        build_grader(ExactMatch, options)
 
 
 def test_a_detail_shows_little_of_a_flood() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from verifier.grader import ScoringFault, build_scorer
+from verifier.grader import ScoringFault, build_grader
 from verifier.graders.json_schema import JsonSchema
 
 PERSON = {
@@ -34,8 +34,8 @@ TREE = {
         (PERSON, '{"name": "ada"}', "'$.name' breaks pattern"),
         (PERSON, '{"name": "Ada", "extra": 1}', "'$' breaks additionalProperties"),
         (PERSON, '{"name": "ada", "name": "Ada"}', "an object has a name twice"),
-        (PERSON, 'Here it is: {"name": "Ada"}', "no JSON: Expecting value at character 0"),
-        (PERSON, "", "no JSON: Expecting value at character 0"),
+        (PERSON, 'Here it is: {"name": "Ada"}', "not JSON: Expecting value at character 0"),
+        (PERSON, "", "not JSON: Expecting value at character 0"),
         (TREE, '{"of": [{"of": []}, {}]}', ""),
         (TREE, '{"of": [{"of": [1]}]}', "'$.of[0].of[0]' breaks type"),
         (True, "1", ""),
@@ -82,7 +82,7 @@ def test_a_reference_may_be_its_own_json_text() -> None:
     ],
 )
 def test_with_fenced_the_last_block_is_the_answer(response: str, correct: bool) -> None:
-    assert build_scorer(JsonSchema, {"fenced": True}).score(response, {"value": 1}).correct is correct
+    assert build_grader(JsonSchema, {"fenced": True}).score(response, {"value": 1}).correct is correct
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_with_fenced_the_last_block_is_the_answer(response: str, correct: bool) 
 def test_the_draft_decides_what_a_schema_means(
     options: dict[str, Any], schema: Any, response: str, correct: bool
 ) -> None:
-    assert build_scorer(JsonSchema, options).score(response, {"schema": schema}).correct is correct
+    assert build_grader(JsonSchema, options).score(response, {"schema": schema}).correct is correct
 
 
 @pytest.mark.parametrize(
@@ -113,17 +113,17 @@ def test_the_draft_decides_what_a_schema_means(
     [
         (None, 'reference must be {"schema": ...} or {"value": ...}'),
         ({"type": "integer"}, 'reference must be {"schema": ...} or {"value": ...}'),
-        ({"schema": {}, "value": 1}, "with nothing beside it"),
+        ({"schema": {}, "value": 1}, "and nothing else"),
         ("{'schema': {}}", "reference is a string, but not the JSON text"),
         ('{"value": 1, "value": 2}', "an object has a name twice"),
         ({"schema": 3}, "reference.schema must be an object or a truth value, not int"),
-        ({"schema": {"type": "integr"}}, "reference.schema is no JSON Schema: $.type"),
-        ({"schema": {"pattern": "("}}, "reference.schema is no JSON Schema: $.pattern"),
+        ({"schema": {"type": "integr"}}, "reference.schema is not a JSON Schema: $.type"),
+        ({"schema": {"pattern": "("}}, "reference.schema is not a JSON Schema: $.pattern"),
         (
             {"schema": {"$schema": "http://example.org/mine"}},
-            "reference.schema.$schema = 'http://example.org/mine' is none",
+            "reference.schema.$schema = 'http://example.org/mine' is not one",
         ),
-        ({"schema": {"$schema": 7}}, "reference.schema.$schema = 7 is none"),
+        ({"schema": {"$schema": 7}}, "reference.schema.$schema = 7 is not one"),
         ({"schema": {"$ref": "#/$defs/nothing"}}, "refers to what is not in it"),
         ({"schema": {"properties": {"a": {"$ref": "https://example.org/schema.json"}}}}, "refers to what is not in it"),
         ({"schema": {"anyOf": [{"$ref": "file:///etc/hostname"}, True]}}, "refers to what is not in it"),
@@ -171,7 +171,7 @@ def test_nothing_is_ever_fetched(schema: dict[str, Any]) -> None:
         listener.start()
         url = f"http://127.0.0.1:{server.getsockname()[1]}/schema.json"
         reference = {"schema": json.loads(json.dumps(schema).replace("URL", url))}
-        with pytest.raises(ScoringFault, match=r"refers to what is not in it|is none of"):
+        with pytest.raises(ScoringFault, match=r"refers to what is not in it|is not one of"):
             JsonSchema().score('{"a": 1}', reference)
         server.shutdown(socket.SHUT_RDWR)
         listener.join(timeout=5)
@@ -227,4 +227,4 @@ def test_a_name_as_long_as_the_response_is_not_repeated_in_the_detail() -> None:
 )
 def test_wrong_options_are_faults_that_name_them(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ScoringFault, match=says):
-        build_scorer(JsonSchema, options)
+        build_grader(JsonSchema, options)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verifier.grader import ScoringFault, build_scorer
+from verifier.grader import ScoringFault, build_grader
 from verifier.graders.number import NumberAnswer
 
 
@@ -117,7 +117,7 @@ def test_any_other_number_and_no_number_are_incorrect(response: str, reference: 
 def test_options_say_what_else_is_equal(
     options: dict[str, object], response: str, reference: object, correct: bool
 ) -> None:
-    assert build_scorer(NumberAnswer, options).score(response, reference).correct is correct
+    assert build_grader(NumberAnswer, options).score(response, reference).correct is correct
 
 
 @pytest.mark.parametrize("reference", [None, True, [12], "twelve", "", "11 or 12", "1/0", "nan", float("inf"), "2^12"])
@@ -131,13 +131,13 @@ def test_a_reference_that_is_not_one_number_is_a_fault(reference: object) -> Non
     [
         ({"tolerance": -1.0}, "tolerance = -1.0"),
         ({"tolerance": float("nan")}, "tolerance = nan"),
-        ({"pattern": "(unclosed"}, "no regular expression"),
+        ({"pattern": "(unclosed"}, "not a regular expression"),
         ({"pattern": r"\d+"}, "has 0 groups"),
     ],
 )
 def test_wrong_options_are_faults_that_name_them(options: dict[str, object], names: str) -> None:
     with pytest.raises(ScoringFault, match=names):
-        build_scorer(NumberAnswer, options)
+        build_grader(NumberAnswer, options)
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**12), max_value=10**12, places=4))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verifier.grader import ScoringFault, build_scorer
+from verifier.grader import ScoringFault, build_grader
 from verifier.graders.regex import Regex
 
 
@@ -36,7 +36,7 @@ from verifier.graders.regex import Regex
 def test_the_answer_is_matched_by_the_reference(
     options: dict[str, object], response: str, reference: str, correct: bool
 ) -> None:
-    assert build_scorer(Regex, options).score(response, reference).correct is correct
+    assert build_grader(Regex, options).score(response, reference).correct is correct
 
 
 @given(st.text(max_size=40), st.text(max_size=40))
@@ -52,9 +52,9 @@ def test_an_escaped_text_matches_itself_and_nothing_else(text: str, other: str) 
         (None, "must be a regular expression, not NoneType None"),
         (12, "must be a regular expression, not int 12"),
         ("", "must be a regular expression, not str ''"),
-        ("(unclosed", "is no regular expression"),
-        ("(" * 5000 + ")" * 5000, "is no regular expression"),
-        ("a{99999999999}", "is no regular expression"),
+        ("(unclosed", "is not a regular expression"),
+        ("(" * 5000 + ")" * 5000, "is not a regular expression"),
+        ("a{99999999999}", "is not a regular expression"),
     ],
 )
 def test_a_reference_that_is_no_pattern_is_a_fault(reference: object, says: str) -> None:
@@ -75,7 +75,7 @@ def test_a_pattern_that_every_response_contains_is_a_fault(reference: str) -> No
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"extract": "(unclosed"}, "option extract .* is no regular expression"),
+        ({"extract": "(unclosed"}, "option extract .* is not a regular expression"),
         ({"extract": r"\d+"}, "has 0 groups; it needs exactly one"),
         ({"match": "start"}, "Invalid enum value 'start'"),
         ({"flags": "i"}, "unknown options flags"),
@@ -83,7 +83,7 @@ def test_a_pattern_that_every_response_contains_is_a_fault(reference: str) -> No
 )
 def test_wrong_options_are_faults_that_name_them(options: dict[str, object], says: str) -> None:
     with pytest.raises(ScoringFault, match=says):
-        build_scorer(Regex, options)
+        build_grader(Regex, options)
 
 
 def test_a_detail_shows_little_of_a_flood() -> None:

@@ -10,7 +10,7 @@ from tests.fakes.openai_server import OpenAIServer, Step, hangs, status, unused_
 from tests.verifier.network.asking import settings, with_endpoints
 from tests.verifier.running import running
 from verifier.contract import ScoreRequest
-from verifier.grader import Judgement, ScoringFault, build_scorer, lane_of
+from verifier.grader import Judgement, ScoringFault, build_grader
 from verifier.graders.remote import Remote
 from verifier.network.endpoints import Endpoints
 from verifier.network.faults import EndpointAway, EndpointRefused
@@ -25,7 +25,7 @@ def answers(page: Any) -> Step:
 def judged(
     url: str, response: str = "12", reference: Any = "12", *, config: Mapping[str, Any] = NO_SETTINGS, **options: Any
 ) -> Judgement:
-    remote = build_scorer(Remote, {"endpoint": "there"} | options)
+    remote = build_grader(Remote, {"endpoint": "there"} | options)
 
     async def work(endpoints: Endpoints) -> Judgement:
         judgement: Judgement = await remote.score(response, reference, endpoints)
@@ -88,10 +88,10 @@ def test_the_answer_becomes_a_judgement(page: Any, options: dict[str, Any], expe
         ({}, "no reward at /reward"),
         ([], "no reward at /reward"),
         ("1", "no reward at /reward"),
-        ({"reward": None}, "is no number but NoneType"),
-        ({"reward": "1"}, "is no number but str"),
-        ({"reward": True}, "is no number but bool"),
-        ({"reward": [1]}, "is no number but list"),
+        ({"reward": None}, "is not a number but NoneType"),
+        ({"reward": "1"}, "is not a number but str"),
+        ({"reward": True}, "is not a number but bool"),
+        ({"reward": [1]}, "is not a number but list"),
         (b'{"reward": NaN}', "is not from 0 to 1"),
         (b'{"reward": Infinity}', "is not from 0 to 1"),
         (b'{"reward": 1e999}', "is not from 0 to 1"),
@@ -153,7 +153,7 @@ def test_another_verifier_is_asked_by_its_own_contract() -> None:
 
 def test_a_real_verifier_answers() -> None:
     with running(processes=1) as verifier:
-        asked = {"protocol": "ratchet", "grader": "odd"}
+        asked: dict[str, Any] = {"protocol": "ratchet", "grader": "odd"}
         assert judged(verifier.url, "right", "right", **asked).correct
         assert not judged(verifier.url, "wrong", "right", **asked).correct
         with pytest.raises(ScoringFault, match="verdict is error: the reference is wrong"):
@@ -209,13 +209,15 @@ def test_what_breaks_the_contract_is_a_fault(bad: Step) -> None:
 )
 def test_unusable_options_are_faults_that_name_them(options: dict[str, Any], names: str) -> None:
     with pytest.raises(ScoringFault, match=names):
-        build_scorer(Remote, options)
+        build_grader(Remote, options)
 
 
 def test_a_reference_that_json_cannot_hold_is_a_fault() -> None:
-    for reference in (None, 1, "a", [1], {"a": {}}):
+    usable: tuple[Any, ...] = (None, 1, "a", [1], {"a": {}})
+    for reference in usable:
         Remote().check(reference)
-    for reference in (object(), "\ud800", {1j: 1}):
+    unusable: tuple[Any, ...] = (object(), "\ud800", {1j: 1})
+    for reference in unusable:
         with pytest.raises(ScoringFault, match="the reference cannot be put into a request"):
             Remote().check(reference)
     with pytest.raises(ScoringFault, match="cannot be put into a request"):
@@ -223,4 +225,4 @@ def test_a_reference_that_json_cannot_hold_is_a_fault() -> None:
 
 
 def test_it_waits_for_another_service_and_so_runs_in_the_network_lane() -> None:
-    assert lane_of(Remote) == "network"
+    assert Remote.lane == "network"

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verifier.grader import ScoringFault, build_scorer
+from verifier.grader import ScoringFault, build_grader
 from verifier.graders.response_format import ResponseFormat
 
 GOOD = "<think>2 + 2 is 4.</think>\n<answer>4</answer>"
@@ -73,7 +73,7 @@ GOOD = "<think>2 + 2 is 4.</think>\n<answer>4</answer>"
     ],
 )
 def test_the_form_is_kept_or_the_detail_says_where_not(options: dict[str, Any], response: str, detail: str) -> None:
-    scorer = build_scorer(ResponseFormat, options)
+    scorer = build_grader(ResponseFormat, options)
     for reference in (None, "4", {"anything": 1}):
         scorer.check(reference)
         judgement = scorer.score(response, reference)
@@ -117,7 +117,7 @@ def test_floods_are_judged_at_once_and_hardly_repeated(flood: str) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"tags": ["<think>"]}, "option tags: '<think>' is no name of a tag; write think for <think>"),
+        ({"tags": ["<think>"]}, "option tags: '<think>' is not the name of a tag; write think for <think>"),
         ({"tags": ["think", "think"]}, "has a name twice; each tag comes once"),
         ({"tags": "think"}, "Expected `array`, got `str`"),
         ({"max_characters_in": {"solution": 5}}, r"name \['solution'\], not in tags"),
@@ -135,4 +135,4 @@ def test_floods_are_judged_at_once_and_hardly_repeated(flood: str) -> None:
 )
 def test_options_that_ask_for_nothing_or_the_impossible_are_faults(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ScoringFault, match=says):
-        build_scorer(ResponseFormat, options)
+        build_grader(ResponseFormat, options)

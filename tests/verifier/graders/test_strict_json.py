@@ -35,14 +35,14 @@ def test_no_text_raises_anything_but_not_json(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "no JSON"),
-        ("{'a': 1}", "no JSON"),
+        ("", "not JSON"),
+        ("{'a': 1}", "not JSON"),
         ('{"a": 1} ', None),
-        ('{"a": 1} and so on', "no JSON: Extra data"),
+        ('{"a": 1} and so on', "not JSON: Extra data"),
         ('{"a": 1, "a": 1}', "a name twice"),
         ('[{"b": {"a": 1, "a": 2}}]', "a name twice"),
-        ("NaN", "NaN is no JSON number"),
-        ("[-Infinity]", "-Infinity is no JSON number"),
+        ("NaN", "NaN is not a JSON number"),
+        ("[-Infinity]", "-Infinity is not a JSON number"),
         ("1e400", "beyond a double's range"),
         ("-1e400", "beyond a double's range"),
         ("9" * 308, None),
@@ -55,9 +55,9 @@ def test_no_text_raises_anything_but_not_json(text: str) -> None:
         ('{"a":' * 65 + "1" + "}" * 65, "nested deeper than 64"),
         ("[" * 1_000_000, "nested too deeply"),
         ('{"a":' * 500_000, "nested too deeply"),
-        ('"' + "\\" * 1_000_001 + '"', "no JSON"),
-        ('"tab\there"', "no JSON: Invalid control character"),
-        ("\ufeff1", "no JSON"),
+        ('"' + "\\" * 1_000_001 + '"', "not JSON"),
+        ('"tab\there"', "not JSON: Invalid control character"),
+        ("\ufeff1", "not JSON"),
     ],
 )
 def test_what_two_readers_could_understand_differently_is_refused(text: str, why: str | None) -> None:

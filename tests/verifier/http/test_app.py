@@ -35,7 +35,7 @@ def test_results_come_in_the_order_of_the_items(verifier: Running) -> None:
     assert set(results[0]) == {"id", "verdict", "reward", "detail", "elapsed_s"}
 
 
-def test_an_error_or_a_timeout_has_no_reward_and_harms_nobody(verifier: Running) -> None:
+def test_an_error_or_a_timeout_has_no_reward_and_harms_no_other(verifier: Running) -> None:
     items = [item(), item("raise", grader="odd"), item("sleep 9", grader="odd"), item("spin", grader="odd"), item("13")]
     results = post(verifier, *items).json()["results"]
     assert [result["verdict"] for result in results] == ["correct", "error", "timeout", "incorrect", "incorrect"]
@@ -70,13 +70,13 @@ def test_a_malformed_request_is_told_where(verifier: Running, items: list[Any], 
     assert says in response.json()["error"]
 
 
-def test_an_unknown_key_beside_the_items_is_refused(verifier: Running) -> None:
+def test_an_unknown_key_next_to_the_items_is_refused(verifier: Running) -> None:
     response = post(verifier, item(), model="x")
     assert (response.status_code, response.json()["path"]) == (422, "$")
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"items": [', b"[" * 100_0, b'{"items": [{"id": "\\ud800"}]}'])
-def test_a_body_that_is_no_json_is_refused(verifier: Running, body: bytes) -> None:
+def test_a_body_that_is_not_json_is_refused(verifier: Running, body: bytes) -> None:
     response = httpx.post(f"{verifier.url}/v1/score", content=body)
     assert response.status_code == 422
     assert response.json()["path"].startswith("$")

@@ -3,10 +3,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.errors import InputError
-from verifier.http.auth import SHORTEST_TOKEN, TOKEN_VARIABLE, TOKENS_VARIABLE, Tokens, own_token, tokens_of
+from verifier.http.auth import SHORTEST_TOKEN, TOKEN_VARIABLE, TOKENS_VARIABLE, BearerTokens, own_token, tokens_of
 
 ADA, BOB = "a" * SHORTEST_TOKEN, "b" * 40
-TOKENS = Tokens({"ada": ADA, "bob": BOB})
+TOKENS = BearerTokens({"ada": ADA, "bob": BOB})
 
 
 def from_environment(text: str) -> dict[str, str]:
@@ -14,8 +14,8 @@ def from_environment(text: str) -> dict[str, str]:
 
 
 def test_a_caller_is_known_by_the_token() -> None:
-    assert TOKENS.name_of(f"Bearer {ADA}".encode()) == "ada"
-    assert TOKENS.name_of(f"bearer   {BOB} ".encode()) == "bob"
+    assert TOKENS.caller_of(f"Bearer {ADA}".encode()) == "ada"
+    assert TOKENS.caller_of(f"bearer   {BOB} ".encode()) == "bob"
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,14 @@ def test_a_caller_is_known_by_the_token() -> None:
         "Bearer \udcff",
     ],
 )
-def test_anything_but_a_token_is_nobody(header: str) -> None:
-    assert TOKENS.name_of(header.encode(errors="surrogateescape")) is None
+def test_anything_but_a_token_is_no_caller(header: str) -> None:
+    assert TOKENS.caller_of(header.encode(errors="surrogateescape")) is None
 
 
 @given(st.binary(max_size=100))
 def test_no_other_bytes_open_the_door_or_raise(header: bytes) -> None:
-    assert TOKENS.name_of(header) is None
-    assert TOKENS.name_of(b"Bearer " + header) is None
+    assert TOKENS.caller_of(header) is None
+    assert TOKENS.caller_of(b"Bearer " + header) is None
 
 
 def test_tokens_come_from_the_environment_with_white_space_around() -> None:

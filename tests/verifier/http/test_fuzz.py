@@ -8,7 +8,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -24,7 +24,7 @@ ANSWER_S = 15.0
 """Longest wait for an answer; takes milliseconds, and the machine may be busy."""
 CLIENT = httpx.Client(verify=False, timeout=ANSWER_S)  # one for all: each would read the system's certificates
 MAX_BODY_BYTES = 2**18
-VERDICTS = {"correct": float, "incorrect": float, "error": type(None), "timeout": type(None)}
+VERDICTS: dict[object, type] = {"correct": float, "incorrect": float, "error": type(None), "timeout": type(None)}
 # The service is the same for all examples: what one leaves behind is part of what is tested.
 FUZZING = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 LEFT_OUT = {"positive_data_acceptance"}  # the description does not say which graders there are
@@ -48,15 +48,15 @@ def _lives_on(verifier: Verifier) -> Iterator[None]:
 
 def test_requests_made_from_the_description_are_answered_as_described(verifier: Verifier) -> None:
     description = schemathesis.openapi.from_url(f"{verifier.url}/openapi.json")
-    checks = [check for check in CHECKS.get_all() if check.__name__ not in LEFT_OUT]
-    operations = [found.ok() for found in description.get_all_operations()]
+    checks: list[Any] = [check for check in CHECKS.get_all() if check.__name__ not in LEFT_OUT]
+    operations = [cast(Any, found).ok() for found in description.get_all_operations()]
     assert {operation.label for operation in operations} >= {"POST /v1/score", "GET /v1/graders", "GET /metrics"}
     for operation in operations:
         for mode in GenerationMode if operation.body else [GenerationMode.POSITIVE]:
 
             @settings(FUZZING, max_examples=40 if operation.body else 3)
             @given(case=operation.as_strategy(generation_mode=mode))
-            def as_described(case: schemathesis.Case) -> None:
+            def as_described(case: schemathesis.Case[Any]) -> None:
                 case.call_and_validate(checks=checks, timeout=ANSWER_S)
 
             as_described()
@@ -177,7 +177,7 @@ HARDLY_HTTP = {
     "ten thousand headers": HEAD + b"X: y\r\n" * 10_000 + b"\r\n",
     "a header of odd bytes": HEAD
     + b"X-Request-Id: \xff\x00\x0b\r\nAuthorization: \xc3\x28\r\nContent-Length: 0\r\n\r\n",
-    "a length that is no number": HEAD + b"Content-Length: many\r\n\r\n" + WHOLE,
+    "a length that is not a number": HEAD + b"Content-Length: many\r\n\r\n" + WHOLE,
     "a length below 0": HEAD + b"Content-Length: -1\r\n\r\n" + WHOLE,
     "a length of 5,000 digits": HEAD + b"Content-Length: " + LONG + b"\r\n\r\n" + WHOLE,
     "a length in other digits": HEAD + "Content-Length: ٤١\r\n\r\n".encode() + WHOLE,
@@ -220,7 +220,7 @@ def test_a_client_that_leaves_in_the_middle_takes_nothing_with_it(verifier: Veri
             leaving.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body[: int(share * len(body))])
 
 
-def test_clients_that_say_nothing_hold_up_nobody(verifier: Verifier) -> None:
+def test_silent_clients_hold_up_no_other(verifier: Verifier) -> None:
     with contextlib.ExitStack() as silent:
         for number in range(200):
             connection = silent.enter_context(connection_to(verifier))

@@ -18,7 +18,7 @@ from tests.verifier.worker.test_loop import Wiring, group, verdicts
 from verifier.http.auth import TOKEN_VARIABLE, TOKENS_VARIABLE
 
 ADA, BOB = "ada-" + "0" * 20, "bob-" + "1" * 20
-SECRET = "the response that nobody may read in a log"
+SECRET = "the response that must not be in a log"
 LOGGER = "ratchet.verifier.requests"
 
 
@@ -32,7 +32,7 @@ def post(verifier: Running, *items: dict[str, Any], **headers: str) -> httpx.Res
 
 
 def lines(caplog: pytest.LogCaptureFixture, count: int = 0) -> list[dict[str, Any]]:
-    """Of what was asked to score; wait for so many. A line is written when the answer is already out: the last of another
+    """The log's lines about scoring, once there are this many. A line is written after the answer: the last one of another
     test, which looked at a page, may come in this one."""
     give_up_s = time.monotonic() + 10
     while True:
@@ -185,7 +185,7 @@ def self_signed(folder: Path, name: str) -> dict[str, str]:
 
 def test_it_speaks_tls_and_nothing_else(certificate: dict[str, str]) -> None:
     trusted = ssl.create_default_context(cafile=certificate["tls_certificate"])
-    with running(**certificate) as verifier:
+    with running(None, **certificate) as verifier:
         assert verifier.url.startswith("https://127.0.0.1:")
         # The name is checked as well: it is reached under the one in its certificate.
         named = {"headers": {"Host": "scores.example"}, "extensions": {"sni_hostname": "scores.example"}}
@@ -215,7 +215,7 @@ def test_a_worker_elsewhere_checks_the_certificate_of_the_service(
     wiring.feed(group(1, "right"))
     trusted = {"ca_certificate": certificate["tls_certificate"]}
     with (
-        running(**certificate) as service,
+        running(None, **certificate) as service,
         running(wiring.streams, url=service.url, **trusted),
         pytest.raises(AssertionError, match="0 of 1 groups settled"),
     ):
@@ -227,7 +227,7 @@ def test_a_worker_elsewhere_is_served_over_tls(tmp_path: Path) -> None:
     certificate, wiring = self_signed(tmp_path, "IP:127.0.0.1"), Wiring()
     wiring.feed(group(1, "right", "wrong"))
     with (
-        running(**certificate) as service,
+        running(None, **certificate) as service,
         running(wiring.streams, url=service.url, ca_certificate=certificate["tls_certificate"]),
     ):
         scored, _ = wiring.settled(1)
@@ -240,5 +240,5 @@ def test_a_certificate_that_cannot_be_used_is_named_at_start(
 ) -> None:
     (tmp_path / "broken.pem").write_text("no PEM")
     given = certificate | {broken: str(tmp_path / "broken.pem")}
-    with pytest.raises(InputError, match=rf"verifier\.{broken} = \S*broken"), running(**given):
+    with pytest.raises(InputError, match=rf"verifier\.{broken} = \S*broken"), running(None, **given):
         pass

@@ -54,7 +54,7 @@ def test_the_request_that_arrives_is_the_one_that_was_asked_for() -> None:
         fake.hangs_up,
         fake.bomb,
     ],
-    ids=["500", "503", "408", "429", "no JSON", "nested", "cut", "hung up", "zip bomb"],
+    ids=["500", "503", "408", "429", "not JSON", "nested", "cut", "hung up", "zip bomb"],
 )
 def test_what_may_pass_is_asked_again(bad: Step) -> None:
     with OpenAIServer(bad, bad, says("fine")) as server:
@@ -161,7 +161,7 @@ def test_a_call_whose_turn_does_not_come_ends_at_its_deadline() -> None:
     with OpenAIServer(fake.hangs) as server:
 
         async def work(endpoint: Endpoint) -> list[BaseException | None]:
-            return await asyncio.gather(*(ask(endpoint) for _ in range(3)), return_exceptions=True)
+            return list(await asyncio.gather(*(ask(endpoint) for _ in range(3)), return_exceptions=True))
 
         start_s = time.monotonic()
         faults = with_endpoint(server.url, work, max_concurrent=1, deadline_s=0.5)

@@ -10,7 +10,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from services.config.endpoints import EndpointsConfig
-from verifier.grader import build_scorer
+from verifier.grader import build_grader
 from verifier.graders.judge.grader import Judge
 from verifier.graders.remote import Remote
 
@@ -33,8 +33,8 @@ def test_the_configuration_on_the_page_is_valid() -> None:
 @pytest.mark.parametrize("block", blocks("json"))
 def test_the_options_on_the_page_are_those_of_the_graders_and_name_its_endpoints(block: str) -> None:
     row: dict[str, Any] = json.loads(block)
-    scorer = build_scorer({"judge": Judge, "remote": Remote}[row["grader"]], row["options"])
-    assert scorer.endpoint in endpoints()
+    classes: dict[str, type[Judge | Remote]] = {"judge": Judge, "remote": Remote}
+    assert build_grader(classes[row["grader"]], row["options"]).endpoint in endpoints()
 
 
 def test_both_graders_are_on_the_page_with_every_option_that_is_not_plain_from_its_name() -> None:

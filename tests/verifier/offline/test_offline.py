@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from services.errors import InputError
-from services.wire.score import Score, Verdict
+from services.wire.verdict import Score, Verdict
 from verifier.contract import ScoreItem
 from verifier.offline import __main__ as offline
 from verifier.offline.lines import Defaults, Line, read_lines
@@ -137,7 +137,7 @@ def test_an_argument_that_cannot_be_used_is_named(
         ('{"response": "12", "reference": ' + "[" * 100_000, "recursion"),
     ],
 )
-def test_a_line_that_is_none_is_named_with_its_fault(line: str, says: str, tmp_path: Path) -> None:
+def test_a_line_that_cannot_be_scored_is_named_with_its_fault(line: str, says: str, tmp_path: Path) -> None:
     file = written(tmp_path / "answers.jsonl", row("12"), "", line)
     with pytest.raises(InputError) as fault:
         lines_of(file)
@@ -145,8 +145,8 @@ def test_a_line_that_is_none_is_named_with_its_fault(line: str, says: str, tmp_p
     assert says in str(fault.value)
 
 
-def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
-    for file, says in ((tmp_path, "is no plain file"), (tmp_path / "missing", "No such file")):
+def test_a_path_that_is_not_a_file_is_named(tmp_path: Path) -> None:
+    for file, says in ((tmp_path, "is not a plain file"), (tmp_path / "missing", "No such file")):
         with pytest.raises(InputError, match=says):
             lines_of(file)
 
@@ -168,18 +168,20 @@ def test_options_belong_to_the_grader_they_were_given_for(tmp_path: Path) -> Non
     assert found == [("exact", {"strip": False}), ("exact", {}), ("math", {}), ("exact", {"strip": False})]
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_part_of_the_first_line(tmp_path: Path) -> None:
     file = tmp_path / "answers.jsonl"
     file.write_bytes(b"\xef\xbb\xbf" + json.dumps(row("12", response_tokens=7)).encode() + b"\r\n")
     (line,) = lines_of(file)
     assert (line.number, line.item.response_tokens, line.item.id) == (1, 7, "1")
 
 
-class Desk:
+class FakeGrading:
     """Judges by the response, later for earlier batches; a `flaky` one only when asked again."""
 
     def __init__(self) -> None:
-        self.largest, self.at_once, self.asked = 0, 0, 0
+        self.largest = 0
+        self.at_once = 0
+        self.asked = 0
 
     async def score(self, items: list[ScoreItem]) -> list[Score]:
         self.largest = max(self.largest, len(items))
@@ -200,9 +202,9 @@ def line(number: int, response: str = "12", expected: Verdict | None = None) -> 
     return Line(number, ScoreItem(str(number), "exact", response, "12"), expected)
 
 
-def all_scored(desk: Desk, lines: list[Line], attempts: int = 1) -> list[tuple[Line, Score]]:
+def all_scored(grading: FakeGrading, lines: list[Line], attempts: int = 1) -> list[tuple[Line, Score]]:
     async def collect() -> list[tuple[Line, Score]]:
-        return [pair async for pair in offline._scored(desk, iter(lines), attempts)]  # type: ignore[arg-type]
+        return [pair async for pair in offline._scored(grading, iter(lines), attempts)]  # type: ignore[arg-type]
 
     return asyncio.run(collect())
 
@@ -212,17 +214,17 @@ def test_a_long_file_is_graded_in_its_order_and_never_held_as_a_whole(
     count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(offline, "BATCH_LINES", 10)
-    desk = Desk()
-    found = all_scored(desk, [line(number) for number in range(count)])
+    grading = FakeGrading()
+    found = all_scored(grading, [line(number) for number in range(count)])
     assert [one.number for one, _ in found] == list(range(count))
-    assert desk.largest <= 10
+    assert grading.largest <= 10
 
 
-def test_a_verdict_that_is_none_is_asked_for_again_as_in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("verifier.worker.loop.SECOND_ATTEMPT_S", 0.0)
+def test_a_response_without_a_verdict_is_asked_for_again_as_in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("verifier.attempts.SECOND_ATTEMPT_S", 0.0)
     lines = [line(1), line(2, "flaky")]
-    assert [given_.verdict for _, given_ in all_scored(Desk(), lines, attempts=1)] == ["correct", "timeout"]
-    assert [given_.verdict for _, given_ in all_scored(Desk(), lines, attempts=2)] == ["correct", "correct"]
+    assert [given_.verdict for _, given_ in all_scored(FakeGrading(), lines, attempts=1)] == ["correct", "timeout"]
+    assert [given_.verdict for _, given_ in all_scored(FakeGrading(), lines, attempts=2)] == ["correct", "correct"]
 
 
 @pytest.mark.parametrize("expected", [*VERDICTS, None])
@@ -267,7 +269,7 @@ def test_what_is_kept_and_shown_of_many_disagreements_is_bounded() -> None:
 
 
 @given(st.text(max_size=400), st.text(max_size=20))
-def test_whatever_a_response_holds_it_is_shown_on_one_short_line_and_never_as_markup(text: str, name: str) -> None:
+def test_every_response_is_shown_on_one_short_line_and_never_as_markup(text: str, name: str) -> None:
     shown_ = describe(
         Line(3, ScoreItem(name, "exact", text + "[red]", text), "correct"), score("incorrect", "no\nanswer")
     )
@@ -279,7 +281,7 @@ def test_whatever_a_response_holds_it_is_shown_on_one_short_line_and_never_as_ma
 
 
 @given(st.lists(st.floats(0, 10), min_size=1), st.floats(0.01, 1.0))
-def test_a_quantile_is_the_smallest_value_that_so_many_do_not_exceed(values: list[float], share: float) -> None:
+def test_a_quantile_is_the_smallest_value_that_this_share_does_not_exceed(values: list[float], share: float) -> None:
     found = quantile(sorted(values), share)
     assert found in values
     assert sum(value <= found for value in values) >= share * len(values)

@@ -12,14 +12,14 @@ import pytest
 
 from services.config.verifier import GraderLimits, VerifierConfig
 from services.errors import ServiceFailed
-from services.wire.score import Score
+from services.wire.verdict import Score
 from tests.verifier.bad_graders import REGISTRY
+from verifier.contract import ScoreItem
 from verifier.pool.pool import GraderPool
-from verifier.pool.protocol import Task
 
 
-def odd(*responses: str) -> list[Task]:
-    return [Task("odd", response, "right", {}) for response in responses]
+def odd(*responses: str) -> list[ScoreItem]:
+    return [ScoreItem("a", "odd", response, "right", {}) for response in responses]
 
 
 def with_pool(
@@ -36,7 +36,7 @@ def with_pool(
     asyncio.run(asyncio.wait_for(main(), 60))
 
 
-def scored(tasks: Sequence[Task], **settings: Any) -> list[Score]:
+def scored(tasks: Sequence[ScoreItem], **settings: Any) -> list[Score]:
     found: list[Score] = []
 
     async def work(pool: GraderPool) -> None:
@@ -53,7 +53,7 @@ def verdicts(scores: Sequence[Score]) -> list[str]:
     return [score.verdict for score in scores]
 
 
-def test_scores_come_in_the_order_of_the_tasks_whoever_graded_them() -> None:
+def test_scores_come_in_the_order_of_the_items_from_any_process() -> None:
     responses = [f"{number}" if number % 3 else "right" for number in range(1000)]
     scores = scored(odd(*responses), processes=2)
     assert verdicts(scores) == ["incorrect" if number % 3 else "correct" for number in range(1000)]
@@ -64,7 +64,7 @@ def test_a_loop_in_c_costs_its_own_deadline_and_the_others_nothing() -> None:
     scores = scored(odd(*["right"] * 20, "spin", *["right"] * 20, "wrong"))
     assert verdicts(scores) == ["correct"] * 20 + ["incorrect"] + ["correct"] * 20 + ["incorrect"]
     assert "no verdict within 0.5 s" in scores[20].detail
-    assert "its reference alone is no trouble" in scores[20].detail
+    assert "its reference alone is fine" in scores[20].detail
     assert scores[20].elapsed_s == pytest.approx(0.5, abs=0.3)
     assert time.monotonic() - start_s < 10
 
@@ -82,7 +82,7 @@ def test_a_loop_in_c_costs_its_own_deadline_and_the_others_nothing() -> None:
         ("sleep 60", "timeout", "of which 0.00 s computing"),
     ],
 )
-def test_whatever_happens_at_a_response_is_its_own_verdict_with_its_cause(
+def test_each_thing_that_can_happen_at_a_response_is_its_own_verdict_with_its_cause(
     response: str, verdict: str, detail: str
 ) -> None:
     scores = scored(odd("right", response, "right", "wrong", response))
@@ -94,12 +94,12 @@ def test_a_response_that_was_perhaps_only_starved_gets_a_second_look(tmp_path: P
     """The machine is slow once: the response must not pay for it."""
     looks = tmp_path / "looks"
     response = f"stall {looks}"
-    scores = scored([Task("odd", response, response, {})], item_deadline_s=1.0)
+    scores = scored([ScoreItem("a", "odd", response, response, {})], item_deadline_s=1.0)
     assert verdicts(scores) == ["correct"]
     assert looks.read_text() == "xx"
 
 
-def test_what_is_unclear_twice_is_the_responses_doing() -> None:
+def test_an_end_that_is_unclear_twice_is_blamed_on_the_response() -> None:
     scores = scored(odd("stall", "right"), item_deadline_s=1.0)
     assert verdicts(scores) == ["incorrect", "correct"]
     assert "of which 0.1" in scores[0].detail
@@ -107,7 +107,7 @@ def test_what_is_unclear_twice_is_the_responses_doing() -> None:
 
 @pytest.mark.parametrize("reference", ["spin", "exit", "segfault", "memory"])
 def test_a_reference_that_brings_the_grader_down_is_an_error_and_no_response_pays_for_it(reference: str) -> None:
-    scores = scored([Task("odd", reference, reference, {}), *odd("right")])
+    scores = scored([ScoreItem("a", "odd", reference, reference, {}), *odd("right")])
     assert verdicts(scores) == ["error", "correct"]
     assert "its reference alone" in scores[0].detail
 
@@ -136,13 +136,13 @@ def test_a_stuck_process_does_not_hold_up_the_others_even_if_it_is_the_only_one(
     with_pool(work, processes=1, item_deadline_s=5.0)
 
 
-def test_the_processes_behind_the_others_are_bounded() -> None:
+def test_the_number_of_slow_processes_is_bounded() -> None:
     async def work(pool: GraderPool) -> None:
         stuck = asyncio.create_task(pool.score(odd(*["sleep 3"] * 6)))
         for _ in range(20):
             await asyncio.sleep(0.05)
-            assert len(pool._slow) <= 2
-            assert len(pool._working) <= 1
+            assert len(pool.slow) <= 2
+            assert len(pool.working) <= 1
         assert verdicts(await stuck) == ["incorrect"] * 6
 
     with_pool(work, item_deadline_s=10.0, slow_processes=2)
@@ -162,7 +162,7 @@ def test_callers_are_served_in_turn() -> None:
 def test_no_more_processes_than_allowed_work_for_one_grader() -> None:
     async def work(pool: GraderPool) -> None:
         slow = asyncio.create_task(pool.score(odd(*["sleep 0.2"] * 6)))
-        exact = await pool.score([Task("exact", "12", "12", {})] * 50)
+        exact = await pool.score([ScoreItem("a", "exact", "12", "12", {})] * 50)
         assert verdicts(exact) == ["correct"] * 50
         assert not slow.done()
         assert len({score.detail for score in await slow}) == 1  # one process did them all
@@ -177,7 +177,7 @@ def test_a_grader_has_a_deadline_of_its_own() -> None:
     assert verdicts(scored(tasks, item_deadline_s=0.3, limits={"odd": GraderLimits(deadline_s=5.0)})) == ["incorrect"]
 
 
-def test_a_process_is_replaced_after_so_many_responses() -> None:
+def test_a_process_is_replaced_after_a_number_of_responses() -> None:
     async def work(pool: GraderPool) -> None:
         pids = {(await pool.score(odd("right")))[0].detail for _ in range(9)}
         assert len(pids) >= 3
@@ -192,7 +192,10 @@ def test_slow_responses_within_the_deadline_are_scored_however_many() -> None:
 
 
 def test_a_grader_that_cannot_be_imported_is_an_error_for_its_own_responses_only() -> None:
-    tasks = [Task(grader, "12", "12", {}) for grader in ("missing", "exact", "fatal_import", "exact", "fatal_import")]
+    tasks = [
+        ScoreItem("a", grader, "12", "12", {})
+        for grader in ("missing", "exact", "fatal_import", "exact", "fatal_import")
+    ]
     scores = scored(tasks)
     assert verdicts(scores) == ["error", "correct", "error", "correct", "error"]
     assert "grader missing cannot be loaded: ModuleNotFoundError" in scores[0].detail
@@ -222,20 +225,23 @@ def test_a_caller_who_gives_up_does_not_disturb_the_others() -> None:
 
 def test_math_and_exact_share_a_process() -> None:
     tasks = [
-        Task("math", "\\boxed{\\frac{1}{2}}", "0.5", {}),
-        Task("exact", "12", "12", {}),
-        Task("math", "1", "?", {}),
+        ScoreItem("a", "math", "\\boxed{\\frac{1}{2}}", "0.5", {}),
+        ScoreItem("a", "exact", "12", "12", {}),
+        ScoreItem("a", "math", "1", "?", {}),
     ]
     assert verdicts(scored(tasks, item_deadline_s=5.0)) == ["correct", "correct", "error"]
 
 
 def test_an_expression_that_would_take_for_ever_is_incorrect() -> None:
-    tasks = [Task("math", "\\boxed{12}", "12", {}), Task("math", "\\boxed{9^{9^{9^{9}}}}", "12", {})]
+    tasks = [
+        ScoreItem("a", "math", "\\boxed{12}", "12", {}),
+        ScoreItem("a", "math", "\\boxed{9^{9^{9^{9}}}}", "12", {}),
+    ]
     assert verdicts(scored(tasks, item_deadline_s=1.0)) == ["correct", "incorrect"]
 
 
 def test_large_responses_and_many_results_pass_the_pipe() -> None:
-    scores = scored([Task("exact", "x" * 3_000_000, "x", {})] * 3 + [Task("exact", "x", "x", {})])
+    scores = scored([ScoreItem("a", "exact", "x" * 3_000_000, "x", {})] * 3 + [ScoreItem("a", "exact", "x", "x", {})])
     assert verdicts(scores) == ["incorrect"] * 3 + ["correct"]
 
 
@@ -250,15 +256,15 @@ def test_no_process_outlives_a_parent_that_is_killed() -> None:
 import asyncio
 from services.config.verifier import VerifierConfig
 from tests.verifier.bad_graders import REGISTRY
-from verifier.pool.protocol import Task
+from verifier.contract import ScoreItem
 from verifier.pool.pool import GraderPool
 
 async def main():
     settings = VerifierConfig(processes=2, item_deadline_s=60.0)
     async with GraderPool(settings, REGISTRY) as pool:
-        stuck = asyncio.create_task(pool.score([Task("odd", "spin", "", {})]))
+        stuck = asyncio.create_task(pool.score([ScoreItem("a", "odd", "spin", "", {})]))
         await asyncio.sleep(0.5)
-        print(*(process.pid for process in pool._working), flush=True)
+        print(*(process.pid for process in pool.working), flush=True)
         await stuck
 
 asyncio.run(main())

@@ -118,7 +118,7 @@ WRONG_FUNCTIONS = {
     "returns a text that looks like the number": ("return '49'", 'result "49"'),
     "returns true for one": ("return True", "result true"),
     "returns a set": ("return {49}", "Object of type set is not JSON"),
-    "returns what is no number": ("return float('nan')", "result NaN"),
+    "returns what is not a number": ("return float('nan')", "result NaN"),
     "returns a number of many digits": ("return 10 ** 5000", "ValueError: Exceeds the limit"),
     "raises what cannot be read": (
         "class E(Exception):\n        def __str__(self): raise self\n    raise E()",
@@ -134,9 +134,9 @@ WRONG_FUNCTIONS = {
         "[write(n, b'R\\x02\\0\\0\\0' + b'49') for n in range(3, 64)]; return 49",
         "runner's pipe",
     ),
-    "sends a result that is no JSON": (
+    "sends a result that is not JSON": (
         "[write(n, b'R\\x02\\0\\0\\0' + b'{x') for n in range(3, 64)]; os._exit(0)",
-        "no JSON",
+        "the result is not JSON",
     ),
     "reports its own end": ("[write(n, b'E\\x01\\0\\0\\0x') for n in range(3, 64)]; time.sleep(9)", "runner's pipe"),
     "makes the runner's pipe non-blocking": (
@@ -163,12 +163,12 @@ WRONG_FUNCTIONS = {
     ),
     "answers with two values": (
         "b = b'49, 4'; [write(n, b'R' + len(b).to_bytes(4, 'little') + b) for n in range(3, 64)]; os._exit(0)",
-        "no JSON",
+        "the result is not JSON",
     ),
     "answers with a deep text": (
         "b = b'[' * 90000 + b']' * 90000; [write(n, b'R' + len(b).to_bytes(4, 'little') + b) for n in range(3, 64)]\n"
         "    os._exit(0)",
-        "no JSON|result",
+        "the result is not JSON|result",
     ),
     "raises what has no readable class": (
         "class M(type):\n        def __getattribute__(c, name): raise ValueError(name)\n"
@@ -279,7 +279,7 @@ NOT_LOADED = {
         "import os; os.write(4, b'L\\0\\0\\0\\0'); os.write(6, b'L\\0\\0\\0\\0')",
         "load|runner's pipe|ended",
     ),
-    "is no Python": ("What is a function?", "does not load: SyntaxError"),
+    "is not Python": ("What is a function?", "does not load: SyntaxError"),
     "has a null byte": ("x = '\0'", "does not load: (ValueError|SyntaxError)"),
     "has half a character": ("x = '\ud800'", "does not load: UnicodeEncodeError"),
     "is nested too deep": ("(" * 10**5 + ")" * 10**5, "does not load: (SyntaxError|MemoryError|RecursionError)|runner"),

@@ -72,7 +72,7 @@ def test_an_interpreter_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     sandbox_or_skip()
     found = probe(Bubblewrap(python=Path("/bin/ls")))
     assert found.launcher is None
-    assert "/bin/ls: it is no Python interpreter" in found.missing
+    assert "/bin/ls: it is not a Python interpreter" in found.missing
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only a service that runs as root drops to nobody")

@@ -57,7 +57,8 @@ class Wiring:
 
     def __init__(self, trajectories: MemoryStream | None = None, **settings: Any) -> None:
         self.trajectories = trajectories or MemoryStream("trajectories", "verifier-0")
-        self.scored, self.dead = MemoryStream("scored", "learner"), MemoryStream("dead", "learner")
+        self.scored = MemoryStream("scored", "learner")
+        self.dead = MemoryStream("dead", "learner")
         given: dict[str, Any] = {"max_deliveries": 3, "renew_every_s": 0.1} | settings
         self.streams = VerifierStreams(self.trajectories, self.scored, self.dead, **given)
 
@@ -66,7 +67,7 @@ class Wiring:
             self.trajectories.append(encode(one))
 
     def settled(self, count: int, within_s: float = 20.0) -> tuple[dict[str, ScoredGroup], dict[str, DeadGroup]]:
-        """Wait for so many groups on `scored` and `dead` together, and a little for one too many."""
+        """Waits until `scored` and `dead` together have this many groups, and a little longer for one too many."""
         give_up_s = time.monotonic() + within_s
         while self._settled() < count:
             assert time.monotonic() < give_up_s, f"{self._settled()} of {count} groups settled"
@@ -104,7 +105,7 @@ def test_groups_cross_with_a_verdict_for_each_trajectory_and_nothing_else_change
     assert wiring.trajectories.depth().pending == 0
 
 
-def test_a_group_without_a_verdict_goes_to_dead_with_its_cause_and_holds_up_nobody() -> None:
+def test_a_group_without_a_verdict_goes_to_dead_with_its_cause_and_holds_up_no_other() -> None:
     wiring = Wiring()
     good = [group(number, "right", "wrong") for number in range(10)]
     wiring.feed(*good[:5], group(100, "right", "raise", grader="odd"), group(101, "sleep 9", grader="odd"), *good[5:])
@@ -292,7 +293,7 @@ def test_a_stop_in_the_middle_of_an_outage_ends_and_loses_nothing() -> None:
     assert claim.deliveries == 1
 
 
-def test_a_response_that_breaks_the_service_is_found_and_takes_nobody_along() -> None:
+def test_a_response_that_breaks_the_service_is_found_and_harms_no_other() -> None:
     def answer(_: int, request: dict[str, Any]) -> tuple[int, dict[str, str], Any]:
         if any(one["response"] == "poison" for one in request["items"]):
             return 500, {}, {"detail": "Internal Server Error"}
@@ -345,6 +346,6 @@ def test_a_stream_server_that_is_away_is_waited_for() -> None:
 
 
 @pytest.mark.parametrize("url", ["scorer:8000", "ftp://scorer", "http://", "http://[::1", ""])
-def test_a_url_that_is_none_is_an_input_error(url: str) -> None:
+def test_a_malformed_url_is_an_input_error(url: str) -> None:
     with pytest.raises(InputError, match=r"verifier\.url"), running(Wiring().streams, url=url):
         time.sleep(0.3)

@@ -2,14 +2,14 @@
 
 The reference is {"kind": "function", "entry_point": str, "tests": [{"args": [..], "kwargs"?: {..}, "expected": any}]} or
 {"kind": "stdio", "tests": [{"stdin": str, "stdout": str}]}. The entry point is the name of a function, or Class.method.
-What a test expects never enters the sandbox: results come out as JSON, or as what was printed, and are compared here.
+What a test expects never enters the sandbox: results come out as JSON, or as printed output, and are compared here.
 
 Failure modes. Incorrect: a program that does not load, raises, ends early or breaks a limit, and a result that is another
-value or no JSON (a set, a generator). Tuples count as lists, and keys of a dict as JSON writes them (1 as "1"); True is
+value or not JSON (a set, a generator). Tuples count as lists, and keys of a dict as JSON writes them (1 as "1"); True is
 not 1, and 1 is 1.0. A whole program has to end with exit code 0; white space at the end of a line or of the output does
 not count. A program sees the inputs of the tests one after the other, so few and guessable inputs can be answered from a
 table. A busy machine makes programs slower: leave room between what a right answer needs and `wall_s`. Error: this
-machine offers no sandbox, or the options are above the ceilings of [verifier.sandbox].
+machine has no sandbox, or the options are above the ceilings of [verifier.sandbox].
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from services.clock import now_s
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 from verifier.graders.code.results import same, same_output
 from verifier.sandbox.launch import Launcher
 from verifier.sandbox.limits import Limits, limits_within
@@ -55,19 +55,20 @@ class StdioReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
     tests: list[StdioTest]
 
 
-class CodeTests(msgspec.Struct, frozen=True):
+class CodeTests(Grader, frozen=True):
     version: ClassVar[str] = "2"
     cached: ClassVar[bool] = True
 
     wall_s: float = 4.0
-    """For loading the program, and for each test; the CPU time of all its processes together has the same limit."""
+    """Seconds for loading the program, and for each test. The same limit holds for the CPU time of all its processes
+    together."""
     memory_mb: int = 256
-    """Of all its processes together."""
+    """Memory of all its processes together."""
     pass_all: bool = True
-    """False: the reward is the share of tests passed. Only what passes all of them is correct, either way."""
+    """If false, the reward is the share of tests passed. Either way, only a program that passes all of them is correct."""
     float_tolerance: float = 0.0
-    """Numbers of which one is not whole are equal within it, relative to the larger one or absolute. Above 0, printed
-    output is compared word by word."""
+    """Largest difference, relative to the larger number or absolute, at which two numbers are equal unless both are whole.
+    Above 0, printed output is compared word by word."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.wall_s) and self.wall_s > 0):
@@ -79,7 +80,7 @@ class CodeTests(msgspec.Struct, frozen=True):
 
     @classmethod
     def unavailable(cls) -> str:
-        """Why this machine cannot run code; empty: it can."""
+        """Why this machine cannot run code; empty if it can."""
         return probe(settings_from_environment()).missing
 
     def check(self, reference: Any) -> None:
@@ -118,7 +119,13 @@ class CodeTests(msgspec.Struct, frozen=True):
     def _faults(
         self, launcher: Launcher, limits: Limits, program: str, reference: FunctionReference | StdioReference
     ) -> Iterator[str | None]:
-        """What is wrong with each test, None for one that passes. A sandbox that had to be killed is followed by another."""
+        """For each test what is wrong, or None if it passes. A sandbox that had to be killed is replaced by another one.
+
+        Waits for: the program, test after test.
+        Until: wall_s for each test, and max_total_s of [verifier.sandbox] for all of them.
+        Ended by: the last test, or the first fault if the caller stops there.
+        Metric: ratchet_verifier_queued_items, in the service.
+        """
         end_s = now_s() + limits.total_s
         remaining: Sequence[FunctionTest | StdioTest] = reference.tests
         entry_point = reference.entry_point if isinstance(reference, FunctionReference) else None
@@ -158,7 +165,7 @@ class CodeTests(msgspec.Struct, frozen=True):
             if same(json.loads(finished.result), test.expected, self.float_tolerance):
                 return None
         except (ValueError, RecursionError):
-            return "the result is no JSON that can be read"
+            return "the result is not JSON that can be read"
         return f"result {_shown(finished.result)}"
 
     def _program_fault(self, finished: Finished, test: StdioTest) -> str | None:
@@ -172,8 +179,8 @@ class CodeTests(msgspec.Struct, frozen=True):
 
 
 def program_in(response: str) -> str:
-    """What the last fenced block holds, or all of it where there is none. A fence that is never closed holds the rest, as
-    in Markdown; white space before the fence comes off its lines as well."""
+    """The content of the last fenced block, or all of the response if there is none. A fence that is never closed holds the
+    rest, as in Markdown; white space before the fence is taken off its lines as well."""
     block: list[str] | None = None
     lines = response.split("\n")
     fence, indent = "", 0
@@ -194,6 +201,7 @@ def program_in(response: str) -> str:
 
 
 def _ending(exit_code: int) -> str:
+    """How a process ended, in words."""
     return f"exit code {exit_code}" if exit_code >= 0 else f"signal {-exit_code}"
 
 
@@ -202,6 +210,7 @@ def _shown(text: str) -> str:
 
 
 def _read(reference: Any) -> FunctionReference | StdioReference:
+    """Raises ScoringFault, naming the place of what is wrong."""
     try:
         read = msgspec.convert(reference, FunctionReference | StdioReference)
         json.dumps(reference, ensure_ascii=False).encode()
@@ -212,12 +221,12 @@ def _read(reference: Any) -> FunctionReference | StdioReference:
     if not read.tests:
         raise ScoringFault("reference: no tests - at `$.tests`")
     if isinstance(read, FunctionReference) and not all(name.isidentifier() for name in read.entry_point.split(".")):
-        raise ScoringFault(f"reference: {read.entry_point!r} is no name of a function - at `$.entry_point`")
+        raise ScoringFault(f"reference: {read.entry_point!r} is not the name of a function - at `$.entry_point`")
     return read
 
 
 def _refuse_impossible(reference: FunctionReference | StdioReference, limits: Limits) -> None:
-    """A response is not to blame for a limit that every right answer would break."""
+    """Raises ScoringFault for a test that every right answer would fail, because it breaks a limit."""
     in_files = limits.file_mb * 2**20, f"max_file_mb = {limits.file_mb}"
     in_output = limits.output_bytes, f"max_output_bytes = {limits.output_bytes}"
     tests: Sequence[FunctionTest | StdioTest] = reference.tests

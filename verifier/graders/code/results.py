@@ -1,4 +1,4 @@
-"""When what a graded program returned or printed counts as what the test expects."""
+"""Whether what a graded program returned or printed is what the test expects."""
 
 import math
 import re
@@ -10,7 +10,7 @@ NUMBER_CHARACTERS = 400  # a longer word of the output is compared as text
 
 
 def same(result: Any, expected: Any, tolerance: float) -> bool:
-    """Of two values of JSON."""
+    """Whether two JSON values are equal; numbers within the tolerance, unless both are whole."""
     if isinstance(result, bool) or isinstance(expected, bool):
         return result is expected
     if isinstance(result, int | float) and isinstance(expected, int | float):
@@ -25,7 +25,7 @@ def same(result: Any, expected: Any, tolerance: float) -> bool:
 
 
 def same_output(printed: str, expected: str, tolerance: float) -> bool:
-    """Line by line; word by word where there is a tolerance."""
+    """Whether two outputs are equal line by line, or word by word if there is a tolerance."""
     if tolerance == 0.0:
         return _lines(printed) == _lines(expected)
     words, expected_words = printed.split(), expected.split()
@@ -48,7 +48,7 @@ def _same_word(one: str, other: str, tolerance: float) -> bool:
 
 
 def _number(word: str) -> float:
-    """Whole numbers stay whole, so that they are compared exactly. Raises ValueError."""
+    """The number that a word is; whole numbers as int, so that they are compared exactly. Raises ValueError."""
     if not NUMBER.fullmatch(word):
         raise ValueError(word)
     return int(word) if WHOLE.fullmatch(word) else float(word)

@@ -1,23 +1,23 @@
-"""Grader `instructions`: the response keeps to constraints that a program can check, in the manner of IFEval.
+"""Grader `instructions`: the response meets constraints that a program can check, as in IFEval.
 
 The reference is a list of constraints, each an object with its `type` and parameters; types and parameters are named as in
 IFEval (arXiv:2311.07911), so that its rows and those of its descendants need no translation:
 
     [{"type": "length_constraints:number_words", "num_words": 300, "relation": "at least"}, {"type": "punctuation:no_comma"}]
 
-The types are the classes in instructions_length.py, instructions_wording.py and instructions_layout.py. Every relation of
-"less than", "at most", "exactly", "at least" and "more than" may be given where there is one. A parameter that is null
-counts as absent, as Parquet and IFEval's own rows write it; one that is unknown, and an unknown type, are faults.
+The types are the classes in length.py, wording.py and layout.py. A `relation` may be "less than", "at most", "exactly", "at
+least" or "more than". A parameter that is null counts as absent, as Parquet and IFEval's own rows write it; an unknown
+parameter and an unknown type are faults.
 
 Failure modes and departures from IFEval:
-- Language is not judged: `language:response_language` is an unknown type, and the english_ types look at case alone.
+- Language is not judged: `language:response_language` is an unknown type, and the english_ types check case alone.
 - Sentences are told apart by punctuation and a list of English abbreviations, not by a trained model. "don't" and
-  "well-known" are one word each, not two; a text without spaces, as in Chinese, is one word up to its punctuation.
-- Where IFEval's own check is met by less than its instruction asks for, this one asks for it: keywords are no regular
+  "well-known" are one word each; a text without spaces, as in Chinese, is one word up to its punctuation.
+- Where IFEval's own check is met by less than its instruction asks for, this one is strict: keywords are not regular
   expressions, sections and bullets stand at the beginning of a line, no passage is highlighted twice, exactly one of the
   options of a constrained response occurs, JSON is an object or an array, a repeated request is followed by an answer.
-- Characters that nobody sees, such as a zero-width space, are not there.
-- A response without any character holds nothing, also where "no comma" would.
+- Invisible characters, such as a zero-width space, count as absent.
+- An empty response meets no constraint, not even "no comma".
 - Constraints say nothing about sense: combine them with a judge where that matters.
 """
 
@@ -25,23 +25,23 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 from verifier.graders.instructions.layout import LayoutConstraint
 from verifier.graders.instructions.length import LengthConstraint
 from verifier.graders.instructions.text import INVISIBLE
 from verifier.graders.instructions.wording import WordingConstraint
 
 MAX_CONSTRAINTS = 100
-NAMED_CONSTRAINTS = 3  # of the unmet ones, in the detail
+NAMED_CONSTRAINTS = 3  # unmet ones, in the detail
 AnyConstraint = LengthConstraint | WordingConstraint | LayoutConstraint
 
 
-class Instructions(msgspec.Struct, frozen=True):
+class Instructions(Grader, frozen=True):
     version: ClassVar[str] = "2"
 
     all_must_hold: bool = True
-    """The reward is 1 when every constraint holds and 0 otherwise. Without it, the share of those that hold; correct are
-    only the responses where all do, in either case."""
+    """If true, the reward is 1 when every constraint holds and 0 otherwise; if false, the share of those that hold. Either
+    way, only a response that meets all of them is correct."""
 
     def check(self, reference: Any) -> None:
         _constraints(reference)
@@ -61,7 +61,7 @@ class Instructions(msgspec.Struct, frozen=True):
 
 
 def _constraints(reference: Any) -> list[AnyConstraint]:
-    """Raises ScoringFault with the place of what is wrong."""
+    """Raises ScoringFault, naming the place of what is wrong."""
     if not isinstance(reference, list) or not 1 <= len(reference) <= MAX_CONSTRAINTS:
         raise ScoringFault(
             f'reference must be a list of 1 to {MAX_CONSTRAINTS} constraints like {{"type": "punctuation:no_comma"}}'

@@ -1,4 +1,4 @@
-"""Constraints of grader `instructions` on what a response contains and how it is set out."""
+"""Constraints of grader `instructions` on what a response contains and how it is laid out."""
 
 import re
 
@@ -15,7 +15,7 @@ MARKDOWN_BEFORE = '#*_>" \t'  # what may stand before the first letter of a line
 
 
 class NumberPlaceholders(Constraint, frozen=True, tag="detectable_content:number_placeholders"):
-    """So many placeholders in square brackets, such as [address]."""
+    """The number of placeholders in square brackets, such as [address]."""
 
     num_placeholders: Count
     relation: Relation = "at least"
@@ -26,7 +26,7 @@ class NumberPlaceholders(Constraint, frozen=True, tag="detectable_content:number
 
 
 class Postscript(Constraint, frozen=True, tag="detectable_content:postscript"):
-    """A line begins with the marker, in any case and spacing, and there is text after it."""
+    """A line begins with the marker, in any case and spacing, and text follows it."""
 
     postscript_marker: Text = "P.S."
 
@@ -42,7 +42,7 @@ class Postscript(Constraint, frozen=True, tag="detectable_content:postscript"):
 
 
 class NumberBulletLists(Constraint, frozen=True, tag="detectable_format:number_bullet_lists"):
-    """So many bullet points: lines that begin with *, -, + or • and a space, with text after it."""
+    """The number of bullet points: lines that begin with *, -, + or • and a space, followed by text."""
 
     num_bullets: Count
     relation: Relation = "exactly"
@@ -54,7 +54,7 @@ class NumberBulletLists(Constraint, frozen=True, tag="detectable_format:number_b
 
 
 class NumberedList(Constraint, frozen=True, tag="detectable_format:numbered_list"):
-    """So many lines that begin with a number and a full stop or bracket: `1. text`. Not in IFEval."""
+    """The number of lines that begin with a number and a full stop or bracket: `1. text`. Not in IFEval."""
 
     num_points: Count
     relation: Relation = "exactly"
@@ -65,7 +65,7 @@ class NumberedList(Constraint, frozen=True, tag="detectable_format:numbered_list
 
 
 class ConstrainedResponse(Constraint, frozen=True, tag="detectable_format:constrained_response"):
-    """One of the options occurs as it is written, and no other one."""
+    """Exactly one of the options occurs, as it is written."""
 
     options: Texts = msgspec.field(
         default_factory=lambda: ["My answer is yes.", "My answer is no.", "My answer is maybe."]
@@ -73,13 +73,13 @@ class ConstrainedResponse(Constraint, frozen=True, tag="detectable_format:constr
 
     def unmet(self, text: str) -> str | None:
         found = [option for option in self.options if option.strip() in text]
-        # "yes" is also found within "yes, but": only the longest says what was chosen.
+        # "yes" occurs within "yes, but" too: only the longest option says what was chosen.
         chosen = [one for one in found if not any(one != other and one in other for other in found)]
         return None if len(chosen) == 1 else f"{len(chosen)} of the options, not one"
 
 
 class NumberHighlightedSections(Constraint, frozen=True, tag="detectable_format:number_highlighted_sections"):
-    """So many passages within one line between asterisks, *like this* or **like this**."""
+    """The number of passages within one line between asterisks, *like this* or **like this**."""
 
     num_highlights: Count
     relation: Relation = "at least"
@@ -90,7 +90,7 @@ class NumberHighlightedSections(Constraint, frozen=True, tag="detectable_format:
 
 
 class MultipleSections(Constraint, frozen=True, tag="detectable_format:multiple_sections"):
-    """So many sections: lines that begin with the splitter and a number, such as `Section 1`; a repeated number counts once."""
+    """The number of sections: lines that begin with the splitter and a number, such as `Section 1`; repeats count once."""
 
     section_spliter: Text  # IFEval's spelling
     num_sections: Positive
@@ -104,7 +104,7 @@ class MultipleSections(Constraint, frozen=True, tag="detectable_format:multiple_
 
 
 class JsonFormat(Constraint, frozen=True, tag="detectable_format:json_format"):
-    """All of the response is one JSON object or array, read strictly; ``` lines around it are allowed."""
+    """The whole response is one JSON object or array, read strictly; ``` lines around it are allowed."""
 
     def unmet(self, text: str) -> str | None:
         one_block = text.startswith("```") and text.endswith("```") and text.count("```") == 2
@@ -124,7 +124,7 @@ class Title(Constraint, frozen=True, tag="detectable_format:title"):
 
 
 class TwoResponses(Constraint, frozen=True, tag="combination:two_responses"):
-    """Two responses that differ, with ****** between them and nothing else separated so."""
+    """Two different responses with ****** between them, and no third part."""
 
     def unmet(self, text: str) -> str | None:
         parts = [part.strip() for part in text.split("******")]
@@ -134,7 +134,7 @@ class TwoResponses(Constraint, frozen=True, tag="combination:two_responses"):
 
 
 class RepeatPrompt(Constraint, frozen=True, tag="combination:repeat_prompt"):
-    """Begins with a text word for word, in any case and spacing, and goes on after it."""
+    """The response begins with a text word for word, in any case and spacing, and goes on after it."""
 
     prompt_to_repeat: Text
 
@@ -146,7 +146,7 @@ class RepeatPrompt(Constraint, frozen=True, tag="combination:repeat_prompt"):
 
 
 class StartChecker(Constraint, frozen=True, tag="startend:start_checker"):
-    """The first characters, in any case, a quotation mark before them aside. Not in IFEval."""
+    """The response begins with the phrase, in any case, after quotation marks at most. Not in IFEval."""
 
     start_phrase: Text
 
@@ -156,7 +156,7 @@ class StartChecker(Constraint, frozen=True, tag="startend:start_checker"):
 
 
 class EndChecker(Constraint, frozen=True, tag="startend:end_checker"):
-    """The last characters, in any case, a quotation mark after them aside."""
+    """The response ends with the phrase, in any case, before quotation marks at most."""
 
     end_phrase: Text
 
@@ -166,7 +166,7 @@ class EndChecker(Constraint, frozen=True, tag="startend:end_checker"):
 
 
 class Quotation(Constraint, frozen=True, tag="startend:quotation"):
-    """All of the response stands between double quotation marks."""
+    """The whole response stands between double quotation marks."""
 
     def unmet(self, text: str) -> str | None:
         held = len(text) > 2 and text[0] == text[-1] == '"' and text[1:-1].strip()

@@ -16,7 +16,7 @@ from verifier.graders.instructions.text import (
 
 
 class NumberWords(Constraint, frozen=True, tag="length_constraints:number_words"):
-    """So many words; "don't" and "well-known" are one each."""
+    """The number of words; "don't" and "well-known" are one each."""
 
     num_words: Count
     relation: Relation = "at least"
@@ -26,7 +26,7 @@ class NumberWords(Constraint, frozen=True, tag="length_constraints:number_words"
 
 
 class NumberSentences(Constraint, frozen=True, tag="length_constraints:number_sentences"):
-    """So many sentences; one that a paragraph ends without a full stop counts too, so that a heading does."""
+    """The number of sentences; the end of a paragraph ends a sentence too, so that a heading counts as one."""
 
     num_sentences: Count
     relation: Relation = "at least"
@@ -36,7 +36,7 @@ class NumberSentences(Constraint, frozen=True, tag="length_constraints:number_se
 
 
 class NumberParagraphs(Constraint, frozen=True, tag="length_constraints:number_paragraphs"):
-    """So many paragraphs, none of them empty; lines of *** (the default) or blank lines separate them."""
+    """The number of paragraphs, none of them empty; lines of *** (the default) or blank lines separate them."""
 
     num_paragraphs: Count
     relation: Relation = "exactly"
@@ -54,7 +54,7 @@ class NumberParagraphs(Constraint, frozen=True, tag="length_constraints:number_p
 
 
 class NthParagraphFirstWord(Constraint, frozen=True, tag="length_constraints:nth_paragraph_first_word"):
-    """Exactly so many paragraphs, separated by blank lines, of which the nth (from 1) begins with a word, in any case."""
+    """The exact number of paragraphs, separated by blank lines; the nth (from 1) begins with the word, in any case."""
 
     num_paragraphs: Positive
     nth_paragraph: Positive
@@ -75,7 +75,7 @@ class NthParagraphFirstWord(Constraint, frozen=True, tag="length_constraints:nth
 
 
 class NumberCharacters(Constraint, frozen=True, tag="length_constraints:number_characters"):
-    """So many characters, white space around the response aside. Not in IFEval."""
+    """The number of characters, without white space around the response. Not in IFEval."""
 
     num_characters: Count
     relation: Relation = "at most"

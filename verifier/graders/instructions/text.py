@@ -1,6 +1,6 @@
 """What grader `instructions` counts in a text, and the base of its constraints.
 
-Everything here takes time linear in the text: no pattern can start again inside what another start has already read.
+Everything here takes time linear in the text: no pattern starts again inside what it has already read from another start.
 """
 
 import re
@@ -25,11 +25,11 @@ LONGEST_ABBREVIATION = 8
 INVISIBLE = re.compile(
     "[\\u00ad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180e\\u200b-\\u200f\\u2060-\\u206f\\u3164\\ufeff\\uffa0]"
 )
-"""Characters that nobody sees: with one of them an empty title would not be empty, and a forbidden word would not be there."""
+"""Invisible characters. With one of them an empty title would not be empty, and a forbidden word would not be found."""
 
 
 class Constraint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type"):
-    """One thing that can be seen in the response without understanding it."""
+    """One thing that can be checked in a response without understanding it."""
 
     def unmet(self, text: str) -> str | None:
         """What is wrong, in a few words; None when the constraint holds. text: not empty, no white space around it."""
@@ -37,7 +37,7 @@ class Constraint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
 
 
 def compare(count: int, relation: Relation, bound: int, unit: str) -> str | None:
-    """None when `count` stands in this relation to `bound`, else both in words."""
+    """None when `count` stands in this relation to `bound`; otherwise what is wrong, in words."""
     holds = {
         "less than": count < bound,
         "at most": count <= bound,
@@ -54,13 +54,14 @@ def words(text: str) -> list[str]:
 
 
 def paragraphs(text: str) -> list[str]:
-    """What blank lines separate."""
+    """The parts of a text between blank lines."""
     lines = text.splitlines(keepends=True)
     return ["".join(group) for blank, group in groupby(lines, key=lambda line: not line.strip()) if not blank]
 
 
 def count_sentences(text: str) -> int:
-    """Sentences end at . ! ? before white space, common abbreviations and initials aside, and with their paragraph."""
+    """The number of sentences. One ends at . ! ? before white space, except after abbreviations and initials, and with its
+    paragraph."""
     return sum(1 for paragraph in paragraphs(text) for sentence in _sentences(paragraph) if WORD.search(sentence))
 
 
@@ -76,7 +77,7 @@ def _sentences(paragraph: str) -> Iterator[str]:
 
 
 def _is_abbreviation(before: str) -> bool:
-    """before: the characters up to the full stop, enough of them to hold the longest abbreviation."""
+    """Whether a full stop belongs to an abbreviation. before: the characters up to it, enough for the longest abbreviation."""
     pieces = re.split(r"[\s(\[\"'“*_]", before)
     last = pieces[-1]
     return last.lower() in ABBREVIATIONS or (len(last) == 1 and last.isupper() and last != "I")

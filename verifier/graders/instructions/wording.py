@@ -12,7 +12,7 @@ Letter = Annotated[str, msgspec.Meta(min_length=1, max_length=1, pattern=r"\S")]
 
 
 class KeywordExistence(Constraint, frozen=True, tag="keywords:existence"):
-    """Each keyword occurs, in any case and also within a longer word: "sneaker" is in "sneakers"."""
+    """Each keyword occurs, in any case, within longer words too: "sneaker" is in "sneakers"."""
 
     keywords: Texts
 
@@ -23,7 +23,7 @@ class KeywordExistence(Constraint, frozen=True, tag="keywords:existence"):
 
 
 class KeywordFrequency(Constraint, frozen=True, tag="keywords:frequency"):
-    """A keyword occurs so many times, in any case and also within longer words; overlapping occurrences count once."""
+    """The number of times that a keyword occurs, in any case, within longer words too; overlapping ones count once."""
 
     keyword: Text
     frequency: Count
@@ -35,7 +35,7 @@ class KeywordFrequency(Constraint, frozen=True, tag="keywords:frequency"):
 
 
 class ForbiddenWords(Constraint, frozen=True, tag="keywords:forbidden_words"):
-    """No such word occurs, in any case; within a longer word it may: "cat" is not in "category"."""
+    """None of the words occurs, in any case. Parts of longer words do not count: "cat" is not in "category"."""
 
     forbidden_words: Texts
 
@@ -49,7 +49,7 @@ class ForbiddenWords(Constraint, frozen=True, tag="keywords:forbidden_words"):
 
 
 class LetterFrequency(Constraint, frozen=True, tag="keywords:letter_frequency"):
-    """A letter, or any other character, occurs so many times, in any case."""
+    """The number of times that a letter, or any other character, occurs, in any case."""
 
     letter: Letter
     let_frequency: Count
@@ -61,7 +61,7 @@ class LetterFrequency(Constraint, frozen=True, tag="keywords:letter_frequency"):
 
 
 class CapitalWordFrequency(Constraint, frozen=True, tag="change_case:capital_word_frequency"):
-    """So many words in capital letters only; "I" and "2D" are such words."""
+    """The number of words in capital letters only; "I" and "2D" are such words."""
 
     capital_frequency: Count
     capital_relation: Relation = "at least"
@@ -72,21 +72,21 @@ class CapitalWordFrequency(Constraint, frozen=True, tag="change_case:capital_wor
 
 
 class EnglishCapital(Constraint, frozen=True, tag="change_case:english_capital"):
-    """Letters, and no lower-case one among them. Whether they are English is not judged."""
+    """Every letter is a capital, and there is one. The language is not judged."""
 
     def unmet(self, text: str) -> str | None:
         return None if text.isupper() else "not all in capital letters"
 
 
 class EnglishLowercase(Constraint, frozen=True, tag="change_case:english_lowercase"):
-    """Letters, and no capital one among them. Whether they are English is not judged."""
+    """Every letter is in lower case, and there is one. The language is not judged."""
 
     def unmet(self, text: str) -> str | None:
         return None if text.islower() else "not all in lower-case letters"
 
 
 class NoComma(Constraint, frozen=True, tag="punctuation:no_comma"):
-    """No comma of any script."""
+    """There is no comma, of any script."""
 
     def unmet(self, text: str) -> str | None:
         text = unicodedata.normalize("NFKC", text)

@@ -1,12 +1,12 @@
 """Grader `judge`: a language model behind an OpenAI-compatible endpoint decides whether the response meets a rubric.
 
 The reference is the right answer as a text or a number, an object with `question`, `answer` or both, or null when the
-rubric says all. Several votes are decided by their majority; on a scale, by their median. Their number is odd, so there
-is no tie. When it fails:
+rubric says everything. The majority of the votes decides; on a scale, their median. Their number is odd, so there is no tie.
 
-- an empty response, or one longer than max_response_chars, is incorrect and costs nothing;
-- a judge that twice gives no readable verdict, an endpoint that is away, refuses, or has spent its budget: error;
-- a judge can be talked into things, and can be wrong: docs/judge.md says what to do about it.
+Failure modes:
+- An empty response, or one longer than max_response_chars, is incorrect and costs nothing.
+- A judge that twice gives no readable verdict, and an endpoint that is away, refuses or has spent its budget, are an error.
+- A judge can be talked into things, and can be wrong: docs/judge.md says what to do about it.
 """
 
 import asyncio
@@ -17,15 +17,16 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 
-from verifier.grader import Judgement, Lane, ScoringFault
+from verifier.grader import Judgement, ScoringFault
 from verifier.graders.judge import prompt
-from verifier.graders.judge.answer import Unreadable, read_score, read_verdict
+from verifier.graders.judge.answer import UnusableReply, read_score, read_verdict
 from verifier.network import chat
 from verifier.network.endpoint import Endpoint
 from verifier.network.endpoints import Endpoints
+from verifier.network.grader import NetworkGrader
 
-READINGS = 2  # how often one vote may be asked for
-SHOWN_CHARACTERS = 60  # of the judge's reason, which may quote the response
+READINGS = 2  # questions that one vote may take, when the judge gives no verdict
+SHOWN_CHARACTERS = 60  # of the judge's reason in the detail; it may quote the response
 PARTS = {"question": "question", "answer": "reference answer"}
 
 RUBRIC = """The response is correct when the final answer that it reaches means the same as the reference answer. Another \
@@ -38,29 +39,28 @@ Material = list[tuple[str, str]]
 """Name and text of each block."""
 
 
-class Judge(msgspec.Struct, frozen=True):
+class Judge(NetworkGrader, frozen=True):
     version: ClassVar[str] = f"1.{prompt.PROMPT_VERSION}"
     cached: ClassVar[bool] = True
-    lane: ClassVar[Lane] = "network"
 
     endpoint: str = "judge"
     """Name of the endpoint in [verifier.endpoints]; it has the model."""
     rubric: str = RUBRIC
-    """What makes a response correct, or what earns a high score, in words."""
+    """In words, what makes a response correct, or what earns a high score."""
     scale: tuple[float, float] | None = None
-    """Lowest and highest score; the reward is the score, brought to 0..1. Without it the judge says correct or incorrect."""
+    """Lowest and highest score; the reward is the score, scaled to 0..1. Without a scale the judge says correct or incorrect."""
     threshold: float | None = None
-    """Score from which a response is correct; the middle of the scale when it is not given."""
+    """Lowest score of a correct response; by default the middle of the scale."""
     votes: Annotated[int, msgspec.Meta(ge=1, le=31)] = 1
-    """Questions about each response, an odd number: the majority decides, on a scale the median."""
+    """Votes on each response, an odd number: the majority decides, on a scale the median."""
     temperature: float | None = 0.0
-    """null: not sent. Several votes need one above 0, or they are all the same."""
+    """Not sent if null. Several votes need a temperature above 0, or they are all the same."""
     max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = 1024
-    """Of the judge's answer, its thinking included; null: not sent."""
+    """Longest answer of the judge, its thinking included; not sent if null."""
     json_mode: bool = True
-    """Ask the server to let the model write nothing but JSON. Off for servers that do not know response_format."""
+    """Ask the server to let the model write nothing but JSON. Turn it off for servers that do not know response_format."""
     system_message: bool = True
-    """Off for models whose chat template knows no system message."""
+    """Send the rubric in a system message. Turn it off for models whose chat template has none."""
     max_response_chars: Annotated[int, msgspec.Meta(ge=1)] = 32_000
     """A longer response is incorrect without being shown to the judge."""
 
@@ -89,7 +89,7 @@ class Judge(msgspec.Struct, frozen=True):
         _material(reference)
 
     def cache_salt(self, endpoints: Endpoints) -> str:
-        """Belongs in the key of a cached verdict: the options name the endpoint, and not the model behind it."""
+        """Part of the key of a cached verdict, because the options name the endpoint but not the model behind it."""
         return endpoints[self.endpoint].identity
 
     async def score(self, response: str, reference: Any, endpoints: Endpoints) -> Judgement:
@@ -114,7 +114,13 @@ class Judge(msgspec.Struct, frozen=True):
     async def _votes(
         self, endpoints: Endpoints, material: Material, answer_format: str, read: Callable[[chat.Reply], T]
     ) -> list[T]:
-        """One fault is the fault of all: a majority of those that came would depend on which did."""
+        """All votes. Raises ScoringFault when one fails: a majority of the others would depend on which of them failed.
+
+        Waits for: the judge's endpoint to answer every vote, all at the same time.
+        Until: deadline_s of the endpoint for each question, of which a vote takes at most READINGS.
+        Ended by: the last vote, or the first fault, which cancels the others.
+        Metric: ratchet_waiting{room="verifier", awaiting="endpoint turn"}, then "endpoint answer" and "endpoint pause".
+        """
         endpoint = endpoints[self.endpoint]
         votes = [asyncio.create_task(self._vote(endpoint, material, answer_format, read)) for _ in range(self.votes)]
         try:
@@ -138,7 +144,7 @@ class Judge(msgspec.Struct, frozen=True):
             )
             try:
                 return read(reply)
-            except Unreadable as fault:
+            except UnusableReply as fault:
                 cause = str(fault)
         raise ScoringFault(
             f'the judge at endpoint "{endpoint.name}" gave no verdict in {READINGS} answers: {cause}. '
@@ -158,7 +164,7 @@ def _median(votes: list[tuple[float, str]]) -> tuple[float, str]:
 
 
 def _material(reference: Any) -> Material:
-    """The blocks besides the response. Raises ScoringFault."""
+    """The blocks other than the response: name and text. Raises ScoringFault for a reference that cannot be used."""
     if reference is None:
         return []
     parts = reference if isinstance(reference, dict) else {"answer": reference}

@@ -1,9 +1,9 @@
-"""What the judge is asked: the rubric as an instruction, and the material in blocks that it cannot leave.
+"""What the judge is asked: the rubric as an instruction, and the material in blocks that a response cannot leave.
 
-Each block stands between marks with a number that is drawn for this one question, and every line in it begins with "| ":
-whatever a response writes, it cannot write the number, and cannot begin a line. The control tokens of chat templates are
-broken up, because servers read them inside a text too: `<|im_end|>` in a response would end the user's turn.
-None of this keeps a model from believing what it reads.
+Each block stands between marks with a number that is drawn for this question alone, and every line in it begins with "| ":
+a response cannot know the number, and cannot begin a line. The control tokens of chat templates are broken up, because
+servers read them inside a text too: `<|im_end|>` in a response would end the user's turn. None of this keeps a model from
+believing what it reads.
 """
 
 import re
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from verifier.network.chat import Message
 
 PROMPT_VERSION = 1
-"""Raised with every change of the texts below, of the quoting, or of judge.RUBRIC: part of the grader's version."""
+"""Part of the grader's version: raise it with every change of the texts below, of the quoting, or of RUBRIC in grader.py."""
 
 VERDICT_FORMAT = '{"reason": "<one short sentence>", "verdict": "<correct or incorrect>"}'
 SCORE_FORMAT = '{{"reason": "<one short sentence>", "score": <a number from {low:g} to {high:g}>}}'
@@ -41,7 +41,7 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff\U0
 def questions(
     rubric: str, answer_format: str, material: Sequence[tuple[str, str]], *, system_message: bool
 ) -> list[Message]:
-    """material: name and text of each block. system_message: False for models whose template knows none."""
+    """The messages to send. material: name and text of each block. system_message: False for models that have none."""
     instructions = SYSTEM.format(rubric=rubric.strip(), format=answer_format)
     number = secrets.token_hex(16)
     blocks = "\n\n".join(block(name, text, number) for name, text in material)
@@ -54,10 +54,12 @@ def questions(
 
 
 def block(name: str, text: str, number: str) -> str:
+    """The text between its marks, every line quoted."""
     lines = "\n".join(f"| {line}" for line in harmless(text).splitlines()) or "| "
     return f"<<<{name} {number}>>>\n{lines}\n<<<end of {name} {number}>>>"
 
 
 def harmless(text: str) -> str:
-    """Control tokens get a space after their bracket; characters that nobody can see, and some can read, a place-holder."""
+    """The text with a space in each control token, and a placeholder for each character that is invisible to people and not
+    to models."""
     return _CONTROL_TOKEN.sub(lambda found: found[0] + " ", _UNPRINTABLE.sub("\ufffd", text))

@@ -1,8 +1,8 @@
-"""Whether an answer states what the reference states; the rules beyond the equality of two expressions.
+"""Whether an answer states what the reference answer states: the rules beyond the equality of two expressions.
 
-Sets are unordered and tuples ordered; the ends of intervals matter. Several answers equal several, never one of them. What
-the answer may leave out or add without contradicting the reference: a unit, the name before an equals sign, the brackets
-around a tuple in its order, the base behind a numeral. (1, 2) is a pair or an open interval, as the other side has it.
+Sets are unordered and tuples ordered; the ends of intervals matter. Several answers equal several, never one of them. An
+answer may leave out or add a unit, the name before an equals sign, the brackets around a tuple in its order, or the base
+behind a numeral, as long as it contradicts nothing. (1, 2) is a pair or an open interval, whichever the other side is.
 """
 
 import re
@@ -13,8 +13,7 @@ import sympy  # type: ignore[import-untyped]
 
 from verifier.graders.math import regions
 from verifier.graders.math.expression import POINTS, equal, expression, near
-from verifier.graders.math.read import (
-    NAME,
+from verifier.graders.math.forms import (
     Answer,
     Based,
     Ends,
@@ -30,16 +29,20 @@ from verifier.graders.math.read import (
     Value,
     Words,
 )
+from verifier.graders.math.structure import NAME
 
 Percent = Literal["either", "value", "unit"]
 
 
 @dataclass(frozen=True)
 class Rules:
+    """What counts as equal; the fields are the grader's options of the same names."""
+
     tolerance: float = 0.0
     percent: Percent = "either"
 
     def same(self, reference: Answer, answer: Answer) -> bool:  # noqa: PLR0911
+        """Whether the answer states what the reference states. Raises Unreadable when that cannot be worked out."""
         if isinstance(reference, Named) or isinstance(answer, Named | Equation):
             return self._same_equation(reference, answer)
         match reference, answer:
@@ -135,7 +138,10 @@ class Rules:
         return len(reference) == len(answer) and all(map(self.same, reference, answer))
 
     def _covers(self, reference: tuple[Answer, ...], answer: tuple[Answer, ...], swapped: bool = False) -> bool:
-        """Every part of the answer is one of the reference's; each is used once when there are equally many."""
+        """Whether every item of the answer is one of the reference's; each counts once when there are equally many.
+
+        swapped: the two were exchanged, and are exchanged again where items are compared.
+        """
         left = list(reference)
         for item in answer:
             found = next((at for at, gold in enumerate(left) if self._same_item(gold, item, swapped)), None)
@@ -146,7 +152,7 @@ class Rules:
         return True
 
     def _same_list(self, reference: tuple[Answer, ...], answer: tuple[Answer, ...]) -> bool:
-        """Each as often as in the reference; an answer may repeat itself where the reference does not."""
+        """Whether each item occurs as often as in the reference; an answer may repeat items where the reference does not."""
         if len(reference) == len(answer):
             return self._covers(reference, answer)
         distinct = all(not self.same(one, other) for at, one in enumerate(reference) for other in reference[:at])
@@ -154,7 +160,7 @@ class Rules:
 
     def _same_item(self, reference: Answer, answer: Answer, swapped: bool) -> bool:
         if isinstance(reference, SetOf) != isinstance(answer, SetOf):
-            return False  # {1} stands for 1 alone, but not within {{1}, 2}
+            return False  # {1} may stand for 1 by itself, but not within {{1}, 2}
         return self.same(answer, reference) if swapped else self.same(reference, answer)
 
     def _points_are(self, points: SetOf, span: Span) -> bool:
@@ -195,12 +201,12 @@ class Rules:
 
 
 def _names(answer: Many) -> set[str]:
-    """x_1 and x_2 are two solutions for x."""
+    """The variables that the items give values for; x_1 and x_2 are two solutions for x."""
     return {re.sub(r"_\w+$", "", item.name) for item in answer.items if isinstance(item, Named)}
 
 
 def _joined(items: tuple[Answer, ...]) -> regions.Region | None:
-    """Of several intervals; None when they overlap, because then they are candidates."""
+    """The union of several intervals; None when they overlap, because then they are different answers."""
     region: regions.Region = ()
     if len({item.name for item in items if isinstance(item, Named)}) > 1:
         return None
@@ -217,7 +223,7 @@ def _is_plain(value: Value) -> bool:
 
 
 def _spread(side: Answer, other: Answer) -> Answer:
-    """(x, y) = (1, 2) as x = 1, y = 2 where the other side names each of them."""
+    """(x, y) = (1, 2) becomes x = 1, y = 2 where the other side names each of them."""
     if (
         isinstance(side, Named)
         and isinstance(side.value, TupleOf)
@@ -239,7 +245,7 @@ def _one_name(one: str, other: str) -> bool:
 
 
 def _equivalent(reference: Named | Equation, answer: Named | Equation) -> bool:
-    """One equation is a non-zero multiple of the other."""
+    """Whether one equation is a non-zero multiple of the other."""
     if not all((reference.left, reference.right, answer.left, answer.right)):
         return False
     if isinstance(reference, Named) and isinstance(answer, Named) and _is_constant(reference) and _is_constant(answer):

@@ -1,12 +1,12 @@
 """One expression: from LaTeX to sympy by math-verify's parser, and whether two of them are equal.
 
-math-verify's parser reads some notations wrongly, 2(3) as 5 and "3 4" as 7, so that factors are joined by signs before it
-sees them, and whatever is not on the list of what it reads rightly is refused.
+math-verify's parser reads some notations wrongly, 2(3) as 5 and "3 4" as 7. So factors are joined by signs before it sees
+them, and what is not on the list of commands that it reads rightly is refused.
 
 Numbers without roots are compared as fractions. Everything else is equal when it agrees to 100 digits, at several points
-when it has variables, and once more to 400 digits: whoever gets so near without being equal has the answer. Simplifying
-would prove a few more cases and may run for minutes. Roots of odd order of negative numbers are real unless i appears;
-a log without a base has base 10, as math-verify has it.
+when it has variables, and once more to 400 digits: two different answers are not that close by accident. Simplifying would
+prove a few more cases and may run for minutes. Roots of odd order of negative numbers are real unless i appears; a log
+without a base has base 10, as in math-verify.
 """
 
 import math
@@ -21,7 +21,7 @@ from verifier.graders.math.notation import depths
 
 CONVERSION = ConversionConfig(lowercase_symbols=False, interpret_as_mixed_fractions=False)
 LARGEST_BITS = 2_000_000
-"""Of a number in an answer. 2^{1000000} can be judged, 9^{9^{9^9}} is refused."""
+"""Size of the largest number in an answer: 2^{1000000} can be judged, 9^{9^{9^9}} is refused."""
 DEEPEST = 30
 LONGEST_SUM = 200
 
@@ -61,7 +61,7 @@ VARIABLES = {
     r"\gamma": "g_{y%s}",
     r"\Gamma": "G_{y%s}",
 }
-"""What the parser takes for a differential, a constant or a function, under names that it takes for variables."""
+"""Letters that the parser takes for a differential, a constant or a function, and names that it takes for variables."""
 FACTORS_TOUCH = re.compile(
     r"(?<=[\d})!])\s*(?=\()|(?<=\))\s*(?=[\da-zA-Z\\])(?!\\(?:cdot|rfloor|rceil|to|pm|mp)(?![a-zA-Z]))|(?<=[a-eijl-zA-EH-OQ-Z])\s*(?=\()"
 )
@@ -76,11 +76,12 @@ GREEK_CALL = re.compile(
 
 
 class Unreadable(Exception):
-    """What stands here is not mathematics that can be judged; the message says why in a few words."""
+    """The text is not mathematics that can be judged. The message says why in a few words."""
 
 
 def fraction_of(text: str) -> Fraction | None:
-    """The number that a plain numeral, fraction or product with a power of ten is; None for anything else."""
+    """The value of a plain numeral, a fraction or a product with a power of ten; None for anything else. Raises Unreadable
+    for a division by zero."""
     text = text.strip()
     if (number := NUMBER.fullmatch(text)) and (number[2] or number[3]):
         value = Fraction(f"{number[2] or 0}.{number[3] or 0}") * Fraction(10) ** int(number[4] or 0)
@@ -97,7 +98,7 @@ def fraction_of(text: str) -> Fraction | None:
 
 @lru_cache(maxsize=4096)
 def expression(latex: str) -> sympy.Expr:
-    """Raises Unreadable. latex: in the notation of notation.plain, with no unit, relation or list in it."""
+    """The expression in sympy. latex: in the notation of notation.plain, without unit, relation or list. Raises Unreadable."""
     if (number := fraction_of(latex)) is not None:
         return sympy.Rational(number.numerator, number.denominator)
     text = _spelled_out(latex)
@@ -108,7 +109,7 @@ def expression(latex: str) -> sympy.Expr:
     except Exception as fault:
         raise Unreadable("the answer cannot be parsed") from fault
     if not isinstance(read, sympy.Expr):
-        raise Unreadable("the answer is no expression")
+        raise Unreadable("the answer is not an expression")
     _refuse_bombs(read)
     try:
         done = read.doit().subs(sympy.Symbol("i"), sympy.I)
@@ -124,7 +125,7 @@ def expression(latex: str) -> sympy.Expr:
 
 
 def _spelled_out(latex: str) -> str:
-    """As math-verify's parser reads it rightly: decimals as fractions, every product with its sign."""
+    """In the way that math-verify's parser reads rightly: decimals as fractions, every product with its sign."""
     if not latex.strip():
         raise Unreadable("a part of the answer is empty")
     latex = REPEATING.sub(_repeating, latex)
@@ -181,7 +182,7 @@ def _decimal(found: re.Match[str]) -> str:
 
 
 def _refuse_bombs(read: sympy.Expr) -> None:
-    """Raises Unreadable for a power, factorial or sum that would be too large. Nothing here evaluates what it looks at."""
+    """Raises Unreadable for a power, factorial or sum that would be too large. Evaluates nothing."""
     for node in sympy.preorder_traversal(read):
         if isinstance(node, sympy.Pow) and not node.has(sympy.Symbol) and _size(node) > LARGEST_BITS:
             raise Unreadable("the answer holds a number that is too large")
@@ -201,7 +202,7 @@ def _refuse_bombs(read: sympy.Expr) -> None:
 
 
 def _size(number: sympy.Expr) -> float:  # noqa: PLR0911
-    """About how many bits the number has, from above."""
+    """An upper estimate of the number's bits."""
     if isinstance(number, sympy.Rational):
         return float(max(abs(number.p).bit_length(), number.q.bit_length()))
     if isinstance(number, sympy.Pow):
@@ -231,7 +232,7 @@ POINTS = [
 
 
 def equal(first: sympy.Expr, second: sympy.Expr) -> bool:
-    """Raises Unreadable when they cannot be evaluated."""
+    """Whether both have the same value wherever they have one. Raises Unreadable when they cannot be evaluated."""
     if first == second:
         return True
     if first.is_Rational and second.is_Rational:
@@ -257,7 +258,7 @@ def equal(first: sympy.Expr, second: sympy.Expr) -> bool:
 def _agree(
     first: sympy.Expr, second: sympy.Expr, point: dict[sympy.Symbol, sympy.Rational], digits: int
 ) -> bool | None:
-    """None: neither has a value there."""
+    """Whether both have the same value at the point; None when neither has one there."""
     one, other = (_value(side, point, digits) for side in (first, second))
     if one is None or other is None:
         return None if one is other else False
@@ -266,6 +267,7 @@ def _agree(
 
 
 def _value(side: sympy.Expr, point: dict[sympy.Symbol, sympy.Rational], digits: int) -> sympy.Expr | None:
+    """None where it is not finite. Raises Unreadable."""
     try:
         floats = {symbol: sympy.Float(at, digits + 20) for symbol, at in point.items()}
         value = side.xreplace(floats).evalf(digits, maxn=3 * digits)
@@ -281,6 +283,8 @@ def _value(side: sympy.Expr, point: dict[sympy.Symbol, sympy.Rational], digits: 
 
 
 def _real_roots(side: sympy.Expr) -> sympy.Expr:
+    """The cube root of -8 is -2, not a complex number."""
+
     def odd_root(power: sympy.Pow) -> sympy.Expr:
         base, exponent = power.args
         return sympy.sign(base) ** exponent.p * sympy.Abs(base) ** exponent
@@ -298,7 +302,7 @@ def _real_roots(side: sympy.Expr) -> sympy.Expr:
 
 
 def near(first: sympy.Expr, second: sympy.Expr, tolerance: float) -> bool:
-    """Two real numbers, the second within tolerance times the first."""
+    """Whether both are real, and the second is within `tolerance` times the first."""
     one, other = first.evalf(30), second.evalf(30)
     if not (one.is_real and other.is_real):
         return False

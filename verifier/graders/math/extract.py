@@ -1,7 +1,7 @@
-"""Which part of a response is its answer: the last complete box, or without any box the last stated answer.
+"""Which part of a response is its answer: the last complete box, or the last stated answer when there is no box.
 
-The box that closes last decides, also when an unclosed box follows it: what a response leaves open it has not stated.
-A box inside the deciding box belongs to its content. Everything here is linear in the length of the response.
+The box that closes last decides, even if an unclosed box follows it: an open box states nothing. A box inside the deciding
+box belongs to its content. Everything here takes time linear in the length of the response.
 """
 
 import re
@@ -11,10 +11,10 @@ from typing import NamedTuple
 from verifier.graders.math.units import CANONICAL, PARTS
 
 LONGEST_ANSWER = 2_000
-"""Characters. A longer one is no answer but a text, and reading it could cost more than it is worth."""
+"""Characters. A longer one is a text rather than an answer, and could take long to read."""
 
 LONGEST_SHORT = 200
-"""Characters of a response that may be nothing but its answer."""
+"""Characters. A response of at most this many may be nothing but its answer."""
 
 # A brace behind a backslash is printed and groups nothing.
 # Data that was escaped once too often has \\boxed.
@@ -40,7 +40,7 @@ NOT_THE_NUMBER = re.compile(
     re.IGNORECASE,
 )
 NUMBER_GOES_ON = re.compile(r"\s*(?:[+/^=>!\\]|<(?!\|)|\*(?!\*)|-(?![A-Za-z]{2}))|\(|_|[A-Za-z](?![A-Za-z])")
-"""Behind a number: it is only the first part of an expression, 5 of 5x."""
+"""What shows, behind a number, that it is only the first part of an expression, such as 5 in 5x."""
 UNIT = re.compile(r"[\s*_-]*(cubic\s+)?([A-Za-z]+)((?:\s*/\s*|\s+per\s+)[A-Za-z]+)?([²³])?(?![\w^])")
 CONCLUSION = re.compile(r"\b(?:Therefore|Thus|Hence|So|Consequently)\b")
 CLAIM = re.compile(r"\b(?:is|are|equals|(?:in|de)creases by)\s+(?:exactly\s+|only\s+)?(?=[-−+$€£\d])")
@@ -54,8 +54,10 @@ SENTENCE_END = re.compile(r"[.;!?](?=\s|$)|\n")
 
 
 class Found(NamedTuple):
+    """An answer, or the reason why there is none."""
+
     text: str | None
-    """None: there is no answer to judge."""
+    """None when there is no answer to judge."""
     why: str = ""
 
 
@@ -81,8 +83,9 @@ def boxed(response: str) -> Found | None:
 
 
 def stated(response: str) -> Found:
-    """Without a box: what the sentence after the last "the answer is" or #### states, else all of a short response, else
-    the number in a conclusion behind the last formula, else that formula, else the last number."""
+    """The answer of a response without a box, from the first of these that there is: what the sentence after the last "the
+    answer is" or #### states; all of a short response; the number in a conclusion behind the last formula; the last
+    formula; the last number."""
     anchor = _last(STATED, response)
     if anchor is not None and (found := _of_sentence(response[anchor.end() : anchor.end() + LONGEST_ANSWER].lstrip())):
         return found
@@ -104,7 +107,7 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
 
 
 def _of_sentence(rest: str) -> Found | None:
-    """What the first sentence states: the formula that it begins with, else what follows "is", else all of it."""
+    """What the first sentence of `rest` states: the formula that it begins with, else what follows "is", else all of it."""
     end = SENTENCE_END.search(rest)
     sentence = (rest[: end.start()] if end else rest).strip(" *_`")
     if (formula := SEGMENT.match(rest)) and not ANOTHER.match(sentence, formula.end()):
@@ -121,7 +124,7 @@ def _of_sentence(rest: str) -> Found | None:
 
 
 def _concluded(prose: str) -> Found | None:
-    """The number in "Therefore, there are 12 ways.": the only one in the last conclusion, with none behind that sentence."""
+    """The number in "Therefore, there are 12 ways.": the only one in the last conclusion, with no number after its sentence."""
     anchor = _last(CONCLUSION, prose)
     if anchor is None:
         return None
@@ -134,7 +137,7 @@ def _concluded(prose: str) -> Found | None:
 
 
 def _only_number(sentence: str) -> str | None:
-    """With the unit behind it. None where there are several, or where words or signs make another one of it."""
+    """The number with the unit behind it. None if there are several, or if words or signs make another number of it."""
     numbers = list(NUMBER.finditer(sentence))
     if len(numbers) != 1 or NOT_THE_NUMBER.search(sentence) or NUMBER_GOES_ON.match(sentence, numbers[0].end()):
         return None

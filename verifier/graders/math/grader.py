@@ -1,16 +1,17 @@
-"""Grader `math`: the answer in the last complete box is mathematically equal to the reference, by math-verify's parser.
+"""Grader `math`: the answer in the last complete box equals the reference answer mathematically, by math-verify's parser.
 
-The last complete \\boxed{} decides and text outside it is ignored. extract says what counts without a box,
-notation and read how an answer is read, compare and expression when two are equal.
+The last complete \\boxed{} decides and text outside it is ignored. A response takes this way: extract.py finds its answer,
+notation.py rewrites it in one way of writing, read.py reads it by an ordered table of readers into one of forms.py, and
+compare.py holds that against the reference, with expression.py for the equality of two expressions.
 
-Failure modes. Incorrect, with a detail: no answer, an empty or unclosed box, an answer that cannot be read (anything that is
-not wholly one of the forms of read), several answers where the reference has one. Right answers judged incorrect: a
-form that math-verify's parser does not know, a decimal rounding of an exact reference (unless `tolerance` admits it), a
-quantity in another unit (500 cm for 5 m), an identity that holds on a part of the plane only (ln x^2 and 2 ln x), families
-of solutions that are shifted (k and k + 1), inequalities that must be solved first unless they are linear, one absolute
-value aside (their variables are real: |z| < 1 is -1 < z < 1), powers and inverses of matrices. Grading may hang in an
-integral or a limit; there are no time limits of its own, and the pool kills what is too slow.
-Importing and warming this up takes a second and 80 MB, so that only grader processes do.
+Failure modes. Incorrect, with a detail: no answer, an empty or unclosed box, an answer that is not wholly one of the forms of
+forms.py, several answers where the reference has one. Right answers judged incorrect: a form that math-verify's parser does
+not know, a decimal rounding of an exact reference (unless `tolerance` admits it), a quantity in another unit (500 cm for
+5 m), an identity that holds on a part of the plane only (ln x^2 and 2 ln x), families of solutions that are shifted (k and
+k + 1), inequalities that must be solved first unless they are linear, one absolute value aside (their variables are real:
+|z| < 1 is -1 < z < 1), powers and inverses of matrices. Grading may hang in an integral or a limit: it sets no time limits
+of its own, and the pool kills what is too slow. Importing and warming this up takes a second and 80 MB, so only grader
+processes do it.
 """
 
 import re
@@ -19,14 +20,15 @@ from functools import lru_cache
 from importlib.metadata import version as version_of_package
 from typing import Any, ClassVar, Literal
 
-import msgspec
-
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Grader, Judgement, ScoringFault
 from verifier.graders.math import extract
 from verifier.graders.math.compare import Percent, Rules
 from verifier.graders.math.expression import Unreadable
+from verifier.graders.math.forms import Answer, Words
+from verifier.graders.math.lists import parameter_of
 from verifier.graders.math.notation import plain
-from verifier.graders.math.read import Answer, Words, parameter_of, read, words_of
+from verifier.graders.math.read import read
+from verifier.graders.math.words import words_of
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 
@@ -40,17 +42,17 @@ FIRST_USE = (
 )
 
 
-class MathAnswer(msgspec.Struct, frozen=True):
+class MathAnswer(Grader, frozen=True):
     version: ClassVar[str] = f"4 math-verify {version_of_package('math-verify')}"
     cached: ClassVar[bool] = True
 
     unboxed: Literal["last", "incorrect"] = "last"
-    """What a response without any box is: judged by its last stated answer, or incorrect."""
+    """What to do with a response without any box: judge its last stated answer, or call it incorrect."""
     tolerance: float = 0.0
-    """Largest difference between two numbers, as a share of the reference. 0: they must be equal exactly."""
+    """Largest difference between two numbers, as a share of the reference; 0 means exactly equal."""
     percent: Percent = "either"
-    """When only one side has a percent sign. value: 50% is 0.5. unit: 50% is 50. either: both, but a reference without the
-    sign between -1 and 1 is a share, so that 0.5% is not 0.5."""
+    """What 50% equals on a side without the sign: 0.5 (`value`), 50 (`unit`), or both (`either`); but a reference between -1
+    and 1 without the sign is a share, so that 0.5% never equals 0.5."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance < 1:
@@ -85,7 +87,7 @@ class MathAnswer(msgspec.Struct, frozen=True):
                 False, f"{fault if isinstance(fault, Unreadable) else 'nested too deep'}: {_shown(found.text)}"
             )
         except (ArithmeticError, AttributeError, TypeError, ValueError, NotImplementedError) as fault:
-            # sympy's own, from values that have no order or no number; the reference has been compared with itself.
+            # These are sympy's, from values without an order or a number. The reference is sound: it equals itself.
             return Judgement(False, f"the answer cannot be compared ({type(fault).__name__}): {_shown(found.text)}")
         return Judgement(True) if equal else Judgement(False, f"answer {_shown(found.text)}")
 
@@ -102,7 +104,8 @@ class MathAnswer(msgspec.Struct, frozen=True):
 
 
 def _with_parameter_of(gold_text: str, text: str) -> str:
-    """n\\pi, n \\in \\mathbb{Z} as k\\pi, where the reference has k. Raises Unreadable when they stand for other numbers."""
+    """n\\pi, n \\in \\mathbb{Z} becomes k\\pi where the reference has k. Raises Unreadable when the two stand for different kinds
+    of numbers."""
     (gold_letter, gold_kind), (letter, kind) = parameter_of(gold_text), parameter_of(text)
     if not (gold_letter and letter) or (gold_letter, gold_kind) == (letter, kind):
         return text
@@ -129,9 +132,9 @@ def _reference_text(reference: Any) -> str:
     return text.strip()
 
 
-@lru_cache(maxsize=1024)  # a group's samples share their reference, and come one after the other
+@lru_cache(maxsize=1024)  # the samples of a group share their reference and come one after another
 def _read_reference(text: str) -> Answer:
-    """Raises ScoringFault when it states nothing that could be compared with itself."""
+    """Raises ScoringFault when the reference cannot be read, or is not equal to itself."""
     shown = repr(text[:SHOWN_CHARACTERS])
     if len(text) > extract.LONGEST_ANSWER:
         raise ScoringFault(f"reference of {len(text)} characters: {extract.LONGEST_ANSWER} can be judged")

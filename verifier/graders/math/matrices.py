@@ -1,7 +1,7 @@
-"""Sums, differences, products and multiples of matrices that are written out, worked out exactly.
+"""Sums, differences, products and multiples of matrices, worked out exactly.
 
-Matrices side by side are multiplied in their order. Powers, inverses, determinants and brackets around a sum are refused, and
-so is what could take long.
+Matrices side by side are multiplied in their order. Powers, inverses, determinants, brackets around a sum and what could take
+long are refused.
 """
 
 import sympy  # type: ignore[import-untyped]
@@ -14,11 +14,12 @@ Rows = tuple[tuple[sympy.Expr, ...], ...]
 MOST_MATRICES = 3
 LARGEST_SIDE = 6
 LARGEST_BITS = 1000
-"""Of a number in a matrix that is added or multiplied."""
+"""Size of the largest number in a matrix that is added or multiplied."""
 
 
 def worked_out(matrices: list[Rows], between: list[str]) -> Rows:
-    """between: what stands before the first matrix, between each two and behind the last. Raises Unreadable."""
+    """The one matrix that they make. between: the text before the first matrix, between each two and behind the last. Raises
+    Unreadable."""
     signs = _without_brackets(between)
     if signs.pop():
         raise Unreadable("something stands behind the matrix")
@@ -41,7 +42,7 @@ def worked_out(matrices: list[Rows], between: list[str]) -> Rows:
 
 
 def _without_brackets(between: list[str]) -> list[str]:
-    """Without those around a single matrix, which an array needs."""
+    """The texts between, without brackets around a single matrix, which an array needs."""
     parts = [part.strip() for part in between]
     for at in range(len(parts) - 1):
         if (parts[at][-1:] + parts[at + 1][:1]) in {"()", "[]"}:
@@ -60,7 +61,7 @@ def _refuse_large(matrices: list[Rows]) -> None:
 
 
 def _factor(text: str) -> sympy.Expr:
-    """2 of 2A, -1 of -A."""
+    """The number before a matrix: 2 in 2A, -1 in -A. Raises Unreadable."""
     sign = sympy.Integer(-1 if text[:1] == "-" else 1)
     text = text[1:].lstrip() if text[:1] in {"+", "-"} else text
     if not text:
@@ -82,4 +83,5 @@ def _product(first: Rows, second: Rows) -> Rows:
 
 
 def _shape(matrix: Rows) -> tuple[int, int]:
+    """Rows and columns."""
     return len(matrix), len(matrix[0])

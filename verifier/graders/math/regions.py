@@ -18,7 +18,7 @@ REALS: Region = ((-sympy.oo, 0), (sympy.oo, 1))
 
 
 def span(low: sympy.Expr, high: sympy.Expr, *, low_open: bool, high_open: bool) -> Region:
-    """An end at infinity is open whatever was written."""
+    """One interval; an end at infinity is always open. Raises Unreadable when it ends before it begins."""
     start: Cut = (low, int(low_open) if low.is_finite else 0)
     stop: Cut = (high, int(not high_open) if high.is_finite else 1)
     order = _order(start, stop)
@@ -28,6 +28,7 @@ def span(low: sympy.Expr, high: sympy.Expr, *, low_open: bool, high_open: bool) 
 
 
 def points(values: list[sympy.Expr]) -> Region:
+    """The numbers alone."""
     region: Region = ()
     for value in values:
         region = union(region, ((value, 0), (value, 1)))
@@ -47,6 +48,7 @@ def difference(first: Region, second: Region) -> Region:
 
 
 def same(first: Region, second: Region) -> bool:
+    """Whether both hold the same numbers."""
     return len(first) == len(second) and all(_order(one, other) == 0 for one, other in zip(first, second, strict=True))
 
 
@@ -66,6 +68,7 @@ def _holds_after(region: Region, cut: Cut) -> bool:
 
 
 def _order(first: Cut, second: Cut) -> int:
+    """Negative, zero or positive, as the first lies before, at or after the second. Raises Unreadable."""
     one, other = first[0], second[0]
     if one == other or (one.is_finite and other.is_finite and equal(one, other)):
         return first[1] - second[1]
@@ -74,5 +77,5 @@ def _order(first: Cut, second: Cut) -> int:
         return -1 if one == -sympy.oo or other == sympy.oo else 1
     value = difference.evalf(30)
     if not value.is_real:
-        raise Unreadable("an interval with ends that are no real numbers")
+        raise Unreadable("an interval with ends that are not real numbers")
     return -1 if value < 0 else 1

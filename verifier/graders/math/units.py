@@ -1,8 +1,8 @@
-"""Units around a number: which ones there are, and where the number in between begins and ends.
+"""Units around a number: which there are, and where the number between them begins and ends.
 
-A unit may be left out or added, but not contradicted: 5 cm is 5, and is not 5 m. A unit that we do not know is a noun and
-says nothing (12 apples), unless it changes the amount (5 million). Letters without \\text{} are units only from two
-letters on: 5m is a product.
+A unit may be left out or added, but not contradicted: 5 cm equals 5, and not 5 m. A word that is not a unit here is a noun
+and says nothing (12 apples), unless it changes the amount (5 million). Without \\text{}, a single letter is not a unit: 5m is
+a product.
 """
 
 import re
@@ -64,7 +64,7 @@ PARTS = frozenset(
     " fifteenths sixteenths twentieths hundredths"
     " thousandths millionths billionths lakh lakhs crore crores gross bn mn factorial pi e i mod modulo base".split()
 )
-"""Of a number: 5 tenths is not 5."""
+"""Words that make a part or a multiple of the number: 5 tenths is not 5."""
 AMOUNTS = PARTS | frozenset(
     "hundred thousand million billion trillion dozen score half third quarter twice double couple pair pairs squared cubed"  # noqa: SIM905
     " hundreds thousands millions billions dozens not no minus plus times about approximately approx roughly nearly almost"
@@ -74,7 +74,7 @@ AMOUNTS = PARTS | frozenset(
     " repeating recurring wrong incorrect false never none neither nor".split()
 )
 PRODUCTS = frozenset({"mg", "rs", "ml", "mi", "am", "pm"})
-"""Of letters that often stand side by side: \\frac{1}{2}mg is no half milligram."""
+"""Units that may also be a product of letters: \\frac{1}{2}mg is not half a milligram."""
 LONGEST_UNIT = 6  # words and signs, such as "kilometers per hour"
 TRAILING_TEXT = re.compile(
     r"(?:\\text\s*+\{[^{}]*+(?:\{-?\d\}[^{}]*+)*+\}(?:\s*+\^\s*+\{?\s*+-?\d\s*+\}?)?\s*+(?:/|\\cdot)?\s*+)++$"
@@ -92,13 +92,13 @@ FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 class Measured(NamedTuple):
     number: str
     unit: str = ""
-    """Canonical, empty when none is given or it is only a noun."""
+    """Its name among the keys of SPELLINGS, with powers and quotients: cm^2, km/h. Empty without a unit, or for a noun."""
     percent: bool = False
     degrees: bool = False
 
 
 def without_unit(text: str) -> Measured:
-    """Raises Unreadable for words that change the amount."""
+    """The number and what stands around it. Raises Unreadable for words that change the amount."""
     text = text.strip()
     unit = ""
     if money := LEADING_MONEY.match(text):
@@ -135,7 +135,10 @@ def without_unit(text: str) -> Measured:
 
 
 def _is_bare_unit(words: str, *, apart: bool, behind_digit: bool) -> bool:
-    """A noun stands apart from its number: 5abc is a product, and so is 5 abc."""
+    """Whether words without \\text{} are a unit, or a noun apart from its number. 5abc and 5 abc are products.
+
+    apart: white space before them. behind_digit: a digit before them.
+    """
     first = re.split(r"[ /]", words)[0]
     if first in PRODUCTS and not behind_digit:
         return False
@@ -143,7 +146,7 @@ def _is_bare_unit(words: str, *, apart: bool, behind_digit: bool) -> bool:
 
 
 def _canonical(words: list[tuple[str, str]]) -> str:
-    """One name for the unit, such as cm^2 or km/h. Empty for a noun."""
+    """One name for the unit, such as cm^2 or km/h; empty for a noun. words: each with its power. Raises Unreadable."""
     parts, known = [], True
     for text, power in words:
         tokens = re.findall(r"[^\W\d_]+|/|\^\{?\d\}?|\d+", text.replace(".", ""))

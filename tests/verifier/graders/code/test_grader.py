@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.verifier.sandbox.machine import sandbox_or_skip
-from verifier.grader import ScoringFault, build_scorer
+from verifier.grader import ScoringFault, build_grader
 from verifier.graders.code.grader import CodeTests, program_in
 from verifier.graders.code.results import same, same_output
 
@@ -128,7 +128,7 @@ def test_a_test_that_nobody_could_pass_under_the_limits_is_a_fault(
 )
 def test_wrong_options_are_faults_that_name_them(options: dict[str, Any], names: str) -> None:
     with pytest.raises(ScoringFault, match=names):
-        build_scorer(CodeTests, options)
+        build_grader(CodeTests, options)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verifier.grader import ScoringFault, build_scorer
+from verifier.grader import ScoringFault, build_grader
 from verifier.graders.instructions.grader import AnyConstraint, Instructions
 from verifier.graders.instructions.text import count_sentences, paragraphs, words
 
@@ -214,7 +214,7 @@ def test_an_empty_response_holds_nothing_not_even_the_absence_of_commas() -> Non
 
 def test_all_must_hold_or_the_share_counts() -> None:
     reference = [{"type": NO_COMMA}, {"type": TITLE}, {"type": WORDS, "num_words": 2}, {"type": QUOTATION}]
-    strict, lenient = Instructions(), build_scorer(Instructions, {"all_must_hold": False})
+    strict, lenient = Instructions(), build_grader(Instructions, {"all_must_hold": False})
     half = "one two three"
     assert strict.score(half, reference)[::2] == (False, None)
     assert lenient.score(half, reference)[::2] == (False, 0.5)

@@ -25,9 +25,9 @@ from tests.fakes.openai_server import (
     unused_url,
 )
 from tests.verifier.network.asking import sample, settings, with_endpoints
-from verifier.grader import Judgement, ScoringFault, build_scorer, is_cached, lane_of, version_of
+from verifier.grader import Judgement, ScoringFault, build_grader
 from verifier.graders.judge import prompt
-from verifier.graders.judge.answer import Unreadable, read_verdict
+from verifier.graders.judge.answer import UnusableReply, read_verdict
 from verifier.graders.judge.grader import RUBRIC, Judge
 from verifier.network.chat import Reply
 from verifier.network.endpoints import Endpoints
@@ -45,7 +45,7 @@ def judged(
     config: Mapping[str, Any] = NO_SETTINGS,
     **options: Any,
 ) -> Judgement:
-    judge = build_scorer(Judge, {"endpoint": "there"} | options)
+    judge = build_grader(Judge, {"endpoint": "there"} | options)
 
     async def work(endpoints: Endpoints) -> Judgement:
         judgement: Judgement = await judge.score(response, reference, endpoints)
@@ -152,7 +152,10 @@ def test_a_score_becomes_a_reward_from_0_to_1(
     "text", ['{"score": 11}', '{"score": "7"}', '{"score": true}', '{"score": NaN}', '{"score": 1e999}']
 )
 def test_a_score_that_is_not_on_the_scale_is_an_error_and_no_zero(text: str) -> None:
-    with OpenAIServer(says(text)) as server, pytest.raises(ScoringFault, match="its score is no number from 0 to 10"):
+    with (
+        OpenAIServer(says(text)) as server,
+        pytest.raises(ScoringFault, match="its score is not a number from 0 to 10"),
+    ):
         judged(server.url, scale=[0, 10])
 
 
@@ -217,7 +220,7 @@ def test_an_answer_that_was_cut_is_no_verdict_even_if_it_reads_as_one() -> None:
 
 @given(st.text(max_size=300))
 def test_no_text_of_the_judge_raises_anything_else(text: str) -> None:
-    with contextlib.suppress(Unreadable):
+    with contextlib.suppress(UnusableReply):
         read_verdict(Reply(text, cut=False))
 
 
@@ -409,7 +412,7 @@ def test_the_prompts_version_is_raised_with_its_text(monkeypatch: pytest.MonkeyP
 )
 def test_unusable_options_are_faults_that_name_them(options: dict[str, Any], names: str) -> None:
     with pytest.raises(ScoringFault, match=names):
-        build_scorer(Judge, options)
+        build_grader(Judge, options)
 
 
 @pytest.mark.parametrize(
@@ -448,9 +451,9 @@ def test_the_cache_tells_models_apart_and_the_version_tells_prompts_apart() -> N
 
     salts = [with_endpoints({"there": settings("http://h/v1", model=model)}, salt) for model in ("a", "b", "a")]
     assert salts[0] == salts[2] != salts[1]
-    assert version_of(Judge).endswith(f".{prompt.PROMPT_VERSION}")
-    assert is_cached(Judge)
-    assert lane_of(Judge) == "network"
+    assert Judge.version.endswith(f".{prompt.PROMPT_VERSION}")
+    assert Judge.cached
+    assert Judge.lane == "network"
 
 
 def test_the_rubric_reaches_the_judge_as_an_instruction_and_braces_in_it_are_no_place_holders() -> None:

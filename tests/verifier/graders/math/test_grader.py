@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from verifier.grader import ScoringFault, build_scorer
+from verifier.grader import ScoringFault, build_grader
 from verifier.graders.math.grader import MathAnswer
 
 CASES = [
@@ -24,7 +24,7 @@ CATEGORIES = Counter(case["category"] for case in CASES)
 def verdicts() -> list[tuple[dict[str, Any], str]]:
     judged = []
     for case in CASES:
-        judgement = build_scorer(MathAnswer, case.get("options", {})).score(case["response"], case["reference"])
+        judgement = build_grader(MathAnswer, case.get("options", {})).score(case["response"], case["reference"])
         judged.append((case, "correct" if judgement.correct else "incorrect"))
     return judged
 
@@ -96,7 +96,7 @@ def test_the_verdict_names_the_reason_and_shows_little_of_the_answer() -> None:
 )
 def test_wrong_options_are_faults_that_name_them(options: dict[str, object]) -> None:
     with pytest.raises(ScoringFault, match=r"tolerance|percent"):
-        build_scorer(MathAnswer, options)
+        build_grader(MathAnswer, options)
 
 
 def test_the_version_says_which_math_verify_judged() -> None:

@@ -1,0 +1,108 @@
+"""The processes of one run on this machine: which services, with which settings, GPUs and Redis."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rich.console import Console
+
+from services import entry
+from services.command import preflight
+from services.command.live_display import LiveDisplay
+from services.command.redis_server import RedisServer
+from services.command.rooms import LEARNER, ROLLOUT, VERIFIER, python_module
+from services.command.supervisor import Service, Supervisor
+from services.config import RunConfig
+from services.config.load import holds_password, render
+from services.run.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class RunRedis:
+    """The Redis server of one run."""
+
+    url: str
+    server: RedisServer | None
+    """None: it is not ours."""
+
+
+@contextlib.contextmanager
+def redis_of(config: RunConfig, folder: RunFolder) -> Iterator[RunRedis]:
+    """The server named in the environment or in the settings, else one of our own that ends with this block."""
+    given = os.environ.get(entry.REDIS_URL_VARIABLE) or config.redis.url
+    if given:
+        entry.redis_connection(config).close()
+        yield RunRedis(given, None)
+        return
+    with RedisServer(folder.redis) as server:
+        server.start()
+        folder.redis_url.touch(mode=0o600)  # for `ratchet status`
+        folder.redis_url.write_text(server.url, encoding="utf-8")
+        try:
+            yield RunRedis(server.url, server)
+        finally:
+            folder.redis_url.unlink(missing_ok=True)
+
+
+class Supervise(Protocol):
+    """Starts the services of a run and sees it through: `supervise`, or what a test puts in its place."""
+
+    def __call__(
+        self, config: RunConfig, redis: RunRedis, console: Console, learner_options: Sequence[str] = ()
+    ) -> int: ...
+
+
+def supervise(config: RunConfig, redis: RunRedis, console: Console, learner_options: Sequence[str] = ()) -> int:
+    """Start the services of the run and display it until the learner is done or a signal stops it.
+
+    Returns the exit code. Raises what Supervisor.run raises. learner_options: more arguments of the learner.
+    """
+    folder = RunFolder(config.folder)
+    shutil.rmtree(folder.services, ignore_errors=True)
+    write_settings(config, folder)
+    learner, feeding = _services(config, folder, redis.url, learner_options)
+    stopping = entry.StopSignal()
+    with LiveDisplay(config, console) as display:
+        supervisor = Supervisor(learner, feeding, shutdown_s=config.deadlines.shutdown_s, redis=redis.server)
+        return supervisor.run(stopping, display.tick)
+
+
+def write_settings(config: RunConfig, folder: RunFolder) -> None:
+    """Write the resolved settings, for the services and `ratchet status`. With a password they are for this user alone."""
+    folder.settings.unlink(missing_ok=True)
+    folder.settings.touch(mode=0o600 if holds_password(config) else 0o666)
+    folder.settings.write_text(render(config), encoding="utf-8")
+
+
+def _services(
+    config: RunConfig, folder: RunFolder, redis_url: str, learner_options: Sequence[str]
+) -> tuple[Service, list[Service]]:
+    """The learner, and what it depends on, nearest first."""
+    ranks = config.learner.ranks
+    width = config.rollout.tensor_parallel
+    visible = preflight.gpus(config)
+    common = [str(folder.settings), "--services-folder", str(folder.services)]
+
+    def service(name: str, command: list[str], gpus: Sequence[str], **more: str) -> Service:
+        environment = {entry.REDIS_URL_VARIABLE: redis_url, **more}
+        if gpus:
+            environment[preflight.GPUS_VARIABLE] = ",".join(gpus)
+        return Service(name, command, folder.logs / f"{name}.log", environment)
+
+    module = [LEARNER, *common, *learner_options]
+    if ranks > 1:
+        module = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", *module]
+    threads = {"OMP_NUM_THREADS": str(config.learner.cpu_threads)}
+    learner = service("learner", python_module(*module), visible[:ranks], **threads)
+    rollouts = [
+        service(
+            f"rollout-{i}",
+            python_module(ROLLOUT, *common, "--replica-id", f"rollout-{i}"),
+            visible[ranks + i * width :][:width],
+        )
+        for i in range(config.rollout.replicas)
+    ]
+    return learner, [*rollouts, service("verifier", python_module(VERIFIER, *common), [])]

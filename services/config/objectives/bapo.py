@@ -1,0 +1,38 @@
+"""BAPO. Its functions: learner/objective/bapo.py."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from services.config.objectives.base import DEVIATIONS, DualClip, ObjectiveSettings
+
+
+class BapoObjective(ObjectiveSettings):
+    """BAPO (arXiv:2510.18927): clip bounds that rise in each step until positive advantages weigh as much as negative ones."""
+
+    published: ClassVar[Mapping[str, Any]] = {**DEVIATIONS, "aggregation": "token_mean"}
+    type: Literal["bapo"] = "bapo"
+    balance: float = Field(default=1.0, gt=0.0)
+    """Ratio of the positive to the negative part that is aimed at. Raise it to favor what was right."""
+    low: float = Field(default=0.6, ge=0.0, le=1.0)
+    """Where the lower bound of the ratio starts in each step."""
+    low_most: float = Field(default=0.8, ge=0.0, le=1.0)
+    """How far the lower bound may rise; at least `low`."""
+    high: float = Field(default=1.2, ge=1.0)
+    """Where the upper bound of the ratio starts in each step."""
+    high_most: float = Field(default=2.0, ge=1.0)
+    """How far the upper bound may rise; at least `high`."""
+    stride: float = Field(default=0.05, gt=0.0)
+    """How much a bound rises at a time. A small one costs time and finds a tighter balance."""
+    dual_clip: DualClip = 3.0
+    """Bound on the loss of a token with a negative advantage, in multiples of |A|."""
+
+    @model_validator(mode="after")
+    def bounds_are_in_order(self) -> Self:
+        if self.low > self.low_most or self.high > self.high_most:
+            raise ValueError(
+                f"bounds only rise: low <= low_most and high <= high_most, "
+                f"not {self.low} and {self.low_most}, {self.high} and {self.high_most}"
+            )
+        return self

@@ -1,0 +1,16 @@
+"""CISPO. Its functions: learner/objective/cispo.py."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from services.config.objectives.base import DEVIATIONS, ClipRange, ObjectiveSettings
+
+
+class CispoObjective(ObjectiveSettings):
+    """CISPO (arXiv:2506.13585): the ratio is clipped, the token never is. Without a lower bound by default."""
+
+    published: ClassVar[Mapping[str, Any]] = {**DEVIATIONS, "aggregation": "token_mean"}
+    proportional: ClassVar[bool] = True
+    type: Literal["cispo"] = "cispo"
+    clip: ClipRange = ClipRange(low=1.0, high=0.2)
+    """Range of the ratio current/proximal that weights the log-prob. Acts only with learner.mini_batches above 1."""

@@ -1,0 +1,21 @@
+"""DAPO. Its functions: learner/objective/dapo.py."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from services.config.objectives.base import DEVIATIONS, ClipRange, DualClip, ObjectiveSettings
+
+
+class DapoObjective(ObjectiveSettings):
+    """DAPO (arXiv:2503.14476): asymmetric clip, token mean, dual clip.
+
+    Its dynamic sampling, which drops groups without variance, is learner.zero_variance = "drop", the default of every objective.
+    """
+
+    published: ClassVar[Mapping[str, Any]] = {**DEVIATIONS, "aggregation": "token_mean"}
+    proportional: ClassVar[bool] = True
+    type: Literal["dapo"] = "dapo"
+    clip: ClipRange = ClipRange()
+    """Range of the ratio current/proximal. Acts only with learner.mini_batches above 1."""
+    dual_clip: DualClip = 3.0
+    """Bound on the loss of a token with a negative advantage, in multiples of |A|."""

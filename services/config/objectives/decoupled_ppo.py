@@ -1,0 +1,33 @@
+"""Decoupled PPO. Its functions: learner/objective/decoupled_ppo.py."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from services.config.objectives.base import DEVIATIONS, SYMMETRIC, ClipRange, DualClip, Numerator, ObjectiveSettings
+
+
+class DecoupledPpoObjective(ObjectiveSettings):
+    """Decoupled PPO (arXiv:2110.00641, arXiv:2505.24298): a clip around the proximal policy, and a bound on how far that policy
+    may be from the one that sampled."""
+
+    published: ClassVar[Mapping[str, Any]] = {**DEVIATIONS, "aggregation": "token_mean"}
+    numerator: ClassVar[Numerator] = "none"
+    proportional: ClassVar[bool] = True
+    type: Literal["decoupled_ppo"] = "decoupled_ppo"
+    proximal: Literal["exact", "log_linear"] = "exact"
+    """exact: scored with the weights that the batch began with, one more forward. log_linear: a point between the behavior
+    policy and the current one by the token's lag, without a forward."""
+    mismatch_cap: float = Field(default=5.0, ge=1.0)
+    """Bound on each token's mismatch ratio proximal/behavior."""
+    above_cap: Literal["mask", "truncate"] = "mask"
+    """What happens to a token beyond that bound: left out of the sum, or its mismatch ratio cut to it."""
+    clip: ClipRange = SYMMETRIC
+    """Range of the ratio current/proximal."""
+    dual_clip: DualClip = None
+    """Bound on the loss of a token with a negative advantage, in multiples of |A|; unset: none."""
+
+    @property
+    def needs_proximal(self) -> bool:
+        return self.proximal == "exact"

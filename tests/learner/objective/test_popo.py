@@ -1,0 +1,54 @@
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from learner.objective.popo import popo, similarity_penalty
+from services.config.objectives.popo import PopoObjective
+from tests.learner.objective.strategies import SEEDS, gradient, ragged, tokens_at, tokens_of
+
+
+def test_popo_learns_from_positives_alone_up_to_its_bound() -> None:
+    t = tokens_at([1.1, 1.1, 1.5, 1.0], [2.0, 2.0, 2.0, 0.0], [2, 1, 1], over="reference")
+    assert gradient(popo(t, PopoObjective(similarity=0.0)), t).tolist() == pytest.approx([2.2, 2.2, 0.0, 0.0])
+
+
+def test_popo_without_positives_has_a_graph_and_no_gradient() -> None:
+    t = tokens_at([1.1, 0.9], [0.0, 0.0], over="reference")
+    value = popo(t, PopoObjective(similarity=0.0))
+    assert value.requires_grad
+    assert not gradient(value, t).any()
+
+
+@given(SEEDS)
+def test_popo_holds_close_only_what_is_positive(seed: int) -> None:
+    t = tokens_of(ragged(seed))
+    t = dataclasses.replace(t, hidden=t.hidden.detach().requires_grad_())
+    (at,) = torch.autograd.grad(popo(t, PopoObjective(similarity=0.5)).sum(), t.hidden)
+    assert not at[t.advantage <= 0].any()
+    assert at[t.advantage > 0].any() == (t.advantage > 0).any()
+
+
+@given(SEEDS, st.floats(0.0, 5.0), st.sampled_from([1e-20, 1.0, 1e20]))
+def test_the_similarity_penalty_is_bounded_whatever_the_size_of_hidden_states(
+    seed: int, similarity: float, size: float
+) -> None:
+    t = tokens_of(ragged(seed))
+    t = dataclasses.replace(t, hidden=t.hidden * size, reference_hidden=-t.reference_hidden * size)
+    penalty = similarity_penalty(t, PopoObjective(similarity=similarity))
+    assert ((penalty >= 0) & (penalty <= 2 * similarity)).all()
+
+
+def test_the_similarity_penalty_vanishes_at_the_twin_and_pulls_back_to_it() -> None:
+    t, settings = tokens_of(ragged(1), dtype=torch.float64), PopoObjective(similarity=0.5)
+    same = dataclasses.replace(t, hidden=t.hidden.requires_grad_(), reference_hidden=t.sequence_mean(t.hidden).detach())
+    penalty = similarity_penalty(same, settings)
+    (at_rest,) = torch.autograd.grad(penalty.sum(), same.hidden)
+    assert penalty.abs().max() < 1e-9
+    assert at_rest.abs().max() < 1e-7
+    moved = dataclasses.replace(t, hidden=t.hidden.detach().requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda hidden: similarity_penalty(dataclasses.replace(moved, hidden=hidden), settings), moved.hidden
+    )

@@ -1,0 +1,92 @@
+"""A step's figures reach steps.jsonl, TensorBoard and the metrics; counts go on where the start before ended."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from learner.batch.step_batch import assemble
+from learner.intake.collector import Sampled
+from learner.ranks import TakenStep
+from learner.records import NOTHING_COUNTED, Records, scalars
+from learner.step.report import StepReport, report
+from services.config.learner import LearnerConfig
+from services.run.folder import RunFolder
+from services.run.json_lines import read_json_lines
+from tests.learner.tiny import scored_group
+
+GROUPS = [scored_group(i, rewards=[1.0, 0.0, 0.0], finish=["stop", "stop", "length"]) for i in range(2)]
+SETTINGS = LearnerConfig.model_validate({"steps": 1, "groups_per_step": 2, "truncated": "mask"})
+
+
+def record(records: Records, step: int, taken: StepReport) -> None:
+    records.step(
+        step,
+        TakenStep(taken, {0: taken.tokens}),
+        groups=GROUPS,
+        counts={"trained": 2},
+        reference_version=1,
+        lag_window=2,
+        waited_s=0.5,
+        seconds=0.25,
+    )
+
+
+@pytest.fixture
+def taken() -> StepReport:
+    return report(assemble(GROUPS, 0, SETTINGS), None, loss=0.5, ess_ratio=0.75)
+
+
+def test_every_figure_of_a_step_is_in_its_row(tmp_path: Path, taken: StepReport) -> None:
+    records = Records(RunFolder(tmp_path), Sampled(), NOTHING_COUNTED, attempt=3)
+    record(records, 7, taken)
+    records.close()
+    (row,) = read_json_lines(RunFolder(tmp_path).steps)
+    assert {field.name for field in dataclasses.fields(StepReport)} <= set(row)
+    assert (row["step"], row["attempt"], row["consumed_groups"], row["groups"]) == (7, 3, [0, 1], {"trained": 2})
+    assert row["dropped_sequences"] == {"truncated": 2}
+    assert (row["trained_tokens"], row["seconds"], row["lag_window"]) == (taken.tokens, 0.25, 2)
+
+
+def test_the_numbers_of_a_step_are_scalars_of_tensorboard_and_metrics(tmp_path: Path, taken: StepReport) -> None:
+    records = Records(RunFolder(tmp_path), Sampled(), NOTHING_COUNTED, attempt=1)
+    record(records, 7, taken)
+    records.close()
+    events = EventAccumulator(str(RunFolder(tmp_path).tensorboard)).Reload()
+    assert {"step/loss", "step/ess_ratio", "step/masked_tokens", "step/dropped_sequences/truncated"} <= set(
+        events.Tags()["scalars"]
+    )
+    (loss,) = events.Scalars("step/loss")
+    assert (loss.step, loss.value) == (7, 0.5)
+    assert REGISTRY.get_sample_value("ratchet_learner_ess_ratio") == 0.75
+    assert REGISTRY.get_sample_value("ratchet_learner_reference_version") == 1
+
+
+def test_tokens_of_a_step_that_was_skipped_are_not_trained_on(tmp_path: Path, taken: StepReport) -> None:
+    records = Records(RunFolder(tmp_path), Sampled(), NOTHING_COUNTED, attempt=1)
+    record(records, 1, dataclasses.replace(taken, skipped="non_finite_loss"))
+    assert records.counts()["trained_tokens"] == 0
+    record(records, 2, taken)
+    assert records.counts()["trained_tokens"] == taken.tokens
+    records.close()
+
+
+def test_counts_go_on_where_the_start_before_ended(tmp_path: Path, taken: StepReport) -> None:
+    sampled = Sampled()
+    counts = {"sampled_tokens": 11, "sampled_trajectories": 5, "trained_tokens": 9, "wall_seconds": 60.0}
+    records = Records(RunFolder(tmp_path), sampled, counts, attempt=2)
+    assert records.counts() == counts
+    sampled.tokens += 4
+    records.begin()
+    record(records, 1, taken)
+    later = records.counts()
+    records.close()
+    assert (later["sampled_tokens"], later["trained_tokens"]) == (15, 9 + taken.tokens)
+    assert later["wall_seconds"] >= 60.0
+
+
+def test_only_named_mappings_have_scalars() -> None:
+    row = {"loss": 1.0, "skipped": None, "lag_tokens": {0: 3}, "dropped_groups": {"stale": 2}}
+    assert dict(scalars(row)) == {"loss": 1.0, "dropped_groups/stale": 2}

@@ -1,0 +1,53 @@
+"""The learner says one line of the log for each step."""
+
+import logging
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from learner.intake.collector import Sampled
+from learner.ranks import TakenStep
+from learner.records import NOTHING_COUNTED, Records
+from learner.step.report import StepReport
+from services.run.folder import RunFolder
+from services.run.json_lines import read_json_lines
+
+
+def report(**given: Any) -> StepReport:
+    numbers: dict[str, Any] = {field.name: 0 for field in fields(StepReport)} | {"skipped": None}
+    return StepReport(**numbers | given)
+
+
+def logged(caplog: pytest.LogCaptureFixture, folder: Path, taken: StepReport) -> list[str]:
+    records = Records(RunFolder(folder), Sampled(), NOTHING_COUNTED, 1)
+    # A service's logger has a level of its own; here it has what the tests before left it.
+    with caplog.at_level(logging.INFO, logger="ratchet.learner"):
+        records.step(
+            12,
+            TakenStep(taken, {1: taken.tokens}),
+            groups=[],
+            counts={},
+            reference_version=0,
+            lag_window=1,
+            waited_s=0.25,
+            seconds=1.5,
+        )
+    records.close()
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_a_step_is_one_line_of_the_log(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    taken = report(pass_rate=0.59, mean_reward=0.5, mean_lag_steps=1.05, ess_ratio=0.98, tokens=1234)
+    assert logged(caplog, tmp_path, taken) == [
+        "step 12  pass rate 0.59  reward 0.500  lag 1.05  ESS 0.98  "
+        "1,234 tokens in 1.50 s after 0.25 s of waiting  weights version 12"
+    ]
+    assert [row["step"] for row in read_json_lines(RunFolder(tmp_path).steps)] == [12]
+
+
+def test_a_step_that_changed_nothing_says_why(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    [line] = logged(caplog, tmp_path, report(skipped="non_finite_loss", tokens=1234))
+    assert "0 tokens in" in line
+    assert line.endswith("not trained on: non_finite_loss")

@@ -1,0 +1,51 @@
+"""What `ratchet eval` does with folders; nothing here starts an engine or a learner."""
+
+from pathlib import Path
+
+import pytest
+
+from services.command.evaluate import evaluate
+from services.entry import INTERRUPTED
+from services.errors import InputError
+from services.run.folder import RunFolder
+from services.run.json_lines import JsonLines
+from tests.services.command.running import Recording, in_use, run
+
+pytestmark = pytest.mark.usefixtures("no_preflight")
+
+
+def test_an_evaluation_begins_with_an_empty_folder_and_leaves_the_checkpoints_alone(tmp_path: Path) -> None:
+    config = run(tmp_path)
+    started = Recording()
+    saved = RunFolder(config.folder).checkpoints / "step-00000004"
+    saved.mkdir(parents=True)
+    for _ in range(2):
+        assert evaluate(config, None, started) == INTERRUPTED
+    assert started.seen[0] == started.seen[1]
+    assert "left-over" not in started.seen[1]
+    assert "checkpoints" in started.seen[1]
+    assert saved.is_dir()
+
+
+def test_an_evaluation_leaves_a_running_one_its_folder(tmp_path: Path) -> None:
+    config = run(tmp_path)
+    evaluate(config, tmp_path, Recording())
+    with in_use(tmp_path / "runs" / "try.eval"), pytest.raises(InputError, match=r"try\.eval is in use by another"):
+        evaluate(config, tmp_path, Recording())
+    assert (tmp_path / "runs" / "try.eval" / "left-over").exists()
+
+
+def test_an_evaluation_does_not_delete_a_run_of_that_name(tmp_path: Path) -> None:
+    started = Recording()
+    steps = RunFolder(run(tmp_path, "name=try.eval").folder).steps
+    JsonLines(steps).write(step=1)
+    with pytest.raises(InputError, match=r"try\.eval is where this evaluation would go.*Move it away"):
+        evaluate(run(tmp_path), tmp_path, started)
+    assert steps.exists()
+    assert not started.seen
+
+
+def test_a_run_without_a_checkpoint_has_nothing_to_evaluate(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no checkpoint to evaluate; give a model folder with --model"):
+        evaluate(run(tmp_path), None, Recording())
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,92 @@
+"""Leases, generations and messages, on a real server."""
+
+import logging
+import time
+import uuid
+
+import msgspec
+import pytest
+
+from services.streams.redis_connection import RedisConnection
+from services.weights.membership import Membership
+from services.wire.membership import Confirmation, Lease
+from services.wire.weights import Rendezvous, WeightManifest
+
+RENDEZVOUS = Rendezvous(pg_generation=1, backend="gloo", host="h", port=1, size=2, first_ranks={"a": 1}, timeout_s=5.0)
+MANIFEST = WeightManifest(policy_version=3, pg_generation=1, buckets=(), probe_token_ids=(1, 2), probe_logp=(-0.5,))
+
+
+def lease(replica_id: str, *, ready: bool = True) -> Lease:
+    return Lease(
+        replica_id=replica_id, incarnation="1", ranks=1, policy_version=0, ready=ready, sampling_s=0.0, ready_s=0.0
+    )
+
+
+def confirmation(replica_id: str) -> Confirmation:
+    return Confirmation(replica_id=replica_id, incarnation="1", phase="joined", pg_generation=1, policy_version=3)
+
+
+@pytest.fixture
+def run() -> str:
+    return f"run-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+def membership(redis_connection: RedisConnection, run: str) -> Membership:
+    return Membership(redis_connection, run, lease_s=30.0)
+
+
+def test_a_replica_is_live_from_registering_until_it_leaves(membership: Membership) -> None:
+    assert membership.live() == {}
+    membership.register(lease("a"))
+    membership.register(lease("b", ready=False))
+    assert membership.live() == {"a": lease("a"), "b": lease("b", ready=False)}
+    membership.register(lease("b"))
+    membership.leave("a")
+    assert membership.live() == {"b": lease("b")}
+
+
+def test_a_lease_that_is_not_renewed_runs_out_and_its_last_words_stay(
+    redis_connection: RedisConnection, run: str
+) -> None:
+    membership = Membership(redis_connection, run, lease_s=0.2)
+    membership.register(lease("a"))
+    assert list(membership.live()) == ["a"]
+    time.sleep(0.4)
+    assert membership.live() == {}
+    assert membership.last_leases() == [lease("a")]
+
+
+def test_a_replica_of_another_version_is_named_once_and_left_out(
+    membership: Membership, redis_connection: RedisConnection, run: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    membership.register(lease("a"))
+    membership.register(lease("old"))
+    redis_connection.execute("HSET", f"ratchet:{run}:replicas", "old", msgspec.msgpack.encode(("lease", 1, {})))
+    with caplog.at_level(logging.WARNING, "ratchet"):
+        assert list(membership.live()) == ["a"]
+        assert list(membership.live()) == ["a"]
+    assert caplog.text.count("the lease of replica old is ignored") == 1
+
+
+def test_generations_and_attempts_are_counted_apart(membership: Membership) -> None:
+    assert [membership.next_generation(), membership.next_generation()] == [1, 2]
+    assert membership.next_attempt() == 1
+
+
+def test_a_reader_gets_what_comes_after_it_was_made(membership: Membership) -> None:
+    membership.announce(RENDEZVOUS)
+    reader = membership.announcements()
+    assert list(reader.read(0.01)) == []
+    membership.announce(MANIFEST)
+    membership.announce(RENDEZVOUS)
+    assert list(reader.read(0.01)) == [MANIFEST, RENDEZVOUS]
+    assert list(reader.read(0.01)) == []
+
+
+def test_announcements_and_confirmations_do_not_mix(membership: Membership) -> None:
+    announced, confirmed = membership.announcements(), membership.confirmations()
+    membership.announce(MANIFEST)
+    membership.confirm(confirmation("a"))
+    assert list(announced.read(0.01)) == [MANIFEST]
+    assert list(confirmed.read(0.01)) == [confirmation("a")]

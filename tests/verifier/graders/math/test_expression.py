@@ -1,0 +1,113 @@
+"""One expression: what it is read as, what is refused, and when two are equal."""
+
+from fractions import Fraction
+
+import pytest
+import sympy  # type: ignore[import-untyped]
+
+from verifier.graders.math.expression import Unreadable, equal, expression, fraction_of, near
+
+X, Y = sympy.symbols("x y")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("12", Fraction(12)),
+        ("-0.5", Fraction(-1, 2)),
+        (".5", Fraction(1, 2)),
+        ("1e3", Fraction(1000)),
+        ("3/4", Fraction(3, 4)),
+        ("-\\frac{3}{4}", Fraction(-3, 4)),
+        ("2.5 \\cdot 10^{-3}", Fraction(1, 400)),
+    ],
+)
+def test_a_plain_number_is_exact(text: str, number: Fraction) -> None:
+    assert fraction_of(text) == number
+
+
+@pytest.mark.parametrize("text", ["x", "\\sqrt{2}", "1 + 2", "", "."])
+def test_anything_else_is_not_a_plain_number(text: str) -> None:
+    assert fraction_of(text) is None
+
+
+def test_a_division_by_zero_is_refused() -> None:
+    with pytest.raises(Unreadable, match="zero"):
+        fraction_of("1/0")
+
+
+@pytest.mark.parametrize(
+    ("latex", "expected"),
+    [
+        ("2(3)", sympy.Integer(6)),
+        ("2x", 2 * X),
+        ("x(y + 1)", X * (Y + 1)),
+        ("1\\frac{1}{2}", sympy.Rational(3, 2)),
+        ("1 1/2", sympy.Rational(3, 2)),
+        ("0.\\overline{3}", sympy.Rational(1, 3)),
+        ("0.1", sympy.Rational(1, 10)),
+        ("\\sqrt{8}", 2 * sympy.sqrt(2)),
+        ("5!!", sympy.Integer(15)),
+        ("\\sin 30^\\circ", sympy.Rational(1, 2)),
+        ("\\binom{5}{2}", sympy.Integer(10)),
+        ("3i", 3 * sympy.I),
+        ("\\infty", sympy.oo),
+        ("e", sympy.E),
+        ("\\gamma", expression("\\gamma")),
+    ],
+)
+def test_latex_is_read_as_mathematics_means_it(latex: str, expected: sympy.Expr) -> None:
+    assert equal(expression(latex), expected)
+
+
+@pytest.mark.parametrize(
+    ("latex", "why"),
+    [
+        ("", "empty"),
+        ("3 4", "side by side"),
+        ("1.2.3", "side by side"),
+        ("2?", r"has '\?' in it"),
+        ("\\heartsuit", "heartsuit"),
+        ("x^{2}^{3}", "two exponents"),
+        ("------1", "too many signs"),
+        ("(" * 31 + "1" + ")" * 31, "too deep"),
+        ("(1", "cannot be parsed"),
+        ("5_2", "index"),
+        ("\\infty + x", "infinity"),
+        ("\\frac{1}{1 - 1}", "no exact value"),
+    ],
+)
+def test_what_cannot_be_read_rightly_is_refused_with_the_reason(latex: str, why: str) -> None:
+    with pytest.raises(Unreadable, match=why):
+        expression(latex)
+
+
+@pytest.mark.parametrize("bomb", ["9^{9^{9}}", "(10^{10})!", "\\sum_{k=1}^{1000} k"])
+def test_a_number_too_large_is_refused_before_it_is_worked_out(bomb: str) -> None:
+    with pytest.raises(Unreadable, match=r"too large|too long"):
+        expression(bomb)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("(x + 1)^{2}", "x^{2} + 2x + 1"),
+        ("\\sin^{2} x + \\cos^{2} x", "1"),
+        ("\\frac{1}{\\sqrt{2}}", "\\frac{\\sqrt{2}}{2}"),
+        ("\\sqrt[3]{-8}", "-2"),
+        ("\\log 100", "2"),
+    ],
+)
+def test_expressions_are_equal_when_their_values_are(one: str, other: str) -> None:
+    assert equal(expression(one), expression(other))
+
+
+@pytest.mark.parametrize(("one", "other"), [("x", "y"), ("x^{2}", "x"), ("\\pi", "3.14159"), ("\\sqrt{x^{2}}", "x")])
+def test_expressions_with_other_values_are_not_equal(one: str, other: str) -> None:
+    assert not equal(expression(one), expression(other))
+
+
+def test_near_is_relative_to_the_first() -> None:
+    assert near(sympy.Integer(100), sympy.Integer(101), 0.01)
+    assert not near(sympy.Integer(100), sympy.Integer(102), 0.01)
+    assert not near(sympy.I, sympy.I, 0.01)

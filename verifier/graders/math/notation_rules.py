@@ -1,0 +1,153 @@
+"""The rules by which notation.py rewrites LaTeX, in order, each with an example.
+
+A rule changes how something is written, never what it says. The order matters: `before` names later rules that would make
+something else of the example if they came first. The tests run every example and every such pair.
+"""
+
+import re
+from typing import NamedTuple
+
+FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|gcd|lcm|max|min|det|deg"
+
+
+class Rule(NamedTuple):
+    name: str
+    example: str
+    becomes: str
+    """What this rule alone makes of the example."""
+    pattern: str
+    replacement: str
+    before: tuple[str, ...] = ()
+    """Rules that must come later, because the order changes what becomes of the example."""
+
+    def apply(self, text: str) -> str:
+        return re.sub(self.pattern, self.replacement, text)
+
+
+# fmt: off
+RULES = (
+    Rule("stray backslash at the end", "5\\", "5",
+         r"(?<!\\)\\$", ""),
+    Rule("invisible delimiters", r"\left. x \right|", r" x \right|",
+         r"\\left\s*\.|\\right\s*\.", "", before=("sizes of brackets",)),
+    Rule("sizes of brackets", r"\left( 1, 2 \right)", "( 1, 2 )",
+         r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![a-zA-Z])", ""),
+    Rule("styles without braces", r"\displaystyle \frac{1}{2}", r" \frac{1}{2}",
+         r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|rm|bf|it|small|large|Large|LARGE|huge|Huge|normalsize)(?![a-zA-Z])",
+         ""),
+    Rule("spaced thousands", r"14,\!916", "14,916",
+         r"(?<=\d)\s?,?(?:\\[,!;]|\\ |\s?\{\s*,\s*\}){1,2}\s?(?=\d{3}(?!\d))", ",", before=("spaces",)),
+    Rule("spaces", r"2\,x", "2 x",
+         r"(?<!\\)\\[,;:!> ]|~|\\quad|\\qquad|\\thinspace|\\enspace", " "),
+    Rule("brackets of mathematics mode", r"\( x \)", "  x  ",
+         r"(?<!\\)\\[()\[\]]", " "),
+    Rule("boxes", r"\fbox{5}", "5",
+         r"\\(?:boxed|fbox)\s*\{([^{}]*)\}", r"\1", before=("boxes with braces inside",)),
+    Rule("boxes with braces inside", r"\boxed{\frac{1}{2}}", r"{\frac{1}{2}}",
+         r"\\(?:boxed|fbox)\s*(?=\{)", ""),
+    Rule("left angle bracket", r"\langle 1, 2 )", "( 1, 2 )",
+         r"\\langle(?![a-zA-Z])", "("),
+    Rule("right angle bracket", r"( 1, 2 \rangle", "( 1, 2 )",
+         r"\\rangle(?![a-zA-Z])", ")"),
+    Rule("sizes of fractions", r"\dfrac12", r"\frac12",
+         r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", before=("fraction of two digits",)),
+    Rule("sizes of binomials", r"\dbinom{5}{2}", r"\binom{5}{2}",
+         r"\\[dt]binom", r"\\binom"),
+    Rule("choose", r"{5 \choose 2}", r"\binom{5 }{ 2}",
+         r"\{([^{}]*)\\choose([^{}]*)\}", r"\\binom{\1}{\2}"),
+    Rule("styles of text", r"\textbf{yes}", r"\text{yes}",
+         r"\\(?:textbf|textit|textrm|textsf|texttt|textnormal|mbox|hbox|emph|textsc)\b", r"\\text"),
+    Rule("styles of letters", r"\mathbf{v}", "v",
+         r"\\(?:mathbf|boldsymbol|bm|vec|mathit|mathsf|mathcal|overrightarrow)\s*\{([^{}]*)\}", r"\1",
+         before=("styles with braces inside",)),
+    Rule("styles with braces inside", r"\boldsymbol{\frac{1}{2}}", r"{\frac{1}{2}}",
+         r"\\(?:mathbf|boldsymbol|bm|underline|(?:text)?color\s*\{[a-zA-Z]*\})\s*(?=\{)", ""),
+    Rule("number and unit in one text", r"\text{5 cm}", r"5\text{ cm}",
+         r"^\\text\s*\{\s*([-+]?\d[\d.,/]*)\s+([^{}\d]+)\}$", r"\1\\text{ \2}"),
+    Rule("bar over one digit", r"0.\overline 3", r"0.\overline{3}",
+         r"\\(overline|bar|dot)\s*(\d)", r"\\\1{\2}"),
+    Rule("upright constants", r"\mathrm{e}^2", "{e}^2",
+         r"\\(?:mathrm|operatorname\*?)\s*\{\s*([eid])\s*\}", r"{\1}", before=("upright words",)),
+    Rule("upright functions", r"\operatorname{lcm}(4, 6)", r"\lcm (4, 6)",
+         rf"\\(?:mathrm|operatorname\*?|text)\s*\{{\s*({FUNCTIONS})\s*\}}", r"\\\1 ",
+         before=("functions without backslash",)),
+    Rule("upright words", r"\mathrm{cm}", r"\text{cm}",
+         r"\\(?:mathrm|operatorname\*?)\s*(?=\{)", r"\\text"),
+    Rule("at most", r"x \leq 2", r"x \le  2",
+         r"\\leqslant|\\leq(?![a-zA-Z])|<=|\\leqq", r"\\le "),
+    Rule("at least", "x >= 2", r"x \ge  2",
+         r"\\geqslant|\\geq(?![a-zA-Z])|>=|\\geqq", r"\\ge "),
+    Rule("not equal", r"x \neq 2", r"x \ne  2",
+         r"\\neq(?![a-zA-Z])|\\not\s*=|!=", r"\\ne "),
+    Rule("less than", r"x \lt 2", "x < 2",
+         r"\\lt(?![a-zA-Z])|&lt;", "<"),
+    Rule("greater than", "x &gt; 2", "x > 2",
+         r"\\gt(?![a-zA-Z])|&gt;", ">"),
+    Rule("left brace", r"\lbrace 1 \}", r"\{ 1 \}",
+         r"\\lbrace(?![a-zA-Z])", r"\\{"),
+    Rule("right brace", r"\{ 1 \rbrace", r"\{ 1 \}",
+         r"\\rbrace(?![a-zA-Z])", r"\\}"),
+    Rule("bars", r"\lvert x \rvert", "| x |",
+         r"\\lvert|\\rvert|\\vert(?![a-zA-Z])|\\mid(?![a-zA-Z])", "|"),
+    Rule("left square bracket", r"\lbrack 1, 2)", "[ 1, 2)",
+         r"\\lbrack", "["),
+    Rule("right square bracket", r"(1, 2\rbrack", "(1, 2]",
+         r"\\rbrack", "]"),
+    Rule("empty set", r"\varnothing", r"\emptyset ",
+         r"\\(?:varnothing|empty)(?![a-zA-Z])", r"\\emptyset "),
+    Rule("set difference", r"A \backslash B", r"A \setminus  B",
+         r"\\(?:backslash|smallsetminus)(?![a-zA-Z])", r"\\setminus "),
+    Rule("infinity", "(0, inf)", r"(0, \infty )",
+         r"\\(?:infin|infty)(?![a-zA-Z])|(?<![a-zA-Z\\])(?:infinity|inf|oo)(?![a-zA-Z])", r"\\infty "),
+    Rule("product sign", r"2 \times 3", r"2 \cdot  3",
+         r"\\(?:times|ast)(?![a-zA-Z])", r"\\cdot "),
+    Rule("power in code", "2**3", "2^3",
+         r"\*\*", "^", before=("product in code", "exponent without braces")),
+    Rule("product in code", "2*3", r"2\cdot 3",
+         r"\*", r"\\cdot "),
+    Rule("division sign", r"6 \div 2", "6 / 2",
+         r"\\div(?![a-zA-Z])", "/"),
+    Rule("colon", r"1 \colon 2", "1 : 2",
+         r"\\colon(?![a-zA-Z])|\\ratio(?![a-zA-Z])", ":"),
+    Rule("about", r"x \simeq 2", r"x \approx  2",
+         r"\\simeq|\\cong(?![a-zA-Z])", r"\\approx "),
+    Rule("degrees", r"90^{\circ}", r"90^\circ ",
+         r"\\degree(?![a-zA-Z])|\^\s*\{?\s*\\circ\s*\}?|\\text\{\s*(?:degrees?|deg)\s*\}|(?<=\d)\s*degrees?\b", r"^\\circ "),
+    Rule("condition", r"k\pi \text{ for all } k \in \mathbb{Z}", r"k\pi ,  k \in \mathbb{Z}",
+         r"\\text\s*\{\s*,?\s*(?:for|where|with)(?: all| any| some)?\s*\}(?=\s*[a-zA-Z]\s*\\in)", ", "),
+    Rule("and in text", r"1 \text{ and } 2", r"1 \land  2",
+         r"\\text\s*\{\s*,?\s*and\s*\}|\\wedge|\\land|\\&", r"\\land ", before=("and",)),
+    Rule("or in text", r"1 \text{ or } 2", r"1 \lor  2",
+         r"\\text\s*\{\s*,?\s*or\s*\}|\\vee|\\lor", r"\\lor ", before=("or",)),
+    Rule("and", "1 and 2", r"1 \land  2",
+         r"(?<![a-zA-Z\\])and(?![a-zA-Z])", r"\\land "),
+    Rule("or", "1 or 2", r"1 \lor  2",
+         r"(?<![a-zA-Z\\])or(?![a-zA-Z])", r"\\lor "),
+    Rule("percent in words", "50 percent", r"50\%",
+         r"\\text\s*\{\s*(?:percent|percentage|pct|\\?%)\s*\}|(?<=\d)\s*(?:percent(?:age)?|pct)\b|(?<=\})\s*percent\b", r"\\%"),
+    Rule("bare percent sign", "50%", r"50\%",
+         r"(?<!\\)%", r"\\%"),
+    Rule("number in text", r"\text{12}", "12",
+         r"\\text\s*\{\s*([-+]?[\d.,/]+)\s*\}", r"\1"),
+    Rule("functions without backslash", "log_2 8", r"\log _2 8",
+         rf"(?<![a-zA-Z\\])({FUNCTIONS}|pi|sqrt|infty)(?![a-zA-Z])", r"\\\1 ", before=("base of a logarithm",)),
+    Rule("root in brackets", r"\sqrt(2)", r"\sqrt{2}",
+         r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+    Rule("root of one character", r"\sqrt2", r"\sqrt{2}",
+         r"\\sqrt\s*([0-9a-zA-Z])", r"\\sqrt{\1}"),
+    Rule("fraction of two digits", r"\frac12", r"\frac{1}{2}",
+         r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
+    Rule("fraction with a digit above", r"\frac1{20}", r"\frac{1}{20}",
+         r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
+    Rule("fraction with a digit below", r"\frac{10}3", r"\frac{10}{3}",
+         r"\\frac\s*(\{[^{}]*\})\s*(\d)", r"\\frac\1{\2}"),
+    Rule("base of a logarithm", r"\log_2 8", r"\log_{2} 8",
+         r"\\log\s*_\s*([0-9a-zA-Z])", r"\\log_{\1}"),
+    Rule("exponent in brackets", "2^(10)", "2^{10}",
+         r"\^\s*\(([^()]*)\)", r"^{\1}"),
+    Rule("exponent without braces", "x^-12", "x^{-12}",
+         r"\^\s*(-?\d+(?:\.\d+)?)", r"^{\1}"),
+    Rule("white space", "1  +  2", "1 + 2",
+         r"\s+", " "),
+)
+# fmt: on

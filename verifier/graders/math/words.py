@@ -1,0 +1,44 @@
+"""Answers in words, and words that deny an answer."""
+
+import re
+
+from verifier.graders.math.notation import plain
+
+WORDS_ONLY = re.compile(r"(?:[\s({]*+\\text\s*\{[^{}]*\}[\s)}]*+)++")
+PLAIN_WORD = re.compile(r"[A-Z]{3,}|[A-Za-z]{4,}|[Yy]es|[Nn]o|[Oo]dd|[Oo]ne|[Tt]wo|[Tt]en")
+"""A word, or letters in an order: as a product, east would be seat."""
+DENIAL = re.compile(r"\\text\s*\{[^{}]*\b(?:not|never|no|wrong|incorrect|false)\b", re.IGNORECASE)
+NO_SOLUTION = frozenset(
+    {"no solution", "no solutions", "no real solution", "no real solutions", "empty set", "the empty set", "none"}
+    | {"no solution exists", "no solutions exist", "there is no solution", "there are no solutions"}
+)
+
+
+def words_of(latex: str) -> str:
+    """The answer as text, in lower case and without brackets and punctuation."""
+    text = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", plain(latex))
+    text = re.sub(r"\\(land|lor)(?![a-zA-Z])", lambda found: " and " if found[1] == "land" else " or ", text)
+    return " ".join(re.sub(r"[(){}\[\].,;:!?\"'*]", " ", text).casefold().split())
+
+
+def says_no_solution(text: str) -> bool:
+    return words_of(text) in NO_SOLUTION
+
+
+def is_text(text: str) -> bool:
+    """Nothing but \\text{} and brackets around it."""
+    return WORDS_ONLY.fullmatch(text) is not None
+
+
+def is_letter_in_text(text: str) -> bool:
+    """One letter, written as text: a variable, or the letter of a choice."""
+    return is_text(text) and re.fullmatch(r"[a-z]", words_of(text)) is not None
+
+
+def without_text(text: str) -> str:
+    return re.sub(r"\\text\s*\{([^{}]*)\}", r"\1", text)
+
+
+def is_words(text: str) -> bool:
+    """Text, or bare letters that are a word rather than a product."""
+    return is_text(text) or PLAIN_WORD.fullmatch(text) is not None
