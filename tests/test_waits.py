@@ -67,7 +67,7 @@ class Called:
     """See `documented`."""
     name: str
     label: Label | None
-    """What `waiting` is given, if both are literal."""
+    """What `waiting` is given, if both are literal or constants of the file."""
 
 
 def paths() -> list[Path]:
@@ -145,6 +145,19 @@ def documented(module: ast.Module) -> set[str]:
     return known
 
 
+@cache
+def promised(room: str) -> set[str]:
+    """Names of the methods whose wait a Protocol of the room describes, for all classes that implement it."""
+    return {
+        method.name
+        for path in sorted((ROOT / room).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and any(getattr(base, "id", "") == "Protocol" for base in node.bases)
+        for method in node.body
+        if isinstance(method, Function) and block(ast.get_docstring(method) or "") is not None
+    }
+
+
 def _called(node: ast.AST) -> str:
     """The name of a function of the same file, or of a method of the same object, that this calls; "" if it calls none."""
     match node:
@@ -158,12 +171,21 @@ def calls(path: Path) -> list[Called]:
     """Where one file waits visibly, or sets or reads a deadline."""
     found = []
     module = ast.parse(path.read_text(encoding="utf-8"))
-    known = documented(module)
+    known = documented(module) | promised(path.relative_to(ROOT).parts[0])
+    constants = {
+        target.id: statement.value.value
+        for statement in module.body
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    }
     for node, around in functions(module):
         if not isinstance(node, ast.Call) or (name := _name(node)) is None:
             continue
-        given = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
-        label = (str(given[0]), str(given[1])) if name == "waiting" and len(given) == 2 else None
+        given = [
+            one.value if isinstance(one, ast.Constant) else constants.get(getattr(one, "id", "")) for one in node.args
+        ]
+        label = (str(given[0]), str(given[1])) if name == "waiting" and None not in given else None
         has_block = any(one.name in known for one in around if isinstance(one, Function))
         found.append(Called(str(path.relative_to(ROOT)), node.lineno, named(around), has_block, name, label))
     return found
