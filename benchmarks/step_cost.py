@@ -36,7 +36,7 @@ VOCABULARY, HIDDEN, LAYERS = 4096, 256, 4
 GROUPS, GROUP_SIZE, PROMPT_TOKENS, SHORTEST, LONGEST = 8, 4, 8, 8, 40
 TARGET = 1.05
 FAR_EVERY = 4
-"""Rounds. What is not held to the target is far from 1, and needs fewer of them."""
+"""Rounds. A side that is not held to the target is far from 1, and is measured in fewer of them."""
 
 ROOMY = {"row_tokens": 384, "rows_per_micro_batch": 1}
 """Two groups and more in a micro-batch. One row, which is as wide as it is full: no padding on either side."""
@@ -50,7 +50,7 @@ ESS, NO_ESS = {"enabled": True}, {"enabled": False}
 
 @dataclass(frozen=True)
 class Side:
-    """A step beside plain GRPO in micro-batches of the same size."""
+    """A step that is compared with plain GRPO in micro-batches of the same size."""
 
     name: str
     objective: str
@@ -99,7 +99,7 @@ class Seconds:
 Measured = tuple[Seconds, Seconds, Seconds]
 """Plain GRPO before, what is measured, plain GRPO after."""
 Work = Callable[[], Callable[[], object]]
-"""What has to be ready is made so by the first call; the second is measured."""
+"""The first call prepares the work; what it returns is measured."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def made_up_batch() -> StepBatch:
 
 
 def step(engine: DeepSpeedEngine, batch: StepBatch, side: Side) -> Callable[[], object]:
-    """One, ready to be taken."""
+    """A step, ready to be taken."""
     settings = side.settings()
     if side.ratcheted:
         engine.ratchet_reference()
@@ -183,7 +183,7 @@ def plain(rows: dict[str, int]) -> Side:
 
 
 def other_works(engine: DeepSpeedEngine, batch: StepBatch) -> dict[str, Work]:
-    """What is no step: for comparison."""
+    """Work that is not a step, for comparison."""
     scored = pack(batch, **ROOMY)
     probabilities = torch.rand(max(len(m.head_index) for m in scored), VOCABULARY).softmax(-1)
 
@@ -198,7 +198,7 @@ def other_works(engine: DeepSpeedEngine, batch: StepBatch) -> dict[str, Work]:
 
 
 def rounds_of(engine: DeepSpeedEngine, batch: StepBatch, rounds: int) -> dict[str, list[Measured]]:
-    """Side -> one entry a round, after one that is not counted. Who begins changes."""
+    """Side -> one entry a round, after one that is not counted. The side that begins changes from round to round."""
 
     def work(side: Side) -> Work:
         return lambda: step(engine, batch, side)
@@ -240,7 +240,7 @@ def main() -> None:
     batch = made_up_batch()
     with tempfile.TemporaryDirectory() as folder:
         model = ModelConfig(path=str(build_model(Path(folder))), max_length=PROMPT_TOKENS + LONGEST, dtype="float32")
-        # DeepSpeed starts once: with what the oracle needs, which changes nothing for the others at stage 0.
+        # DeepSpeed starts once, with what the oracle needs; at stage 0 that changes nothing for the others.
         engine = DeepSpeedEngine(model, SIDES[-1].settings(), "cpu")
     found = rounds_of(engine, batch, given.rounds)
     engine.close()

@@ -16,7 +16,7 @@ from services.entry import DONE, INTERRUPTED, StopSignal, begin, end, redis_conn
 
 def main(make_engine: Callable[[RunConfig], InferenceEngine] = VllmEngine) -> int:
     parser = service_parser("rollout")
-    parser.add_argument("--replica-id", help="the name of this replica (default: the host's name)")
+    parser.add_argument("--replica-id", metavar="NAME", help="the name of this replica (default: the host's name)")
     arguments = begin(parser)
     config = load(arguments.config, arguments.overrides)
     replica_id = arguments.replica_id or socket.gethostname()

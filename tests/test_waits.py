@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -63,10 +64,10 @@ class Called:
     function: str
     """The innermost function around it, dotted from the outermost name in the file."""
     has_block: bool
-    """That function has a block, or one around it has."""
+    """See `documented`."""
     name: str
     label: Label | None
-    """What `waiting` is given, if both are literal."""
+    """What `waiting` is given, if both are literal or constants of the file."""
 
 
 def paths() -> list[Path]:
@@ -103,6 +104,7 @@ def named(around: tuple[ast.AST, ...]) -> str:
     return ".".join(one.name for one in around if isinstance(one, Function | ast.ClassDef)) or "the module"
 
 
+@cache
 def waits(path: Path) -> list[Wait]:
     """The blocks of one file, in the order of its lines."""
     found = []
@@ -119,16 +121,72 @@ def waits(path: Path) -> list[Wait]:
     return found
 
 
+def documented(module: ast.Module) -> set[str]:
+    """Names of the functions of a file whose wait a block describes.
+
+    The block is the function's own, that of a function that it calls or contains, or that of one that calls or contains it,
+    directly or through others. So one block is enough for a public function and its private parts.
+    """
+    uses: dict[str, set[str]] = {}
+    own: set[str] = set()
+    for node, around in functions(module):
+        inside = [one.name for one in around if isinstance(one, Function)]
+        if isinstance(node, Function) and block(ast.get_docstring(node) or "") is not None:
+            own.add(node.name)
+        used = node.name if isinstance(node, Function) else _called(node)
+        for name in inside if used else ():
+            uses.setdefault(name, set()).add(used)
+    known = own | {name for name, used in uses.items() if used & own}
+    below = list(own)
+    while below:
+        for name in uses.get(below.pop(), set()) - known:
+            known.add(name)
+            below.append(name)
+    return known
+
+
+@cache
+def promised(room: str) -> set[str]:
+    """Names of the methods whose wait a Protocol of the room describes, for all classes that implement it."""
+    return {
+        method.name
+        for path in sorted((ROOT / room).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and any(getattr(base, "id", "") == "Protocol" for base in node.bases)
+        for method in node.body
+        if isinstance(method, Function) and block(ast.get_docstring(method) or "") is not None
+    }
+
+
+def _called(node: ast.AST) -> str:
+    """The name of a function of the same file, or of a method of the same object, that this calls; "" if it calls none."""
+    match node:
+        case ast.Call(func=ast.Name(id=name)) | ast.Call(func=ast.Attribute(value=ast.Name(id="self"), attr=name)):
+            return name
+    return ""
+
+
+@cache
 def calls(path: Path) -> list[Called]:
     """Where one file waits visibly, or sets or reads a deadline."""
     found = []
-    for node, around in functions(ast.parse(path.read_text(encoding="utf-8"))):
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    known = documented(module) | promised(path.relative_to(ROOT).parts[0])
+    constants = {
+        target.id: statement.value.value
+        for statement in module.body
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    }
+    for node, around in functions(module):
         if not isinstance(node, ast.Call) or (name := _name(node)) is None:
             continue
-        docstrings = [ast.get_docstring(one) or "" for one in around if isinstance(one, Function)]
-        given = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
-        label = (str(given[0]), str(given[1])) if name == "waiting" and len(given) == 2 else None
-        has_block = any(block(docstring) is not None for docstring in docstrings)
+        given = [
+            one.value if isinstance(one, ast.Constant) else constants.get(getattr(one, "id", "")) for one in node.args
+        ]
+        label = (str(given[0]), str(given[1])) if name == "waiting" and None not in given else None
+        has_block = any(one.name in known for one in around if isinstance(one, Function))
         found.append(Called(str(path.relative_to(ROOT)), node.lineno, named(around), has_block, name, label))
     return found
 
@@ -148,6 +206,7 @@ def all_waits() -> list[Wait]:
     return [wait for path in paths() for wait in waits(path)]
 
 
+@cache
 def labels_set() -> set[Label]:
     """Every label that the code gives to `waiting`; where it is not literal, those that the Metric line around it names."""
     literal = {called.label for path in paths() for called in calls(path) if called.label is not None}
@@ -156,6 +215,7 @@ def labels_set() -> set[Label]:
     }
 
 
+@cache
 def _variable() -> set[tuple[str, str]]:
     """File and function of every `waiting` whose label is not literal."""
     return {
@@ -222,7 +282,7 @@ def advised(page: str) -> set[Label]:
 
 @pytest.mark.parametrize("path", paths(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_what_waits_says_so(path: Path) -> None:
-    """A function that waits visibly, or makes a deadline or asks how much of it is left, has a block or lies inside one."""
+    """A function that waits visibly, or makes a deadline or asks how much of it is left, is described by a block."""
     silent = [
         f"{called.file}:{called.line}: {called.function} calls {called.name} and its docstring has no block of {WORDS}"
         for called in calls(path)
@@ -238,7 +298,7 @@ def test_every_metric_line_names_a_metric_that_exists_or_says_why_there_is_none(
         unknown = set(re.findall(r"ratchet_[a-z_]+", wait.metric)) - declared
         if unknown:
             wrong.append(f"{where}: there is no {', '.join(sorted(unknown))}")
-        elif "ratchet_" not in wait.metric and not re.match(r"none[^a-z.]+[a-z]|those of [a-z]", wait.metric):
+        elif "ratchet_" not in wait.metric and not re.match(r"none[^a-z.]+[a-z]|(those|that) of [a-z]", wait.metric):
             wrong.append(f"{where}: name a metric, or say why there is none")
     assert not wrong, "\n".join(wrong)
 
@@ -283,6 +343,35 @@ def test_a_block_is_read_with_lines_that_go_on() -> None:
 def test_half_a_block_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="line"):
         block(text)
+
+
+def test_one_block_is_enough_for_a_function_and_its_private_parts() -> None:
+    source = """
+class Stream:
+    def claim(self):
+        '''Claim.
+
+        Waits for: a.
+        Until: b.
+        Ended by: c.
+        Metric: none: d.
+        '''
+        return self._again()
+
+    def _again(self):
+        return self._once()
+
+    def _once(self): ...
+
+    def join(self):
+        return self.claim()
+
+    def leave(self):
+        return self._leave()
+
+    def _leave(self): ...
+"""
+    assert documented(ast.parse(source)) == {"claim", "_again", "_once", "join"}
 
 
 def test_a_label_without_a_room_has_the_room_before_it() -> None:

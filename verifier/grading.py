@@ -84,7 +84,7 @@ class Grading:
         Waits for: the lanes, and the cache's store.
         Until: the deadlines of the lanes; the store has its own.
         Ended by: a score for every item, or cancellation by the caller.
-        Metric: ratchet_verifier_queued_items, ratchet_verifier_endpoint_waiting.
+        Metric: ratchet_verifier_queued_items, ratchet_verifier_endpoint_waiting_calls.
         """
         scores = await self._score(items, caller)
         counts = Counter((score.verdict, item.grader) for item, score in zip(items, scores, strict=True))

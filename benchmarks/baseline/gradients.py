@@ -32,12 +32,12 @@ PIECE = 2**16
 
 @dataclass(frozen=True, slots=True)
 class Gradients:
-    """Of G groups with N sequences: K sums, one or two a group. Where all responses are wrong there is none."""
+    """Gradients of G groups with N sequences: K sums, one or two a group, none where all responses are wrong."""
 
     sums: list[Tensor]
     """K of float32 [P]."""
     sum_of: Tensor
-    """int64 [N]: which sum a sequence is part of; -1 for those of a group without a right response."""
+    """int64 [N]: the sum that a sequence is part of; -1 in a group without a right response."""
     reward: Tensor
     """float64 [N], 0 or 1."""
     group: Tensor
@@ -45,9 +45,9 @@ class Gradients:
     log_norm: Tensor
     """float64 [N]: log of the squared norm of a sequence's gradient; -inf where all rewards of its group are equal."""
     log_proxy: Tensor
-    """The same by the logit proxy, up to a factor that all sequences share."""
+    """float64 [N]: the same by the logit proxy, up to a factor that all sequences share."""
     log_weight: Tensor
-    """log of the untruncated importance ratio, float64 [N]; nan where all rewards of the group are equal."""
+    """float64 [N]: log of the untruncated importance ratio; nan where all rewards of the group are equal."""
 
     @property
     def mixed(self) -> Tensor:
@@ -56,7 +56,7 @@ class Gradients:
 
 
 class OfModel:
-    """GradientOf a policy of its own, so that the engine's gradients are left alone."""
+    """A `GradientOf` with a policy of its own, so that the engine's gradients are not touched."""
 
     def __init__(self, settings: ModelConfig, weights: Iterable[tuple[str, Tensor]], head_chunk_tokens: int) -> None:
         self._model = PolicyModel(settings, head_chunk_tokens=head_chunk_tokens, gradient_checkpointing=False)
@@ -79,7 +79,7 @@ def collect(
     gradient: GradientOf,
 ) -> Gradients:
     """engine: scores with the reference, where the objective has one. gradient: at the engine's current weights."""
-    # No baseline: what a step would take off the rewards is not wanted, and groups are cut into their sequences.
+    # Without a baseline: what a step would subtract from rewards is not wanted, and groups are cut into their sequences.
     plain = settings.advantage.model_copy(update={"baseline": "mean"})
     everything = settings.model_copy(update={"zero_variance": "train", "advantage": plain})
     parts = [_of_group(engine, group, policy_version, everything, gradient) for group in groups]
@@ -143,7 +143,7 @@ def _of_group(
 
 
 def products(sums: Sequence[Tensor]) -> Tensor:
-    """float64 [K, K]: of every two. In pieces, so that no second copy of all of them is held."""
+    """Products of every two sums, float64 [K, K]. Computed in pieces, so that no second copy of all of them is held."""
     total = torch.zeros(len(sums), len(sums), dtype=torch.float64)
     for start in range(0, len(sums[0]) if sums else 0, PIECE):
         piece = torch.stack([one[start : start + PIECE] for one in sums])

@@ -3,14 +3,14 @@ about two in five sampled sums right, which is where reinforcement learning take
 
     python examples/addition/make_example.py [--out FOLDER] [--seed N] [--untied]
 
-Writes data/train.jsonl, data/heldout.jsonl (disjoint) and model/ (Qwen2, character tokenizer, safetensors) beside this
-file or under --out. Deterministic by seed; does nothing when the outputs are there and were made by this recipe. The
-model of the recipe as it stands comes with the project, so at first only the data is written; to train it anew, delete
-model/ and wait a minute or two (one thread).
+Writes data/train.jsonl, data/heldout.jsonl (disjoint) and model/ (Qwen2, character tokenizer, safetensors) next to this
+file or under --out. Deterministic by seed; does nothing when the outputs exist and were made by this recipe. The model of
+this recipe comes with the project, so the first run only writes the data; to train the model again, delete model/ and wait
+a minute or two (one thread).
 
 The model first learns from right solutions, then from solutions with slips in them, like a model that was pretrained on
-the work of people who make mistakes: it can add, and samples as sloppily as its data. Rewards alone have to teach it not
-to. (A model that has only half learned to add, at the same accuracy, gains from rewards several times slower.)
+the work of people who make mistakes: it can add, and is as sloppy as its data. Rewards alone have to teach it not to be.
+(A model of the same accuracy that has only half learned to add gains from rewards several times more slowly.)
 """
 
 import argparse
@@ -42,15 +42,15 @@ class Recipe:
     learning_rate: float = 1e-3
     warmup_steps: int = 50
     clean_until: float = 0.85
-    """Sampled accuracy at temperature 1, on training problems, up to which the solutions it learns from are right."""
+    """The model learns from right solutions until its sampled accuracy on training problems, at temperature 1, is this."""
     slip: float = 0.28
-    """From then on each digit of a solution is a random one this often: data with mistakes in it."""
+    """Share of digits in the solutions that are random ones from then on: data with mistakes in it."""
     slip_steps: int = 120
     max_steps: int = 2000
 
 
 def problems(recipe: Recipe) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """All sums of two two-digit numbers, split once and for all: training, held out."""
+    """All sums of two two-digit numbers: those for training, and those held out."""
     pairs = [(a, b) for a in range(10, 100) for b in range(10, 100)]
     random.Random(20260).shuffle(pairs)  # the split is the same for every seed, so that runs can be compared
     return pairs[recipe.heldout :], pairs[: recipe.heldout]
@@ -72,7 +72,7 @@ def write_data(recipe: Recipe, folder: Path) -> None:
 
 
 def make_tokenizer() -> Any:
-    """One token a character, so that a digit is a decision of its own."""
+    """One token for each character, so that every digit is a decision of its own."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -91,7 +91,7 @@ def make_tokenizer() -> Any:
 
 
 def make_model(recipe: Recipe):  # type: ignore[no-untyped-def]
-    """The starting model, supervised: it learns to add, then to slip. Returns it with what was measured."""
+    """Train the starting model by supervision, and return it with what was measured: it learns to add, then to slip."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
     from transformers.utils.logging import disable_progress_bar
@@ -167,12 +167,12 @@ def make_model(recipe: Recipe):  # type: ignore[no-untyped-def]
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """Of the settings: a change of one makes the example anew."""
+    """A digest of the settings: when one changes, the example is made again."""
     return hashlib.sha256(json.dumps(asdict(recipe)).encode()).hexdigest()
 
 
 def make(recipe: Recipe, out: Path) -> bool:
-    """Returns False when everything was there already."""
+    """Make what is missing. Returns False if everything was there already."""
     made = out / "model" / "made.json"
     wanted = recipe_hash(recipe)
     if not all((out / "data" / f"{name}.jsonl").is_file() for name in ("train", "heldout")):
@@ -198,9 +198,9 @@ def make(recipe: Recipe, out: Path) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--out", type=Path, default=HERE, help="folder for data/ and model/ (default: beside this file)"
+        "--out", type=Path, default=HERE, help="folder for data/ and model/ (default: next to this file)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the initial weights and the order of training")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the initial weights and of the order of training")
     parser.add_argument("--untied", action="store_true", help="separate input and output embeddings")
     arguments = parser.parse_args()
     make(Recipe(seed=arguments.seed, tied=not arguments.untied), arguments.out)

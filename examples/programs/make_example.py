@@ -6,15 +6,15 @@ and a small model that writes about two in five of them right, which is where re
     # drop last, square each, sum        the prompt: one comment line
     def f(x):return sum([y*y for y in x[:-1]])
 
-Most steps can be written in more than one way, and every program that passes the tests is right, written so or otherwise.
-Writes data/train.jsonl, data/heldout.jsonl (other problems: no held-out one is ever trained on, by supervision or by
-rewards) and model/ beside this file or under --out. Deterministic by seed; does nothing when the outputs are there and
-were made by this recipe. The model of the recipe as it stands comes with the project, so at first only the data is
-written; to train it anew, delete model/ and wait some minutes (one thread).
+Most steps can be written in more than one way, and every program that passes the tests is right, whether it is written in
+one of these ways or not. Writes data/train.jsonl, data/heldout.jsonl (other problems, never trained on by supervision or by
+rewards) and model/ next to this file or under --out. Deterministic by seed; does nothing when the outputs exist and were
+made by this recipe. The model of this recipe comes with the project, so the first run only writes the data; to train the
+model again, delete model/ and wait some minutes (one thread).
 
 The model first learns from right solutions of the training problems, then from solutions with slips in them: a step left
-out, two steps swapped, another step in the place of one, a mistyped token. It knows how to write these functions and is as
-careless as its data; rewards have to teach it not to be. (So this is no test of whether rewards teach how to program.)
+out, two steps swapped, one step replaced by another, a mistyped token. It knows how to write these functions and is as
+careless as its data; rewards have to teach it not to be. (So this does not test whether rewards teach how to program.)
 """
 
 import argparse
@@ -42,7 +42,7 @@ class Step:
     name: str
     apply: Callable[[Any], Any]
     writings: tuple[str, ...]
-    """Python for this step, {} being what comes before it; the first is the plainest."""
+    """Python for this step, the plainest first; {} stands for what comes before it."""
 
 
 LISTS = (  # a list to a list
@@ -82,14 +82,14 @@ PROMPT_WORDS = (
 # fmt: on
 TOKENS = (*PYTHON_WORDS, *SYMBOLS, *PROMPT_WORDS)
 PIECES = r"def |return | for | in |# |, |[a-z]+|[\s\S]"
-"""What the tokenizer splits text into, first come, first served."""
-FIRST = 2  # token number where TOKENS begin, after padding and end of sequence
+"""What the tokenizer splits text into; the first alternative that matches."""
+FIRST = 2  # number of the first of TOKENS, after padding and end of sequence
 FIXED = 7  # tokens of `def f(x):return `
-RESPONSE_TOKENS = 36  # at most, with the end of sequence
+RESPONSE_TOKENS = 36  # longest response, with the end of sequence
 
 
 def problems() -> tuple[list[Problem], list[Problem]]:
-    """All chains of three steps that end in a number, split once and for all: training, held out."""
+    """All chains of three steps that end in a number: those for training, and those held out."""
     chains: list[Problem] = [chain for chain in product(LISTS, LISTS, REDUCTIONS) if chain[0] is not chain[1]]
     chains += product(LISTS, REDUCTIONS, NUMBERS)
     random.Random(20261).shuffle(chains)  # the split is the same for every seed, so that runs can be compared
@@ -101,7 +101,7 @@ def question(problem: Problem) -> str:
 
 
 def solutions(problem: Problem) -> Iterator[str]:
-    """All ways to write it that are taught, the plainest first."""
+    """All ways of writing the program that are taught, the plainest first."""
     for writings in product(*(step.writings for step in problem)):
         body = "x"
         for writing in writings:
@@ -109,8 +109,8 @@ def solutions(problem: Problem) -> Iterator[str]:
         yield f"def f(x):return {body}"
 
 
-def neighbours(problem: Problem) -> list[Problem]:
-    """What a slip makes of it: a step left out, two swapped, another in the place of one."""
+def neighbors(problem: Problem) -> list[Problem]:
+    """What a slip makes of a problem: one step left out, two swapped, or one replaced by another."""
     found = [problem[:place] + problem[place + 1 :] for place in range(len(problem))]
     first, second, third = problem
     found += [(second, first, third), (first, third, second)]
@@ -121,7 +121,7 @@ def neighbours(problem: Problem) -> list[Problem]:
 
 
 def run(problem: Problem, given: list[int]) -> Any:
-    """What its steps make of a list; None when one cannot take what the step before it left."""
+    """What the steps make of a list; None when a step cannot take what the step before it left."""
     result: Any = given
     try:
         for step in problem:
@@ -132,14 +132,14 @@ def run(problem: Problem, given: list[int]) -> Any:
 
 
 def reference(problem: Problem) -> dict[str, Any]:
-    """With at least four tests, chosen so that no neighbour that differs from the problem passes them all."""
+    """The tests of a problem: at least four, chosen so that no neighbor that differs from it passes them all."""
     draw = random.Random(question(problem))
     inputs = [[draw.randint(-9, 9) for _ in range(draw.randint(4, 6))] for _ in range(100)]
     expected = [run(problem, given) for given in inputs]
     told_apart = {place: set[int]() for place in range(len(inputs))}
-    for number, neighbour in enumerate(neighbours(problem)):
+    for number, neighbor in enumerate(neighbors(problem)):
         for place, given in enumerate(inputs):
-            if run(neighbour, given) != expected[place]:
+            if run(neighbor, given) != expected[place]:
                 told_apart[place].add(number)
     chosen: list[int] = []
     remaining = set().union(*told_apart.values())
@@ -152,12 +152,12 @@ def reference(problem: Problem) -> dict[str, Any]:
 
 
 def slipped(problem: Problem, draw: random.Random) -> list[str]:
-    """The tokens of a solution with one slip in it. Now and then it is right all the same, as with people."""
+    """The tokens of a solution with one slip in it. Sometimes it is right all the same."""
     if draw.random() < 0.25:
         pieces = split(draw.choice(list(solutions(problem))))
         pieces[draw.randrange(FIXED, len(pieces))] = draw.choice((*PYTHON_WORDS, *SYMBOLS))
         return pieces
-    return split(draw.choice(list(solutions(draw.choice(neighbours(problem))))))
+    return split(draw.choice(list(solutions(draw.choice(neighbors(problem))))))
 
 
 def split(text: str) -> list[str]:
@@ -172,7 +172,7 @@ def write_data(folder: Path) -> None:
 
 
 def make_tokenizer() -> Any:
-    """One token a word, digit or sign; a key word and the space beside it are one, as a trained vocabulary has it."""
+    """One token for each word, digit and sign; a keyword and its space are one, as in a trained vocabulary."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -208,13 +208,13 @@ def lessons(chains: list[Problem]) -> list[Lesson]:
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    """Of the settings and of what is taught: a change of either makes the example anew."""
+    """A digest of the settings and of what is taught: when either changes, the example is made again."""
     taught = [[step.name, *step.writings] for step in (*LISTS, *REDUCTIONS, *NUMBERS)]
     return hashlib.sha256(json.dumps([asdict(recipe), taught, TOKENS, HELDOUT]).encode()).hexdigest()
 
 
 def make(recipe: Recipe, out: Path) -> bool:
-    """Returns False when everything was there already."""
+    """Make what is missing. Returns False if everything was there already."""
     made = out / "model" / "made.json"
     wanted = recipe_hash(recipe)
     if not all((out / "data" / f"{name}.jsonl").is_file() for name in ("train", "heldout")):
@@ -241,9 +241,9 @@ def make(recipe: Recipe, out: Path) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--out", type=Path, default=HERE, help="folder for data/ and model/ (default: beside this file)"
+        "--out", type=Path, default=HERE, help="folder for data/ and model/ (default: next to this file)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the initial weights and the order of training")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the initial weights and of the order of training")
     arguments = parser.parse_args()
     make(Recipe(seed=arguments.seed), arguments.out)
 

@@ -1,6 +1,6 @@
 """Trains the starting model of an example by supervision: first on right responses, then on responses with slips.
 
-What the responses are is the caller's business. Deterministic by seed, on one thread.
+The caller says what the responses are. Deterministic by seed, on one thread.
 """
 
 import random
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 PAD, EOS = 0, 1
-IGNORED = -100  # the label of what is not learned: prompts and padding
+IGNORED = -100  # label of the tokens that are not learned: prompts and padding
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +24,17 @@ class Recipe:
     learning_rate: float = 1e-3
     warmup_steps: int = 50
     clean_until: float = 0.9
-    """Share of responses, sampled at temperature 1 to training prompts, that are among those taught. Up to here the model
-    learns from right responses."""
+    """The model learns from right responses until this share of the responses that it samples to training prompts, at
+    temperature 1, is among those taught."""
     slip: float = 0.6
-    """From then on a response has one slip this often."""
+    """Share of responses that have one slip, from then on."""
     slip_steps: int = 200
     max_steps: int = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """One prompt in token numbers, and how it is answered."""
+    """One prompt in token numbers, and the responses to learn from."""
 
     prompt: list[int]
     right: Sequence[list[int]]
@@ -44,7 +44,10 @@ class Lesson:
 
 
 def train(recipe: Recipe, lessons: Sequence[Lesson], unseen: Sequence[Lesson], vocabulary: int, length: int):  # type: ignore[no-untyped-def]
-    """Returns the model and what was measured. vocabulary: token numbers in use; length: tokens a response may have."""
+    """Train a model, and return it with what was measured. Raises SystemExit if it does not learn within max_steps.
+
+    vocabulary: token numbers in use. length: longest response, in tokens.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
     from transformers.utils.logging import disable_progress_bar
@@ -82,7 +85,8 @@ def train(recipe: Recipe, lessons: Sequence[Lesson], unseen: Sequence[Lesson], v
         return pad(rows, batch_first=True, padding_value=PAD), pad(labels, batch_first=True, padding_value=IGNORED)
 
     def taught_share(asked: Sequence[Lesson]) -> float:
-        """Of responses sampled at temperature 1. A bound from below on what a grader would say, without running code."""
+        """Share of responses, sampled at temperature 1, that are among those taught: a lower bound on the share that a grader
+        would call correct, without running code."""
         longest = max(len(lesson.prompt) for lesson in asked)
         prompts = torch.tensor([[PAD] * (longest - len(lesson.prompt)) + lesson.prompt for lesson in asked])
         sampling: dict[str, Any] = {"do_sample": True, "temperature": 1.0, "top_k": 0, "max_new_tokens": length}

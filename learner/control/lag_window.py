@@ -23,7 +23,7 @@ class LagWindow:
     recent: tuple[float, ...] = ()
     """ESS ratios since the last move or decision, oldest first."""
     settling: int = 0
-    """Steps to let pass before ESS ratios are looked at again."""
+    """Steps to skip before ESS ratios are looked at again."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values for the checkpoint."""

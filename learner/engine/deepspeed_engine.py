@@ -34,10 +34,20 @@ GATHER_ELEMENTS = 2**27
 """At stage 3 parameters are gathered for a snapshot in portions of about this many elements."""
 TAG = "engine"
 """Name of DeepSpeed's part of a checkpoint."""
-OTHER_RANKS = "other ranks"
-"""What a collective waits for, as the metrics call it."""
-
 R = TypeVar("R")
+
+
+@contextlib.contextmanager
+def _collective() -> Iterator[None]:
+    """Show the time inside as spent in a collective operation.
+
+    Waits for: the other ranks.
+    Until: the deadline of collectives (collective_timeout_s).
+    Ended by: the slowest rank's arrival, or the end of a rank, which breaks the collective.
+    Metric: ratchet_waiting{room="learner", awaiting="other ranks"}.
+    """
+    with waiting("learner", "other ranks"):
+        yield
 
 
 class _SkippableAdamW(torch.optim.AdamW):
@@ -284,7 +294,7 @@ class DeepSpeedEngine:
         if self.world_size == 1:
             return tensor.clone()
         total = tensor.to(self._device, copy=True)
-        with waiting("learner", OTHER_RANKS):
+        with _collective():
             dist.all_reduce(total)
             return total.to(tensor.device)
 
@@ -292,18 +302,18 @@ class DeepSpeedEngine:
         if self.world_size == 1:
             return payload or b""
         size = torch.tensor([len(payload or b"")], dtype=torch.int64, device=self._device)
-        with waiting("learner", OTHER_RANKS):
+        with _collective():
             dist.broadcast(size, 0)
         flat = torch.empty(int(size), dtype=torch.uint8, device=self._device)
         if self.rank == 0:
             flat.copy_(torch.frombuffer(bytearray(payload or b""), dtype=torch.uint8))
-        with waiting("learner", OTHER_RANKS):
+        with _collective():
             dist.broadcast(flat, 0)
         return flat.cpu().numpy().tobytes()
 
     def barrier(self) -> None:
         if self.world_size > 1:
-            with waiting("learner", OTHER_RANKS):
+            with _collective():
                 dist.barrier()
 
     def close(self) -> None:

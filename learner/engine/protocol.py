@@ -43,7 +43,7 @@ Shares sum to the loss over all micro-batches of all ranks. Not called for fille
 
 @dataclass(frozen=True, slots=True)
 class Backward(Generic[R]):
-    """What a backward found beside the gradient."""
+    """What a backward returns; the gradient itself stays in the engine."""
 
     loss: float
     """This rank's part."""

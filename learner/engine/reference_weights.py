@@ -41,10 +41,15 @@ class ReferenceWeights:
     def swap(self) -> None:
         """reference := current."""
         if self._earlier is not None:
-            self._copies, self._earlier = self._earlier, self._copies
+            self._exchange(self._earlier)
         for copy, parameter in zip(self._copies, self._parameters, strict=True):
             copy.copy_(self._shard(parameter))
         self.is_current = True
+
+    def _exchange(self, earlier: list[Tensor]) -> None:
+        """Make the earlier copies the present ones, and the other way round."""
+        self._earlier = self._copies
+        self._copies = earlier
 
     def roll_back(self) -> None:
         """reference := what it was before the last swap; may be called once after each.
@@ -53,7 +58,7 @@ class ReferenceWeights:
         """
         if self._earlier is None:
             raise InputError("no earlier reference is kept; set learner.reference.roll_back")
-        self._copies, self._earlier = self._earlier, self._copies
+        self._exchange(self._earlier)
         self.is_current = False
 
     @torch.no_grad()

@@ -36,7 +36,7 @@ class Packing:
 
 @dataclass(frozen=True, slots=True)
 class Differentiated:
-    """What a step's backward leaves beside the gradient."""
+    """What a step's backward leaves besides the gradient."""
 
     loss: float
     """This rank's part."""

@@ -71,5 +71,5 @@ class TwoGradientSums:
 
 
 def squared_norm(gradients: list[Tensor]) -> float:
-    """Of all parameters together; summed in float64."""
+    """The squared norm over all parameters together, summed in float64."""
     return float(torch.stack(torch._foreach_norm(gradients)).double().square().sum())

@@ -33,16 +33,16 @@ class EssRatios:
     untruncated: float
     """The one that decides the step size."""
     truncated: float
-    """Of importance weights cut to the cap."""
+    """The same, of importance weights cut to the cap."""
     one_way: float
-    """Of truncated importance weight times mean one-way weight."""
+    """The same, of truncated importance weight times mean one-way weight."""
 
 
 def ess_ratios(objective: StepObjective, tokens: Tokens, seen: SeenByRanks) -> EssRatios:
     """tokens: the whole step."""
     inputs, batch = objective.inputs, objective.inputs.batch
     log_weight = sequence_log_weight(seen.logp, batch.behavior_logp, batch.mask, inputs.lengths)
-    # A sequence that was rejected contributes nothing: its weight is no reason for a shorter step.
+    # A sequence that was rejected contributes nothing: its weight is not a reason for a shorter step.
     reached = segment_sum((objective.importance(tokens) > 0).long(), tokens.lengths) > 0
     log_truncated = log_weight[reached].clamp(max=math.log(objective.settings.importance.cap))
     one_way = tokens.sequence_mean(seen.one_way_weight[batch.mask].double())[reached].log()

@@ -46,32 +46,37 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
         description="Asynchronous RL post-training of language models from verifiable rewards, as plain services.",
         epilog="`ratchet COMMAND --help` says more about one command.",
     )
-    parser.add_argument("--version", action="version", version=f"ratchet {entry.version()}")
+    parser.add_argument(
+        "--version", action="version", version=f"ratchet {entry.version()}", help="print the version and stop"
+    )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    up = commands.add_parser("up", help="run everything on this machine; called again, it resumes")
+    def command(name: str, what: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+
+    up = command("up", "run everything on this machine; called again, it resumes")
     entry.add_config_arguments(up)
     up.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
     up.set_defaults(run=_up)
 
-    evaluation = commands.add_parser("eval", help="measure a model, or a run's latest checkpoint, on held-out prompts")
+    evaluation = command("eval", "measure a model or a run's checkpoint on held-out data")
     entry.add_config_arguments(evaluation)
     evaluation.add_argument(
         "--model", type=Path, metavar="FOLDER", help="a model folder (default: the run's latest checkpoint)"
     )
     evaluation.set_defaults(run=_evaluate)
 
-    status = commands.add_parser("status", help="say where a run stands")
+    status = command("status", "say where a run stands")
     status.add_argument("folder", type=Path, help="the run's folder, such as runs/addition")
     status.set_defaults(run=_status)
 
     commands.add_parser("verify", help="score a file of responses", add_help=False)
 
-    config = commands.add_parser("config", help="check a run's settings and print all of them")
+    config = command("config", "check a run's settings and print all of them")
     entry.add_config_arguments(config)
     config.set_defaults(run=_config)
 
-    doctor = commands.add_parser("doctor", help="say what this machine lacks, and what to do about it")
+    doctor = command("doctor", "say what this machine lacks, and what to do about it")
     doctor.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what runs will use (default: cpu)")
     doctor.set_defaults(run=_doctor)
 

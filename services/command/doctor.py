@@ -96,7 +96,7 @@ def _compiled() -> Finding:
         return Finding(subject, True, "not checked, because torch is not installed")
     package, kept = Path(module.origin).parent, Path(importlib.util.cache_from_source(module.origin))
     if kept.exists():
-        return Finding(subject, True, "kept")
+        return Finding(subject, True, "kept between starts")
     if sys.dont_write_bytecode:
         action = "unset PYTHONDONTWRITEBYTECODE"
     elif sys.pycache_prefix is None and not os.access(package, os.W_OK):

@@ -226,9 +226,7 @@ def _sections(place: Iterable[int | str]) -> list[type[BaseModel]]:
             if part in model.model_fields
             for m in _models(model.model_fields[str(part)].annotation)
         ]
-        models = (
-            inside or _of_type(models, part) or models
-        )  # neither a field nor a tag: an index, or the key of a mapping
+        models = inside or _of_type(models, part) or models  # else an index, or the key of a mapping
     return models
 
 

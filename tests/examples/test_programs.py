@@ -84,10 +84,10 @@ def test_a_program_that_leaves_out_swaps_or_replaces_a_step_passes_only_when_it_
     for problem in draw.sample(every_problem(programs), 100):
         reference = programs.reference(problem)
         inputs = [[draw.randint(-9, 9) for _ in range(draw.randint(4, 6))] for _ in range(40)]
-        for neighbour in programs.neighbours(problem):
-            if all(programs.run(neighbour, test["args"][0]) == test["expected"] for test in reference["tests"]):
+        for neighbor in programs.neighbors(problem):
+            if all(programs.run(neighbor, test["args"][0]) == test["expected"] for test in reference["tests"]):
                 for given in inputs:
-                    assert programs.run(neighbour, given) == programs.run(problem, given), programs.question(problem)
+                    assert programs.run(neighbor, given) == programs.run(problem, given), programs.question(problem)
 
 
 def test_programs_and_prompts_survive_the_tokenizer_and_fit(programs: ModuleType) -> None:

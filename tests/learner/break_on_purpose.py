@@ -1,10 +1,10 @@
-"""Breaks the code on purpose, once for each property of docs/objective_properties.md, and sees its tests fail.
+"""Break the code on purpose, once for each property of docs/objective_properties.md, and see its tests fail.
 
     python -m tests.learner.break_on_purpose            # all of it: about half an hour on one core
     python -m tests.learner.break_on_purpose 19 27      # some properties
 
-In a copy of the repository: the tests pass on the code as it is; then each change in broken_on_purpose.toml is made alone, has
-its tests run, and is taken back. The exit status is 1 when one of them did not fail by an assertion.
+This works on a copy of the repository. The tests have to pass on the code as it is; then each change in broken_on_purpose.toml
+is made alone, its tests are run, and it is reverted. The exit status is 1 when a test did not fail by an assertion.
 """
 
 import os
@@ -22,26 +22,26 @@ from xml.etree import ElementTree
 ROOT = Path(__file__).parents[2]
 TABLE = Path(__file__).with_name("broken_on_purpose.toml")
 LIMIT_S = 1800.0
-"""For one run of pytest; a test of a real engine takes one to two minutes."""
+"""Limit on one run of pytest; a test of a real engine takes one to two minutes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Breakage:
-    """One bug, and the tests that must not let it pass."""
+    """One bug, and the tests that must find it."""
 
     properties: list[int]
     """Numbers in docs/objective_properties.md."""
     bug: str
-    """In a few words; that page repeats them."""
+    """The bug in a few words; that page repeats them."""
     file: str
     text: str
-    """Occurs once in the file."""
+    """Text that occurs once in the file."""
     replacement: str
     tests: list[str]
     """Node ids below tests/, with a parameter where one is enough."""
 
     def broken(self, root: Path) -> str:
-        """The file with the bug in it. ValueError when the text is not there, or not only once."""
+        """The file with the bug in it. Raises ValueError unless the text is there exactly once."""
         source = (root / self.file).read_text(encoding="utf-8")
         if source.count(self.text) != 1:
             raise ValueError(f"{self.file} has {self.text!r} {source.count(self.text)} times; mend {TABLE.name}")
@@ -61,7 +61,8 @@ def copy_tracked(folder: Path) -> None:
 
 
 def python(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """In the copy. Without bytecode: a file that changes within a second and keeps its size would be read from the cache."""
+    """Run Python in the copy, without bytecode: a file that changes within a second and keeps its size would be read from the
+    cache."""
     return subprocess.run(
         [sys.executable, *arguments],
         check=False,
@@ -74,7 +75,7 @@ def python(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 def outcome(folder: Path, tests: Sequence[str]) -> str:
-    """passed, failed and by what, or why it is neither: a test that is not found is no proof, nor is code that does not run."""
+    """ "passed", "failed" with the message, or why it proves nothing: the test is not found, or the code does not run."""
     report = folder / "report.xml"
     report.unlink(missing_ok=True)
     ids = [f"tests/{test}" for test in tests]

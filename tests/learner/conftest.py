@@ -1,4 +1,4 @@
-"""Numbers only: no deadline for an example, one thread, since a machine that is busy is no failure."""
+"""Settings for tests of numbers: no deadline for an example and one thread, since a busy machine is not a failure."""
 
 import hypothesis
 import torch

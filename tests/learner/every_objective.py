@@ -5,8 +5,10 @@ from typing import Any
 from services.config.learner import LearnerConfig
 from services.config.objectives.registry import OURS
 
+MEMBERS = OURS
+"""Type -> settings class of every objective."""
 VARIANTS: dict[str, dict[str, Any]] = {
-    **{kind: {"type": kind} for kind in OURS},
+    **{kind: {"type": kind} for kind in MEMBERS},
     "owpo with dual clip": {"type": "owpo", "dual_clip": 3.0},
     "popo held close": {"type": "popo", "similarity": 3.0},
     "acpo, narrow": {"type": "acpo", "base": 0.02, "alpha": 0.3},
@@ -30,5 +32,5 @@ def settings(variant: str, **changes: object) -> LearnerConfig:
     }
     if objective["type"] == "dr_grpo":
         needed["constant_tokens"] = 5
-    needed["teachers"] = [{"path": f"teacher-{i}"} for i in range(OURS[objective["type"]].teachers[0])]
+    needed["teachers"] = [{"path": f"teacher-{i}"} for i in range(MEMBERS[objective["type"]].teachers[0])]
     return LearnerConfig.model_validate({**needed, **changes})

@@ -51,7 +51,7 @@ def reference_facts(
     heard: dict[str, list[Tensor]] = {}
     for name, settings in RATCHETS.items():
         engine.load(start)
-        engine._reference = ReferenceWeights(engine._model, settings, sharded=engine._zero3)
+        engine._reference = ReferenceWeights(engine._model, settings, sharded=engine._is_sharded)
         step()
         expected = with_rounded_weights(engine, score) if name == "bfloat16" else score("current")
         engine.ratchet_reference()  # before it: the weights of `start`
@@ -84,7 +84,7 @@ def reference_facts(
     averages = []
     for settings in AVERAGES.values():
         engine.load(start)
-        engine._reference = ReferenceWeights(engine._model, settings, sharded=engine._zero3)
+        engine._reference = ReferenceWeights(engine._model, settings, sharded=engine._is_sharded)
         for _ in range(2):
             step()
             engine.blend_reference(0.5)

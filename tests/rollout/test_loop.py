@@ -41,8 +41,10 @@ class Bench:
     def __init__(self, engine: FakeEngine | None = None, capacity: int = 8) -> None:
         self.engine = engine or FakeEngine()
         self.engine.policy_version = 0
-        names = ("evaluation_prompts", "prompts", "trajectories", "dead")
-        self.evaluation, self.prompts, self.trajectories, self.dead = (MemoryStream(name) for name in names)
+        self.evaluation = MemoryStream("evaluation_prompts")
+        self.prompts = MemoryStream("prompts")
+        self.trajectories = MemoryStream("trajectories")
+        self.dead = MemoryStream("dead")
         self.ready = asyncio.Event()
         self.stop = asyncio.Event()
         streams = RolloutStreams(self.evaluation, self.prompts, self.trajectories, self.dead)

@@ -26,7 +26,7 @@ ELSEWHERE = {
 
 @pytest.fixture(scope="module")
 def reader(example: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the reader's own files beside the project's."""
+    """A folder with the reader's own files and links to the project's."""
     folder = tmp_path_factory.mktemp("reader")
     for name in (".venv", "examples"):
         (folder / name).symlink_to(ROOT / name)

@@ -14,7 +14,7 @@ async def read_body(request: Request, limit_bytes: int) -> bytearray | None:
     Waits for: the client to send.
     Until: the connection closes; there is no deadline.
     Ended by: the end of the body, too much of it, or the client's disconnect.
-    Metric: none.
+    Metric: none; a client that sends slowly holds nothing but its own connection.
     """
     body, received = bytearray(), 0
     too_large = int(request.headers.get("content-length", 0)) > limit_bytes

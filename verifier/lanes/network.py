@@ -28,7 +28,7 @@ class NetworkLane:
         Waits for: the services that the graders ask.
         Until: deadline_s of the endpoint, for each call.
         Ended by: an answer to every item or its failure, or cancellation by the caller.
-        Metric: ratchet_verifier_endpoint_waiting shows the calls whose turn has not come.
+        Metric: ratchet_verifier_endpoint_waiting_calls shows the calls whose turn has not come.
         """
         self.queued_items += len(items)
         try:

@@ -43,7 +43,9 @@ class GraderProcess:
         Ended by: the answer, or the end of the process.
         Metric: ratchet_waiting{room="verifier", awaiting="grader process"}.
         """
-        self._reader, self._writer = await asyncio.open_connection(sock=ours)
+        reader, writer = await asyncio.open_connection(sock=ours)
+        self._reader = reader
+        self._writer = writer
         self._write(hello)
         await self.receive()  # an empty answer: it listens
 

@@ -1,4 +1,4 @@
-"""The reference's weights beside a plain model, however they are kept: what they score is what was swapped in."""
+"""The reference's weights next to a plain model: they score what was swapped in, however they are kept."""
 
 import tempfile
 from pathlib import Path

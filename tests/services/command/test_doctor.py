@@ -105,7 +105,7 @@ def test_services_that_would_compile_at_every_start_are_a_problem(
     there = Path(importlib.util.cache_from_source(torch.origin))
     there.parent.mkdir(parents=True)
     there.touch()
-    assert compiled().seen == "kept"
+    assert compiled().seen == "kept between starts"
 
 
 def test_where_nothing_can_be_kept_the_owner_compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,9 +1,15 @@
 """The display follows what the services write, also where a crash cut it off."""
 
+import io
 from pathlib import Path
 
-from services.command.live_display import Tail
+from rich.console import Console
+
+from services.command.live_display import LiveDisplay, Tail, sparkline
+from services.run.addresses import announce_address
+from services.run.folder import RunFolder
 from services.run.json_lines import JsonLines, read_json_lines
+from tests.services.command.running import run
 
 
 def test_a_line_that_a_crash_cut_off_does_not_end_the_display(tmp_path: Path) -> None:
@@ -27,3 +33,37 @@ def test_the_next_start_begins_a_line_of_its_own(tmp_path: Path) -> None:
     assert [row["step"] for row in tail.read()] == [1, 2, 3]
     assert [row["step"] for row in read_json_lines(path)] == [1, 2, 3]
     assert len(path.read_text(encoding="utf-8").splitlines()) == 4
+
+
+def test_it_says_what_the_run_waits_for_and_then_where_training_stands(tmp_path: Path) -> None:
+    config = run(tmp_path)
+    folder = RunFolder(config.folder)
+    said = io.StringIO()
+    groups = {"trained": 4, "dropped": {}, "dead": 0, "outstanding": 5}
+    with LiveDisplay(config, Console(file=said)) as display:
+        display.tick()
+        announce_address(folder.services, "learner", "http://127.0.0.1:1")
+        display.tick()
+        announce_address(folder.services, "rollout-0", "http://127.0.0.1:2")
+        display.tick()
+        JsonLines(folder.evaluations).write(policy_version=0, attempt=1, k=4, avg_at_k=0.25, pass_at_k=0.5)
+        display.tick()
+        JsonLines(folder.steps).write(
+            step=1, attempt=1, pass_rate=0.5, ess_ratio=0.9, mean_lag_steps=1.25, groups=groups, sampled_trajectories=32
+        )
+        display.tick()
+        display.tick()  # nothing new: no line
+    lines = [line.strip().partition("  ")[2] for line in said.getvalue().splitlines()]
+    assert lines == [
+        "waiting for the learner (loading the model)",
+        "waiting for the first rollout replica (starting its engine; half a minute on CPU)",
+        "waiting for the first weights and the first evaluation",
+        "waiting for the first step",
+        f"step 1/{config.learner.steps}  pass rate 0.50  lag 1.25  ESS 0.90  held-out 0.250 @0",
+    ]
+
+
+def test_a_sparkline_averages_what_does_not_fit() -> None:
+    assert sparkline([0.0, 1.0], 2) == " █"
+    assert sparkline([0.0, 1.0, 1.0, 1.0], 2) == "▄█"
+    assert sparkline([], 8) == ""

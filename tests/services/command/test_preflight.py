@@ -67,3 +67,16 @@ def test_compiling_the_model_on_a_cpu_needs_a_compiler(
     rollout = four_gpus.rollout.model_copy(update={"enforce_eager": False})
     with pytest.raises(InputError, match=r"enforce_eager = false.*no g\+\+"):
         preflight.check(four_gpus.model_copy(update={"device": "cpu", "rollout": rollout}))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\x00"])
+def test_settings_of_a_model_that_are_not_json_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.toml").write_text(SMALLEST, encoding="utf-8")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(content, encoding="utf-8")
+    (folder / "model.safetensors").touch()
+    with pytest.raises(
+        InputError, match=r"model\.path: .*config\.json cannot be read as a model's settings: .*get it again"
+    ):
+        preflight.check(load(tmp_path / "run.toml", [f"model.path={folder}"]))

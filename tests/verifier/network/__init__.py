@@ -1,1 +1,1 @@
-"""Tests of the network lane: real sockets, a scripted server, and the pure rules behind them."""
+"""Tests of the network lane: real sockets, a scripted server, and the pure rules."""

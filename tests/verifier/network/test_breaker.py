@@ -114,7 +114,7 @@ class EveryHistory(RuleBasedStateMachine):
 TestEveryHistory = EveryHistory.TestCase
 
 
-def test_it_opens_after_so_many_failures_in_a_row_and_not_before() -> None:
+def test_it_opens_after_the_given_failures_in_a_row_and_not_before() -> None:
     world = World(RULES)
     for _ in range(5):
         world.fail_once()
@@ -128,7 +128,7 @@ def test_it_opens_after_so_many_failures_in_a_row_and_not_before() -> None:
     assert world.ask() is None
 
 
-def test_only_one_probe_goes_out_and_its_answer_lets_everybody_in() -> None:
+def test_only_one_probe_goes_out_and_its_answer_lets_all_requests_through() -> None:
     world = opened()
     world.now_s += RULES.open_s
     probe = world.ask()
@@ -156,7 +156,7 @@ def test_a_probe_that_is_withdrawn_makes_room_for_another_at_once() -> None:
     assert world.ask() is not None
 
 
-def test_a_probe_of_which_nothing_is_heard_is_given_up() -> None:
+def test_a_probe_that_reports_nothing_counts_as_lost() -> None:
     world = opened()
     world.now_s += RULES.open_s
     lost = world.ask()

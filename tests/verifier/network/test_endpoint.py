@@ -4,6 +4,7 @@ import logging
 import time
 
 import pytest
+from prometheus_client import REGISTRY
 
 from tests.fakes import openai_server as fake
 from tests.fakes.openai_server import OpenAIServer, Step, late, says, status, unused_url
@@ -65,7 +66,7 @@ def test_what_may_pass_is_asked_again(bad: Step) -> None:
     assert all(gap_s >= 0.12 for gap_s in gaps_s), "there was no pause between the tries"
 
 
-def test_what_does_not_pass_ends_after_so_many_attempts_and_says_why_and_what_to_do() -> None:
+def test_what_does_not_pass_ends_after_the_last_attempt_and_says_why_and_what_to_do() -> None:
     with OpenAIServer(status(502)) as server:
         fault = fault_of(server.url, attempts=2)
     assert isinstance(fault, EndpointAway)
@@ -122,7 +123,7 @@ def test_an_answer_that_is_compressed_is_not_unpacked() -> None:
     assert server.requests[0].headers["Accept-Encoding"] == "identity"
 
 
-def test_the_endpoint_is_left_alone_for_as_long_as_it_asks_and_by_everybody() -> None:
+def test_no_call_reaches_the_endpoint_for_as_long_as_it_asks() -> None:
     with OpenAIServer(status(429, {"Retry-After": "1"}), says("fine")) as server:
 
         async def work(endpoint: Endpoint) -> None:
@@ -170,6 +171,23 @@ def test_a_call_whose_turn_does_not_come_ends_at_its_deadline() -> None:
     assert all(isinstance(fault, EndpointAway) for fault in faults)
     assert "its turn did not come" in str(faults[2])
     assert sample("waiting_calls") == 0
+
+
+def test_the_time_spent_waiting_is_counted_by_what_was_awaited() -> None:
+    def waited_s(awaiting: str) -> float:
+        return (
+            REGISTRY.get_sample_value("ratchet_wait_seconds_total", {"room": "verifier", "awaiting": awaiting}) or 0.0
+        )
+
+    before = {awaiting: waited_s(awaiting) for awaiting in ("endpoint turn", "endpoint answer")}
+    with OpenAIServer(fake.hangs) as server:
+
+        async def work(endpoint: Endpoint) -> None:
+            await asyncio.gather(*(ask(endpoint) for _ in range(2)), return_exceptions=True)
+
+        with_endpoint(server.url, work, max_concurrent=1, deadline_s=0.5)
+    for awaiting, seconds in before.items():
+        assert waited_s(awaiting) - seconds > 0.3, awaiting
 
 
 def test_cancelled_calls_leave_nothing_taken() -> None:
@@ -299,7 +317,7 @@ def test_no_request_is_sent_above_the_budget_of_calls_and_tries_count() -> None:
     assert len(server.requests) == 5
 
 
-def test_a_budget_that_is_spent_is_no_failure_of_the_endpoint() -> None:
+def test_a_spent_budget_is_not_a_failure_of_the_endpoint() -> None:
     with OpenAIServer() as server:
 
         async def work(endpoint: Endpoint) -> None:
@@ -310,7 +328,7 @@ def test_a_budget_that_is_spent_is_no_failure_of_the_endpoint() -> None:
     assert server.requests == []
 
 
-# What is said of it all.
+# What is logged and counted.
 
 
 def test_neither_tokens_nor_urls_nor_texts_are_logged(caplog: pytest.LogCaptureFixture) -> None:

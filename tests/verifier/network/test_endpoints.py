@@ -35,7 +35,7 @@ def test_a_token_that_would_travel_unencrypted_is_warned_of(caplog: pytest.LogCa
         assert "secret-1" not in caplog.text
 
 
-def test_an_endpoint_that_nobody_named_is_a_fault_that_lists_those_there_are() -> None:
+def test_an_unknown_endpoint_is_a_fault_that_lists_the_known_ones() -> None:
     endpoints = Endpoints({"b": EndpointConfig(url="http://h"), "a": EndpointConfig(url="http://h")}, {})
     with pytest.raises(ScoringFault, match=r'no endpoint "http://evil".*known: a, b'):
         endpoints["http://evil"]
@@ -55,7 +55,7 @@ def test_an_endpoint_that_nobody_named_is_a_fault_that_lists_those_there_are() -
         "http://h/#x",
     ],
 )
-def test_a_url_that_is_none_or_holds_a_password_is_refused(url: str) -> None:
+def test_a_malformed_url_and_one_with_a_password_are_refused(url: str) -> None:
     with pytest.raises(ValidationError):
         EndpointConfig(url=url)
 

@@ -1,4 +1,4 @@
-"""The page that users copy from: every block in it is read by what will read it in a run."""
+"""The page that users copy from: every block in it is parsed as a run would parse it."""
 
 import json
 import re

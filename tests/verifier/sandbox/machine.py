@@ -13,7 +13,7 @@ from verifier.sandbox.probe import probe
 
 
 def sandbox_or_skip() -> Launcher:
-    """RATCHET_TEST_SANDBOX=required: a machine without a sandbox fails the tests."""
+    """The launcher of this machine; without one the test is skipped, or fails if RATCHET_TEST_SANDBOX=required."""
     found = probe(Bubblewrap())
     if found.launcher is None:
         if os.environ.get("RATCHET_TEST_SANDBOX") == "required":
@@ -24,7 +24,7 @@ def sandbox_or_skip() -> Launcher:
 
 @contextmanager
 def nothing_is_left() -> Iterator[None]:
-    """No process and no open file more than before."""
+    """Check that there are no more processes and open files than before."""
     processes, files = set(descendants(os.getpid())), len(os.listdir("/proc/self/fd"))
     yield
     assert set(descendants(os.getpid())) <= processes

@@ -13,7 +13,7 @@ from tests.verifier.sandbox.machine import nothing_is_left, sandbox_or_skip
 from verifier.graders.code.grader import CodeTests
 
 WALL_S = 1.0
-SLACK_S = 8.0  # for a sandbox to start and to end on a machine that does much else
+SLACK_S = 8.0  # for a sandbox to start and to end on a busy machine
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -157,7 +157,7 @@ WRONG_FUNCTIONS = {
     ),
     "says that the sandbox is up": ("[write(n, b'S\\0\\0\\0\\0') for n in range(3, 64)]; return 49", "runner's pipe"),
     "answers from two copies of itself": (
-        # The second answer is there before anybody asks, or is taken for that of the next test: which, is up to the scheduler.
+        # The scheduler decides whether the second answer comes too early or is taken for that of the next test.
         "own = os.getpid(); os.getpid = lambda: own; os.fork(); time.sleep(0.1); return 49",
         "runner's pipe|test 2 of 2: result 49",
     ),
@@ -200,7 +200,7 @@ WRONG_FUNCTIONS = {
         "signal 7|files over|memory over|No space left|Cannot allocate",
     ),
     "makes folders without end": ("while True: os.mkdir('d'); os.chdir('d')", "more than 4096 files|No space left"),
-    "takes memory where nobody can look": (
+    "takes memory out of sight": (
         "ctypes.CDLL(None).prctl(4, 0, 0, 0, 0); [os.fork() for _ in range(4)]; b = bytearray(40 * 2**20); time.sleep(9)",
         "memory over 128 MB",
     ),
@@ -261,7 +261,7 @@ RIGHT_FUNCTIONS = {
         "sys.setrecursionlimit(10**6)\n    def g(n): return n and 1 + g(n - 1)\n    return x * x if g(9000) == 9000 else 0"
     ),
     "asks for its annotations": "def g(y: int): return y\n    return g.__annotations__['y'](x * x)",
-    "waits for nobody": "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); return x * x",
+    "ignores a signal": "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); return x * x",
 }
 
 

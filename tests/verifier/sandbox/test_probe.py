@@ -75,8 +75,8 @@ def test_an_interpreter_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert "/bin/ls: it is not a Python interpreter" in found.missing
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only a service that runs as root drops to nobody")
-def test_an_interpreter_that_nobody_can_reach_is_named(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only a service that runs as root drops to user nobody")
+def test_an_interpreter_that_user_nobody_cannot_reach_is_named(tmp_path: Path) -> None:
     sandbox_or_skip()
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
@@ -95,10 +95,10 @@ def test_a_grader_process_does_not_find_out_again_what_the_service_found(monkeyp
     assert probe(settings).launcher == launcher
 
 
-def test_what_is_loaded_into_the_service_besides_is_no_library_of_the_interpreter(
+def test_what_is_preloaded_into_the_service_is_not_a_library_of_the_interpreter(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """vLLM has its allocator loaded into every process that it starts; it may lie where the sandbox cannot look."""
+    """vLLM has its allocator loaded into every process that it starts; it may be in a folder that the sandbox cannot read."""
     python = Path(sys.executable)
     plain = inspect(python)
     library = next(Path(path) for path, _ in plain.shown if ".so" in Path(path).name)

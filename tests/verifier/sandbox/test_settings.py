@@ -28,7 +28,9 @@ def test_settings_survive_the_environment(settings: Bubblewrap | NoSandbox, monk
 @pytest.mark.parametrize(
     "text", ["{", '"none"', '{"type": "off"}', '{"type": "none", "max_wall": 1}', '{"type": "none", "max_wall_s": "1"}']
 )
-def test_what_cannot_be_read_is_a_fault_and_never_no_sandbox(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_cannot_be_read_are_a_fault_and_never_switch_the_sandbox_off(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RATCHET_SANDBOX", text)
     with pytest.raises(ScoringFault, match="RATCHET_SANDBOX holds no settings"):
         settings_from_environment()

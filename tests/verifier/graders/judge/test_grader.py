@@ -110,7 +110,7 @@ def test_votes_are_asked_for_at_once_and_each_with_a_number_of_its_own() -> None
     assert len({request.prompt for request in server.requests}) == 5
 
 
-def test_a_vote_that_fails_is_an_error_whatever_the_others_say() -> None:
+def test_one_failing_vote_makes_the_verdict_an_error() -> None:
     with OpenAIServer(CORRECT, CORRECT, status(400)) as server, pytest.raises(EndpointRefused):
         judged(server.url, votes=3, temperature=1.0)
 
@@ -151,7 +151,7 @@ def test_a_score_becomes_a_reward_from_0_to_1(
 @pytest.mark.parametrize(
     "text", ['{"score": 11}', '{"score": "7"}', '{"score": true}', '{"score": NaN}', '{"score": 1e999}']
 )
-def test_a_score_that_is_not_on_the_scale_is_an_error_and_no_zero(text: str) -> None:
+def test_a_score_that_is_not_on_the_scale_is_an_error_and_not_a_zero(text: str) -> None:
     with (
         OpenAIServer(says(text)) as server,
         pytest.raises(ScoringFault, match="its score is not a number from 0 to 10"),
@@ -212,7 +212,7 @@ def test_one_unreadable_answer_is_forgiven() -> None:
         assert judged(server.url).correct
 
 
-def test_an_answer_that_was_cut_is_no_verdict_even_if_it_reads_as_one() -> None:
+def test_an_answer_that_was_cut_is_not_a_verdict_even_if_it_reads_as_one() -> None:
     cut = says(MODEL_SAYS_CORRECT, finish_reason="length")
     with OpenAIServer(cut) as server, pytest.raises(ScoringFault, match="cut at max_tokens"):
         judged(server.url)
@@ -244,7 +244,7 @@ def test_faults_of_the_configuration_name_the_setting() -> None:
         judged(unused_url())
 
 
-def test_tokens_are_counted_against_the_budget_and_estimated_when_nobody_reports_them() -> None:
+def test_tokens_are_counted_against_the_budget_and_estimated_when_they_are_not_reported() -> None:
     judge = Judge(endpoint="there")
 
     async def work(endpoints: Endpoints) -> list[int]:
@@ -357,7 +357,7 @@ def test_questions_and_references_are_quoted_too() -> None:
 
 
 @given(st.text(alphabet=st.characters(codec=None), max_size=200), st.integers(0, 2**128 - 1))
-def test_whatever_the_text_it_cannot_begin_a_line_or_leave_a_control_token(text: str, number: int) -> None:
+def test_no_text_can_begin_a_line_or_leave_a_control_token(text: str, number: int) -> None:
     lines = prompt.block("response", text, f"{number:032x}").split("\n")
     assert lines[0] == f"<<<response {number:032x}>>>"
     assert lines[-1] == f"<<<end of response {number:032x}>>>"
@@ -456,7 +456,7 @@ def test_the_cache_tells_models_apart_and_the_version_tells_prompts_apart() -> N
     assert Judge.lane == "network"
 
 
-def test_the_rubric_reaches_the_judge_as_an_instruction_and_braces_in_it_are_no_place_holders() -> None:
+def test_the_rubric_reaches_the_judge_as_an_instruction_and_braces_in_it_are_not_placeholders() -> None:
     with OpenAIServer(decides(lambda request: MODEL_SAYS_CORRECT)) as server:
         judged(server.url, rubric="Correct when it is a set like {1, 2} {format}.")
     assert "Correct when it is a set like {1, 2} {format}." in server.requests[0].body["messages"][0]["content"]
