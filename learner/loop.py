@@ -55,7 +55,8 @@ class Beginning:
             state.policy_version = saved["policy_version"]
         else:
             state = RunState.from_dict(config.learner, saved)
-        return cls(checkpoint, state, Ledger.from_dict(saved["ledger"]), saved["counts"])
+        counts = {key: saved["counts"][key] for key in NOTHING_COUNTED}
+        return cls(checkpoint, state, Ledger.from_dict(saved["ledger"]), counts)
 
 
 class TrainingLoop:

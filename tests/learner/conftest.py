@@ -1,8 +1,32 @@
 """Settings for tests of numbers: no deadline for an example and one thread, since a busy machine is not a failure."""
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import hypothesis
+import pytest
 import torch
+
+if TYPE_CHECKING:
+    from tests.learner.small_run import SmallRun
 
 hypothesis.settings.register_profile("learner", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("learner")
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def small_run(tmp_path: Path) -> "Iterator[Callable[..., SmallRun]]":
+    """Makes runs in the test's folder, from overrides of their settings and, as `rewards`, what their responses earn."""
+    from tests.learner.small_run import SmallRun, small_config
+
+    made: list[SmallRun] = []
+
+    def make(*overrides: str, **answers: Any) -> SmallRun:
+        made.append(SmallRun(small_config(tmp_path, *overrides), **answers))
+        return made[-1]
+
+    yield make
+    for run in made:
+        run.close()

@@ -125,10 +125,17 @@ class SmallRun:
         self.replicas = Replicas()
         self.rooms = Rooms(self, MemoryStream("prompts"))
         self.evaluation_rooms: list[Rooms] = []
+        self._starts: list[Start] = []
 
     def start(self, *, stop_after: int | None = None) -> "Start":
         """One start of the learner. stop_after: asked to stop once this many versions have been published."""
-        return Start(self, stop_after)
+        self._starts.append(Start(self, stop_after))
+        return self._starts[-1]
+
+    def close(self) -> None:
+        """Close the files of every start."""
+        for start in self._starts:
+            start.records.close()
 
 
 class Start:

@@ -1,6 +1,7 @@
 """Held-out accuracy: what counts, when it is due, and that two policies are asked the same."""
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,8 @@ from services.wire.prompt import Prompt
 from services.wire.score import ScoredGroup
 from tests.learner.small_run import PROBLEMS, SmallRun, small_config, token_ids
 from tests.learner.tiny import scored_group
+
+MakeRun = Callable[..., SmallRun]
 
 
 def result(index: int, rewards: list[float], version: int = 7) -> ScoredGroup:
@@ -55,23 +58,23 @@ def test_two_versions_are_asked_the_same_on_the_same_draws(tmp_path: Path) -> No
     assert all(later - earlier >= k for earlier, later in itertools.pairwise(seeds))
 
 
-def test_it_is_due_every_so_many_versions_once_and_at_the_end(tmp_path: Path) -> None:
-    evaluator = SmallRun(small_config(tmp_path)).start().evaluator
+def test_it_is_due_every_two_versions_once_and_at_the_end(small_run: MakeRun) -> None:
+    evaluator = small_run().start().evaluator
     assert [version for version in range(6) if evaluator.is_due(version, None)] == [0, 2, 4]
     assert not evaluator.is_due(2, evaluated_version=2)
     assert evaluator.is_due(3, evaluated_version=2, last=True)
     assert not evaluator.is_due(3, evaluated_version=3, last=True)
 
 
-def test_a_stop_ends_it_without_a_figure(tmp_path: Path) -> None:
-    run = SmallRun(small_config(tmp_path), lambda prompt: None)
+def test_a_stop_ends_it_without_a_figure(small_run: MakeRun) -> None:
+    run = small_run(rewards=lambda prompt: None)
     start = run.start()
     run.replicas.stopping = True
     assert start.evaluator.evaluate(0) is None
 
 
-def test_results_that_never_come_end_it_at_its_deadline(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    run = SmallRun(small_config(tmp_path, "deadlines.evaluation_s=0.1"), lambda prompt: None)
+def test_results_that_never_come_end_it_at_its_deadline(small_run: MakeRun, caplog: pytest.LogCaptureFixture) -> None:
+    run = small_run("deadlines.evaluation_s=0.1", rewards=lambda prompt: None)
     with pytest.raises(DeadlineExceeded, match="evaluation results"):
         run.start().evaluator.evaluate(0)
     assert "2 groups did not come back, first eval-1-0-0" in caplog.text

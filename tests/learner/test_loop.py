@@ -1,6 +1,6 @@
 """A run from its first step to its last: in order, stopped and resumed, and with what goes wrong on the way."""
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,12 +10,14 @@ from services.errors import DeadlineExceeded, RatchetError, WeightSyncError
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
 from services.wire.prompt import Prompt
-from tests.learner.small_run import SmallRun, Start, one_of_two, small_config
+from tests.learner.small_run import SmallRun, Start, one_of_two
+
+MakeRun = Callable[..., SmallRun]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> SmallRun:
-    return SmallRun(small_config(tmp_path))
+def run(small_run: MakeRun) -> SmallRun:
+    return small_run()
 
 
 def rows(run: SmallRun) -> list[dict[str, Any]]:
@@ -88,11 +90,11 @@ def full_disk(*arguments: object) -> None:
     raise OSError("no space left on device")
 
 
-def test_dropped_groups_are_made_up_for(tmp_path: Path) -> None:
+def test_dropped_groups_are_made_up_for(small_run: MakeRun) -> None:
     def every_third_is_easy(prompt: Prompt) -> list[float]:
         return [1.0, 1.0] if prompt.sequence_number % 3 == 0 else one_of_two(prompt)
 
-    run = SmallRun(small_config(tmp_path), every_third_is_easy)
+    run = small_run(rewards=every_third_is_easy)
     start = run.start()
     assert start.run()
     counts = start.intake.counts()
@@ -108,10 +110,10 @@ def test_the_reference_moves_when_it_is_due(run: SmallRun) -> None:
     assert start.engine.reference.equal(start.engine.logits)
 
 
-def test_groups_that_never_come_end_the_run_at_their_deadline(tmp_path: Path) -> None:
-    run = SmallRun(
-        small_config(tmp_path, "deadlines.groups_s=0.2"),
-        lambda prompt: one_of_two(prompt) if prompt.purpose == "evaluate" else None,
+def test_groups_that_never_come_end_the_run_at_their_deadline(small_run: MakeRun) -> None:
+    run = small_run(
+        "deadlines.groups_s=0.2",
+        rewards=lambda prompt: one_of_two(prompt) if prompt.purpose == "evaluate" else None,
     )
     with pytest.raises(DeadlineExceeded, match="scored groups"):
         run.start().run()
@@ -129,8 +131,8 @@ def test_weights_that_do_not_arrive_are_named_instead_of_groups_that_do_not_come
         run.start().run()
 
 
-def test_steps_that_change_nothing_end_the_run_with_what_to_do(tmp_path: Path) -> None:
-    run = SmallRun(small_config(tmp_path, "learner.max_skipped_steps=2"))
+def test_steps_that_change_nothing_end_the_run_with_what_to_do(small_run: MakeRun) -> None:
+    run = small_run("learner.max_skipped_steps=2")
     start = run.start()
     start.engine.logits.fill_(float("nan"))
     with pytest.raises(RatchetError, match=r"2 steps in a row changed nothing.* policy version 1\. Lower"):
