@@ -2,12 +2,15 @@
 
     python -m tests.learner.break_on_purpose            # all of it: about half an hour on one core
     python -m tests.learner.break_on_purpose 19 27      # some properties
+    python -m tests.learner.break_on_purpose --sample 4 # some bugs, others for each commit; `make mutants`
 
 This works on a copy of the repository. The tests have to pass on the code as it is; then each change in broken_on_purpose.toml
 is made alone, its tests are run, and it is reverted. The exit status is 1 when a test did not fail by an assertion.
 """
 
+import argparse
 import os
+import random
 import subprocess
 import sys
 import tempfile
@@ -91,8 +94,16 @@ def outcome(folder: Path, tests: Sequence[str]) -> str:
     return f"failed: {failure.get('message', '').removeprefix('AssertionError: ')[:80]}"
 
 
-def main(numbers: set[int]) -> int:
-    chosen = [b for b in breakages() if not numbers or numbers & set(b.properties)]
+def sampled(count: int) -> list[Breakage]:
+    """Bugs to plant for this commit: the same for the same commit, so that a failure can be repeated."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    print(f"a sample of {count} for commit {commit.strip()}", flush=True)
+    everything = breakages()
+    return random.Random(commit.strip()).sample(everything, min(count, len(everything)))
+
+
+def main(chosen: Sequence[Breakage]) -> int:
+    """Plant each of these bugs alone and run its tests; 1 when one of them did not fail."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name).resolve()
         copy_tracked(folder)
@@ -123,5 +134,18 @@ def main(numbers: set[int]) -> int:
     return int(survived > 0)
 
 
+def _chosen() -> list[Breakage]:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "properties", nargs="*", type=int, help="numbers in docs/objective_properties.md; all by default"
+    )
+    parser.add_argument("--sample", help="plant this many bugs, chosen by the commit, or all")
+    arguments = parser.parse_args()
+    if arguments.sample not in (None, "all"):
+        return sampled(int(arguments.sample))
+    numbers = set(arguments.properties)
+    return [b for b in breakages() if not numbers or numbers & set(b.properties)]
+
+
 if __name__ == "__main__":
-    sys.exit(main({int(argument) for argument in sys.argv[1:]}))
+    sys.exit(main(_chosen()))
