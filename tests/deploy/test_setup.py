@@ -72,7 +72,7 @@ def first_lines(checkout: Path, environment: dict[str, str], *, until: str) -> l
         if until in line:
             break
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
     return lines
 
 
@@ -172,10 +172,10 @@ def test_the_second_of_two_at_once_waits(
     assert second.stdout is not None
     assert "another set-up is at work in this folder" in second.stdout.readline()
     os.killpg(first.pid, signal.SIGKILL)
-    first.wait(timeout=60)
+    first.communicate(timeout=60)
     assert "the last set-up was interrupted; starting over" in second.stdout.readline()
     second.kill()
-    second.wait()
+    second.communicate()
 
 
 def test_a_machine_without_libnuma_is_told_what_to_install(

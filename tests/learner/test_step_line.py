@@ -1,23 +1,27 @@
 """The learner says one line of the log for each step."""
 
+import dataclasses
 import logging
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from learner.batch.step_batch import assemble
 from learner.intake.collector import Sampled
 from learner.ranks import TakenStep
 from learner.records import NOTHING_COUNTED, Records
 from learner.step.report import StepReport
+from learner.step.report import report as of_batch
+from services.config.learner import LearnerConfig
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
 
+SETTINGS = LearnerConfig.model_validate({"steps": 1, "groups_per_step": 1})
+
 
 def report(**given: Any) -> StepReport:
-    numbers: dict[str, Any] = {field.name: 0 for field in fields(StepReport)} | {"skipped": None}
-    return StepReport(**numbers | given)
+    return dataclasses.replace(of_batch(assemble([], 0, SETTINGS), None), **given)
 
 
 def logged(caplog: pytest.LogCaptureFixture, folder: Path, taken: StepReport) -> list[str]:
