@@ -66,7 +66,6 @@ def evaluation_prompts(
             grader=problem.grader,
             reference=problem.reference,
             options=problem.options,
-            pinned_version=policy_version,
         )
         for index, problem in enumerate(problems)
     ]

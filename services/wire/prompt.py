@@ -31,8 +31,6 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """What the grader compares responses with: any JSON value."""
     options: dict[str, Any]
     """The grader's options."""
-    pinned_version: int | None = None
-    """The policy version that an evaluation is of; results of other versions count as missing."""
 
 
 class Trace(msgspec.Struct, frozen=True):

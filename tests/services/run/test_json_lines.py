@@ -8,6 +8,7 @@ from services.run.json_lines import JsonLines, json_rows, read_json_lines
 def test_rows_are_there_at_once_with_their_time(tmp_path: Path) -> None:
     lines = JsonLines(tmp_path / "new" / "steps.jsonl")
     lines.write(step=1, loss=0.5)
+    lines.close()
     (row,) = read_json_lines(tmp_path / "new" / "steps.jsonl")
     assert row.pop("at_unix_s") > 1.7e9
     assert row == {"step": 1, "loss": 0.5}
