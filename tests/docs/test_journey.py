@@ -32,7 +32,7 @@ class Hop(NamedTuple):
 def hops() -> tuple[Hop, ...]:
     section = PAGE.read_text(encoding="utf-8").split("## A group's journey")[1].split("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in section.splitlines() if re.match(r"\| \d+ \|", line)]
-    return tuple(Hop(*(cell.strip("`") for cell in row[:5]), row[5]) for row in rows)
+    return tuple(Hop._make([*(cell.strip("`") for cell in row[:5]), row[5]]) for row in rows)
 
 
 def definitions(path: Path) -> dict[str, Definition]:
