@@ -80,9 +80,12 @@ class ForkServer:
                 await process.connect(ours, self._hello)
         except (TimeoutError, EOFError) as fault:
             process.kill()
-            raise ServiceFailed(f"a grader process did not come up ({await process.ended()})") from fault
+            ending = await process.ended()
+            process.close()
+            raise ServiceFailed(f"a grader process did not come up ({ending})") from fault
         except BaseException:
             process.kill()
+            process.close()
             raise
         return process
 

@@ -370,6 +370,7 @@ class GraderPool:
     async def _kill_all(self) -> None:
         for process in (*self.working, *self.slow):
             process.kill()
+            process.close()
         self.working.clear()
         self.slow.clear()
         self._forks.close()

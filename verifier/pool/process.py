@@ -105,7 +105,9 @@ class GraderProcess:
         return ending
 
     def close(self) -> None:
-        """Called after its end, once its progress is no longer needed."""
+        """Called after its end or after `kill`, once its progress is no longer needed."""
+        if self._writer is not None:
+            self._writer.close()
         self._page.close()
 
     def _write(self, message: object) -> None:

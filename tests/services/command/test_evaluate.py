@@ -38,7 +38,8 @@ def test_an_evaluation_leaves_a_running_one_its_folder(tmp_path: Path) -> None:
 def test_an_evaluation_does_not_delete_a_run_of_that_name(tmp_path: Path) -> None:
     started = Recording()
     steps = RunFolder(run(tmp_path, "name=try.eval").folder).steps
-    JsonLines(steps).write(step=1)
+    with JsonLines(steps) as lines:
+        lines.write(step=1)
     with pytest.raises(InputError, match=r"try\.eval is where this evaluation would go.*Move it away"):
         evaluate(run(tmp_path), tmp_path, started)
     assert steps.exists()

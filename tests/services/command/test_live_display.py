@@ -46,15 +46,23 @@ def test_it_says_what_the_run_waits_for_and_then_where_training_stands(tmp_path:
         display.tick()
         announce_address(folder.services, "rollout-0", "http://127.0.0.1:2")
         display.tick()
-        JsonLines(folder.evaluations).write(policy_version=0, attempt=1, k=4, avg_at_k=0.25, pass_at_k=0.5)
+        with JsonLines(folder.evaluations) as lines:
+            lines.write(policy_version=0, attempt=1, k=4, avg_at_k=0.25, pass_at_k=0.5)
         display.tick()
-        JsonLines(folder.steps).write(
-            step=1, attempt=1, pass_rate=0.5, ess_ratio=0.9, mean_lag_steps=1.25, groups=groups, sampled_trajectories=32
-        )
+        with JsonLines(folder.steps) as lines:
+            lines.write(
+                step=1,
+                attempt=1,
+                pass_rate=0.5,
+                ess_ratio=0.9,
+                mean_lag_steps=1.25,
+                groups=groups,
+                sampled_trajectories=32,
+            )
         display.tick()
         display.tick()  # nothing new: no line
-    lines = [line.strip().partition("  ")[2] for line in said.getvalue().splitlines()]
-    assert lines == [
+    told = [line.strip().partition("  ")[2] for line in said.getvalue().splitlines()]
+    assert told == [
         "waiting for the learner (loading the model)",
         "waiting for the first rollout replica (starting its engine; half a minute on CPU)",
         "waiting for the first weights and the first evaluation",

@@ -15,12 +15,12 @@ COUNTS = {"wall_seconds": 12.0, "sampled_tokens": 12_345, "sampled_trajectories"
 
 def test_a_run_without_an_evaluation_or_a_broadcast_has_a_report(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "try")
-    lines = JsonLines(folder.steps)
-    for step in (1, 2):
-        lines.write(
-            step=step, attempt=1, pass_rate=0.5, ess_ratio=0.9, mean_lag_steps=1.0, lag_tokens={"1": 10},
-            skipped=None, seconds=1.0, waited_s=0.5,
-        )  # fmt: skip
+    with JsonLines(folder.steps) as lines:
+        for step in (1, 2):
+            lines.write(
+                step=step, attempt=1, pass_rate=0.5, ess_ratio=0.9, mean_lag_steps=1.0, lag_tokens={"1": 10},
+                skipped=None, seconds=1.0, waited_s=0.5,
+            )  # fmt: skip
     draw(folder)
     console = Console(width=100, record=True)
     show(folder, summarize(folder, GROUPS, COUNTS, []), console)

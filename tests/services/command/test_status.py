@@ -21,8 +21,10 @@ def started(tmp_path: Path) -> RunFolder:
 def test_a_run_that_is_not_running_is_told_from_its_files(tmp_path: Path) -> None:
     folder = started(tmp_path)
     groups = {"trained": 4, "dropped": {"zero_variance": 2, "stale": 1}, "dead": 0, "outstanding": 5}
-    JsonLines(folder.steps).write(step=3, attempt=1, pass_rate=0.5, ess_ratio=0.9, mean_lag_steps=1.25, groups=groups)
-    JsonLines(folder.evaluations).write(policy_version=3, attempt=1, k=4, avg_at_k=0.25, pass_at_k=0.5)
+    with JsonLines(folder.steps) as lines:
+        lines.write(step=3, attempt=1, pass_rate=0.5, ess_ratio=0.9, mean_lag_steps=1.25, groups=groups)
+    with JsonLines(folder.evaluations) as lines:
+        lines.write(policy_version=3, attempt=1, k=4, avg_at_k=0.25, pass_at_k=0.5)
     said = describe(folder.path)
     assert "step 3 of " in said
     assert "pass rate 0.500, ESS ratio 0.900, lag 1.25 steps" in said

@@ -62,8 +62,8 @@ def test_a_run_that_is_stopped_says_what_there_is_to_go_on_from(
     folder = RunFolder(config.folder)
     for version in checkpoints:
         (folder.checkpoints / checkpoint_name(version)).mkdir(parents=True)
-    lines = JsonLines(folder.steps)
-    for step in range(steps):
-        lines.write(step=step + 1, attempt=1)
+    with JsonLines(folder.steps) as lines:
+        for step in range(steps):
+            lines.write(step=step + 1, attempt=1)
     assert up(config, Recording()) == INTERRUPTED
     assert said in capsys.readouterr().out
