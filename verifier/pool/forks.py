@@ -80,9 +80,9 @@ class ForkServer:
                 await process.connect(ours, self._hello)
         except (TimeoutError, EOFError) as fault:
             process.kill()
-            ending = await process.ended()
+            how = await process.ended()
             process.close()
-            raise ServiceFailed(f"a grader process did not come up ({ending})") from fault
+            raise ServiceFailed(f"a grader process did not come up ({how})") from fault
         except BaseException:
             process.kill()
             process.close()

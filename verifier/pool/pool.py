@@ -163,8 +163,10 @@ class GraderPool:
         self.working.discard(process)
         self.slow.discard(process)
         process.kill()
-        await process.ended()
-        process.close()
+        try:
+            await process.ended()
+        finally:  # also when the pool ends meanwhile
+            process.close()
         await self._replace()
 
     async def _replace(self) -> None:
