@@ -258,7 +258,7 @@ def test_every_grader_is_on_the_page_with_its_options() -> None:
 
 
 def test_the_graders_that_the_page_calls_cached_are_cached() -> None:
-    (names,) = re.findall(r"far more than a look-up \(([^)]*)\)", PAGE)
+    (names,) = re.findall(r"far more than a lookup \(([^)]*)\)", PAGE)
     cached = {name for name in OURS if load_grader(OURS[name]).cached}
     assert set(re.findall(r"`(\w+)`", names)) == cached
 
