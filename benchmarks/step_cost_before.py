@@ -69,9 +69,7 @@ class Worker:
         return float(wall), float(processor)
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=60)  # it ends with its standard input
 
     def _answer(self, word: str) -> list[str]:
         assert self._process.stdout is not None

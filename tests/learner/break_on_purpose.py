@@ -2,7 +2,7 @@
 
     python -m tests.learner.break_on_purpose            # all of it: about half an hour on one core
     python -m tests.learner.break_on_purpose 19 27      # some properties
-    python -m tests.learner.break_on_purpose --sample 4 # some bugs, others for each commit; `make mutants`
+    python -m tests.learner.break_on_purpose --sample 4 # a few bugs, others after each change; `make mutants`
 
 This works on a copy of the repository. The tests have to pass on the code as it is; then each change in broken_on_purpose.toml
 is made alone, its tests are run, and it is reverted. The exit status is 1 when a test did not fail by an assertion.
@@ -95,11 +95,13 @@ def outcome(folder: Path, tests: Sequence[str]) -> str:
 
 
 def sampled(count: int) -> list[Breakage]:
-    """Bugs to plant for this commit: the same for the same commit, so that a failure can be repeated."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    print(f"a sample of {count} for commit {commit.strip()}", flush=True)
+    """Bugs to plant for the committed files: the same for the same files, so that a failure can be repeated."""
+    tree = subprocess.run(
+        ["git", "rev-parse", "HEAD^{tree}"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.strip()
+    print(f"a sample of {count} for the files of tree {tree}", flush=True)
     everything = breakages()
-    return random.Random(commit.strip()).sample(everything, min(count, len(everything)))
+    return random.Random(tree).sample(everything, min(count, len(everything)))
 
 
 def main(chosen: Sequence[Breakage]) -> int:
@@ -139,7 +141,7 @@ def _chosen() -> list[Breakage]:
     parser.add_argument(
         "properties", nargs="*", type=int, help="numbers in docs/objective_properties.md; all by default"
     )
-    parser.add_argument("--sample", help="plant this many bugs, chosen by the commit, or all")
+    parser.add_argument("--sample", help="plant this many bugs, chosen by the committed files, or all")
     arguments = parser.parse_args()
     if arguments.sample not in (None, "all"):
         return sampled(int(arguments.sample))
