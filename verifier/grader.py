@@ -1,6 +1,6 @@
 """What a grader is: a frozen struct whose fields are its options, with two methods.
 
-    from verifier.grader import Grader, Judgement, ScoringFault
+    from verifier.grader import Grader, Judgment, ScoringFault
 
     class Parity(Grader, frozen=True):
         even: bool = True
@@ -8,7 +8,7 @@
         def check(self, reference: Any) -> None:
             ...
 
-        def score(self, response: str, reference: Any) -> Judgement:
+        def score(self, response: str, reference: Any) -> Judgment:
             ...
 
 It says right or wrong, with a reward. Anything that it raises is an error, never a zero reward. How to add one, here or in
@@ -28,7 +28,7 @@ LaneName = Literal["process", "network", "parts"]
 another service. parts: it asks other graders and makes one verdict of theirs."""
 
 
-class Judgement(NamedTuple):
+class Judgment(NamedTuple):
     """What a grader says about one response."""
 
     correct: bool
@@ -73,7 +73,7 @@ class Grader(BaseGrader, frozen=True):
     lane: ClassVar[LaneName] = "process"
 
     @abstractmethod
-    def score(self, response: str, reference: Any) -> Judgement:
+    def score(self, response: str, reference: Any) -> Judgment:
         """Judges one response. A response that is wrong or cannot be read is incorrect. Raises ScoringFault when the
         reference answer cannot be read."""
 

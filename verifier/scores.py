@@ -4,20 +4,20 @@ import math
 from collections.abc import Sequence
 
 from services.wire.verdict import Score
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Judgment, ScoringFault
 
 DETAIL_CHARACTERS = 500
 
 
-def scored(judgement: Judgement, elapsed_s: float) -> Score:
-    """The score for a grader's judgement. Raises ScoringFault when its reward is not finite."""
-    reward = float(judgement.correct if judgement.reward is None else judgement.reward)
+def scored(judgment: Judgment, elapsed_s: float) -> Score:
+    """The score for a grader's judgment. Raises ScoringFault when its reward is not finite."""
+    reward = float(judgment.correct if judgment.reward is None else judgment.reward)
     if not math.isfinite(reward):
         raise ScoringFault(f"the grader gave the reward {reward}")
     return Score(
-        verdict="correct" if judgement.correct else "incorrect",
+        verdict="correct" if judgment.correct else "incorrect",
         reward=reward,
-        detail=judgement.detail[:DETAIL_CHARACTERS],
+        detail=judgment.detail[:DETAIL_CHARACTERS],
         elapsed_s=elapsed_s,
     )
 

@@ -87,10 +87,10 @@ def our_verdict(case: Case) -> tuple[bool, str]:
     if boxed(reference) is None and len(formulas) == 1:
         reference = "".join(formulas[0])
     try:
-        judgement = MathAnswer().score(case.prediction, reference)
+        judgment = MathAnswer().score(case.prediction, reference)
     except ScoringFault as fault:
         return False, f"reference: {fault}"
-    return judgement.correct, judgement.detail
+    return judgment.correct, judgment.detail
 
 
 def reason_of(case: Case, detail: str) -> str:

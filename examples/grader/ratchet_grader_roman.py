@@ -7,7 +7,7 @@ misread; numbers above 3999 have no numeral. Incorrect: no numeral, and one that
 import re
 from typing import Any, ClassVar
 
-from verifier.grader import Grader, Judgement, ScoringFault
+from verifier.grader import Grader, Judgment, ScoringFault
 
 LARGEST = 3999
 DIGITS = {"M": 1000, "D": 500, "C": 100, "L": 50, "X": 10, "V": 5, "I": 1}
@@ -28,17 +28,17 @@ class Roman(Grader, frozen=True):
         if isinstance(reference, bool) or not isinstance(reference, int) or not 1 <= reference <= LARGEST:
             raise ScoringFault(f"reference must be a whole number from 1 to {LARGEST}")
 
-    def score(self, response: str, reference: Any) -> Judgement:
+    def score(self, response: str, reference: Any) -> Judgment:
         self.check(reference)
         numerals = NUMERAL.findall(response.upper() if self.lower_case else response)
         if not numerals:
-            return Judgement(False, "no Roman numeral in the response")
+            return Judgment(False, "no Roman numeral in the response")
         answer = numerals[-1]
         if self.well_formed and not WELL_FORMED.fullmatch(answer):
-            return Judgement(False, f"{answer[:SHOWN_CHARACTERS]} is not well formed")
+            return Judgment(False, f"{answer[:SHOWN_CHARACTERS]} is not well formed")
         if value(answer) == reference:
-            return Judgement(True)
-        return Judgement(False, f"answer {answer[:SHOWN_CHARACTERS]}")
+            return Judgment(True)
+        return Judgment(False, f"answer {answer[:SHOWN_CHARACTERS]}")
 
 
 def value(numeral: str) -> int:

@@ -7,7 +7,7 @@ import signal
 import time
 from typing import Any
 
-from verifier.grader import Grader, Judgement, ScoringFault
+from verifier.grader import Grader, Judgment, ScoringFault
 
 REGISTRY = {
     "exact": "verifier.graders.exact:ExactMatch",
@@ -25,7 +25,7 @@ class Odd(Grader, frozen=True):
     def check(self, reference: Any) -> None:
         self.score(str(reference), reference)  # a reference that is an order is obeyed too
 
-    def score(self, response: str, reference: Any) -> Judgement:  # noqa: PLR0912 - one line for each way to go wrong
+    def score(self, response: str, reference: Any) -> Judgment:  # noqa: PLR0912 - one line for each way to go wrong
         match response.split():
             case ["spin"]:
                 signal.signal(signal.SIGALRM, signal.SIG_IGN)
@@ -51,12 +51,12 @@ class Odd(Grader, frozen=True):
             case ["stall"]:
                 stall()
             case ["nan"]:
-                return Judgement(True, "", float("nan"))
+                return Judgment(True, "", float("nan"))
             case ["print"]:
                 print("noise on stdout")
             case ["leave"]:
                 raise SystemExit(3)
-        return Judgement(response == reference, f"pid {os.getpid()}")
+        return Judgment(response == reference, f"pid {os.getpid()}")
 
 
 def stall() -> None:

@@ -69,8 +69,8 @@ def test_the_types_of_a_grader_are_checked(copy: Path) -> None:
         ).stdout
 
     assert "Success" in errors(BLOCKS[FILE])
-    wrong = BLOCKS[FILE].replace("reference: Any) -> Judgement", "reference: Any) -> bool")
-    assert 'incompatible with return type "Judgement" in supertype' in errors(wrong)
+    wrong = BLOCKS[FILE].replace("reference: Any) -> Judgment", "reference: Any) -> bool")
+    assert 'incompatible with return type "Judgment" in supertype' in errors(wrong)
 
 
 def test_what_there_is_to_read_is_as_short_as_the_page_says() -> None:

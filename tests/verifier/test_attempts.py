@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from services.wire.verdict import Score
 from verifier.attempts import ask_again, pause_s
 from verifier.contract import ScoreItem
-from verifier.grader import Judgement
+from verifier.grader import Judgment
 from verifier.scores import no_verdict, scored
 
 ITEMS = [ScoreItem(name, "exact", name, name) for name in "abc"]
-RIGHT = scored(Judgement(True), 0.0)
+RIGHT = scored(Judgment(True), 0.0)
 
 
 def asked(*answers: dict[str, Score], attempts: int) -> tuple[list[str], list[str], list[float]]:

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from verifier.grader import Grader, Judgement, ScoringFault, build_grader, load_grader
+from verifier.grader import Grader, Judgment, ScoringFault, build_grader, load_grader
 
 
 class Same(Grader, frozen=True):
@@ -16,16 +16,16 @@ class Same(Grader, frozen=True):
     def check(self, reference: Any) -> None:
         pass
 
-    def score(self, response: str, reference: Any) -> Judgement:
-        return Judgement(response == reference)
+    def score(self, response: str, reference: Any) -> Judgment:
+        return Judgment(response == reference)
 
 
 class Plain(msgspec.Struct, frozen=True):
     def check(self, reference: Any) -> None:
         pass
 
-    def score(self, response: str, reference: Any) -> Judgement:
-        return Judgement(True)
+    def score(self, response: str, reference: Any) -> Judgment:
+        return Judgment(True)
 
 
 class Half(Grader, frozen=True):
@@ -41,7 +41,7 @@ def test_a_subclass_has_what_the_service_asks_for() -> None:
     assert loaded.__struct_fields__ == ("strip",)
 
 
-@pytest.mark.parametrize("name", ["Plain", "Judgement"])
+@pytest.mark.parametrize("name", ["Plain", "Judgment"])
 def test_a_class_of_another_kind_gets_an_error_that_says_what_to_write(name: str) -> None:
     with pytest.raises(TypeError, match=rf"write `class {name}\(Grader, frozen=True\)`.*docs/writing-a-grader\.md"):
         load_grader(f"{__name__}:{name}")

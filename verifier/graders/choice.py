@@ -15,7 +15,7 @@ import string
 from collections import deque
 from typing import Any, ClassVar
 
-from verifier.grader import Grader, Judgement, ScoringFault
+from verifier.grader import Grader, Judgment, ScoringFault
 from verifier.graders.math.extract import boxed
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
@@ -63,18 +63,18 @@ class ChoiceAnswer(Grader, frozen=True):
     def check(self, reference: Any) -> None:
         self._letter_of_reference(reference)
 
-    def score(self, response: str, reference: Any) -> Judgement:
+    def score(self, response: str, reference: Any) -> Judgment:
         gold = self._letter_of_reference(reference)
         stated = self._stated(response)
         if stated is None:
-            return Judgement(False, "the response states no choice")
+            return Judgment(False, "the response states no choice")
         letters = self._letters(stated)
         if not letters:
-            return Judgement(False, f"no choice in {stated[:SHOWN_CHARACTERS]!r}")
+            return Judgment(False, f"no choice in {stated[:SHOWN_CHARACTERS]!r}")
         if len(letters) > 1:
-            return Judgement(False, f"several choices in {stated[:SHOWN_CHARACTERS]!r}")
+            return Judgment(False, f"several choices in {stated[:SHOWN_CHARACTERS]!r}")
         (letter,) = letters
-        return Judgement(True) if letter == gold else Judgement(False, f"choice {letter}")
+        return Judgment(True) if letter == gold else Judgment(False, f"choice {letter}")
 
     def _stated(self, response: str) -> str | None:  # noqa: PLR0911
         if (box := boxed(response)) is not None:

@@ -16,7 +16,7 @@ import msgspec
 
 from services.wire.verdict import Score
 from verifier.contract import ScoreItem
-from verifier.grader import BaseGrader, Judgement, LaneName, ScoringFault
+from verifier.grader import BaseGrader, Judgment, LaneName, ScoringFault
 from verifier.scores import scored
 
 Name = Annotated[str, msgspec.Meta(min_length=1)]
@@ -121,7 +121,7 @@ class Combine(BaseGrader, frozen=True):
         failed = (n for n, score in scores.items() if self.parts[n].gate and score.verdict == "incorrect")
         return next(failed, None)
 
-    def _judge(self, scores: Mapping[int, Score], response_tokens: int | None) -> Judgement:
+    def _judge(self, scores: Mapping[int, Score], response_tokens: int | None) -> Judgment:
         """scores: of all parts, each with a reward; or of the gates, when one was not passed. Raises ScoringFault when the
         length is needed and not known."""
         punishment = self._punishment(response_tokens)
@@ -129,7 +129,7 @@ class Combine(BaseGrader, frozen=True):
         if failed_gate is not None:
             gate = self.parts[failed_gate]
             detail = f"gate {gate.grader}: {scores[failed_gate].detail}"
-            return Judgement(False, detail, self.gate_reward + punishment)
+            return Judgment(False, detail, self.gate_reward + punishment)
         reward = 0.0
         for number, score in scores.items():
             part = self.parts[number]
@@ -140,7 +140,7 @@ class Combine(BaseGrader, frozen=True):
             correct = all(score.verdict == "correct" for score in scores.values())
         else:
             correct = reward >= self.correct_from
-        return Judgement(correct, self._detail(scores, punishment), reward + punishment)
+        return Judgment(correct, self._detail(scores, punishment), reward + punishment)
 
     def _punishment(self, response_tokens: int | None) -> float:
         if self.overlong is None:

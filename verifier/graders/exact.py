@@ -9,7 +9,7 @@ import re
 from collections import deque
 from typing import Any, ClassVar
 
-from verifier.grader import Grader, Judgement, ScoringFault
+from verifier.grader import Grader, Judgment, ScoringFault
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 
@@ -37,16 +37,16 @@ class ExactMatch(Grader, frozen=True):
     def check(self, reference: Any) -> None:
         _text(reference)
 
-    def score(self, response: str, reference: Any) -> Judgement:
+    def score(self, response: str, reference: Any) -> Judgment:
         expected, answer = _text(reference), response
         if self.pattern is not None:
             last = deque(re.finditer(self.pattern, response), maxlen=1)
             if not last or last[0][1] is None:
-                return Judgement(False, "the pattern finds no answer in the response")
+                return Judgment(False, "the pattern finds no answer in the response")
             answer = last[0][1]
         if self._canonical(answer) == self._canonical(expected):
-            return Judgement(True)
-        return Judgement(False, f"answer {answer[:SHOWN_CHARACTERS]!r}")
+            return Judgment(True)
+        return Judgment(False, f"answer {answer[:SHOWN_CHARACTERS]!r}")
 
     def _canonical(self, text: str) -> str:
         if self.strip:

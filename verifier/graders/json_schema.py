@@ -25,7 +25,7 @@ from jsonschema_specifications import REGISTRY  # type: ignore[import-untyped]
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import specification_with
 
-from verifier.grader import Grader, Judgement, ScoringFault
+from verifier.grader import Grader, Judgment, ScoringFault
 from verifier.graders.strict_json import MAX_DEPTH, NotJson, last_fenced_json, read_json, same
 
 Draft = Literal["4", "6", "7", "2019-09", "2020-12"]
@@ -68,24 +68,24 @@ class JsonSchema(Grader, frozen=True):
             for probe in PROBES:
                 _first_error(validator, probe)
 
-    def score(self, response: str, reference: Any) -> Judgement:
+    def score(self, response: str, reference: Any) -> Judgment:
         expected = _expected(reference)
         validator = self._validator(expected["schema"]) if "schema" in expected else None
         if len(response) > self.max_characters:
-            return Judgement(False, f"{len(response)} characters, more than {self.max_characters}")
+            return Judgment(False, f"{len(response)} characters, more than {self.max_characters}")
         text = last_fenced_json(response) if self.fenced else response
         if text is None:
-            return Judgement(False, "no complete ``` block of JSON")
+            return Judgment(False, "no complete ``` block of JSON")
         try:
             answer = read_json(text, max_depth=self.max_depth)
         except NotJson as fault:
-            return Judgement(False, str(fault))
+            return Judgment(False, str(fault))
         if validator is None:
-            return Judgement(True) if same(answer, expected["value"]) else Judgement(False, "another value")
+            return Judgment(True) if same(answer, expected["value"]) else Judgment(False, "another value")
         error = _first_error(validator, answer)
         if error is None:
-            return Judgement(True)
-        return Judgement(False, f"{error.json_path[:SHOWN_CHARACTERS]!a} breaks {error.validator}")
+            return Judgment(True)
+        return Judgment(False, f"{error.json_path[:SHOWN_CHARACTERS]!a} breaks {error.validator}")
 
     def _validator(self, schema: Any) -> Any:
         # The samples of a group share their schema, and checking it takes longer than applying it.

@@ -14,7 +14,7 @@ from collections import deque
 from fractions import Fraction
 from typing import Any, ClassVar, Literal
 
-from verifier.grader import Grader, Judgement, ScoringFault
+from verifier.grader import Grader, Judgment, ScoringFault
 from verifier.graders.math.extract import boxed
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
@@ -93,23 +93,23 @@ class NumberAnswer(Grader, frozen=True):
     def check(self, reference: Any) -> None:
         self._number_of_reference(reference)
 
-    def score(self, response: str, reference: Any) -> Judgement:
+    def score(self, response: str, reference: Any) -> Judgment:
         gold = self._number_of_reference(reference)
         text, must_be_single = self._stated(response)
         if text is None:
-            return Judgement(False, "no answer in the response")
+            return Judgment(False, "no answer in the response")
         numbers = self._numbers(text)
         if not numbers:
-            return Judgement(False, f"no number in {text[:SHOWN_CHARACTERS]!r}")
+            return Judgment(False, f"no number in {text[:SHOWN_CHARACTERS]!r}")
         if must_be_single and (len(numbers) > 1 or CHANGED.search(text)):
-            return Judgement(False, f"more than one number in {text[:SHOWN_CHARACTERS]!r}")
+            return Judgment(False, f"more than one number in {text[:SHOWN_CHARACTERS]!r}")
         answer = numbers[-1]
         if answer is None:
-            return Judgement(False, f"no readable number in {text[-SHOWN_CHARACTERS:]!r}")
+            return Judgment(False, f"no readable number in {text[-SHOWN_CHARACTERS:]!r}")
         allowed = Fraction(repr(self.tolerance)) * (abs(gold) if self.tolerance_kind == "relative" else 1)
         if abs(answer - gold) <= allowed:
-            return Judgement(True)
-        return Judgement(False, f"answer {_written(answer)}")
+            return Judgment(True)
+        return Judgment(False, f"answer {_written(answer)}")
 
     def _stated(self, response: str) -> tuple[str | None, bool]:
         """The text in which the number is looked for, and whether it must be the only one there."""

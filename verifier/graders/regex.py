@@ -13,7 +13,7 @@ import re
 from collections import deque
 from typing import Any, ClassVar, Literal
 
-from verifier.grader import Grader, Judgement, ScoringFault
+from verifier.grader import Grader, Judgment, ScoringFault
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 
@@ -40,17 +40,17 @@ class Regex(Grader, frozen=True):
     def check(self, reference: Any) -> None:
         self._pattern(reference)
 
-    def score(self, response: str, reference: Any) -> Judgement:
+    def score(self, response: str, reference: Any) -> Judgment:
         pattern, answer = self._pattern(reference), response
         if self.extract is not None:
             last = deque(self._compiled(self.extract, "option extract").finditer(response), maxlen=1)
             if not last or last[0][1] is None:
-                return Judgement(False, "extract finds no answer in the response")
+                return Judgment(False, "extract finds no answer in the response")
             answer = last[0][1]
         if self.strip:
             answer = answer.strip()
         matched = pattern.fullmatch(answer) if self.match == "whole" else pattern.search(answer)
-        return Judgement(True) if matched else Judgement(False, f"no match in {answer[:SHOWN_CHARACTERS]!r}")
+        return Judgment(True) if matched else Judgment(False, f"no match in {answer[:SHOWN_CHARACTERS]!r}")
 
     def _pattern(self, reference: Any) -> re.Pattern[str]:
         if not isinstance(reference, str) or not reference:

@@ -16,7 +16,7 @@ import msgspec
 
 from services.wire.verdict import Score
 from verifier.contract import ScoreItem, read_response
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Judgment, ScoringFault
 from verifier.network import pointer
 from verifier.network.endpoint import Endpoint
 from verifier.network.endpoints import Endpoints
@@ -82,7 +82,7 @@ class Remote(NetworkGrader, frozen=True):
         """The verdict depends on the endpoint, which the options only name."""
         return endpoints[self.endpoint].identity
 
-    async def score(self, response: str, reference: Any, endpoints: Endpoints) -> Judgement:
+    async def score(self, response: str, reference: Any, endpoints: Endpoints) -> Judgment:
         endpoint, response = endpoints[self.endpoint], response.encode(errors="replace").decode()
         if self.protocol == "ratchet":
             return await self._score_by_verifier(endpoint, response, reference)
@@ -97,16 +97,16 @@ class Remote(NetworkGrader, frozen=True):
                 f"the remote grader's answer has {type(correct).__name__} at {self.correct_at}, not a bool"
             )
         detail = pointer.found(answer, self.detail_at)
-        return Judgement(correct, detail[:SHOWN_CHARACTERS] if isinstance(detail, str) else "", reward)
+        return Judgment(correct, detail[:SHOWN_CHARACTERS] if isinstance(detail, str) else "", reward)
 
-    async def _score_by_verifier(self, endpoint: Endpoint, response: str, reference: Any) -> Judgement:
+    async def _score_by_verifier(self, endpoint: Endpoint, response: str, reference: Any) -> Judgment:
         assert self.grader is not None
         item = ScoreItem(ONLY_ITEM, self.grader, response, reference, self.options)
         score = await endpoint.post({"items": [item]}, _decode_score, path="/v1/score")
         if score.reward is None:
             raise ScoringFault(f"the other verifier's verdict is {score.verdict}: {score.detail[:SHOWN_CHARACTERS]}")
         reward = self._reward(score.reward, "/results/0/reward")
-        return Judgement(score.verdict == "correct", score.detail[:SHOWN_CHARACTERS], reward)
+        return Judgment(score.verdict == "correct", score.detail[:SHOWN_CHARACTERS], reward)
 
     def _request(self, response: str, reference: Any) -> dict[str, Any]:
         """Raises ValueError when two of the pointers name the same place."""

@@ -19,7 +19,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
-from verifier.grader import Grader, Judgement, ScoringFault
+from verifier.grader import Grader, Judgment, ScoringFault
 
 TAG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}")
 SHOWN_CHARACTERS = 60  # of what should not be there, in the detail
@@ -85,10 +85,10 @@ class ResponseFormat(Grader, frozen=True):
     def check(self, reference: Any) -> None:
         """Accepts every reference: it is not looked at."""
 
-    def score(self, response: str, reference: Any) -> Judgement:
+    def score(self, response: str, reference: Any) -> Judgment:
         text = response.strip()
         fault = self._length(INVISIBLE.sub("", text).strip()) or self._wording(text) or self._tags(text)
-        return Judgement(fault is None, fault or "")
+        return Judgment(fault is None, fault or "")
 
     def _length(self, text: str) -> str | None:
         characters = _out_of_bounds(len(text), self.min_characters, self.max_characters, "characters")

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from typing import Any, ClassVar
 
-from verifier.grader import BaseGrader, Judgement, LaneName
+from verifier.grader import BaseGrader, Judgment, LaneName
 from verifier.network.endpoints import Endpoints
 
 
@@ -18,6 +18,6 @@ class NetworkGrader(BaseGrader, frozen=True):
         return ""
 
     @abstractmethod
-    async def score(self, response: str, reference: Any, endpoints: Endpoints) -> Judgement:
+    async def score(self, response: str, reference: Any, endpoints: Endpoints) -> Judgment:
         """Judges one response. Raises ScoringFault when no verdict is possible, because of the reference answer or because
         the service is away."""

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import msgspec
 
 from services.wire.verdict import Score
-from verifier.grader import Grader, Judgement, ScoringFault, build_grader, load_grader
+from verifier.grader import Grader, Judgment, ScoringFault, build_grader, load_grader
 from verifier.pool.protocol import HEADER, LOADING, GradeResult, GradeTask, Hello, ProgressPage
 from verifier.scores import no_verdict, scored
 
@@ -93,10 +93,10 @@ class LoadedGraders:
         grader, item = self._built(task), task.item
         if task.reference_only:
             grader.check(item.reference)
-            judgement = Judgement(True)
+            judgment = Judgment(True)
         else:
-            judgement = grader.score(item.response, item.reference)
-        return scored(judgement, time.monotonic() - start_s)
+            judgment = grader.score(item.response, item.reference)
+        return scored(judgment, time.monotonic() - start_s)
 
     def _load(self, name: str) -> type[Grader] | ScoringFault:
         if name not in self._locations:

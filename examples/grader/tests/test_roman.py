@@ -35,9 +35,9 @@ def test_a_reference_that_is_not_such_a_number_is_a_fault_for_every_response(ref
 
 @pytest.mark.parametrize("flood", ["M" * 1_000_000, "MDCLXVI " * 125_000, "M" * 1_000_000 + "Z", "x" * 1_000_000])
 def test_a_flood_is_incorrect_and_its_detail_short(flood: str) -> None:
-    judgement = Roman(lower_case=True).score(flood, 14)
-    assert not judgement.correct
-    assert len(judgement.detail) < 100
+    judgment = Roman(lower_case=True).score(flood, 14)
+    assert not judgment.correct
+    assert len(judgment.detail) < 100
 
 
 def test_numerals_are_read_as_in_antiquity() -> None:

@@ -36,8 +36,8 @@ COLOURS = {"choices": "ABCD", "texts": ["red", "green", "blue", "a shade of grey
     ],
 )
 def test_the_letter_counts_wherever_it_is_stated_as_the_answer(response: str) -> None:
-    judgement = ChoiceAnswer().score(response, "B")
-    assert judgement.correct, judgement.detail
+    judgment = ChoiceAnswer().score(response, "B")
+    assert judgment.correct, judgment.detail
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,9 @@ def test_the_letter_counts_wherever_it_is_stated_as_the_answer(response: str) ->
     ],
 )
 def test_another_letter_several_letters_and_none_are_incorrect(response: str) -> None:
-    judgement = ChoiceAnswer().score(response, "B")
-    assert not judgement.correct
-    assert 0 < len(judgement.detail) < 120
+    judgment = ChoiceAnswer().score(response, "B")
+    assert not judgment.correct
+    assert 0 < len(judgment.detail) < 120
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,8 @@ TREE = {
     ],
 )
 def test_the_response_is_json_that_satisfies_the_schema(schema: Any, response: str, detail: str) -> None:
-    judgement = JsonSchema().score(response, {"schema": schema})
-    assert (judgement.correct, judgement.detail) == (not detail, detail)
+    judgment = JsonSchema().score(response, {"schema": schema})
+    assert (judgment.correct, judgment.detail) == (not detail, detail)
 
 
 @pytest.mark.parametrize(
@@ -200,10 +200,10 @@ def test_schemas_may_refer_to_the_published_drafts() -> None:
 )
 def test_hostile_responses_are_incorrect_at_once(response: str, detail: str) -> None:
     start = time.perf_counter()
-    judgement = JsonSchema(max_characters=1_000_000).score(response, {"schema": TREE})
-    assert judgement.correct is (not detail)
-    assert detail in judgement.detail
-    assert len(judgement.detail.encode()) < 120
+    judgment = JsonSchema(max_characters=1_000_000).score(response, {"schema": TREE})
+    assert judgment.correct is (not detail)
+    assert detail in judgment.detail
+    assert len(judgment.detail.encode()) < 120
     assert time.perf_counter() - start < 6
 
 

@@ -43,8 +43,8 @@ from verifier.graders.number import NumberAnswer
     ],
 )
 def test_the_number_stated_last_is_compared_exactly(response: str, reference: object) -> None:
-    judgement = NumberAnswer().score(response, reference)
-    assert judgement.correct, judgement.detail
+    judgment = NumberAnswer().score(response, reference)
+    assert judgment.correct, judgment.detail
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ def test_the_number_stated_last_is_compared_exactly(response: str, reference: ob
     ],
 )
 def test_any_other_number_and_no_number_are_incorrect(response: str, reference: object) -> None:
-    judgement = NumberAnswer().score(response, reference)
-    assert not judgement.correct
-    assert 0 < len(judgement.detail) < 140
+    judgment = NumberAnswer().score(response, reference)
+    assert not judgment.correct
+    assert 0 < len(judgment.detail) < 140
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from tests.fakes.openai_server import OpenAIServer, Step, hangs, status, unused_
 from tests.verifier.network.asking import settings, with_endpoints
 from tests.verifier.running import running
 from verifier.contract import ScoreRequest
-from verifier.grader import Judgement, ScoringFault, build_grader
+from verifier.grader import Judgment, ScoringFault, build_grader
 from verifier.graders.remote import Remote
 from verifier.network.endpoints import Endpoints
 from verifier.network.faults import EndpointAway, EndpointRefused
@@ -24,17 +24,17 @@ def answers(page: Any) -> Step:
 
 def judged(
     url: str, response: str = "12", reference: Any = "12", *, config: Mapping[str, Any] = NO_SETTINGS, **options: Any
-) -> Judgement:
+) -> Judgment:
     remote = build_grader(Remote, {"endpoint": "there"} | options)
 
-    async def work(endpoints: Endpoints) -> Judgement:
-        judgement: Judgement = await remote.score(response, reference, endpoints)
-        return judgement
+    async def work(endpoints: Endpoints) -> Judgment:
+        judgment: Judgment = await remote.score(response, reference, endpoints)
+        return judgment
 
     return with_endpoints({"there": settings(url, **config)}, work)
 
 
-def judged_by(page: Any, **options: Any) -> Judgement:
+def judged_by(page: Any, **options: Any) -> Judgment:
     with OpenAIServer(answers(page)) as server:
         return judged(server.url, **options)
 
@@ -52,7 +52,7 @@ def test_the_response_the_reference_and_the_options_go_to_the_endpoints_url() ->
 def test_the_fields_can_have_other_names_and_places() -> None:
     page = {"result": [{"score/main": 0.25, "ok~": True, "why": "close"}]}
     with OpenAIServer(answers(page)) as server:
-        judgement = judged(
+        judgment = judged(
             server.url,
             response_at="/input/solution_str",
             reference_at="/input/ground_truth",
@@ -62,23 +62,23 @@ def test_the_fields_can_have_other_names_and_places() -> None:
             detail_at="/result/0/why",
         )
     assert server.requests[0].body == {"input": {"solution_str": "12", "ground_truth": "12"}, "extra": {}}
-    assert judgement == Judgement(True, "close", 0.25)
+    assert judgment == Judgment(True, "close", 0.25)
 
 
 @pytest.mark.parametrize(
     ("page", "options", "expected"),
     [
-        ({"reward": 1}, {}, Judgement(True, "", 1.0)),
-        ({"reward": 0.0, "detail": "no"}, {}, Judgement(False, "no", 0.0)),
-        ({"reward": 0.5}, {}, Judgement(True, "", 0.5)),
-        ({"reward": 0.5}, {"threshold": 0.6}, Judgement(False, "", 0.5)),
-        ({"reward": 0.9, "correct": False}, {}, Judgement(False, "", 0.9)),
-        ({"reward": 0.9, "correct": None, "detail": 3}, {}, Judgement(True, "", 0.9)),
-        ({"reward": -1}, {"lowest": -1.0}, Judgement(False, "", -1.0)),
-        ({"reward": 7, "detail": "x" * 500}, {"highest": 10.0}, Judgement(True, "x" * 60, 7.0)),
+        ({"reward": 1}, {}, Judgment(True, "", 1.0)),
+        ({"reward": 0.0, "detail": "no"}, {}, Judgment(False, "no", 0.0)),
+        ({"reward": 0.5}, {}, Judgment(True, "", 0.5)),
+        ({"reward": 0.5}, {"threshold": 0.6}, Judgment(False, "", 0.5)),
+        ({"reward": 0.9, "correct": False}, {}, Judgment(False, "", 0.9)),
+        ({"reward": 0.9, "correct": None, "detail": 3}, {}, Judgment(True, "", 0.9)),
+        ({"reward": -1}, {"lowest": -1.0}, Judgment(False, "", -1.0)),
+        ({"reward": 7, "detail": "x" * 500}, {"highest": 10.0}, Judgment(True, "x" * 60, 7.0)),
     ],
 )
-def test_the_answer_becomes_a_judgement(page: Any, options: dict[str, Any], expected: Judgement) -> None:
+def test_the_answer_becomes_a_judgment(page: Any, options: dict[str, Any], expected: Judgment) -> None:
     assert judged_by(page, **options) == expected
 
 
@@ -144,8 +144,8 @@ def verdict(verdict: str, reward: float | None, detail: str = "") -> Step:
 
 def test_another_verifier_is_asked_by_its_own_contract() -> None:
     with OpenAIServer(verdict("correct", 1.0, "good")) as server:
-        judgement = judged(server.url.removesuffix("/v1"), protocol="ratchet", grader="exact", options={"strip": False})
-    assert judgement == Judgement(True, "good", 1.0)
+        judgment = judged(server.url.removesuffix("/v1"), protocol="ratchet", grader="exact", options={"strip": False})
+    assert judgment == Judgment(True, "good", 1.0)
     assert server.requests[0].path == "/v1/score"
     (item,) = msgspec.convert(server.requests[0].body, ScoreRequest).items
     assert (item.grader, item.response, item.reference, item.options) == ("exact", "12", "12", {"strip": False})

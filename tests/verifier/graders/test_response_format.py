@@ -76,8 +76,8 @@ def test_the_form_is_kept_or_the_detail_says_where_not(options: dict[str, Any], 
     scorer = build_grader(ResponseFormat, options)
     for reference in (None, "4", {"anything": 1}):
         scorer.check(reference)
-        judgement = scorer.score(response, reference)
-        assert (judgement.correct, judgement.detail, judgement.reward) == (not detail, detail, None)
+        judgment = scorer.score(response, reference)
+        assert (judgment.correct, judgment.detail, judgment.reward) == (not detail, detail, None)
 
 
 MARKS = st.sampled_from(["<think>", "</think>", "<answer>", "</answer>", "x", " "])
@@ -108,9 +108,9 @@ def test_any_content_without_the_marks_is_accepted(thought: str, answer: str) ->
 )
 def test_floods_are_judged_at_once_and_hardly_repeated(flood: str) -> None:
     start = time.perf_counter()
-    judgement = ResponseFormat(max_words=10).score(flood, None)
-    assert not judgement.correct
-    assert len(judgement.detail) < 100
+    judgment = ResponseFormat(max_words=10).score(flood, None)
+    assert not judgment.correct
+    assert len(judgment.detail) < 100
     assert time.perf_counter() - start < 1
 
 

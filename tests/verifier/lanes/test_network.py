@@ -7,7 +7,7 @@ import pytest
 
 from services.wire.verdict import Score
 from verifier.contract import ScoreItem
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Judgment, ScoringFault
 from verifier.lanes.network import NetworkLane
 from verifier.network.endpoints import Endpoints
 from verifier.network.grader import NetworkGrader
@@ -22,13 +22,13 @@ class Telephone(NetworkGrader, frozen=True):
     def cache_salt(self, endpoints: Endpoints) -> str:
         return self.number
 
-    async def score(self, response: str, reference: Any, endpoints: Endpoints) -> Judgement:
+    async def score(self, response: str, reference: Any, endpoints: Endpoints) -> Judgment:
         await asyncio.sleep(0.01)
         if response == "fault":
             raise ScoringFault("nobody answers")
         if response == "bug":
             raise RuntimeError("wrong number")
-        return Judgement(response == reference)
+        return Judgment(response == reference)
 
 
 def item(response: str, **options: Any) -> ScoreItem:

@@ -8,7 +8,7 @@ import pytest
 
 from services.wire.verdict import Score
 from verifier.contract import ScoreItem
-from verifier.grader import Judgement
+from verifier.grader import Judgment
 from verifier.graders.combine import Combine
 from verifier.lanes.parts import PartsLane
 from verifier.scores import no_verdict, scored
@@ -29,8 +29,8 @@ def judged(*items: ScoreItem, answers: dict[str, Score] | None = None) -> tuple[
     async def ask(questions: Sequence[ScoreItem], caller: str) -> list[Score]:
         assert caller == "ada"
         rounds.append([question.grader for question in questions])
-        wrong = scored(Judgement(False, "no"), 0.0)
-        right = scored(Judgement(True), 0.0)
+        wrong = scored(Judgment(False, "no"), 0.0)
+        right = scored(Judgment(True), 0.0)
         return [(answers or {}).get(q.grader, wrong if q.response == "bad" else right) for q in questions]
 
     lane = PartsLane({"combine": Combine}, {"format", "math", "exact"}, ask)

@@ -8,14 +8,14 @@ import pytest
 
 from services.wire.verdict import Score
 from verifier.contract import ScoreItem
-from verifier.grader import Judgement
+from verifier.grader import Judgment
 from verifier.pool.attribution import CRASHES, UNEXPLAINED_ENDS, Attribution
 from verifier.pool.blame import Finding, Kind
 from verifier.pool.protocol import GradeResult
 from verifier.pool.work_item import Batch, WorkItem
 from verifier.scores import no_verdict, scored
 
-PASSED = GradeResult(scored(Judgement(True), 0.0))
+PASSED = GradeResult(scored(Judgment(True), 0.0))
 FAILED = GradeResult(no_verdict("cannot be read"))
 
 

@@ -25,9 +25,9 @@ def judge(program: str, reference: dict[str, Any]) -> tuple[bool, str]:
     grader = CodeTests(wall_s=WALL_S, memory_mb=128)
     start_s = time.monotonic()
     with nothing_is_left():
-        judgement = grader.score(program, reference)
+        judgment = grader.score(program, reference)
     assert time.monotonic() - start_s < WALL_S + SLACK_S
-    return judgement.correct, judgement.detail
+    return judgment.correct, judgment.detail
 
 
 FUNCTION = {
@@ -394,5 +394,5 @@ def test_neither_what_a_test_expects_nor_the_tests_to_come_are_in_the_sandbox() 
 def test_the_search_for_what_a_test_expects_would_find_it() -> None:
     """It does find the argument that looks the same."""
     tests = [{"args": ["987654321"], "expected": ["987654321", []]}]
-    judgement = CodeTests().score(SEARCH, {"kind": "function", "entry_point": "search", "tests": tests})
-    assert judgement.detail.startswith('test 1 of 1: result ["987654321", ["')
+    judgment = CodeTests().score(SEARCH, {"kind": "function", "entry_point": "search", "tests": tests})
+    assert judgment.detail.startswith('test 1 of 1: result ["987654321", ["')

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from services.clock import now_s
-from verifier.grader import Grader, Judgement, ScoringFault
+from verifier.grader import Grader, Judgment, ScoringFault
 from verifier.graders.code.results import same, same_output
 from verifier.sandbox.launch import Launcher
 from verifier.sandbox.limits import Limits, limits_within
@@ -86,7 +86,7 @@ class CodeTests(Grader, frozen=True):
     def check(self, reference: Any) -> None:
         _read(reference)
 
-    def score(self, response: str, reference: Any) -> Judgement:
+    def score(self, response: str, reference: Any) -> Judgment:
         tests = _read(reference)
         settings = settings_from_environment()
         limits = limits_within(settings, wall_s=self.wall_s, memory_mb=self.memory_mb)
@@ -101,7 +101,7 @@ class CodeTests(Grader, frozen=True):
 
     def _judge(
         self, launcher: Launcher, limits: Limits, program: str, reference: FunctionReference | StdioReference
-    ) -> Judgement:
+    ) -> Judgment:
         count, passed, first_fault = len(reference.tests), 0, ""
         for position, fault in enumerate(self._faults(launcher, limits, program, reference), start=1):
             if fault is None:
@@ -111,10 +111,10 @@ class CodeTests(Grader, frozen=True):
             if self.pass_all:
                 break
         if passed == count:
-            return Judgement(True)
+            return Judgment(True)
         if self.pass_all:
-            return Judgement(False, first_fault)
-        return Judgement(False, f"{passed} of {count} tests passed; {first_fault}", reward=passed / count)
+            return Judgment(False, first_fault)
+        return Judgment(False, f"{passed} of {count} tests passed; {first_fault}", reward=passed / count)
 
     def _faults(
         self, launcher: Launcher, limits: Limits, program: str, reference: FunctionReference | StdioReference

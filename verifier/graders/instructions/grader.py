@@ -25,7 +25,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from verifier.grader import Grader, Judgement, ScoringFault
+from verifier.grader import Grader, Judgment, ScoringFault
 from verifier.graders.instructions.layout import LayoutConstraint
 from verifier.graders.instructions.length import LengthConstraint
 from verifier.graders.instructions.text import INVISIBLE
@@ -46,10 +46,10 @@ class Instructions(Grader, frozen=True):
     def check(self, reference: Any) -> None:
         _constraints(reference)
 
-    def score(self, response: str, reference: Any) -> Judgement:
+    def score(self, response: str, reference: Any) -> Judgment:
         constraints, text = _constraints(reference), INVISIBLE.sub("", response).strip()
         if not text:
-            return Judgement(False, "an empty response")
+            return Judgment(False, "an empty response")
         unmet = [
             f"{constraint.__struct_config__.tag}: {fault}"
             for constraint in constraints
@@ -57,7 +57,7 @@ class Instructions(Grader, frozen=True):
         ]
         detail = "; ".join(unmet[:NAMED_CONSTRAINTS]) + ("; ..." if len(unmet) > NAMED_CONSTRAINTS else "")
         reward = None if self.all_must_hold else 1 - len(unmet) / len(constraints)
-        return Judgement(not unmet, detail, reward)
+        return Judgment(not unmet, detail, reward)
 
 
 def _constraints(reference: Any) -> list[AnyConstraint]:

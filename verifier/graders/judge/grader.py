@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 import msgspec
 
-from verifier.grader import Judgement, ScoringFault
+from verifier.grader import Judgment, ScoringFault
 from verifier.graders.judge import prompt
 from verifier.graders.judge.answer import UnusableReply, read_score, read_verdict
 from verifier.network import chat
@@ -92,12 +92,12 @@ class Judge(NetworkGrader, frozen=True):
         """Part of the key of a cached verdict, because the options name the endpoint but not the model behind it."""
         return endpoints[self.endpoint].identity
 
-    async def score(self, response: str, reference: Any, endpoints: Endpoints) -> Judgement:
+    async def score(self, response: str, reference: Any, endpoints: Endpoints) -> Judgment:
         material = _material(reference)
         if not response.strip():
-            return Judgement(False, "the response is empty")
+            return Judgment(False, "the response is empty")
         if len(response) > self.max_response_chars:
-            return Judgement(
+            return Judgment(
                 False, f"{len(response)} characters are more than max_response_chars = {self.max_response_chars}"
             )
         material.append(("response", response))
@@ -109,7 +109,7 @@ class Judge(NetworkGrader, frozen=True):
         score, reason = _median(await self._votes(endpoints, material, score_format, read))
         needed = (low + high) / 2 if self.threshold is None else self.threshold
         detail = f"score {score:g} of {high:g}: {reason[:SHOWN_CHARACTERS]}"
-        return Judgement(score >= needed, detail, (score - low) / (high - low))
+        return Judgment(score >= needed, detail, (score - low) / (high - low))
 
     async def _votes(
         self, endpoints: Endpoints, material: Material, answer_format: str, read: Callable[[chat.Reply], T]
@@ -152,11 +152,11 @@ class Judge(NetworkGrader, frozen=True):
         )
 
 
-def _majority(votes: list[tuple[bool, str]]) -> Judgement:
+def _majority(votes: list[tuple[bool, str]]) -> Judgment:
     correct = sum(verdict for verdict, _ in votes) * 2 > len(votes)
     agreeing = [reason for verdict, reason in votes if verdict is correct]
     share = f"{len(agreeing)} of {len(votes)} votes: " if len(votes) > 1 else ""
-    return Judgement(correct, share + agreeing[0][:SHOWN_CHARACTERS])
+    return Judgment(correct, share + agreeing[0][:SHOWN_CHARACTERS])
 
 
 def _median(votes: list[tuple[float, str]]) -> tuple[float, str]:

@@ -20,7 +20,7 @@ from functools import lru_cache
 from importlib.metadata import version as version_of_package
 from typing import Any, ClassVar, Literal
 
-from verifier.grader import Grader, Judgement, ScoringFault
+from verifier.grader import Grader, Judgment, ScoringFault
 from verifier.graders.math import extract
 from verifier.graders.math.compare import Percent, Rules
 from verifier.graders.math.expression import Unreadable
@@ -67,29 +67,29 @@ class MathAnswer(Grader, frozen=True):
     def check(self, reference: Any) -> None:
         text = _reference_text(reference)
         _read_reference(text)
-        if not (judgement := self.score(f"\\boxed{{{text}}}", reference)).correct:
-            raise ScoringFault(f"reference {text[:SHOWN_CHARACTERS]!r} is not equal to itself: {judgement.detail}")
+        if not (judgment := self.score(f"\\boxed{{{text}}}", reference)).correct:
+            raise ScoringFault(f"reference {text[:SHOWN_CHARACTERS]!r} is not equal to itself: {judgment.detail}")
 
-    def score(self, response: str, reference: Any) -> Judgement:
+    def score(self, response: str, reference: Any) -> Judgment:
         gold_text = _reference_text(reference)
         gold = _read_reference(gold_text)
         found = extract.boxed(response)
         if found is None:
             if self.unboxed == "incorrect":
-                return Judgement(False, "the response has no box")
+                return Judgment(False, "the response has no box")
             found = extract.stated(response)
         if found.text is None:
-            return Judgement(False, found.why)
+            return Judgment(False, found.why)
         try:
             equal = self._equal(gold, gold_text, found.text)
         except (Unreadable, RecursionError) as fault:
-            return Judgement(
+            return Judgment(
                 False, f"{fault if isinstance(fault, Unreadable) else 'nested too deep'}: {_shown(found.text)}"
             )
         except (ArithmeticError, AttributeError, TypeError, ValueError, NotImplementedError) as fault:
             # These are sympy's, from values without an order or a number. The reference is sound: it equals itself.
-            return Judgement(False, f"the answer cannot be compared ({type(fault).__name__}): {_shown(found.text)}")
-        return Judgement(True) if equal else Judgement(False, f"answer {_shown(found.text)}")
+            return Judgment(False, f"the answer cannot be compared ({type(fault).__name__}): {_shown(found.text)}")
+        return Judgment(True) if equal else Judgment(False, f"answer {_shown(found.text)}")
 
     def _equal(self, gold: Answer, gold_text: str, text: str) -> bool:
         if plain(text) == plain(gold_text):

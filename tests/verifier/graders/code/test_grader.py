@@ -45,9 +45,9 @@ def sandbox() -> None:
 def test_a_program_is_judged_by_what_its_tests_give(
     program: str, reference: dict[str, Any], detail: str | None
 ) -> None:
-    judgement = CodeTests().score(program, reference)
-    assert judgement.correct is (detail is None)
-    assert (detail or "") in judgement.detail
+    judgment = CodeTests().score(program, reference)
+    assert judgment.correct is (detail is None)
+    assert (detail or "") in judgment.detail
 
 
 @pytest.mark.usefixtures("sandbox")
@@ -74,10 +74,10 @@ def test_arguments_come_by_position_and_by_name_and_methods_are_found() -> None:
 def test_the_share_of_tests_is_the_reward_where_it_is_asked_for(
     program: str, reward: float | None, detail: str
 ) -> None:
-    judgement = CodeTests(pass_all=False, wall_s=1.0).score(program, SQUARES)
-    assert judgement.correct is (reward is None)
-    assert judgement.reward == reward
-    assert judgement.detail.startswith(detail)
+    judgment = CodeTests(pass_all=False, wall_s=1.0).score(program, SQUARES)
+    assert judgment.correct is (reward is None)
+    assert judgment.reward == reward
+    assert judgment.detail.startswith(detail)
 
 
 @pytest.mark.usefixtures("sandbox")
@@ -85,10 +85,10 @@ def test_all_tests_together_have_a_limit_too(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("RATCHET_SANDBOX", '{"type": "bubblewrap", "max_total_s": 1.5}')
     reference = {"kind": "function", "entry_point": "f", "tests": [{"args": [], "expected": None}] * 20}
     start_s = time.monotonic()
-    judgement = CodeTests(pass_all=False, wall_s=1.0).score("import time\ndef f(): time.sleep(0.4)", reference)
+    judgment = CodeTests(pass_all=False, wall_s=1.0).score("import time\ndef f(): time.sleep(0.4)", reference)
     assert time.monotonic() - start_s < 8
-    assert "wall time of all tests over" in judgement.detail
-    assert 0 < (judgement.reward or 0) < 0.5
+    assert "wall time of all tests over" in judgment.detail
+    assert 0 < (judgment.reward or 0) < 0.5
 
 
 def test_more_than_the_configuration_allows_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:

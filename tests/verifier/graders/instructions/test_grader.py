@@ -190,10 +190,10 @@ CASES = [
 def test_a_constraint_holds_or_says_what_is_wrong(
     kind: str, parameters: dict[str, Any], response: str, holds: bool
 ) -> None:
-    judgement = Instructions().score(response, [{"type": kind} | parameters])
-    assert judgement.correct is holds, judgement.detail
-    assert judgement.detail.startswith("" if holds else f"{kind}: ")
-    assert bool(judgement.detail) is not holds
+    judgment = Instructions().score(response, [{"type": kind} | parameters])
+    assert judgment.correct is holds, judgment.detail
+    assert judgment.detail.startswith("" if holds else f"{kind}: ")
+    assert bool(judgment.detail) is not holds
 
 
 def test_every_type_is_tried_both_ways_and_explains_itself() -> None:
@@ -208,8 +208,8 @@ def test_every_type_is_tried_both_ways_and_explains_itself() -> None:
 
 def test_an_empty_response_holds_nothing_not_even_the_absence_of_commas() -> None:
     for response in ("", " \n\t"):
-        judgement = Instructions(all_must_hold=False).score(response, [{"type": NO_COMMA}])
-        assert (judgement.correct, judgement.reward) == (False, None)
+        judgment = Instructions(all_must_hold=False).score(response, [{"type": NO_COMMA}])
+        assert (judgment.correct, judgment.reward) == (False, None)
 
 
 def test_all_must_hold_or_the_share_counts() -> None:
@@ -227,9 +227,9 @@ def test_all_must_hold_or_the_share_counts() -> None:
 @given(st.lists(st.booleans(), min_size=1, max_size=12))
 def test_the_share_is_that_of_the_constraints_that_hold(hold: list[bool]) -> None:
     reference = [{"type": EXISTENCE, "keywords": ["here" if held else "absent"]} for held in hold]
-    judgement = Instructions(all_must_hold=False).score("here", reference)
-    assert judgement.reward == pytest.approx(sum(hold) / len(hold))
-    assert judgement.correct is all(hold)
+    judgment = Instructions(all_must_hold=False).score("here", reference)
+    assert judgment.reward == pytest.approx(sum(hold) / len(hold))
+    assert judgment.correct is all(hold)
 
 
 def test_rows_of_ifeval_as_parquet_gives_them_are_read() -> None:
@@ -310,10 +310,10 @@ LINES = ["<<a", "\n", " ", "\n \n", "\u2028", "# ", "- ", "```\n", '{"a":', "Sec
 def test_a_flood_of_anything_takes_linear_time(unit: str) -> None:
     flood = (unit * (1_000_000 // len(unit)) + "x").lstrip() or "x"
     start = time.perf_counter()
-    judgement = Instructions().score(flood, EVERYTHING)
+    judgment = Instructions().score(flood, EVERYTHING)
     assert time.perf_counter() - start < 5
-    assert not judgement.correct
-    assert len(judgement.detail) < 400
+    assert not judgment.correct
+    assert len(judgment.detail) < 400
 
 
 @given(st.text(max_size=200))

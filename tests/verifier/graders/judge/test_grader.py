@@ -25,7 +25,7 @@ from tests.fakes.openai_server import (
     unused_url,
 )
 from tests.verifier.network.asking import sample, settings, with_endpoints
-from verifier.grader import Judgement, ScoringFault, build_grader
+from verifier.grader import Judgment, ScoringFault, build_grader
 from verifier.graders.judge import prompt
 from verifier.graders.judge.answer import UnusableReply, read_verdict
 from verifier.graders.judge.grader import RUBRIC, Judge
@@ -44,12 +44,12 @@ def judged(
     *,
     config: Mapping[str, Any] = NO_SETTINGS,
     **options: Any,
-) -> Judgement:
+) -> Judgment:
     judge = build_grader(Judge, {"endpoint": "there"} | options)
 
-    async def work(endpoints: Endpoints) -> Judgement:
-        judgement: Judgement = await judge.score(response, reference, endpoints)
-        return judgement
+    async def work(endpoints: Endpoints) -> Judgment:
+        judgment: Judgment = await judge.score(response, reference, endpoints)
+        return judgment
 
     return with_endpoints({"there": settings(server_url, **config)}, work)
 
@@ -60,8 +60,8 @@ def scores(*given: float) -> list[Step]:
 
 def test_the_judges_verdict_is_the_verdict() -> None:
     with OpenAIServer(CORRECT, INCORRECT) as server:
-        assert judged(server.url) == Judgement(True, "same value")
-        assert judged(server.url) == Judgement(False, "another value")
+        assert judged(server.url) == Judgment(True, "same value")
+        assert judged(server.url) == Judgment(False, "another value")
     assert [request.path for request in server.requests] == ["/v1/chat/completions"] * 2
 
 
@@ -97,8 +97,8 @@ def test_options_that_a_server_may_not_know_can_be_left_out() -> None:
 )
 def test_the_majority_decides(verdicts: list[bool], correct: bool, detail: str) -> None:
     with OpenAIServer(*[CORRECT if verdict else INCORRECT for verdict in verdicts]) as server:
-        judgement = judged(server.url, votes=len(verdicts), temperature=0.7)
-    assert (judgement.correct, judgement.detail) == (correct, detail)
+        judgment = judged(server.url, votes=len(verdicts), temperature=0.7)
+    assert (judgment.correct, judgment.detail) == (correct, detail)
     assert len(server.requests) == len(verdicts)
 
 
@@ -143,9 +143,9 @@ def test_a_score_becomes_a_reward_from_0_to_1(
     given_scores: list[float], options: dict[str, Any], reward: float, correct: bool
 ) -> None:
     with OpenAIServer(*scores(*given_scores)) as server:
-        judgement = judged(server.url, **options)
-    assert judgement.reward == pytest.approx(reward)
-    assert judgement.correct is correct
+        judgment = judged(server.url, **options)
+    assert judgment.reward == pytest.approx(reward)
+    assert judgment.correct is correct
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_tokens_are_counted_against_the_budget_and_estimated_when_they_are_not_r
     assert sample("tokens_total", kind="completion") > before + 20
 
 
-def test_a_cancelled_judgement_takes_all_its_votes_along() -> None:
+def test_a_cancelled_judgment_takes_all_its_votes_along() -> None:
     judge = Judge(endpoint="there", votes=5, temperature=1.0)
 
     async def work(endpoints: Endpoints) -> None:
@@ -285,9 +285,9 @@ def test_a_cancelled_judgement_takes_all_its_votes_along() -> None:
     [("", "empty"), (" \n", "empty"), ("x" * 101, "101 characters are more than max_response_chars")],
 )
 def test_a_response_that_is_not_shown_to_the_judge_is_incorrect(response: str, detail: str) -> None:
-    judgement = judged(unused_url(), response, max_response_chars=100)
-    assert not judgement.correct
-    assert detail in judgement.detail
+    judgment = judged(unused_url(), response, max_response_chars=100)
+    assert not judgment.correct
+    assert detail in judgment.detail
 
 
 def test_a_detail_holds_little_of_what_the_judge_may_quote() -> None:

@@ -24,8 +24,8 @@ CATEGORIES = Counter(case["category"] for case in CASES)
 def verdicts() -> list[tuple[dict[str, Any], str]]:
     judged = []
     for case in CASES:
-        judgement = build_grader(MathAnswer, case.get("options", {})).score(case["response"], case["reference"])
-        judged.append((case, "correct" if judgement.correct else "incorrect"))
+        judgment = build_grader(MathAnswer, case.get("options", {})).score(case["response"], case["reference"])
+        judged.append((case, "correct" if judgment.correct else "incorrect"))
     return judged
 
 
