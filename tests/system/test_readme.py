@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.system.conftest import ROOT
@@ -75,10 +76,16 @@ def test_your_own_problems(reader: Path, environment: dict[str, str]) -> None:
     assert "agreement 100.00 % (3 of 3)" in next(output for command, output in said.items() if " verify " in command)
 
 
+def posted(curl: str) -> str:
+    """The answer to the request that a command of curl makes, on a machine that has no curl."""
+    _, _, url, _, header, _, body = shlex.split(curl)
+    name, _, value = header.partition(": ")
+    return httpx.post(url, headers={name: value}, content=body, timeout=60).text
+
+
 def test_the_verifier_alone(reader: Path, environment: dict[str, str], verifier: None) -> None:
     command = next(line for line in COMMANDS if line.startswith("curl"))
-    assert shutil.which("curl"), "this test needs curl"
-    answer = run(command, reader, environment)
+    answer = run(command, reader, environment) if shutil.which("curl") else posted(command)
     assert '"verdict":"correct"' in answer.replace(" ", "")
 
 
