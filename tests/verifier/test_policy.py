@@ -7,9 +7,7 @@ import asyncio
 import json
 import os
 import re
-import shlex
 import signal
-import subprocess
 import tempfile
 import threading
 import time
@@ -24,6 +22,7 @@ import pytest
 
 from services.config.verifier import VerifierConfig
 from services.graders import OURS
+from tests.curl import answer_to
 from tests.verifier.bad_graders import REGISTRY
 from tests.verifier.running import Running, running
 from tests.verifier.worker.test_loop import Wiring, group, right_answers, service
@@ -290,8 +289,7 @@ def alone() -> Iterator[Running]:
 
 @pytest.mark.parametrize(("command", "answer"), REQUESTS)
 def test_the_requests_on_the_page_are_answered_as_it_says(alone: Running, command: str, answer: str) -> None:
-    sent = shlex.split(command.replace("http://127.0.0.1:8700", alone.url))
-    said = subprocess.run(sent, check=True, capture_output=True, text=True, timeout=60).stdout
+    said = answer_to(command.replace("http://127.0.0.1:8700", alone.url))
     assert without_times(json.loads(said)) == without_times(json.loads(answer))
 
 

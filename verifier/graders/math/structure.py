@@ -17,9 +17,9 @@ NAME = re.compile(
 )
 """One variable or function: x, x_1, f(x), \\theta."""
 QUANTITY = re.compile(
-    r"(?=.*[a-zA-Z])(?:\\text\s*\{[^{}]*\}|\\[a-zA-Z]++"
-    r"|[a-zA-Z+\-|()\[\]:, {}'/]|\^\{-1\}|\^|_\s*(?:\{[^{}]*\}|\w)|(?<=\()\d++(?=\)))++"
-)
+    r"(?=.*[a-zA-Z])(?:\\text\s*\{[^{}]*\}|\\(?!text\s*\{[^{}]*\})[a-zA-Z]++"
+    r"|[a-zA-Z+\-|()\[\]:, {}'/]|\^\{-1\}|\^|_\s*(?:\{[^{}]*\}|\w)|(?<=\()\d++(?=\)))+"
+)  # Not possessive as a whole: Python 3.11.2 ends a possessive repeat too early where it holds a look-behind.
 """What may stand before an equals sign as the name of an answer: x, f^{-1}(x), \\angle ABC, \\text{the area}."""
 
 
