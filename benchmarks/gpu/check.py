@@ -45,7 +45,7 @@ class Table:
         self._rows: list[dict[str, Any]] = []
         self._mode = mode
         out.mkdir(parents=True, exist_ok=True)
-        self._log = (out / "check.log").open("w", encoding="utf-8")
+        (out / "check.log").write_text("", encoding="utf-8")
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self._began_s
@@ -59,9 +59,8 @@ class Table:
             (self._out / "check.json").write_text(kept, encoding="utf-8")
 
     def log(self, step: str, line: str) -> None:
-        with self._lock:
-            self._log.write(f"{self.elapsed_s():6.1f} {step}: {line[:2000].rstrip()}\n")
-            self._log.flush()
+        with self._lock, (self._out / "check.log").open("a", encoding="utf-8") as log:
+            log.write(f"{self.elapsed_s():6.1f} {step}: {line[:2000].rstrip()}\n")
 
 
 def run_step(table: Table, step: Step, limit_s: float, card: Card) -> None:
@@ -91,11 +90,13 @@ def run_step(table: Table, step: Step, limit_s: float, card: Card) -> None:
         kill()
 
     def read() -> None:
-        for line in child.stdout or ():
-            if line.startswith(MARK):
-                table.add(step.name, json.loads(line.removeprefix(MARK)))
-            else:
-                table.log(step.name, line)
+        assert child.stdout is not None
+        with child.stdout:
+            for line in child.stdout:
+                if line.startswith(MARK):
+                    table.add(step.name, json.loads(line.removeprefix(MARK)))
+                else:
+                    table.log(step.name, line)
 
     timer, reader = threading.Timer(limit_s, end), threading.Thread(target=read, daemon=True)
     timer.daemon = True

@@ -5,24 +5,37 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu.card import Card
+from benchmarks.gpu.card import MARK, Card
 from benchmarks.gpu.check import run
+from benchmarks.gpu.head import head
 from benchmarks.gpu.plan import PLAN, Step, chosen
 from benchmarks.gpu.profiled import kind_of
+from benchmarks.gpu.weights import weights
 
 
 def test_steps_run_as_processes_and_leave_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    run(Card(cpu=True, models=tmp_path / "models"), "watchdog,weights", 120.0, tmp_path)
+    run(Card(cpu=True, models=tmp_path / "models"), "watchdog", 120.0, tmp_path)
     kept = json.loads((tmp_path / "check.json").read_text(encoding="utf-8"))
     cases = {(row["step"], row["case"]): row for row in kept["rows"]}
     assert cases["watchdog", "broadcast"]["raised"] == "nothing"
     assert cases["watchdog", "alive"]["card_works"] is True
-    assert cases["weights", "digest alone"]["same"] is True
-    assert {cases[step, "END"]["verdict"] for step in ("watchdog", "weights")} == {"exit 0"}
+    assert cases["watchdog", "END"]["verdict"] == "exit 0"
     assert "alive" in capsys.readouterr().out
+
+
+def test_the_head_and_the_weights_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = Card(cpu=True, models=tmp_path)
+    head(card, "")
+    weights(card, "")
+    rows = [json.loads(line.removeprefix(MARK)) for line in capsys.readouterr().out.splitlines()]
+    assert {row["case"] for row in rows} == {
+        *("its four products alone", "chunk 512", "chunk 1024", "chunk 2048", "whole logits", "today", "digest alone")
+    }
+    assert not [row for row in rows if "failed" in row]
+    assert rows[-1]["same"] is True
 
 
 def test_a_step_without_time_left_is_not_begun(tmp_path: Path) -> None:
