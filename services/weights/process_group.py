@@ -2,14 +2,12 @@
 
 No backend lets a rank join a living group, and a group that lost a member cannot be used again. So membership changes by
 forming the next generation, under a prefix of its own in the same store, without a restart of any process. These groups
-are independent of the default group that DeepSpeed uses. This is the only file in services that uses torch.distributed.
+are independent of the default group that DeepSpeed uses. collective.py makes the backends keep to their deadline.
 """
 
-import os
 import re
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +18,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 
 from services.clock import Deadline
 from services.errors import InputError, WeightSyncError
+from services.weights.collective import Collective, FormCollective, form_collective, form_in_time
 from services.wire.weights import Rendezvous, WeightManifest
 
 _LOOPBACK = ("127.0.0.1", "localhost")
@@ -86,7 +85,13 @@ class BroadcastGroup:
     """One member's end of one generation."""
 
     def __init__(
-        self, rendezvous: Rendezvous, rank: int, deadline: Deadline, device: torch.device, store: Any = None
+        self,
+        rendezvous: Rendezvous,
+        rank: int,
+        deadline: Deadline,
+        device: torch.device,
+        store: Any = None,
+        form: FormCollective = form_collective,
     ) -> None:
         """Meets the other members.
 
@@ -101,14 +106,15 @@ class BroadcastGroup:
         self._rendezvous = rendezvous
         self._rank = rank
         self._device = device
-        self._group: Any = None
-        timeout = timedelta(seconds=deadline.remaining_s())
+        self._group: Collective | None = None
         try:
             if store is None:
-                store = TCPStore(rendezvous.host, rendezvous.port, wait_for_workers=False, timeout=timeout)
-            store.set_timeout(timeout)
+                store = TCPStore(rendezvous.host, rendezvous.port, wait_for_workers=False, timeout=_left(deadline))
+            store.set_timeout(_left(deadline))
             prefixed = PrefixStore(f"generation{rendezvous.pg_generation}", store)
-            self._group = self._form(prefixed, timeout)
+            self._meet(prefixed, deadline)
+            store.set_timeout(_left(deadline))
+            self._group = form_in_time(deadline, lambda left: form(rendezvous, rank, prefixed, left, device))
         except (RuntimeError, ValueError) as fault:
             if _ran_out_of_time(fault):
                 raise self._fault(
@@ -123,53 +129,68 @@ class BroadcastGroup:
                 fault,
             ) from fault
 
-    def _form(self, store: Any, timeout: timedelta) -> Any:
-        rendezvous = self._rendezvous
-        if rendezvous.backend == "gloo":
-            return dist.ProcessGroupGloo(store, self._rank, rendezvous.size, timeout)
-        if rendezvous.backend != "nccl":
-            raise ValueError(f'backend "{rendezvous.backend}" is neither "nccl" nor "gloo"')
-        if not hasattr(dist, "ProcessGroupNCCL"):
-            raise ValueError('this build of torch has no NCCL; set weights.type = "gloo" or install the CUDA build')
-        with _quiet_nccl_watchdog():
-            options = dist.ProcessGroupNCCL.Options()
-            options._timeout = timeout
-            group = dist.ProcessGroupNCCL(store, self._rank, rendezvous.size, options)
-        self._run(group, torch.zeros(1, dtype=torch.uint8, device=self._device), timeout)  # it connects at first use
-        return group
+    def _meet(self, store: Any, deadline: Deadline) -> None:
+        """See in the store that every member is there before any of them enters the backend.
+
+        A backend that lacks a member may wait beyond every deadline (NCCL for ever, unless told otherwise). Rank 0
+        waits for all and lets all in, so that a member which comes after rank 0 gave up does not enter alone.
+
+        Waits for: all other members of the generation; the others then for rank 0.
+        Until: the deadline (deadlines.weight_join_s).
+        Ended by: the last member's key, or rank 0's; the deadline (WeightSyncError that names the ranks missing).
+        Metric: ratchet_waiting of the publisher or the follower that joins.
+        """
+        size = self._rendezvous.size
+        if self._rank not in range(size):
+            raise ValueError(f"rank {self._rank} is not one of 0 to {size - 1}")
+        keys = {rank: f"here/{rank}" for rank in range(size)}
+        store.set(keys[self._rank], "")
+        try:
+            if self._rank == 0:
+                store.wait(list(keys.values()), _left(deadline))
+                store.set("all here", "")
+            else:
+                store.wait(["all here"], _left(deadline))
+        except RuntimeError as fault:
+            if not _ran_out_of_time(fault):
+                raise
+            missing = [str(rank) for rank, key in keys.items() if not store.check([key])]
+            who = f"rank {' and rank '.join(missing)} did not come" if missing else "rank 0 did not let them in"
+            raise self._fault(
+                f"not all {size} members met in time: {who}",
+                "Look for a member that ended or cannot reach this address; the learner forms the next generation",
+            ) from fault
 
     def broadcast(self, flat: Tensor, deadline: Deadline) -> None:
         """Send `flat` from rank 0, or receive into it on the others. uint8, contiguous, the same size everywhere.
 
-        Raises WeightSyncError when a member is gone or late; the group cannot be used after that.
+        Raises WeightSyncError when a member is gone or late, or this end was closed meanwhile; the group cannot be used
+        after that.
 
         Waits for: all members, to send or receive this bucket.
         Until: the deadline (deadlines.weight_transfer_s).
         Ended by: the bucket's arrival; the deadline or a lost member (WeightSyncError); `close` in another thread.
         Metric: ratchet_waiting of the publisher or the follower that broadcasts.
         """
-        if self._group is None:
+        group = self._group
+        if group is None:
             raise self._fault("the group is closed", "Join the next generation")
         if flat.device.type != self._device.type:
             raise self._fault(
                 f"a bucket lies on {flat.device}, the group moves what is on {self._device}", "Pack it there"
             )
-        timeout = timedelta(seconds=deadline.remaining_s())
         try:
-            self._run(self._group, flat, timeout)
+            group.broadcast(flat, _left(deadline))
         except RuntimeError as fault:
             raise self._fault(
                 f"a broadcast of {flat.numel()} bytes failed",
                 "A member ended or is late; the learner forms the next generation from those that are left",
                 fault,
             ) from fault
-
-    def _run(self, group: Any, flat: Tensor, timeout: timedelta) -> None:
-        options = dist.BroadcastOptions()
-        options.rootRank = 0
-        options.rootTensor = 0
-        options.timeout = timeout
-        group.broadcast([flat], options).wait(timeout)
+        if self._group is not group:  # NCCL lets an aborted wait return as if the bytes had come
+            raise self._fault(
+                f"the group was closed during a broadcast of {flat.numel()} bytes", "Join the next generation"
+            )
 
     def close(self) -> None:
         """Leave the group. A thread that waits in `broadcast` then raises WeightSyncError."""
@@ -217,25 +238,10 @@ class ProcessGroupChannel:
         self._generation = None
 
 
+def _left(deadline: Deadline) -> timedelta:
+    return timedelta(seconds=deadline.remaining_s())
+
+
 def _ran_out_of_time(fault: Exception) -> bool:
     """Whether a deadline passed, as opposed to a failure at once. The backends have no exception of their own for it."""
     return bool(re.search(r"time(d )?-?out", str(fault), re.IGNORECASE))
-
-
-@contextmanager
-def _quiet_nccl_watchdog() -> Iterator[None]:
-    """Make the death of a member an exception here; by default NCCL's watchdog would end this process.
-
-    ProcessGroupNCCL reads these variables when it is made. The default group keeps what the operator set.
-    """
-    quiet = {"TORCH_NCCL_ASYNC_ERROR_HANDLING": "0", "TORCH_NCCL_ENABLE_MONITORING": "0"}
-    before = {name: os.environ.get(name) for name in quiet}
-    os.environ.update(quiet)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

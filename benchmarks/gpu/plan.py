@@ -1,0 +1,48 @@
+"""Which steps the check takes, in order of value, and how long each may last."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Step:
+    """One process of the check."""
+
+    name: str
+    work: str
+    """module:function in benchmarks.gpu."""
+    argument: str = ""
+    limit_s: float = 60.0
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+HEARTBEAT = {"TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC": "20"}
+"""Of 480 s: what the default group's monitor waits before it ends a process in which a watchdog saw a failure."""
+
+NEED_MODELS = ("profile", "scoring")
+
+PLAN: list[list[Step]] = [
+    # Steps of one list run at the same time; what is timed runs alone.
+    [Step("versions", "models:versions")],
+    [
+        Step("models", "models:models", "0.5B,1.5B", 100),
+        Step("watchdog", "collective:watchdog", "", 110, HEARTBEAT),
+        Step("absent", "collective:absent", "", 70),
+        Step("members", "members:members", "", 110, HEARTBEAT),
+    ],
+    [Step("streams", "streams:streams")],
+    [Step("profile 0.5B", "profiled:profiled", "0.5B,4096,1", 80)],
+    [Step("scoring 0.5B", "scoring:scoring", "0.5B,4096", 60)],
+    [Step("profile 1.5B", "profiled:profiled", "1.5B,4096,4,checkpointing", 90)],
+    [Step("head", "head:head", "", 50)],
+    [Step("weights", "weights:weights", "", 60)],
+]
+
+
+def chosen(words: str) -> list[list[Step]]:
+    """The steps whose name begins with one of these words, by comma, and those that they need; all of them for ""."""
+    beginnings = tuple(words.split(",")) if words else ("",)
+    names = {step.name for together in PLAN for step in together if step.name.startswith(beginnings)}
+    if any(name.startswith(NEED_MODELS) for name in names):
+        names.add("models")
+    lists = [[step for step in together if step.name in names] for together in PLAN]
+    return [together for together in lists if together]

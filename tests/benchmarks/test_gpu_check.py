@@ -1,0 +1,77 @@
+"""The check for a GPU runs here without one, so that it runs the first time where there is one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.gpu.card import MARK, Card
+from benchmarks.gpu.check import run
+from benchmarks.gpu.head import head
+from benchmarks.gpu.plan import PLAN, Step, chosen
+from benchmarks.gpu.profiled import kind_of
+from benchmarks.gpu.weights import weights
+
+
+def test_steps_run_as_processes_and_leave_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    run(Card(cpu=True, models=tmp_path / "models"), "watchdog", 120.0, tmp_path)
+    kept = json.loads((tmp_path / "check.json").read_text(encoding="utf-8"))
+    cases = {(row["step"], row["case"]): row for row in kept["rows"]}
+    assert cases["watchdog", "broadcast"]["raised"] == "nothing"
+    assert cases["watchdog", "alive"]["card_works"] is True
+    assert cases["watchdog", "END"]["verdict"] == "exit 0"
+    assert "alive" in capsys.readouterr().out
+
+
+def test_the_head_and_the_weights_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = Card(cpu=True, models=tmp_path)
+    head(card, "")
+    weights(card, "")
+    rows = [json.loads(line.removeprefix(MARK)) for line in capsys.readouterr().out.splitlines()]
+    assert {row["case"] for row in rows} == {
+        *("its four products alone", "chunk 512", "chunk 1024", "chunk 2048", "whole logits", "today", "digest alone")
+    }
+    assert not [row for row in rows if "failed" in row]
+    assert rows[-1]["same"] is True
+
+
+def test_a_step_without_time_left_is_not_begun(tmp_path: Path) -> None:
+    run(Card(cpu=True, models=tmp_path), "head", 1.0, tmp_path)
+    [row] = json.loads((tmp_path / "check.json").read_text(encoding="utf-8"))["rows"]
+    assert row["verdict"] == "not begun: no time left"
+
+
+def test_steps_are_chosen_by_their_beginnings_with_the_models_they_need() -> None:
+    def names(words: str) -> list[str]:
+        return [step.name for together in chosen(words) for step in together]
+
+    assert names("") == [step.name for together in PLAN for step in together]
+    assert names("watchdog,streams") == ["watchdog", "streams"]
+    assert names("profile 0.5B") == ["models", "profile 0.5B"]
+
+
+@pytest.mark.parametrize("step", [step for together in PLAN for step in together], ids=lambda step: step.name)
+def test_every_step_names_a_function_of_the_package(step: Step) -> None:
+    module, _, function = step.work.partition(":")
+    source = (Path(__file__).parents[2] / "benchmarks/gpu" / f"{module}.py").read_text(encoding="utf-8")
+    assert f"def {function}(card: Card, " in source
+
+
+@pytest.mark.parametrize(
+    ("kernel", "kind"),
+    [
+        ("Memcpy DtoH (Device -> Pageable)", "copies"),
+        ("pytorch_flash::flash_fwd_kernel<...>", "attention"),
+        ("fmha_cutlassB_bf16_aligned_128x64_k64_sm80", "attention"),
+        ("nvjet_hsh_128x256_64x4_1x2_h_bz_coopA_TNT", "matrix products"),
+        ("void at::native::multi_tensor_apply_kernel<...>", "optimizer"),
+        ("void at::native::(anonymous namespace)::cunn_SoftMaxForward<4, float, float>", "softmax"),
+        ("void at::native::vectorized_elementwise_kernel<4, at::native::CUDAFunctor_add<float>>", "elementwise"),
+        ("ncclDevKernel_Broadcast", "other"),
+    ],
+)
+def test_kernels_are_told_apart_by_their_names(kernel: str, kind: str) -> None:
+    assert kind_of(kernel) == kind
