@@ -37,14 +37,18 @@ NESTED = ("dropped_groups", "dropped_sequences")
 class Records:
     """The records of one start of the learner. Files are continued where the start before ended."""
 
-    def __init__(self, folder: RunFolder, sampled: Sampled, counts: dict[str, Any], attempt: int) -> None:
-        """counts: those of the checkpoint that is continued, or NOTHING_COUNTED. attempt: which start this is."""
+    def __init__(
+        self, folder: RunFolder, sampled: Sampled, counts: dict[str, Any], attempt: int, *, policy_version: int
+    ) -> None:
+        """counts: those of the checkpoint that is continued, or NOTHING_COUNTED. attempt: which start this is.
+        policy_version: the one that this start begins with; TensorBoard forgets the steps that an earlier start took after
+        it."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._steps = JsonLines(folder.steps)
         self._syncs = JsonLines(folder.syncs)
         self._evaluations = JsonLines(folder.evaluations)
-        self._events = SummaryWriter(str(folder.tensorboard))
+        self._events = SummaryWriter(str(folder.tensorboard), purge_step=policy_version + 1)
         self._attempt = attempt
         self._trained_tokens = int(counts["trained_tokens"])
         self._wall_before_s = float(counts["wall_seconds"])

@@ -25,7 +25,7 @@ def report(**given: Any) -> StepReport:
 
 
 def logged(caplog: pytest.LogCaptureFixture, folder: Path, taken: StepReport) -> list[str]:
-    records = Records(RunFolder(folder), Sampled(), NOTHING_COUNTED, 1)
+    records = Records(RunFolder(folder), Sampled(), NOTHING_COUNTED, 1, policy_version=0)
     # A service's logger has a level of its own; here it has what the tests before left it.
     with caplog.at_level(logging.INFO, logger="ratchet.learner"):
         records.step(
