@@ -28,8 +28,8 @@ NOTHING_COUNTED: dict[str, Any] = {
     "wall_seconds": 0.0,
 }
 """`Records.counts` at the beginning of a run."""
-
-
+MANY_CUT = 0.5
+"""The line of a step says which fraction of its responses max_tokens cut, from this fraction on."""
 NESTED = ("dropped_groups", "dropped_sequences")
 """Mappings of a row whose numbers are scalars of TensorBoard, too."""
 
@@ -53,6 +53,7 @@ class Records:
         self._trained_tokens = int(counts["trained_tokens"])
         self._wall_before_s = float(counts["wall_seconds"])
         self._start_s: float | None = None
+        self._warned_of_cuts = False
         self._sampled = sampled
         sampled.tokens = int(counts["sampled_tokens"])
         sampled.trajectories = int(counts["sampled_trajectories"])
@@ -112,6 +113,13 @@ class Records:
         export(report)
         REFERENCE_VERSION.set(reference_version)
         log.info("%s", _line(step, report, trained, seconds, waited_s))
+        if report.cut_fraction == 1.0 and not self._warned_of_cuts:
+            log.warning(
+                "every response of step %d was cut by rollout.sampling.max_tokens before it ended, so no answer may be "
+                "whole; raise max_tokens, or ask for shorter answers",
+                step,
+            )
+            self._warned_of_cuts = True
 
     def sync(self, report: SyncReport) -> None:
         """Called after every confirmed broadcast, from the publisher's thread."""
@@ -150,6 +158,8 @@ def _line(step: int, report: StepReport, trained_tokens: int, seconds: float, wa
         f"{trained_tokens:,} tokens in {seconds:.2f} s after {waited_s:.2f} s of waiting",
         f"weights version {step}",
     ]
+    if report.cut_fraction >= MANY_CUT:
+        facts.append(f"{report.cut_fraction:.2f} of the responses cut by max_tokens")
     if report.skipped is not None:
         facts.append(f"not trained on: {report.skipped}")
     return "  ".join(facts)
