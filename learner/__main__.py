@@ -127,7 +127,7 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
     streams = {name: RedisStream(connection, config.name, name, CONSUMER, NEVER_RECLAIM_S) for name in names}
     depths = StreamDepths(list(streams.values()))
     sampled = Sampled()
-    records = Records(folder, sampled, beginning.counts, attempt)
+    records = Records(folder, sampled, beginning.counts, attempt, policy_version=beginning.state.policy_version)
     publisher = WeightPublisher(
         config,
         membership=membership,

@@ -5,6 +5,7 @@ reported; a result of another version is left out and counted as missing.
 """
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -147,7 +148,7 @@ class Evaluator:
 def count(results: Sequence[ScoredGroup], policy_version: int, asked: int, seconds: float) -> Evaluation:
     """Count the results of one evaluation. asked: number of prompts issued. seconds: how long it took.
 
-    Results of another version count as missing. Without any result the ratios are 0.
+    Results of another version count as missing. Without any result the ratios and the length are nan: nothing was measured.
     """
     pinned = [result for result in results if _versions(result) <= {policy_version}]
     if len(pinned) < asked:
@@ -158,14 +159,19 @@ def count(results: Sequence[ScoredGroup], policy_version: int, asked: int, secon
     lengths = [len(trajectory) for result in pinned for trajectory in result.group.trajectories]
     return Evaluation(
         policy_version=policy_version,
-        avg_at_k=sum(sum(c) / len(c) for c in correct) / max(1, len(correct)),
-        pass_at_k=sum(any(c) for c in correct) / max(1, len(correct)),
+        avg_at_k=_mean([sum(c) / len(c) for c in correct]),
+        pass_at_k=_mean([any(c) for c in correct]),
         k=len(correct[0]) if correct else 0,
         prompts=len(pinned),
         missing=asked - len(pinned),
-        mean_tokens=sum(lengths) / max(1, len(lengths)),
+        mean_tokens=_mean(lengths),
         seconds=seconds,
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    """nan of nothing."""
+    return sum(values) / len(values) if values else math.nan
 
 
 def _versions(result: ScoredGroup) -> set[int]:

@@ -28,8 +28,8 @@ NOTHING_COUNTED: dict[str, Any] = {
     "wall_seconds": 0.0,
 }
 """`Records.counts` at the beginning of a run."""
-
-
+MANY_CUT = 0.5
+"""The line of a step says which fraction of its responses max_tokens cut, from this fraction on."""
 NESTED = ("dropped_groups", "dropped_sequences")
 """Mappings of a row whose numbers are scalars of TensorBoard, too."""
 
@@ -37,18 +37,23 @@ NESTED = ("dropped_groups", "dropped_sequences")
 class Records:
     """The records of one start of the learner. Files are continued where the start before ended."""
 
-    def __init__(self, folder: RunFolder, sampled: Sampled, counts: dict[str, Any], attempt: int) -> None:
-        """counts: those of the checkpoint that is continued, or NOTHING_COUNTED. attempt: which start this is."""
+    def __init__(
+        self, folder: RunFolder, sampled: Sampled, counts: dict[str, Any], attempt: int, *, policy_version: int
+    ) -> None:
+        """counts: those of the checkpoint that is continued, or NOTHING_COUNTED. attempt: which start this is.
+        policy_version: the one that this start begins with; TensorBoard forgets the steps that an earlier start took after
+        it."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._steps = JsonLines(folder.steps)
         self._syncs = JsonLines(folder.syncs)
         self._evaluations = JsonLines(folder.evaluations)
-        self._events = SummaryWriter(str(folder.tensorboard))
+        self._events = SummaryWriter(str(folder.tensorboard), purge_step=policy_version + 1)
         self._attempt = attempt
         self._trained_tokens = int(counts["trained_tokens"])
         self._wall_before_s = float(counts["wall_seconds"])
         self._start_s: float | None = None
+        self._warned_of_cuts = False
         self._sampled = sampled
         sampled.tokens = int(counts["sampled_tokens"])
         sampled.trajectories = int(counts["sampled_trajectories"])
@@ -108,6 +113,13 @@ class Records:
         export(report)
         REFERENCE_VERSION.set(reference_version)
         log.info("%s", _line(step, report, trained, seconds, waited_s))
+        if report.cut_fraction == 1.0 and not self._warned_of_cuts:
+            log.warning(
+                "every response of step %d was cut by rollout.sampling.max_tokens before it ended, so no answer may be "
+                "whole; raise max_tokens, or ask for shorter answers",
+                step,
+            )
+            self._warned_of_cuts = True
 
     def sync(self, report: SyncReport) -> None:
         """Called after every confirmed broadcast, from the publisher's thread."""
@@ -146,6 +158,8 @@ def _line(step: int, report: StepReport, trained_tokens: int, seconds: float, wa
         f"{trained_tokens:,} tokens in {seconds:.2f} s after {waited_s:.2f} s of waiting",
         f"weights version {step}",
     ]
+    if report.cut_fraction >= MANY_CUT:
+        facts.append(f"{report.cut_fraction:.2f} of the responses cut by max_tokens")
     if report.skipped is not None:
         facts.append(f"not trained on: {report.skipped}")
     return "  ".join(facts)

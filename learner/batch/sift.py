@@ -8,7 +8,7 @@ rejected sequence.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -68,6 +68,10 @@ class Tally:
     """Mean over every sequence consumed."""
     pass_rate: float = float("nan")
     """Fraction of the sequences consumed with the verdict `correct`."""
+    mean_response_tokens: float = float("nan")
+    """Mean number of response tokens of the sequences consumed."""
+    cut_fraction: float = float("nan")
+    """Fraction of the sequences consumed that max_tokens cut, whether or not they were left out for it."""
 
 
 def sift(scored: ScoredGroup, policy_version: int, settings: LearnerConfig) -> SiftedGroup:
@@ -110,6 +114,7 @@ def is_stale(trajectory: Trajectory, policy_version: int, max_lag: int) -> Tenso
 def tally(groups: Sequence[ScoredGroup], sifted: Sequence[SiftedGroup]) -> Tally:
     """Count what was consumed for one step. sifted: the result of `sift` for each group."""
     scores = [score for group in groups for score in group.scores]
+    trajectories = [trajectory for group in groups for trajectory in group.group.trajectories]
     dropped_sequences: Counter[SequenceDrop] = Counter()
     for group in sifted:
         dropped_sequences.update(group.dropped_sequences)
@@ -120,9 +125,16 @@ def tally(groups: Sequence[ScoredGroup], sifted: Sequence[SiftedGroup]) -> Tally
         dropped_sequences=dict(dropped_sequences),
         zero_variance_groups=sum(len({score.reward for score in group.scores}) == 1 for group in groups),
         masked_tokens=sum(group.masked_tokens for group in sifted),
-        mean_reward=float(np.mean([score.reward for score in scores])) if scores else float("nan"),
-        pass_rate=float(np.mean([score.verdict == "correct" for score in scores])) if scores else float("nan"),
+        mean_reward=_mean([score.reward for score in scores]),
+        pass_rate=_mean([score.verdict == "correct" for score in scores]),
+        mean_response_tokens=_mean([len(trajectory) for trajectory in trajectories]),
+        cut_fraction=_mean([trajectory.finish_reason == "length" for trajectory in trajectories]),
     )
+
+
+def _mean(values: Sequence[Any]) -> float:
+    """nan of nothing."""
+    return float(np.mean(values)) if values else float("nan")
 
 
 def _reward(score: Score, group_id: str) -> float:

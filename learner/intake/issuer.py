@@ -13,7 +13,8 @@ from services.streams import IssueLog
 from services.wire.codec import Array, encode
 from services.wire.prompt import Prompt
 
-TRAIN_SEED_STRIDE = 1 << 20  # the seeds of two groups are this far apart: room for a group's trajectories
+SEEDS = 1 << 31
+TRAIN_SEED_STRIDE = 1 << 20  # the seeds of two consecutive groups are this far apart
 
 
 class PromptIssuer:
@@ -75,8 +76,18 @@ class PromptIssuer:
             temperature=sampling.temperature,
             max_tokens=sampling.max_tokens,
             stop_token_ids=sampling.stop_token_ids,
-            seed=(self._config.seed * 1_000_003 + sequence_number * TRAIN_SEED_STRIDE) % 2**31,
+            seed=self._seed(sequence_number),
             grader=problem.grader,
             reference=problem.reference,
             options=problem.options,
         )
+
+    def _seed(self, sequence_number: int) -> int:
+        """The seed of a group's first trajectory. No two groups share one before 2^31 trajectories have been sampled.
+
+        Every 2048 groups the strides come round to where they began, one group's seeds further on. The seeds of the next
+        trajectories follow it (seed + i). They stay within 32 bits because torch's generator on CPU reads no more.
+        """
+        lap, place = divmod(sequence_number, SEEDS // TRAIN_SEED_STRIDE)
+        offset = place * TRAIN_SEED_STRIDE + lap * self._config.rollout.sampling.group_size
+        return (self._config.seed * 1_000_003 + offset) % SEEDS

@@ -131,6 +131,22 @@ class StepReport:
         gauge("ratchet_learner_pass_ratio", "Fraction of correct responses in the groups of the last step, 0..1."),
     ]
     """Fraction of those sequences with the verdict `correct`."""
+    mean_response_tokens: Annotated[
+        float,
+        gauge(
+            "ratchet_learner_response_tokens_mean",
+            "Mean length of the responses in the groups of the last step, in tokens.",
+        ),
+    ]
+    """Mean number of response tokens of those sequences, those left out of the loss included."""
+    cut_fraction: Annotated[
+        float,
+        gauge(
+            "ratchet_learner_cut_ratio",
+            "Fraction of the responses in the groups of the last step that max_tokens cut, 0..1.",
+        ),
+    ]
+    """Fraction of those sequences that `rollout.sampling.max_tokens` cut."""
     zero_variance_fraction: Annotated[
         float,
         gauge(
@@ -317,6 +333,8 @@ def report(batch: StepBatch, skipped: SkipReason | None, **measured: float | Non
         masked_tokens=tally.masked_tokens,
         mean_reward=tally.mean_reward,
         pass_rate=tally.pass_rate,
+        mean_response_tokens=tally.mean_response_tokens,
+        cut_fraction=tally.cut_fraction,
         zero_variance_fraction=tally.zero_variance_groups / max(1, tally.groups),
         mean_lag_steps=float(lag.mean()) if len(lag) else math.nan,
         p95_lag_steps=float(lag.kthvalue(math.ceil(0.95 * len(lag))).values) if len(lag) else math.nan,

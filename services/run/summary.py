@@ -32,8 +32,8 @@ def summarize(
     ready_s = sum(replica.ready_s for replica in replicas)
     busy_s, waited_s = sum(step["seconds"] for step in steps), sum(step["waited_s"] for step in steps)
     return {
-        "accuracy_before": evaluations[0]["avg_at_k"] if evaluations else None,
-        "accuracy_after": evaluations[-1]["avg_at_k"] if evaluations else None,
+        "accuracy_before": _accuracy(evaluations[:1]),
+        "accuracy_after": _accuracy(evaluations[-1:]),
         "steps": len(steps),
         "wall_seconds": counts.get("wall_seconds"),
         "sampled_tokens": counts.get("sampled_tokens"),
@@ -76,6 +76,12 @@ def write(folder: RunFolder, summary: dict[str, Any]) -> Path:
     """Write summary.json; returns its path."""
     folder.summary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return folder.summary
+
+
+def _accuracy(evaluation: Sequence[dict[str, Any]]) -> float | None:
+    """None: there was no evaluation, or none of its prompts came back."""
+    found = [float(row["avg_at_k"]) for row in evaluation]
+    return found[0] if found and math.isfinite(found[0]) else None
 
 
 def _quantiles(values: Iterable[float]) -> dict[str, float | None]:

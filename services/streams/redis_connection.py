@@ -78,12 +78,22 @@ class RedisConnection:
             ) from None
 
     def check(self) -> None:
-        """Raises InputError for a wrong password or a server that is too old, and StreamError when it cannot be reached."""
+        """Raises InputError for a wrong password, a server that is too old or one that may drop streams, and StreamError when
+        it cannot be reached."""
         # PING first, because a server answers INFO even while it loads its data.
-        _, said = self.execute_many([("PING",), ("INFO", "server")])
-        version = next(line[14:] for line in said.decode().splitlines() if line.startswith("redis_version:"))
+        _, server, memory = self.execute_many([("PING",), ("INFO", "server"), ("INFO", "memory")])
+        version = _facts(server)["redis_version"]
         if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_SERVER:
             raise InputError(f"Redis at {self.address} is version {version}; use 6.2 or later.")
+        facts = _facts(memory)
+        policy = facts.get("maxmemory_policy", "noeviction")
+        if facts.get("maxmemory", "0") != "0" and policy.startswith(
+            "allkeys-"
+        ):  # a stream is one key, evicted as a whole
+            raise InputError(
+                f"Redis at {self.address} deletes whole streams when its memory is full (maxmemory-policy {policy}). Set "
+                "maxmemory-policy noeviction, or use another server: this one is meant for a cache."
+            )
 
     def execute(self, *command: Argument, block_s: float | None = None) -> Any:
         """The raw answer: bytes, int, None or lists of them. Raises CommandRefused, StreamError or InputError.
@@ -222,6 +232,11 @@ def _address(options: dict[str, Any]) -> str:
     if "path" in options:
         return f"unix://{options['path']}"
     return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db', 0)}"
+
+
+def _facts(answer: bytes) -> dict[str, str]:
+    """The lines `name:value` of what INFO says."""
+    return dict(line.split(":", 1) for line in answer.decode().splitlines() if ":" in line)
 
 
 def _code_and_text(refusal: redis.ResponseError) -> tuple[str, str]:

@@ -150,7 +150,9 @@ class Start:
         self.state = self.beginning.state
         self.scored = run.scored.as_consumer("learner")
         sampled = Sampled()
-        self.records = Records(RunFolder(config.folder), sampled, self.beginning.counts, 1)
+        self.records = Records(
+            RunFolder(config.folder), sampled, self.beginning.counts, 1, policy_version=self.state.policy_version
+        )
         collector = Collector(self.scored, run.dead.as_consumer("learner"), self.beginning.ledger, sampled)
         anything: Any = replicas
         self.intake = Intake(

@@ -54,7 +54,9 @@ class Start:
         self.engine = BigramEngine(seed=0 if self.beginning.checkpoint is None else 1)
         self.team = Team(config, self.engine)
         self.issuer = Issuer()
-        self.records = Records(RunFolder(config.folder), Sampled(), self.beginning.counts, 1)
+        self.records = Records(
+            RunFolder(config.folder), Sampled(), self.beginning.counts, 1, policy_version=self.state.policy_version
+        )
         self.records.close()
         collector: Any = SimpleNamespace(acknowledge=lambda: None)
         self.loop = TrainingLoop(

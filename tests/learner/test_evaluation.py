@@ -1,6 +1,7 @@
 """Held-out accuracy: what counts, when it is due, and that two policies are asked the same."""
 
 import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,9 +35,10 @@ def test_a_result_of_another_version_and_one_that_never_came_are_missing() -> No
     assert (counted.avg_at_k, counted.prompts, counted.missing) == (1.0, 1, 2)
 
 
-def test_without_any_result_the_ratios_are_zero() -> None:
+def test_without_any_result_nothing_was_measured() -> None:
     counted = count([], 7, asked=3, seconds=1.0)
-    assert (counted.avg_at_k, counted.pass_at_k, counted.k, counted.missing) == (0.0, 0.0, 0, 3)
+    assert (counted.k, counted.prompts, counted.missing) == (0, 0, 3)
+    assert all(map(math.isnan, (counted.avg_at_k, counted.pass_at_k, counted.mean_tokens)))
 
 
 def test_two_versions_are_asked_the_same_on_the_same_draws(tmp_path: Path) -> None:

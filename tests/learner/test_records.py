@@ -1,6 +1,7 @@
 """A step's figures reach steps.jsonl, TensorBoard and the metrics; counts go on where the start before ended."""
 
 import dataclasses
+import time
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def taken() -> StepReport:
 
 
 def test_every_figure_of_a_step_is_in_its_row(tmp_path: Path, taken: StepReport) -> None:
-    records = Records(RunFolder(tmp_path), Sampled(), NOTHING_COUNTED, attempt=3)
+    records = Records(RunFolder(tmp_path), Sampled(), NOTHING_COUNTED, attempt=3, policy_version=0)
     record(records, 7, taken)
     records.close()
     (row,) = read_json_lines(RunFolder(tmp_path).steps)
@@ -51,7 +52,7 @@ def test_every_figure_of_a_step_is_in_its_row(tmp_path: Path, taken: StepReport)
 
 
 def test_the_numbers_of_a_step_are_scalars_of_tensorboard_and_metrics(tmp_path: Path, taken: StepReport) -> None:
-    records = Records(RunFolder(tmp_path), Sampled(), NOTHING_COUNTED, attempt=1)
+    records = Records(RunFolder(tmp_path), Sampled(), NOTHING_COUNTED, attempt=1, policy_version=0)
     record(records, 7, taken)
     records.close()
     events = EventAccumulator(str(RunFolder(tmp_path).tensorboard)).Reload()
@@ -64,8 +65,22 @@ def test_the_numbers_of_a_step_are_scalars_of_tensorboard_and_metrics(tmp_path: 
     assert REGISTRY.get_sample_value("ratchet_learner_reference_version") == 1
 
 
+def test_tensorboard_forgets_the_steps_that_a_resumed_run_takes_again(
+    tmp_path: Path, taken: StepReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for attempt, first, losses in ((1, 1, [1.0, 2.0, 3.0, 4.0]), (2, 3, [30.0])):  # from the checkpoint after step 2
+        # Events are read in the order of their files, which are named by the second.
+        monkeypatch.setattr(time, "time", lambda second=attempt: 1_800_000_000.0 + second)
+        records = Records(RunFolder(tmp_path), Sampled(), NOTHING_COUNTED, attempt, policy_version=first - 1)
+        for step, loss in enumerate(losses, start=first):
+            record(records, step, dataclasses.replace(taken, loss=loss))
+        records.close()
+    events = EventAccumulator(str(RunFolder(tmp_path).tensorboard)).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("step/loss")] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+
+
 def test_tokens_of_a_step_that_was_skipped_are_not_trained_on(tmp_path: Path, taken: StepReport) -> None:
-    records = Records(RunFolder(tmp_path), Sampled(), NOTHING_COUNTED, attempt=1)
+    records = Records(RunFolder(tmp_path), Sampled(), NOTHING_COUNTED, attempt=1, policy_version=0)
     record(records, 1, dataclasses.replace(taken, skipped="non_finite_loss"))
     assert records.counts()["trained_tokens"] == 0
     record(records, 2, taken)
@@ -76,7 +91,7 @@ def test_tokens_of_a_step_that_was_skipped_are_not_trained_on(tmp_path: Path, ta
 def test_counts_go_on_where_the_start_before_ended(tmp_path: Path, taken: StepReport) -> None:
     sampled = Sampled()
     counts = {"sampled_tokens": 11, "sampled_trajectories": 5, "trained_tokens": 9, "wall_seconds": 60.0}
-    records = Records(RunFolder(tmp_path), sampled, counts, attempt=2)
+    records = Records(RunFolder(tmp_path), sampled, counts, attempt=2, policy_version=0)
     assert records.counts() == counts
     sampled.tokens += 4
     records.begin()

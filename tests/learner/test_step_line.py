@@ -25,7 +25,7 @@ def report(**given: Any) -> StepReport:
 
 
 def logged(caplog: pytest.LogCaptureFixture, folder: Path, taken: StepReport) -> list[str]:
-    records = Records(RunFolder(folder), Sampled(), NOTHING_COUNTED, 1)
+    records = Records(RunFolder(folder), Sampled(), NOTHING_COUNTED, 1, policy_version=0)
     # A service's logger has a level of its own; here it has what the tests before left it.
     with caplog.at_level(logging.INFO, logger="ratchet.learner"):
         records.step(
@@ -55,3 +55,28 @@ def test_a_step_that_changed_nothing_says_why(caplog: pytest.LogCaptureFixture, 
     [line] = logged(caplog, tmp_path, report(skipped="non_finite_loss", tokens=1234))
     assert "0 tokens in" in line
     assert line.endswith("not trained on: non_finite_loss")
+
+
+def test_a_step_says_when_many_of_its_responses_were_cut(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    [line] = logged(caplog, tmp_path, report(cut_fraction=0.75))
+    assert line.endswith("0.75 of the responses cut by max_tokens")
+
+
+def test_a_step_in_which_every_response_was_cut_is_warned_of_once(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    records = Records(RunFolder(tmp_path), Sampled(), NOTHING_COUNTED, 1, policy_version=0)
+    for step in (1, 2):
+        records.step(
+            step,
+            TakenStep(report(cut_fraction=1.0), {}),
+            groups=[],
+            counts={},
+            reference_version=0,
+            lag_window=1,
+            waited_s=0.0,
+            seconds=0.0,
+        )
+    records.close()
+    [warning] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert warning.startswith("every response of step 1 was cut by rollout.sampling.max_tokens")

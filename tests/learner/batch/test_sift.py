@@ -35,6 +35,16 @@ def test_equal_rewards_are_dropped_and_counted_but_still_in_the_pass_rate(reward
     assert batch.tally.pass_rate == pytest.approx((count * (reward > 0) + 1) / (count + 2))
 
 
+@pytest.mark.parametrize("rule", ["train", "mask"])
+def test_lengths_and_cuts_are_those_of_everything_that_was_sampled(rule: str) -> None:
+    groups = [
+        scored_group(0, rewards=[1.0, 0.0], responses=[[1], [2, 3, 4]], finish=["stop", "length"]),
+        scored_group(1, rewards=[0.0, 0.0], responses=[[1, 2], [3, 4]], finish=["length", "stop"]),
+    ]
+    found = assemble(groups, 0, settings(truncated=rule)).tally
+    assert (found.mean_response_tokens, found.cut_fraction) == (2.0, 0.5)
+
+
 def test_each_rule_for_stale_tokens() -> None:
     group = scored_group(0, rewards=[1.0, 0.0], responses=TWO, versions=[[(1, 1), (3, 1)], [(3, 3)]])
     train, drop, mask = (assemble([group], 4, settings(stale_tokens=rule)) for rule in ("train", "drop", "mask"))

@@ -55,6 +55,13 @@ def test_a_prompt_depends_on_its_number_alone_and_no_two_groups_share_a_seed(ben
     assert all(later - earlier >= first[0].group_size for earlier, later in itertools.pairwise(seeds))
 
 
+def test_no_two_trajectories_of_a_long_run_share_a_seed(bench: Bench) -> None:
+    numbers = [*range(5000), *range(10**6, 10**6 + 2048), 2**26, 2**26 + 2048]
+    groups = [bench.issuer.prompt(number) for number in numbers]
+    seeds = [group.seed + trajectory for group in groups for trajectory in range(group.group_size)]
+    assert len({seed % 2**32 for seed in seeds}) == len(seeds)  # torch's generator on CPU reads 32 bits
+
+
 def test_nothing_is_restored_while_the_server_has_its_data(bench: Bench) -> None:
     bench.issuer.issue(lambda issued: issued, 0, 0, max_lag=1)
     bench.issuer.restore(4, [0, 2])

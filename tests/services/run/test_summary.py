@@ -1,10 +1,15 @@
 """The summary counts what the run kept, not what a crash took back."""
 
+import json
+import math
 from pathlib import Path
 
+import pytest
+
 from services.command.live_display import Tail
+from services.run.folder import RunFolder
 from services.run.json_lines import JsonLines, read_json_lines
-from services.run.summary import newest
+from services.run.summary import newest, summarize, write
 
 
 def rows(*pairs: tuple[int, int]) -> list[dict[str, int]]:
@@ -48,3 +53,13 @@ def test_the_next_start_begins_on_a_line_of_its_own(tmp_path: Path) -> None:
     JsonLines(path).close()
     assert shown.read() == []
     assert [row["step"] for row in read_json_lines(path)] == [1, 2]
+
+
+def test_an_evaluation_of_which_nothing_came_back_is_no_accuracy(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with JsonLines(folder.evaluations) as evaluations:
+        for version, accuracy in ((0, 0.25), (1, math.nan)):
+            evaluations.write(attempt=1, policy_version=version, avg_at_k=accuracy)
+    written = write(folder, summarize(folder, {}, {}, [])).read_text(encoding="utf-8")
+    summary = json.loads(written, parse_constant=pytest.fail)
+    assert (summary["accuracy_before"], summary["accuracy_after"]) == (0.25, None)

@@ -68,6 +68,24 @@ def test_an_unreachable_server_is_named_within_the_deadline(url: str, address: s
     assert time.monotonic() - begun_s < 5
 
 
+@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random"])
+def test_a_server_that_would_evict_streams_is_refused(server: RedisServer, policy: str) -> None:
+    connection = RedisConnection(server.url)
+    connection.execute("CONFIG", "SET", "maxmemory-policy", policy)
+    connection.check()  # without maxmemory nothing is evicted
+    connection.execute("CONFIG", "SET", "maxmemory", "100mb")
+    with pytest.raises(InputError, match=f"{policy}.*Set maxmemory-policy noeviction"):
+        connection.check()
+
+
+@pytest.mark.parametrize("policy", ["noeviction", "volatile-lru"])
+def test_a_full_server_may_refuse_writes_or_evict_what_expires(server: RedisServer, policy: str) -> None:
+    connection = RedisConnection(server.url)
+    connection.execute("CONFIG", "SET", "maxmemory-policy", policy)
+    connection.execute("CONFIG", "SET", "maxmemory", "100mb")
+    connection.check()
+
+
 def test_a_frozen_server_is_given_up_within_the_deadline_and_used_again_later(server: RedisServer) -> None:
     connection = RedisConnection(server.url, deadline_s=0.6)
     connection.check()
