@@ -52,6 +52,6 @@ def trace(raw: bytes) -> Trace | None:
             if "sequence_number" in value:
                 return msgspec.convert(value, Trace)
             value = value.get("group") or value.get("prompt")
-    except (msgspec.MsgspecError, ValueError, TypeError):  # not msgpack, not a record, or without a prompt
-        pass
+    except (msgspec.MsgspecError, ValueError, TypeError):
+        return None  # not msgpack, not a record, or without a prompt; the caller says that the credit is lost
     return None
