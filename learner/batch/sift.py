@@ -70,6 +70,8 @@ class Tally:
     """Mean over every sequence consumed."""
     pass_rate: float = float("nan")
     """Fraction of the sequences consumed with the verdict `correct`."""
+    mean_grading_s: float = float("nan")
+    """Mean time that a verifier took to grade one of those sequences."""
 
 
 def sift(scored: ScoredGroup, policy_version: int, settings: LearnerConfig) -> SiftedGroup:
@@ -88,7 +90,7 @@ def sift(scored: ScoredGroup, policy_version: int, settings: LearnerConfig) -> S
     masked_tokens = 0
     for trajectory, score, counts in zip(trajectories, scored.scores, counting, strict=True):
         masked_tokens += int((~counts).sum())
-        reward = _reward(score, prompt.group_id)
+        reward = _reward(score, scored)
         reason = _why_dropped(trajectory, prompt, counts, settings)
         if reason is None:
             kept.append(KeptSequence(trajectory=trajectory, reward=reward, mask=counts.numpy().tobytes()))
@@ -119,14 +121,16 @@ def tally(groups: Sequence[ScoredGroup], sifted: Sequence[SiftedGroup]) -> Tally
         masked_tokens=sum(group.masked_tokens for group in sifted),
         mean_reward=float(np.mean([score.reward for score in scores])) if scores else float("nan"),
         pass_rate=float(np.mean([score.verdict == "correct" for score in scores])) if scores else float("nan"),
+        mean_grading_s=float(np.mean([score.elapsed_s for score in scores])) if scores else float("nan"),
     )
 
 
-def _reward(score: Score, group_id: str) -> float:
+def _reward(score: Score, scored: ScoredGroup) -> float:
     if score.reward is None:
         raise InputError(
-            f'group {group_id} has a score without a reward (verdict "{score.verdict}"); '
-            "the verifier hands over a group only when every trajectory has one"
+            f"group {scored.group.prompt.group_id} has a score without a reward "
+            f'(verdict "{score.verdict}", from verifier {scored.verifier_id}); '
+            "a verifier hands over a group only when every trajectory has one"
         )
     return score.reward
 
