@@ -1,7 +1,7 @@
 """libnuma, which vLLM's CPU build is linked with and no wheel carries: the system's, or a copy in the environment.
 
 scripts/setup.sh installs Debian's package where it runs as root; for an ordinary user it puts the file of that package
-into the environment's own folder, where no linker looks. So a process that imports vLLM calls `provide` before.
+into the environment's own folder, where no linker looks. So a process calls `provide` before it imports vLLM.
 """
 
 import ctypes
@@ -17,12 +17,13 @@ ADVICE = "install it (Debian, Ubuntu: apt-get install libnuma1; Fedora: dnf inst
 
 
 def own_copy() -> Path:
-    """Where scripts/setup.sh keeps it when the system has none."""
+    """Where scripts/setup.sh keeps the library if the system does not have it."""
     return Path(sys.prefix) / "lib" / "native" / LIBRARY
 
 
 def find() -> str | None:
-    """What a process of ours would be linked with: the library's name if the system has it, else the copy's path."""
+    """What vLLM would be linked with: the library's name if the system has it, the path of our copy if that exists, or
+    None."""
     for candidate in (LIBRARY, str(own_copy())):
         try:
             ctypes.CDLL(candidate)
@@ -33,9 +34,9 @@ def find() -> str | None:
 
 
 def provide() -> None:
-    """Load it into this process, by the name that others ask for, and let the processes that it starts find it.
+    """Load the library into this process under the name that vLLM asks for, and let child processes find it.
 
-    Raises InputError when there is none."""
+    Raises InputError if the machine does not have it."""
     found = find()
     if found is None:
         raise InputError(f"vLLM's CPU build needs {LIBRARY}, and this machine does not have it; {ADVICE}")

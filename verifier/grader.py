@@ -1,15 +1,4 @@
-"""What a grader is: a frozen struct whose fields are its options, with two methods.
-
-    from verifier.grader import Grader, Judgment, ScoringFault
-
-    class Parity(Grader, frozen=True):
-        even: bool = True
-
-        def check(self, reference: Any) -> None:
-            ...
-
-        def score(self, response: str, reference: Any) -> Judgment:
-            ...
+"""What a grader is: a frozen struct whose fields are its options, with the methods `check` and `score`.
 
 It says right or wrong, with a reward. Anything that it raises is an error, never a zero reward. How to add one, here or in
 a package of your own: docs/writing-a-grader.md. These names are stable. A grader that asks another service is a

@@ -44,7 +44,8 @@ def prompts_of(problems: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> T
 
 def addition() -> Task:
     """The bundled example: sums of two two-digit numbers, four tokens, 0.42 right at first."""
-    from examples.addition.make_example import CHARACTERS, EOS, HERE, Recipe, answer, problems, question
+    from examples.addition.make_example import CHARACTERS, HERE, Recipe, answer, problems, question
+    from examples.bundled import EOS
 
     def encoded(text: str) -> tuple[int, ...]:
         return tuple(CHARACTERS.index(c) + 2 for c in text)

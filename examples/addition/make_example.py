@@ -17,14 +17,18 @@ import argparse
 import hashlib
 import json
 import random
-import time
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))  # of a script, Python finds only the files beside it
+
+import bundled  # noqa: E402
+from bundled import EOS, PAD  # noqa: E402
+
 CHARACTERS = "0123456789+="
-PAD, EOS = 0, 1
 PROMPT_TOKENS, RESPONSE_TOKENS = 6, 4  # "27+45=", and up to three digits with the end-of-sequence token
 
 
@@ -65,29 +69,17 @@ def answer(pair: tuple[int, int]) -> str:
 
 
 def write_data(recipe: Recipe, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, pairs in zip(("train", "heldout"), problems(recipe), strict=True):
-        rows = ({"prompt": question(p), "reference": answer(p), "grader": "exact"} for p in pairs)
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    training, heldout = problems(recipe)
+    bundled.write_rows(folder, {"train": map(row, training), "heldout": map(row, heldout)})
+
+
+def row(pair: tuple[int, int]) -> dict[str, str]:
+    return {"prompt": question(pair), "reference": answer(pair), "grader": "exact"}
 
 
 def make_tokenizer() -> Any:
     """One token for each character, so that every digit is a decision of its own."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {"<pad>": PAD, "<eos>": EOS, **{c: i + 2 for i, c in enumerate(CHARACTERS)}, "<unk>": 14}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-        clean_up_tokenization_spaces=False,
-        model_input_names=["input_ids", "attention_mask"],
-    )
+    return bundled.make_tokenizer(CHARACTERS, ".")
 
 
 def make_model(recipe: Recipe):  # type: ignore[no-untyped-def]
@@ -173,26 +165,17 @@ def recipe_hash(recipe: Recipe) -> str:
 
 def make(recipe: Recipe, out: Path) -> bool:
     """Make what is missing. Returns False if everything was there already."""
-    made = out / "model" / "made.json"
-    wanted = recipe_hash(recipe)
-    if not all((out / "data" / f"{name}.jsonl").is_file() for name in ("train", "heldout")):
-        write_data(recipe, out / "data")
-    if (out / "model" / "model.safetensors").is_file() and made.is_file():
-        if json.loads(made.read_text(encoding="utf-8"))["recipe"] == wanted:
-            return False
-        made.unlink()
-    began_s = time.monotonic()
-    print(f"example: training the starting model in {out} (a minute or two, once)", flush=True)
-    model, facts = make_model(recipe)
-    model.save_pretrained(out / "model", safe_serialization=True)
-    make_tokenizer().save_pretrained(out / "model")
-    made.write_text(json.dumps({"recipe": wanted, **asdict(recipe), **facts}, indent=1) + "\n", encoding="utf-8")
-    print(
-        f"example: ready in {time.monotonic() - began_s:.0f} s: {facts['supervised_steps']} steps, "
-        f"{facts['heldout_accuracy']:.2f} of sampled held-out sums right",
-        flush=True,
+    made: bool = bundled.make(
+        out,
+        asdict(recipe),
+        recipe_hash(recipe),
+        write_data=lambda folder: write_data(recipe, folder),
+        train=lambda: make_model(recipe),
+        tokenizer=make_tokenizer,
+        takes="a minute or two",
+        learned="{heldout_accuracy:.2f} of sampled held-out sums right",
     )
-    return True
+    return made
 
 
 def main() -> None:

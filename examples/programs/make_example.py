@@ -23,7 +23,7 @@ import json
 import operator
 import random
 import re
-import time
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -31,9 +31,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from make_model import EOS, PAD, Lesson, Recipe, train
-
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))  # of a script, Python finds only the files beside it
+
+import bundled  # noqa: E402
+from bundled import FIRST  # noqa: E402
+from make_model import Lesson, Recipe, train  # noqa: E402
+
 HELDOUT = 128  # problems
 
 
@@ -83,7 +87,6 @@ PROMPT_WORDS = (
 TOKENS = (*PYTHON_WORDS, *SYMBOLS, *PROMPT_WORDS)
 PIECES = r"def |return | for | in |# |, |[a-z]+|[\s\S]"
 """What the tokenizer splits text into; the first alternative that matches."""
-FIRST = 2  # number of the first of TOKENS, after padding and end of sequence
 FIXED = 7  # tokens of `def f(x):return `
 RESPONSE_TOKENS = 36  # longest response, with the end of sequence
 
@@ -165,30 +168,17 @@ def split(text: str) -> list[str]:
 
 
 def write_data(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, chains in zip(("train", "heldout"), problems(), strict=True):
-        rows = ({"prompt": question(p), "reference": reference(p), "grader": "code"} for p in chains)
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    training, heldout = problems()
+    bundled.write_rows(folder, {"train": map(row, training), "heldout": map(row, heldout)})
+
+
+def row(problem: Problem) -> dict[str, Any]:
+    return {"prompt": question(problem), "reference": reference(problem), "grader": "code"}
 
 
 def make_tokenizer() -> Any:
     """One token for each word, digit and sign; a keyword and its space are one, as in a trained vocabulary."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    vocabulary = {"<pad>": PAD, "<eos>": EOS, **{t: i + FIRST for i, t in enumerate(TOKENS)}}
-    vocabulary["<unk>"] = len(vocabulary)
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(PIECES), behavior="isolated")
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-        clean_up_tokenization_spaces=False,
-        model_input_names=["input_ids", "attention_mask"],
-    )
+    return bundled.make_tokenizer(TOKENS, PIECES)
 
 
 def lessons(chains: list[Problem]) -> list[Lesson]:
@@ -215,27 +205,24 @@ def recipe_hash(recipe: Recipe) -> str:
 
 def make(recipe: Recipe, out: Path) -> bool:
     """Make what is missing. Returns False if everything was there already."""
-    made = out / "model" / "made.json"
-    wanted = recipe_hash(recipe)
-    if not all((out / "data" / f"{name}.jsonl").is_file() for name in ("train", "heldout")):
-        write_data(out / "data")
-    if (out / "model" / "model.safetensors").is_file() and made.is_file():
-        if json.loads(made.read_text(encoding="utf-8"))["recipe"] == wanted:
-            return False
-        made.unlink()
-    began_s = time.monotonic()
-    print(f"example: training the starting model in {out} (some minutes, once)", flush=True)
+    made: bool = bundled.make(
+        out,
+        asdict(recipe),
+        recipe_hash(recipe),
+        write_data=write_data,
+        train=lambda: taught(recipe),
+        tokenizer=make_tokenizer,
+        takes="some minutes",
+        learned="{heldout_written_as_taught:.2f} of sampled held-out programs written as taught",
+    )
+    return made
+
+
+def taught(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
+    """The starting model, and what was measured of it."""
     training, heldout = problems()
     model, facts = train(recipe, lessons(training), lessons(heldout), FIRST + len(TOKENS) + 1, RESPONSE_TOKENS)
-    model.save_pretrained(out / "model", safe_serialization=True)
-    make_tokenizer().save_pretrained(out / "model")
-    made.write_text(json.dumps({"recipe": wanted, **asdict(recipe), **facts}, indent=1) + "\n", encoding="utf-8")
-    print(
-        f"example: ready in {time.monotonic() - began_s:.0f} s: {facts['supervised_steps']} steps, "
-        f"{facts['heldout_written_as_taught']:.2f} of sampled held-out programs written as taught",
-        flush=True,
-    )
-    return True
+    return model, facts
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-PAD, EOS = 0, 1
+from bundled import EOS, PAD
+
 IGNORED = -100  # label of the tokens that are not learned: prompts and padding
 
 

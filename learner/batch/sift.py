@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from learner.batch.stale import RULES, is_stale
 from services.config.learner import LearnerConfig
 from services.errors import InputError
 from services.wire.prompt import Prompt
@@ -24,10 +25,11 @@ from services.wire.verdict import Score
 
 GroupDrop = Literal["zero_variance", "single", "stale"]
 """Why a whole group does not reach the loss. zero_variance: all rewards are equal. single: fewer than two sequences are left.
-stale: it has a token older than max_lag under `stale_tokens = "drop"`."""
+stale: the rule for stale tokens drops it."""
 SequenceDrop = Literal["non_finite", "truncated", "stale", "empty"]
 """Why a sequence does not reach the loss. non_finite: a behavior log-prob is not finite. truncated: it was cut by max_tokens
-under `truncated = "mask"`. stale: every token is masked. empty: the prompt or the response has no token."""
+under `truncated = "mask"`. stale: the rule for stale tokens leaves none that counts. empty: the prompt or the response has no
+token."""
 
 
 class KeptSequence(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,7 +50,7 @@ class SiftedGroup(msgspec.Struct, frozen=True, kw_only=True):
     drop: GroupDrop | None = None
     dropped_sequences: dict[SequenceDrop, int] = {}
     masked_tokens: int = 0
-    """Tokens older than max_lag, left out under `stale_tokens = "mask"`."""
+    """Stale tokens that the rule for them leaves out of the loss."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Tally:
     zero_variance_groups: int = 0
     """Groups whose rewards are all equal, whether or not they were dropped for it."""
     masked_tokens: int = 0
-    """Tokens older than max_lag, left out under `stale_tokens = "mask"`."""
+    """Stale tokens that the rule for them leaves out of the loss."""
     mean_reward: float = float("nan")
     """Mean over every sequence consumed."""
     pass_rate: float = float("nan")
@@ -72,6 +74,8 @@ class Tally:
     """Mean number of response tokens of the sequences consumed."""
     cut_fraction: float = float("nan")
     """Fraction of the sequences consumed that max_tokens cut, whether or not they were left out for it."""
+    mean_grading_s: float = float("nan")
+    """Mean time that a verifier took to grade one of those sequences."""
 
 
 def sift(scored: ScoredGroup, policy_version: int, settings: LearnerConfig) -> SiftedGroup:
@@ -81,16 +85,16 @@ def sift(scored: ScoredGroup, policy_version: int, settings: LearnerConfig) -> S
     groups that will count. Raises InputError when a score has no reward.
     """
     prompt, trajectories = scored.group.prompt, scored.group.trajectories
-    stale = [is_stale(t, policy_version, settings.max_lag) for t in trajectories]
-    if settings.stale_tokens == "drop" and any(bool(tokens.any()) for tokens in stale):
+    rule = RULES[settings.stale_tokens]
+    counting = rule([is_stale(trajectory, policy_version, settings.max_lag) for trajectory in trajectories])
+    if counting is None:
         return SiftedGroup(prompt=prompt, drop="stale")
     kept: list[KeptSequence] = []
     reasons: Counter[SequenceDrop] = Counter()
     masked_tokens = 0
-    for trajectory, score, stale_tokens in zip(trajectories, scored.scores, stale, strict=True):
-        counts = ~stale_tokens if settings.stale_tokens == "mask" else torch.ones_like(stale_tokens)
+    for trajectory, score, counts in zip(trajectories, scored.scores, counting, strict=True):
         masked_tokens += int((~counts).sum())
-        reward = _reward(score, prompt.group_id)
+        reward = _reward(score, scored)
         reason = _why_dropped(trajectory, prompt, counts, settings)
         if reason is None:
             kept.append(KeptSequence(trajectory=trajectory, reward=reward, mask=counts.numpy().tobytes()))
@@ -104,11 +108,6 @@ def sift(scored: ScoredGroup, policy_version: int, settings: LearnerConfig) -> S
         dropped_sequences=dict(reasons),
         masked_tokens=masked_tokens,
     )
-
-
-def is_stale(trajectory: Trajectory, policy_version: int, max_lag: int) -> Tensor:
-    """bool [L]: response tokens sampled more than max_lag learner steps before policy_version."""
-    return torch.from_numpy(policy_version - trajectory.policy_versions() > max_lag)
 
 
 def tally(groups: Sequence[ScoredGroup], sifted: Sequence[SiftedGroup]) -> Tally:
@@ -129,6 +128,7 @@ def tally(groups: Sequence[ScoredGroup], sifted: Sequence[SiftedGroup]) -> Tally
         pass_rate=_mean([score.verdict == "correct" for score in scores]),
         mean_response_tokens=_mean([len(trajectory) for trajectory in trajectories]),
         cut_fraction=_mean([trajectory.finish_reason == "length" for trajectory in trajectories]),
+        mean_grading_s=_mean([score.elapsed_s for score in scores]),
     )
 
 
@@ -137,11 +137,12 @@ def _mean(values: Sequence[Any]) -> float:
     return float(np.mean(values)) if values else float("nan")
 
 
-def _reward(score: Score, group_id: str) -> float:
+def _reward(score: Score, scored: ScoredGroup) -> float:
     if score.reward is None:
         raise InputError(
-            f'group {group_id} has a score without a reward (verdict "{score.verdict}"); '
-            "the verifier hands over a group only when every trajectory has one"
+            f"group {scored.group.prompt.group_id} has a score without a reward "
+            f'(verdict "{score.verdict}", from verifier {scored.verifier_id}); '
+            "a verifier hands over a group only when every trajectory has one"
         )
     return score.reward
 

@@ -173,7 +173,8 @@ class Collector:
             log.error("group %s is dead: %s", prompt.group_id if prompt else claim.entry_id, fault)
         else:
             prompt = dead.prompt or trace(dead.payload)
-            log.error("group %s died at %s: %s", dead.group_id, dead.stage, dead.cause)
+            row = "" if dead.prompt is None else f" (dataset row {dead.prompt.row})"
+            log.error("group %s%s died at %s: %s", dead.group_id, row, dead.stage, dead.cause)
         if prompt is None:
             log.error(
                 "entry %s of %s does not say which group it was: its credit is lost", claim.entry_id, self._dead.name

@@ -9,7 +9,7 @@ class Patience:
 
     def __init__(self, longest_s: float, now_s: float) -> None:
         """longest_s: deadlines.first_replica_s."""
-        self._longest_s = longest_s
+        self.longest_s = longest_s
         self._without_since_s: float | None = now_s
         self._last_failure: Exception | None = None
         """The last failed broadcast since one was confirmed."""
@@ -40,10 +40,10 @@ class Patience:
         if self._without_since_s is None:
             self._without_since_s = now_s
         without_s = now_s - self._without_since_s
-        if without_s <= self._longest_s:
+        if without_s <= self.longest_s:
             return
         if self._last_failure is None:
-            raise DeadlineExceeded("a rollout replica to register", late_s=without_s - self._longest_s)
+            raise DeadlineExceeded("a rollout replica to register", late_s=without_s - self.longest_s)
         raise WeightSyncError(
             f"no replica has taken the weights for {without_s:.0f} s (deadlines.first_replica_s); last: {self._last_failure}"
         )

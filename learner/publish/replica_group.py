@@ -67,8 +67,7 @@ class ReplicaGroup:
         if not live:
             self._members = {}
             if not self._patience.has_begun:
-                longest_s = self._config.deadlines.first_replica_s
-                log.warning("no replica is left; waiting up to %.0f s for one", longest_s)
+                log.warning("no replica is left; waiting up to %.0f s for one", self._patience.longest_s)
             self._patience.without_replica(now_s())
             return None
         self._patience.replica_is_live()
@@ -93,22 +92,9 @@ class ReplicaGroup:
         """
         self._members = {}
         self._generation = self._membership.next_generation()
-        first_ranks: dict[str, int] = {}
-        size = 1  # rank 0 is the learner
-        for replica_id, lease in sorted(live.items()):
-            first_ranks[replica_id] = size
-            size += lease.ranks
-        join_s = self._config.deadlines.weight_join_s
-        rendezvous = Rendezvous(
-            pg_generation=self._generation,
-            backend=self._config.weights.type,
-            host=self._address[0],
-            port=self._address[1],
-            size=size,
-            first_ranks=first_ranks,
-            timeout_s=join_s,
-        )
+        rendezvous = self._rendezvous(live)
         members = {replica_id: lease.incarnation for replica_id, lease in live.items()}
+        join_s = self._config.deadlines.weight_join_s
         with waiting("learner", "replicas to join"):
             self._roll_call.ask("joined", self._generation, members)
             self._membership.announce(rendezvous)
@@ -129,29 +115,53 @@ class ReplicaGroup:
         out for a while.
         Metric: ratchet_waiting{room="learner", awaiting="replicas to confirm"}.
         """
-        deadline = Deadline.after(self._config.deadlines.weight_transfer_s, "replicas to confirm the weights")
-        manifest = WeightManifest(
-            policy_version=wanted.policy_version,
-            pg_generation=self._generation,
-            buckets=wanted.buckets,
-            probe_token_ids=wanted.probe_token_ids,
-            probe_logp=wanted.probe_logp,
-        )
+        manifest = self._manifest(wanted)
         start = now_s()
         with waiting("learner", "replicas to confirm"):
+            deadline = Deadline.after(self._config.deadlines.weight_transfer_s, "replicas to confirm the weights")
             self._roll_call.ask("swapped", self._generation, self._members, wanted.policy_version)
             self._membership.announce(manifest)
             self._channel.send(manifest, wanted.flat, deadline)
             confirmed = self._roll_call.collect(deadline)
         seconds = now_s() - start
         gap = self._check_gaps(confirmed, wanted.policy_version)
-        SYNC_SECONDS.observe(seconds)
-        SYNCS.labels("confirmed").inc()
         self._exclusions.clear(self._members)
         self._patience.confirmed()
         self.confirmed_version = wanted.policy_version
-        return SyncReport(
+        return self._report(confirmed, wanted.policy_version, seconds, gap)
+
+    def _rendezvous(self, live: dict[str, Lease]) -> Rendezvous:
+        """Where and with which ranks these replicas meet in the generation that is forming."""
+        first_ranks: dict[str, int] = {}
+        size = 1  # rank 0 is the learner
+        for replica_id, lease in sorted(live.items()):
+            first_ranks[replica_id] = size
+            size += lease.ranks
+        return Rendezvous(
+            pg_generation=self._generation,
+            backend=self._config.weights.type,
+            host=self._address[0],
+            port=self._address[1],
+            size=size,
+            first_ranks=first_ranks,
+            timeout_s=self._config.deadlines.weight_join_s,
+        )
+
+    def _manifest(self, wanted: Snapshot) -> WeightManifest:
+        return WeightManifest(
             policy_version=wanted.policy_version,
+            pg_generation=self._generation,
+            buckets=wanted.buckets,
+            probe_token_ids=wanted.probe_token_ids,
+            probe_logp=wanted.probe_logp,
+        )
+
+    def _report(self, confirmed: list[Confirmation], policy_version: int, seconds: float, gap: float) -> SyncReport:
+        """Count a confirmed broadcast, and say what it took. gap: the largest probe gap in nats."""
+        SYNC_SECONDS.observe(seconds)
+        SYNCS.labels("confirmed").inc()
+        return SyncReport(
+            policy_version=policy_version,
             pg_generation=self._generation,
             replicas=len(confirmed),
             seconds=seconds,
@@ -184,11 +194,8 @@ class ReplicaGroup:
         self._members = {}
         self.confirmed_version = None
         seconds = self._exclusions.blame(at_fault, now_s())
-        log.warning(
-            "weights did not reach every replica: %s. Left out: %s",
-            fault,
-            ", ".join(f"{replica_id} for {wait_s:.0f} s" for replica_id, wait_s in seconds.items()),
-        )
+        left_out = ", ".join(f"{replica_id} for {wait_s:.0f} s" for replica_id, wait_s in seconds.items())
+        log.warning("weights did not reach every replica: %s. Left out: %s", fault, left_out)
         self._patience.failed(fault, now_s())
 
 

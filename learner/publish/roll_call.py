@@ -79,9 +79,8 @@ class RollCall:
     def at_fault(self, give_up: Callable[[], None]) -> dict[str, str]:
         """Return the members that caused a failure: replica_id -> incarnation, at least one. give_up: leaves the group.
 
-        A silent member makes the others fail, so silent ones come first; then those that refused before the group was given
-        up, because giving it up makes the others fail too; then those that refused after. If every member did as asked, the
-        learner's own end failed, and all are named: asking again at once would meet the same fault.
+        Silence of one and giving up make the others fail, so the silent come first, then those that refused before the group
+        was given up, then those that refused after. If every member did as asked, the learner's own end failed: all are named.
 
         Waits for: word from the members that have not answered yet.
         Until: LAST_WORDS_S, 3 seconds.

@@ -9,13 +9,13 @@ from functools import partial
 import torch
 
 from learner.batch.step_batch import StepBatch
-from learner.engine.protocol import TrainEngine
+from learner.engine.protocol import GradientStep, TrainEngine
 from learner.objective.ess import learning_rate_factor
 from learner.step.baselines import Differentiated, baseline_of, baseline_shift
 from learner.step.inputs import StepInputs, without_pivots
 from learner.step.loss import StepLoss, StepObjective
-from learner.step.measure import SeenByRanks, ess_ratios, measure
-from learner.step.report import StepReport, report
+from learner.step.measure import EssRatios, SeenByRanks, ess_ratios, measure
+from learner.step.report import SkipReason, StepReport, report
 from learner.step.scores import Scores, score, score_other_policies
 from services.config.learner import LearnerConfig
 
@@ -69,11 +69,9 @@ class OptimizerStep:
         ess = ess_ratios(objective, tokens, seen)
         measured = measure(objective, tokens, seen)
         measured["mean_baseline_shift"] = baseline_shift(done.advantages, inputs)
-        if not math.isfinite(ess.untruncated) or not math.isfinite(seen.loss):
+        if skipped := _not_finite(ess, seen):
             engine.discard_gradients()
-            return report(
-                self.batch, "non_finite_loss" if math.isfinite(ess.untruncated) else "non_finite_ess", **measured
-            )
+            return report(self.batch, skipped, **measured)
 
         # Step.
         factor = learning_rate_factor(ess.untruncated, settings.ess, full_ess_ratio)
@@ -81,19 +79,28 @@ class OptimizerStep:
         taken = engine.step(learning_rate * factor)
         if taken.applied and settings.reference.type == "ema":
             engine.blend_reference(settings.reference.decay)
-        return report(
-            self.batch,
-            None if taken.applied else "non_finite_gradient",
-            **measured,
-            loss=seen.loss,
-            ess_ratio=ess.untruncated,
-            truncated_ess_ratio=ess.truncated,
-            one_way_ess_ratio=ess.one_way,
-            lr_factor=factor,
-            learning_rate=learning_rate * factor if taken.applied else math.nan,
-            grad_norm=taken.grad_norm,
-            grad_norm_limit=taken.limit,
-        )
+        measured |= {"lr_factor": factor, "learning_rate": learning_rate * factor if taken.applied else math.nan}
+        skipped = None if taken.applied else "non_finite_gradient"
+        return report(self.batch, skipped, **measured, **_outcome(ess, seen, taken))
+
+
+def _outcome(ess: EssRatios, seen: SeenByRanks, taken: GradientStep) -> dict[str, float | None]:
+    """Figures of StepReport, by name, that only a step which was tried has."""
+    return {
+        "loss": seen.loss,
+        "ess_ratio": ess.untruncated,
+        "truncated_ess_ratio": ess.truncated,
+        "one_way_ess_ratio": ess.one_way,
+        "grad_norm": taken.grad_norm,
+        "grad_norm_limit": taken.limit,
+    }
+
+
+def _not_finite(ess: EssRatios, seen: SeenByRanks) -> SkipReason | None:
+    """Why no step may be taken; None if everything is finite."""
+    if not math.isfinite(ess.untruncated):
+        return "non_finite_ess"
+    return None if math.isfinite(seen.loss) else "non_finite_loss"
 
 
 def _from_all_ranks(engine: TrainEngine, inputs: StepInputs, done: Differentiated) -> SeenByRanks:

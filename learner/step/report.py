@@ -147,6 +147,14 @@ class StepReport:
         ),
     ]
     """Fraction of those sequences that `rollout.sampling.max_tokens` cut."""
+    mean_grading_s: Annotated[
+        float,
+        gauge(
+            "ratchet_learner_grading_seconds",
+            "Mean seconds that a verifier took to grade one response of the last step, its wait in the queue not counted.",
+        ),
+    ]
+    """Mean time that a verifier took to grade one of those sequences, in seconds."""
     zero_variance_fraction: Annotated[
         float,
         gauge(
@@ -335,6 +343,7 @@ def report(batch: StepBatch, skipped: SkipReason | None, **measured: float | Non
         pass_rate=tally.pass_rate,
         mean_response_tokens=tally.mean_response_tokens,
         cut_fraction=tally.cut_fraction,
+        mean_grading_s=tally.mean_grading_s,
         zero_variance_fraction=tally.zero_variance_groups / max(1, tally.groups),
         mean_lag_steps=float(lag.mean()) if len(lag) else math.nan,
         p95_lag_steps=float(lag.kthvalue(math.ceil(0.95 * len(lag))).values) if len(lag) else math.nan,

@@ -13,7 +13,7 @@ import logging
 import math
 from collections.abc import Callable
 
-from rollout.engine import InferenceEngine
+from rollout.engine import InferenceEngine, SwapReport
 from rollout.metrics import POLICY_VERSION, SAMPLING_GAP_SECONDS, SWAPS, TRANSFER_SECONDS, WEIGHT_GAP_NATS
 from services.clock import Deadline, now_s
 from services.config.deadlines import DeadlinesConfig
@@ -28,9 +28,8 @@ log = logging.getLogger("ratchet.rollout")
 def rejoin_deadline_s(deadlines: DeadlinesConfig) -> float:
     """How long a replica stays outside every generation before it gives up and is started again, in seconds.
 
-    It is 4 x deadlines.lease_s + deadlines.weight_join_s. A replica that failed is left out for one lease, and for twice
-    as long at its next failure; after both the next generation has to form. A replica that is still outside then has
-    something that waiting does not mend.
+    It is left out for one lease at its first failure and for two at the next; then a generation has to form. If it is
+    still outside after that, waiting does not mend it.
     """
     return 4 * deadlines.lease_s + deadlines.weight_join_s
 
@@ -121,24 +120,26 @@ class WeightFollower:
         if manifest.pg_generation != self._generation:
             return
         try:
-            report = await self._engine.stage_and_swap(
-                manifest, Deadline.after(self._transfer_s, "weights from the learner")
-            )
+            deadline = Deadline.after(self._transfer_s, "weights from the learner")
+            report = await self._engine.stage_and_swap(manifest, deadline)
             gap = _largest_gap(manifest.probe_logp, await self._engine.probe(manifest.probe_token_ids))
         except WeightSyncError as error:
             log.warning("policy version %d did not arrive: %s", manifest.policy_version, error)
             self._leave_group()
             await self._confirm("swapped", manifest.pg_generation, manifest.policy_version, fault=str(error))
             return
+        if gap <= self._max_gap_nats:
+            self.ready.set()
+        else:
+            self.ready.clear()  # the learner stops the run when it reads the gap
+        await self._confirm_swap(manifest, report, gap)
+
+    async def _confirm_swap(self, manifest: WeightManifest, report: SwapReport, gap: float) -> None:
         POLICY_VERSION.set(manifest.policy_version)
         SWAPS.inc()
         TRANSFER_SECONDS.observe(report.transfer_s)
         SAMPLING_GAP_SECONDS.observe(report.pause_s)
         WEIGHT_GAP_NATS.set(gap)
-        if gap <= self._max_gap_nats:
-            self.ready.set()
-        else:
-            self.ready.clear()  # the learner stops the run when it reads the gap
         await self._confirm(
             "swapped",
             manifest.pg_generation,

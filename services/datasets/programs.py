@@ -117,7 +117,7 @@ def _call(row: Row, test: Any) -> tuple[str, str, dict[str, Any]]:
                 if is_json(case):  # f(**{}) is not: the name of its keyword is null
                     return name, ast.unparse(call), case
     except (ValueError, TypeError, SyntaxError, AttributeError, RecursionError, MemoryError):
-        pass
+        pass  # whichever way Python cannot read it, the row is refused below, with its text
     raise UnreadableRow(
         f"{row.place}: column test_list has {shown(test)}, which is not like `assert f(1, [2]) == 3` with JSON values"
     )

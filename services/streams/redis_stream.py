@@ -81,10 +81,6 @@ class RedisStream:
         entries, pending = self._run(scripts.DEPTH)
         return StreamDepth(max(0, entries - pending), pending)
 
-    def peek(self, count: int) -> list[bytes]:
-        rows = self._connection.execute("XRANGE", self.key, "-", "+", "COUNT", count)
-        return [fields[1] for _, fields in rows]
-
     def _lend(self, count: int) -> list[Claim]:
         idle_ms = 0
         if now_s() >= self._next_idle_look_s:

@@ -80,9 +80,6 @@ class Stream(Protocol):
     def depth(self) -> StreamDepth:
         """The number of entries in the stream now."""
 
-    def peek(self, count: int) -> list[bytes]:
-        """The oldest payloads, waiting or pending, without claiming them; for inspection."""
-
 
 class IssueLog(Protocol):
     """Appends numbered entries to a stream, each number once: how the learner issues prompts."""

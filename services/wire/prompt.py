@@ -17,7 +17,7 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """Place in the order of issue, from 0: of the run's training groups, or of the prompts of one evaluation."""
     purpose: Literal["train", "evaluate"]
     row: int
-    """Row in the dataset, from 0."""
+    """Row in the dataset, from 0; the learner's log has it when the group dies."""
     token_ids: Array
     """int32 [P]: the rendered prompt."""
     group_size: int
@@ -52,6 +52,6 @@ def trace(raw: bytes) -> Trace | None:
             if "sequence_number" in value:
                 return msgspec.convert(value, Trace)
             value = value.get("group") or value.get("prompt")
-    except (msgspec.MsgspecError, ValueError, TypeError):  # not msgpack, not a record, or without a prompt
-        pass
+    except (msgspec.MsgspecError, ValueError, TypeError):
+        return None  # not msgpack, not a record, or without a prompt; the caller says that the credit is lost
     return None

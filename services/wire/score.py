@@ -17,20 +17,24 @@ class ScoredGroup(msgspec.Struct, frozen=True, kw_only=True):
     scores: tuple[Score, ...]
     """One for each trajectory, in the order of the group's."""
     verifier_id: str
-    """The verifier that scored it."""
+    """The verifier that scored it; errors about the scores name it."""
 
     def check(self) -> None:
         """Raises WireError when the parts do not fit together, so that nothing could be learned from the group."""
         trajectories = self.group.trajectories
         if len(self.scores) != len(trajectories):
-            raise WireError(f"{len(trajectories)} trajectories came with {len(self.scores)} scores")
+            raise WireError(
+                f"{len(trajectories)} trajectories came with {len(self.scores)} scores from verifier {self.verifier_id}"
+            )
         for index, (trajectory, score) in enumerate(zip(trajectories, self.scores, strict=True)):
             tokens, logps = len(trajectory.token_ids.numpy()), len(trajectory.behavior_logp.numpy())
             if tokens != logps:
                 raise WireError(f"response {index} has {tokens} tokens and {logps} behavior log-probs")
             trajectory.policy_versions()
             if score.reward is None:
-                raise WireError(f'response {index} has no reward (verdict "{score.verdict}")')
+                raise WireError(
+                    f'response {index} has no reward (verdict "{score.verdict}") from verifier {self.verifier_id}'
+                )
 
 
 @record("dead-group", 2)

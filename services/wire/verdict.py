@@ -14,3 +14,4 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     reward: float | None
     detail: str
     elapsed_s: float
+    """Seconds that grading took; 0 for a verdict that needed no grader. A learner step reports the mean."""

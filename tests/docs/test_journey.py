@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import pytest
 
+from scripts.source_pages import Definition, definitions
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/architecture.md"
 ROOMS = ("services", "learner", "rollout", "verifier")
 NOT_OURS = {"Tensor"}
 """Records of the table that are a library's."""
-Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 class Hop(NamedTuple):
@@ -32,27 +33,20 @@ class Hop(NamedTuple):
 def hops() -> tuple[Hop, ...]:
     section = PAGE.read_text(encoding="utf-8").split("## A group's journey")[1].split("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in section.splitlines() if re.match(r"\| \d+ \|", line)]
-    return tuple(Hop._make([*(cell.strip("`") for cell in row[:5]), row[5]]) for row in rows)
-
-
-def definitions(path: Path) -> dict[str, Definition]:
-    """Functions and classes of a file by their name, methods as Class.method."""
-    found: dict[str, Definition] = {}
-
-    def look(node: ast.AST, prefix: str) -> None:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, Definition):
-                found[f"{prefix}{child.name}"] = child
-                look(child, f"{prefix}{child.name}.")
-
-    look(ast.parse(path.read_text(encoding="utf-8")), "")
-    return found
+    return tuple(
+        Hop._make([*(re.sub(r"\[(.*)\]\(.*\)", r"\1", cell).strip("`") for cell in row[:5]), row[5]]) for row in rows
+    )
 
 
 @cache
 def everything() -> frozenset[str]:
     """The name of every function and class of the product."""
-    return frozenset(name for room in ROOMS for path in (ROOT / room).rglob("*.py") for name in definitions(path))
+    return frozenset(name for room in ROOMS for path in (ROOT / room).rglob("*.py") for name in defined(path))
+
+
+@cache
+def defined(path: Path) -> dict[str, Definition]:
+    return definitions(path.read_text(encoding="utf-8"))
 
 
 def test_the_table_has_a_row_for_each_hop() -> None:
@@ -63,8 +57,14 @@ def test_the_table_has_a_row_for_each_hop() -> None:
 @pytest.mark.parametrize("hop", hops(), ids=lambda hop: hop.number)
 def test_a_row_names_a_function_of_its_file(hop: Hop) -> None:
     assert (ROOT / hop.file).is_file(), hop.file
-    named = definitions(ROOT / hop.file).get(hop.function)
-    assert isinstance(named, ast.FunctionDef | ast.AsyncFunctionDef), f"{hop.file} has no function {hop.function}"
+    named = defined(ROOT / hop.file).get(hop.function)
+    assert named, f"{hop.file} has no {hop.function}"
+    assert isinstance(named.node, ast.FunctionDef | ast.AsyncFunctionDef), f"{hop.function} is not a function"
+
+
+@pytest.mark.parametrize("hop", hops(), ids=lambda hop: hop.number)
+def test_a_row_is_one_link_to_its_file(hop: Hop) -> None:
+    assert f"[`{hop.function}`](../{hop.file})" in PAGE.read_text(encoding="utf-8")
 
 
 def test_the_records_of_the_table_exist() -> None:

@@ -115,7 +115,7 @@ def test_the_model_that_ships_is_of_this_recipe_and_small(programs: ModuleType) 
     assert sum(path.stat().st_size for path in (EXAMPLE / "model").iterdir()) < LARGEST_MODEL_BYTES
     model = AutoModelForCausalLM.from_pretrained(EXAMPLE / "model")
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    assert model.config.eos_token_id == programs.EOS
+    assert model.config.eos_token_id == programs.bundled.EOS
 
 
 def test_every_token_is_taught_and_no_two_are_the_same(programs: ModuleType) -> None:

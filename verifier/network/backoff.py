@@ -29,7 +29,7 @@ def retry_after_s(headers: Mapping[str, str], now_unix_s: float) -> float | None
         seconds = float(given)
         return seconds if 0.0 <= seconds < 1e9 else None  # fractions are not in the standard, and are sent all the same
     except ValueError:
-        pass
+        pass  # not a number: the standard's other form is a date
     at = _date(given)
     if at is None:
         return None

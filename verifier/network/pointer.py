@@ -7,14 +7,14 @@ MISSING = object()
 
 
 def steps(pointer: str) -> list[str]:
-    """The names on the way. Raises ValueError for text that is not a JSON pointer."""
+    """The pointer's parts, unescaped. Raises ValueError for text that is not a JSON pointer."""
     if pointer and not pointer.startswith("/"):
         raise ValueError(f"{pointer!r} is not a JSON pointer; it begins with a slash, for example /reward")
     return [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
 
 
 def found(document: Any, pointer: str) -> Any:
-    """The value at the pointer; MISSING when there is none."""
+    """The value that the pointer leads to, or MISSING if the document has no such place."""
     for step in steps(pointer):
         if isinstance(document, Mapping) and step in document:
             document = document[step]
@@ -28,7 +28,8 @@ def found(document: Any, pointer: str) -> Any:
 
 
 def put(document: dict[str, Any], pointer: str, value: Any) -> None:
-    """Set the value, making the objects on the way. Raises ValueError when the place is taken, or is the whole document."""
+    """Set the value, creating objects on the way. Raises ValueError if a value is already there, or if the pointer stands for
+    the whole document."""
     *way, last = steps(pointer) or [""]
     for step in way:
         document = document.setdefault(step, {})

@@ -65,8 +65,8 @@ def _children_listed(pid: int) -> list[int]:
     try:
         for thread in os.listdir(f"/proc/{pid}/task"):
             found += map(int, Path(f"/proc/{pid}/task/{thread}/children").read_text(encoding="utf-8").split())
-    except OSError:  # it has ended
-        pass
+    except OSError:
+        pass  # it has ended; its children now belong to another process, where the next look finds them
     return found
 
 

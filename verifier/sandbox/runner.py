@@ -210,7 +210,7 @@ def reap() -> None:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
     except ChildProcessError:
-        pass
+        pass  # no children are left, which is what the loop is for
 
 
 def silence() -> None:

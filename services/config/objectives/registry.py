@@ -50,9 +50,9 @@ def known_objectives() -> list[str]:
 
 
 def settings_class(name: str) -> type[ObjectiveSettings]:
-    """The settings class of this type.
+    """The settings class whose `type` is this name.
 
-    Raises InputError when there is none, when two claim the name, or when the package that brings it is not usable.
+    Raises InputError if no class or more than one has the name, or if the package that provides it cannot be used.
     """
     claims = _packaged().get(name, [])
     owners = [f"Ratchet ({OURS[name].__module__})"] if name in OURS else []

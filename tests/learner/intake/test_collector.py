@@ -20,6 +20,7 @@ from services.wire.codec import Array, decode, encode
 from services.wire.score import DeadGroup, ScoredGroup
 from services.wire.trajectory import VersionSpan
 from tests.learner.tiny import scored_group
+from tests.services.streams.looking import peek
 
 
 class Bench:
@@ -27,7 +28,8 @@ class Bench:
 
     def __init__(self, connection: RedisConnection) -> None:
         self._connection, self._run = connection, f"collect-{uuid.uuid4().hex[:8]}"
-        self.scored, self.dead = self._stream(SCORED), self._stream(DEAD)
+        self.scored = self._stream(SCORED)
+        self.dead = self._stream(DEAD)
         self._logs = {stream.name: RedisIssueLog(connection, stream) for stream in (self.scored, self.dead)}
         self.restart()
 
@@ -36,7 +38,8 @@ class Bench:
 
     def restart(self, ledger: Ledger | None = None) -> None:
         """From a checkpoint with this ledger, or one from before the first group."""
-        self.scored, self.dead = self._stream(SCORED), self._stream(DEAD)
+        self.scored = self._stream(SCORED)
+        self.dead = self._stream(DEAD)
         self.ledger = Ledger.from_dict(ledger.to_dict()) if ledger else Ledger()
         self.collector = Collector(self.scored, self.dead, self.ledger, Sampled())
 
@@ -61,7 +64,9 @@ class Bench:
         self.append(self.dead, encode(dead))
 
     def groups_left(self) -> list[str]:
-        return [decode(payload, ScoredGroup).group.prompt.group_id for payload in self.scored.peek(100)]
+        return [
+            decode(payload, ScoredGroup).group.prompt.group_id for payload in peek(self._connection, self.scored, 100)
+        ]
 
     def left(self) -> int:
         """Entries on both streams once everything is acknowledged."""
@@ -170,7 +175,7 @@ UNUSABLE: dict[str, tuple[Callable[[int], bytes], str]] = {
     "half an array": (lambda n: with_first(n, token_ids=Array("<i4", bytes(7))), "does not divide"),
     "a log-prob too few": (lambda n: with_first(n, behavior_logp=Array("<f4", b"")), "0 behavior log-probs"),
     "a score too few": (lambda n: encode(msgspec.structs.replace(group(n), scores=group(n).scores[1:])), "1 scores"),
-    "no reward": (without_a_reward, 'has no reward (verdict "error")'),
+    "no reward": (without_a_reward, 'has no reward (verdict "error") from verifier v'),
 }
 
 
@@ -201,6 +206,16 @@ def test_a_learner_that_was_killed_finds_the_dead_again(bench: Bench) -> None:
         assert bench.next_group() is None
         assert bench.ledger.counts(1)["dead"] == 1
     assert bench.left() == 0
+
+
+def test_a_group_that_died_is_logged_with_its_row_of_the_dataset(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.dies(3)
+    with caplog.at_level(logging.ERROR, "ratchet.learner"):
+        assert bench.next_group() is None
+    row = group(3).group.prompt.row
+    assert f"group train-3 (dataset row {row}) died at trajectories: worn out" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["prompt", "group"])

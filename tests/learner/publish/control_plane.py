@@ -60,8 +60,10 @@ class Replica:
     """A follower over a fake engine, with its lease, on a thread of its own."""
 
     def __init__(self, config: RunConfig, connection: RedisConnection, replica_id: str) -> None:
-        self.engine, self.replica_id = FakeEngine(), replica_id
-        self._config, self._membership = config, Membership(connection, config.name, config.deadlines.lease_s)
+        self.engine = FakeEngine()
+        self.replica_id = replica_id
+        self._config = config
+        self._membership = Membership(connection, config.name, config.deadlines.lease_s)
         self.stopping = threading.Event()
         self.follower: WeightFollower | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
@@ -89,7 +91,7 @@ class Replica:
         self._membership.leave(self.replica_id)
 
     def die(self) -> None:
-        """Says nothing any more."""
+        """Stop without a word to the learner."""
         self.stopping.set()
         self._thread.join()
 
@@ -98,7 +100,8 @@ class Learner:
     """A publisher and what it reported."""
 
     def __init__(self, config: RunConfig, connection: RedisConnection) -> None:
-        self.channel, self.reports = CountingChannel(), list[SyncReport]()
+        self.channel = CountingChannel()
+        self.reports: list[SyncReport] = []
         membership = Membership(connection, config.name, config.deadlines.lease_s)
         self.publisher = WeightPublisher(
             config,

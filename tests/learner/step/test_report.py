@@ -40,7 +40,7 @@ def test_a_report_says_what_was_gathered_and_dropped() -> None:
     seen = made()
     assert (seen.gathered_groups, seen.gathered_sequences, seen.sequences) == (2, 4, 2)
     assert (seen.dropped_groups, seen.dropped_sequences) == ({"zero_variance": 1}, {})
-    assert (seen.zero_variance_fraction, seen.pass_rate) == (0.5, 0.75)
+    assert (seen.zero_variance_fraction, seen.pass_rate, seen.mean_grading_s) == (0.5, 0.75, 0.0)
 
 
 def test_one_report_is_merged_to_itself() -> None:

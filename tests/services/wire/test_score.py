@@ -22,7 +22,7 @@ def test_a_whole_group_passes() -> None:
 
 
 def test_a_score_for_each_trajectory_is_needed() -> None:
-    with pytest.raises(WireError, match="2 trajectories came with 1 scores"):
+    with pytest.raises(WireError, match="2 trajectories came with 1 scores from verifier v"):
         msgspec.structs.replace(WHOLE, scores=WHOLE.scores[:1]).check()
 
 
@@ -38,5 +38,5 @@ def test_spans_have_to_cover_the_response() -> None:
 
 def test_a_reward_for_each_response_is_needed() -> None:
     scores = (msgspec.structs.replace(WHOLE.scores[0], verdict="timeout", reward=None), *WHOLE.scores[1:])
-    with pytest.raises(WireError, match=r'response 0 has no reward \(verdict "timeout"\)'):
+    with pytest.raises(WireError, match=r'response 0 has no reward \(verdict "timeout"\) from verifier v'):
         msgspec.structs.replace(WHOLE, scores=scores).check()
