@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo
 
 
 class Strict(BaseModel):
@@ -31,3 +31,17 @@ def _resolved(value: object, info: ValidationInfo) -> object:
 
 LocalPath = Annotated[Path, BeforeValidator(_resolved)]
 """A file or folder on this machine, relative to the file that names it."""
+
+
+def _plain_host(value: str) -> str:
+    if "/" in value or any(character.isspace() for character in value) or not value:
+        raise ValueError(f'"{value}" is not a host; give an IPv4 address or a name, without a scheme, port or path')
+    if ":" in value:
+        raise ValueError(
+            f'"{value}" is an IPv6 address or holds a port; services listen on IPv4: give an IPv4 address or a name'
+        )
+    return value
+
+
+Host = Annotated[str, AfterValidator(_plain_host)]
+"""An IPv4 address or a name, at which one of our services listens."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from services.config.base import Strict
+from services.config.base import Host, Strict
 from services.config.model import TeacherConfig
 from services.config.objectives.base import Aggregation
 from services.config.objectives.owpo import OwpoObjective
@@ -277,7 +277,7 @@ class LearnerConfig(Strict):
     """Consecutive steps skipped for a value that is not finite, after which the run stops."""
     cpu_threads: int = Field(default=1, ge=1)
     """Compute threads of each learner process that `ratchet up` starts. Raise it where cores are idle."""
-    metrics_host: str = "127.0.0.1"
+    metrics_host: Host = "127.0.0.1"
     """Address that the learner's /healthz, /readyz and /metrics listen on; "0.0.0.0" for all interfaces."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """Port of the learner's /healthz, /readyz and /metrics. 0 takes any free port, recorded in the run folder."""

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from services.config.base import Strict
+from services.config.base import Host, Strict
 
 
 class SamplingConfig(Strict):
@@ -45,7 +45,7 @@ class RolloutConfig(Strict):
     kv_after_swap: Literal["keep", "recompute"] = "keep"
     """What happens to requests in flight when weights change: keep their KV cache, or prefill them again under the new
     weights. recompute removes the mismatch of the old cache and costs a prefill of every running request per swap."""
-    metrics_host: str = "127.0.0.1"
+    metrics_host: Host = "127.0.0.1"
     """Address that /healthz, /readyz and /metrics of a replica listen on; "0.0.0.0" for all interfaces."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """Port of /healthz, /readyz and /metrics. 0 takes any free port, recorded in the run folder. With several replicas on

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from services.config.base import LocalPath, Strict
+from services.config.base import Host, LocalPath, Strict
 from services.config.endpoints import EndpointsConfig
 from services.config.sandbox import START_S, Bubblewrap, SandboxConfig
 
@@ -46,7 +46,7 @@ class NoCache(Strict):
 class VerifierConfig(Strict):
     """The HTTP scoring service, the grader processes behind it, and the stream worker that feeds it."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """Address that the service listens on; "0.0.0.0" for all interfaces."""
     port: int = Field(default=0, ge=0, le=65535)
     """Port of the service. 0 takes any free port, recorded in the run folder."""

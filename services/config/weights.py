@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from services.config.base import Strict
+from services.config.base import Host, Strict
 
 
 class _Channel(Strict):
     """Settings of every weight channel."""
 
-    host: str = "127.0.0.1"
+    host: Host = "127.0.0.1"
     """Address of learner rank 0 at which the replicas reach its rendezvous store. Set it when replicas run on other hosts."""
     port: int = Field(default=0, ge=0, le=65535)
     """Port of that store; 0 takes any free one. Set it when a firewall or a container needs a fixed port."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -326,3 +327,17 @@ def test_a_bucket_that_lies_elsewhere_is_told_from_a_member_that_is_gone() -> No
     with pytest.raises(WeightSyncError, match="a bucket lies on meta, the group moves what is on cpu"):
         channel.send(manifest(1), [torch.empty(5, dtype=torch.uint8, device="meta")], soon())
     channel.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "reached_elsewhere"), [("127.0.0.1", False), ("127.0.0.9", False), ("localhost", False), ("0.0.0.0", True)]
+)
+def test_a_store_of_one_machine_listens_on_loopback_alone(host: str, reached_elsewhere: bool) -> None:
+    store = RendezvousStore(host)
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = [
+        socket.inet_ntoa(bytes.fromhex(address[:8])[::-1])
+        for _, address, _, state, *_ in rows
+        if state == "0A" and address.endswith(f":{store.port:04X}")
+    ]
+    assert listening == ["0.0.0.0" if reached_elsewhere else "127.0.0.1"]
