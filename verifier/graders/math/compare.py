@@ -30,6 +30,7 @@ from verifier.graders.math.forms import (
     Words,
 )
 from verifier.graders.math.structure import NAME
+from verifier.graders.math.units import units_agree
 
 Percent = Literal["either", "value", "unit"]
 
@@ -87,7 +88,7 @@ class Rules:
         gold, stated = reference.expr, answer.expr
         if (reference.percent and answer.unit) or (reference.unit and answer.percent):
             return False
-        if reference.unit and answer.unit and reference.unit != answer.unit:
+        if reference.unit and answer.unit and not units_agree(reference.unit, answer.unit):
             return False
         if reference.percent != answer.percent:
             as_value = (gold / 100, stated) if reference.percent else (gold, stated / 100)

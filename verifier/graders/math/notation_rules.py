@@ -7,7 +7,14 @@ something else of the example if they came first. The tests run every example an
 import re
 from typing import NamedTuple
 
-FUNCTIONS = "arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|gcd|lcm|max|min|det|deg"
+FUNCTIONS = (
+    "arc(?:sin|cos|tan|cot|sec|csc)|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|lg|ln|exp|gcd|lcm|max|min|det|deg"
+)
+PROGRAM_FUNCTIONS = "abs|floor|ceil|cbrt|factorial"
+TEXT = r"\\text\s*+\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\}"
+
+OTHER_WORD = r"(?:[a-zA-Z]*[\u00c0-\u024f][a-zA-Z\u00c0-\u024f]*|(?:[^\W\d_a-zA-Z\u00c0-\u024f]|[\u0900-\u0eff])+)"
+"""A word that holds letters outside ASCII; beside Chinese letters, those of ASCII are mathematics."""
 
 
 class Rule(NamedTuple):
@@ -19,9 +26,21 @@ class Rule(NamedTuple):
     replacement: str
     before: tuple[str, ...] = ()
     """Rules that must come later, because the order changes what becomes of the example."""
+    words: bool = False
+    """The rule is about words that stand free, and leaves those within \\text{} alone."""
+
+    def compiled(self) -> re.Pattern[str]:
+        return re.compile(f"{self.pattern}|(?P<kept>{TEXT})" if self.words else self.pattern)
 
     def apply(self, text: str) -> str:
-        return re.sub(self.pattern, self.replacement, text)
+        return apply(self.compiled(), self.replacement, text)
+
+
+def apply(pattern: re.Pattern[str], replacement: str, text: str) -> str:
+    """pattern: of Rule.compiled. What its group `kept` takes stays as it is."""
+    if "kept" not in pattern.groupindex:
+        return pattern.sub(replacement, text)
+    return pattern.sub(lambda found: found[0] if found["kept"] is not None else found.expand(replacement), text)
 
 
 # fmt: off
@@ -37,6 +56,8 @@ RULES = (
          ""),
     Rule("spaced thousands", r"14,\!916", "14,916",
          r"(?<=\d)\s?,?(?:\\[,!;]|\\ |\s?\{\s*,\s*\}){1,2}\s?(?=\d{3}(?!\d))", ",", before=("spaces",)),
+    Rule("decimal comma in braces", r"0{,}5", "0.5",
+         r"(?<=\d)\s?\{\s*,\s*\}\s?(?=\d)", "."),
     Rule("spaces", r"2\,x", "2 x",
          r"(?<!\\)\\[,;:!> ]|~|\\quad|\\qquad|\\thinspace|\\enspace", " "),
     Rule("brackets of mathematics mode", r"\( x \)", "  x  ",
@@ -50,11 +71,9 @@ RULES = (
     Rule("right angle bracket", r"( 1, 2 \rangle", "( 1, 2 )",
          r"\\rangle(?![a-zA-Z])", ")"),
     Rule("sizes of fractions", r"\dfrac12", r"\frac12",
-         r"\\[dtc]frac(?![a-zA-Z])", r"\\frac", before=("fraction of two digits",)),
+         r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
     Rule("sizes of binomials", r"\dbinom{5}{2}", r"\binom{5}{2}",
          r"\\[dt]binom", r"\\binom"),
-    Rule("choose", r"{5 \choose 2}", r"\binom{5 }{ 2}",
-         r"\{([^{}]*)\\choose([^{}]*)\}", r"\\binom{\1}{\2}"),
     Rule("styles of text", r"\textbf{yes}", r"\text{yes}",
          r"\\(?:textbf|textit|textrm|textsf|texttt|textnormal|mbox|hbox|emph|textsc)\b", r"\\text"),
     Rule("styles of letters", r"\mathbf{v}", "v",
@@ -64,8 +83,6 @@ RULES = (
          r"\\(?:mathbf|boldsymbol|bm|underline|(?:text)?color\s*\{[a-zA-Z]*\})\s*(?=\{)", ""),
     Rule("number and unit in one text", r"\text{5 cm}", r"5\text{ cm}",
          r"^\\text\s*\{\s*([-+]?\d[\d.,/]*)\s+([^{}\d]+)\}$", r"\1\\text{ \2}"),
-    Rule("bar over one digit", r"0.\overline 3", r"0.\overline{3}",
-         r"\\(overline|bar|dot)\s*(\d)", r"\\\1{\2}"),
     Rule("upright constants", r"\mathrm{e}^2", "{e}^2",
          r"\\(?:mathrm|operatorname\*?)\s*\{\s*([eid])\s*\}", r"{\1}", before=("upright words",)),
     Rule("upright functions", r"\operatorname{lcm}(4, 6)", r"\lcm (4, 6)",
@@ -98,7 +115,7 @@ RULES = (
     Rule("set difference", r"A \backslash B", r"A \setminus  B",
          r"\\(?:backslash|smallsetminus)(?![a-zA-Z])", r"\\setminus "),
     Rule("infinity", "(0, inf)", r"(0, \infty )",
-         r"\\(?:infin|infty)(?![a-zA-Z])|(?<![a-zA-Z\\])(?:infinity|inf|oo)(?![a-zA-Z])", r"\\infty "),
+         r"\\(?:infin|infty)(?![a-zA-Z])|(?<![a-zA-Z\\])(?:infinity|inf|oo)(?![a-zA-Z])", r"\\infty ", words=True),
     Rule("product sign", r"2 \times 3", r"2 \cdot  3",
          r"\\(?:times|ast)(?![a-zA-Z])", r"\\cdot "),
     Rule("power in code", "2**3", "2^3",
@@ -112,41 +129,54 @@ RULES = (
     Rule("about", r"x \simeq 2", r"x \approx  2",
          r"\\simeq|\\cong(?![a-zA-Z])", r"\\approx "),
     Rule("degrees", r"90^{\circ}", r"90^\circ ",
-         r"\\degree(?![a-zA-Z])|\^\s*\{?\s*\\circ\s*\}?|\\text\{\s*(?:degrees?|deg)\s*\}|(?<=\d)\s*degrees?\b", r"^\\circ "),
+         r"\\degree(?![a-zA-Z])|\^\s*\{?\s*\\circ\s*\}?|\\text\{\s*(?:degrees?|deg)\s*\}|(?<=\d)\s*degrees?\b", r"^\\circ ",
+         words=True),
     Rule("condition", r"k\pi \text{ for all } k \in \mathbb{Z}", r"k\pi ,  k \in \mathbb{Z}",
          r"\\text\s*\{\s*,?\s*(?:for|where|with)(?: all| any| some)?\s*\}(?=\s*[a-zA-Z]\s*\\in)", ", "),
+    Rule("several numbers in text", r"\text{2 or 3}", "2 or 3",
+         r"\\text\s*\{((?:\s*[-+]?\d[\d.,/]*+\s*(?:and|or|,|;))++\s*[-+]?\d[\d.,/]*\s*)\}", r"\1"),
     Rule("and in text", r"1 \text{ and } 2", r"1 \land  2",
-         r"\\text\s*\{\s*,?\s*and\s*\}|\\wedge|\\land|\\&", r"\\land ", before=("and",)),
+         r"\\text\s*\{\s*,?\s*and\s*\}|\\wedge|\\land|\\&", r"\\land "),
     Rule("or in text", r"1 \text{ or } 2", r"1 \lor  2",
-         r"\\text\s*\{\s*,?\s*or\s*\}|\\vee|\\lor", r"\\lor ", before=("or",)),
+         r"\\text\s*\{\s*,?\s*or\s*\}|\\vee|\\lor", r"\\lor "),
     Rule("and", "1 and 2", r"1 \land  2",
-         r"(?<![a-zA-Z\\])and(?![a-zA-Z])", r"\\land "),
+         r"(?<![a-zA-Z\\])and(?![a-zA-Z])|(?<=[\da-zA-Z)}\]\s])[和及且と](?=[\s\da-zA-Z\\({\[+-])", r"\\land ", words=True),
     Rule("or", "1 or 2", r"1 \lor  2",
-         r"(?<![a-zA-Z\\])or(?![a-zA-Z])", r"\\lor "),
+         r"(?<![a-zA-Z\\])or(?![a-zA-Z])|(?<=[\da-zA-Z)}\]\s])(?:或者?|または)(?=[\s\da-zA-Z\\({\[+-])", r"\\lor ", words=True),
     Rule("percent in words", "50 percent", r"50\%",
-         r"\\text\s*\{\s*(?:percent|percentage|pct|\\?%)\s*\}|(?<=\d)\s*(?:percent(?:age)?|pct)\b|(?<=\})\s*percent\b", r"\\%"),
+         r"\\text\s*\{\s*(?:percent|percentage|pct|\\?%)\s*\}|(?<=\d)\s*(?:percent(?:age)?|pct)\b|(?<=\})\s*percent\b", r"\\%",
+         words=True),
     Rule("bare percent sign", "50%", r"50\%",
          r"(?<!\\)%", r"\\%"),
     Rule("number in text", r"\text{12}", "12",
          r"\\text\s*\{\s*([-+]?[\d.,/]+)\s*\}", r"\1"),
-    Rule("functions without backslash", "log_2 8", r"\log _2 8",
-         rf"(?<![a-zA-Z\\])({FUNCTIONS}|pi|sqrt|infty)(?![a-zA-Z])", r"\\\1 ", before=("base of a logarithm",)),
-    Rule("root in brackets", r"\sqrt(2)", r"\sqrt{2}",
-         r"\\sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}"),
-    Rule("root of one character", r"\sqrt2", r"\sqrt{2}",
-         r"\\sqrt\s*([0-9a-zA-Z])", r"\\sqrt{\1}"),
-    Rule("fraction of two digits", r"\frac12", r"\frac{1}{2}",
-         r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
-    Rule("fraction with a digit above", r"\frac1{20}", r"\frac{1}{20}",
-         r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
-    Rule("fraction with a digit below", r"\frac{10}3", r"\frac{10}{3}",
-         r"\\frac\s*(\{[^{}]*\})\s*(\d)", r"\\frac\1{\2}"),
-    Rule("base of a logarithm", r"\log_2 8", r"\log_{2} 8",
-         r"\\log\s*_\s*([0-9a-zA-Z])", r"\\log_{\1}"),
-    Rule("exponent in brackets", "2^(10)", "2^{10}",
-         r"\^\s*\(([^()]*)\)", r"^{\1}"),
+    Rule("functions without backslash", "27 min", r"27 \min ",
+         rf"(?<![a-zA-Z\\])({FUNCTIONS}|{PROGRAM_FUNCTIONS}|pi|sqrt|infty)(?![a-zA-Z])", r"\\\1 ",
+         before=("units named like functions",), words=True),
+    Rule("units named like functions", r"27 \min", r"27 \text{ min}",
+         r"\\(min|sec)(?![a-zA-Z])\s*(?=(?:\^\s*\{?\s*-?\d\s*\}?\s*)?(?:$|[,;.=<>+\-/}&]|per\b|\\(?:text|land|lor|cdot)(?![a-zA-Z])))",
+         r"\\text{ \1}"),
+    Rule("degrees named like a function", r"90 \deg", r"90 ^\circ ",
+         r"\\deg(?![a-zA-Z])(?!\s*[({a-zA-Z\\])", r"^\\circ "),
+    Rule("logarithm to base ten", r"\lg 100", r"\log_{10} 100",
+         r"\\lg(?![a-zA-Z])", r"\\log_{10}"),
+    Rule("tangent", r"\tg x", r"\tan x",
+         r"\\tg(?![a-zA-Z])", r"\\tan"),
+    Rule("cotangent", r"\ctg x", r"\cot x",
+         r"\\c(?:o?tg|tan)(?![a-zA-Z])", r"\\cot"),
+    Rule("arc tangent", r"\arctg x", r"\arctan x",
+         r"\\arctg(?![a-zA-Z])", r"\\arctan"),
+    Rule("cosecant", r"\cosec x", r"\csc x",
+         r"\\cosec(?![a-zA-Z])", r"\\csc"),
+    Rule("inverse functions that the parser does not know", r"\arccot x", r"\cot^{-1} x",
+         r"\\arc(cot|sec|csc)(?![a-zA-Z])", r"\\\1^{-1}"),
+    Rule("ordinal numbers", r"12^{\text{th}}", "12",
+         r"(?<=\d)\s*(?:\^\s*\{\s*\\text\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}|\^\s*\{\s*(?:st|nd|rd|th)\s*\}"
+         r"|\^?\s*\\text(?:superscript)?\s*\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)(?![a-zA-Z]))", "", words=True),
     Rule("exponent without braces", "x^-12", "x^{-12}",
          r"\^\s*(-?\d+(?:\.\d+)?)", r"^{\1}"),
+    Rule("words of other languages", "0.4吨", r"0.4\text{ 吨}",
+         rf"({OTHER_WORD}(?:[ ]{OTHER_WORD})*)", r"\\text{ \1}", words=True),
     Rule("white space", "1  +  2", "1 + 2",
          r"\s+", " "),
 )
