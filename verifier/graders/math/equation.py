@@ -44,6 +44,8 @@ def equation(text: str, grammar: Grammar) -> Answer:
     sides = relation.sides
     if any(not side for side in sides):
         raise Unreadable("one side of an equation is empty")
+    if any("\\text" in side for side in sides[1:-1]):
+        raise Unreadable("words within a chain of equations")
     left, right = sides[0], sides[-1]
     if left.startswith("-"):
         return Equation(left, right)

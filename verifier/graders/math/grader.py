@@ -2,7 +2,7 @@
 
 The last complete \\boxed{} decides and text outside it is ignored. A response takes this way: extract.py finds its answer,
 notation.py rewrites it in one way of writing, read.py reads it by an ordered table of readers into one of forms.py, and
-compare.py holds that against the reference, with expression.py for the equality of two expressions.
+compare.py holds that against the reference, with equality.py for two expressions.
 
 Failure modes. Incorrect, with a detail: no answer, an empty or unclosed box, an answer that is not wholly one of the forms of
 forms.py, several answers where the reference has one. Right answers judged incorrect: a form that math-verify's parser does
@@ -109,7 +109,7 @@ def _with_parameter_of(gold_text: str, text: str) -> str:
     (gold_letter, gold_kind), (letter, kind) = parameter_of(gold_text), parameter_of(text)
     if not (gold_letter and letter) or (gold_letter, gold_kind) == (letter, kind):
         return text
-    if gold_kind != kind:
+    if gold_kind and kind and gold_kind != kind:
         raise Unreadable("a parameter of another kind")
     renamed = re.compile(rf"(?<![a-zA-Z\\]){letter}(?![a-zA-Z])")
     return text if re.search(rf"(?<![a-zA-Z\\]){gold_letter}(?![a-zA-Z])", text) else renamed.sub(gold_letter, text)
@@ -138,6 +138,8 @@ def _read_reference(text: str) -> Answer:
     shown = repr(text[:SHOWN_CHARACTERS])
     if len(text) > extract.LONGEST_ANSWER:
         raise ScoringFault(f"reference of {len(text)} characters: {extract.LONGEST_ANSWER} can be judged")
+    if not re.search(r"[^\s{}$.,;:()]", re.sub(r"\\(?:text|[,;:! ]|q?quad)(?![a-zA-Z])", "", plain(text))):
+        raise ScoringFault(f"reference {shown} is empty: there is nothing to compare an answer with")
     try:
         answer = read(text)
         if not isinstance(answer, Words) and not Rules().same(answer, answer):

@@ -45,6 +45,8 @@ def apply(pattern: re.Pattern[str], replacement: str, text: str) -> str:
 
 # fmt: off
 RULES = (
+    Rule("space between columns", r"\begin{array}{l@{\quad}l}", r"\begin{array}{ll}",
+         r"(?<=[lcr|{])@\s*\{[^{}]*\}", ""),
     Rule("stray backslash at the end", "5\\", "5",
          r"(?<!\\)\\$", ""),
     Rule("invisible delimiters", r"\left. x \right|", r" x \right|",
@@ -90,6 +92,14 @@ RULES = (
          before=("functions without backslash",)),
     Rule("upright words", r"\mathrm{cm}", r"\text{cm}",
          r"\\(?:mathrm|operatorname\*?)\s*(?=\{)", r"\\text"),
+    Rule("modulus in text", r"2 \text{ (mod 5)}", r"2 \pmod{5}",
+         r"\\text\s*\{\s*\(?\s*mod(?:ulo)?\s+(\w+)\s*\)?\s*\}", r"\\pmod{\1}", before=("modulus in brackets",)),
+    Rule("modulus in brackets", r"2 (\text{mod } 5)", r"2 \pmod{ 5}",
+         r"\(\s*(?:\\text\s*\{\s*mod(?:ulo)?\s*\}|\\b?mod(?![a-zA-Z])|(?<![a-zA-Z\\])mod(?:ulo)?(?![a-zA-Z]))([^()]*)\)",
+         r"\\pmod{\1}", before=("modulus without brackets",)),
+    Rule("modulus without brackets", r"2 \bmod 5", r"2 \pmod{5}",
+         r"(?:\\text\s*\{\s*mod(?:ulo)?\s*\}|\\b?mod(?![a-zA-Z])|(?<![a-zA-Z\\])mod(?:ulo)?(?![a-zA-Z]))\s*"
+         r"(\d+|[a-zA-Z](?![a-zA-Z]))", r"\\pmod{\1}"),
     Rule("at most", r"x \leq 2", r"x \le  2",
          r"\\leqslant|\\leq(?![a-zA-Z])|<=|\\leqq", r"\\le "),
     Rule("at least", "x >= 2", r"x \ge  2",
