@@ -35,6 +35,7 @@ from verifier.graders.math.forms import (
 )
 from verifier.graders.math.structure import NAME
 from verifier.graders.math.units import units_agree
+from verifier.graders.math.words import same_words
 
 Percent = Literal["either", "value", "unit"]
 
@@ -56,7 +57,7 @@ class Rules:
             case (Many() | SetOf() | TupleOf(), _) | (_, Many() | SetOf() | TupleOf()):
                 return self._same_collection(reference, answer)
             case Words(), Words():
-                return reference.text == answer.text
+                return same_words(reference.text, answer.text)
             case Based(), Based():
                 return reference == answer
             case Based(), Value():

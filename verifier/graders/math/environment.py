@@ -9,8 +9,17 @@ from verifier.graders.math.reader import Grammar
 from verifier.graders.math.structure import RELATION, bare, name_of
 
 EQUATIONS = (
-    *("cases", "dcases", "rcases", "aligned", "align", "align*", "alignedat", "gathered", "gather", "gather*", "split"),
-    *("eqnarray", "eqnarray*", "equation", "equation*"),
+    "cases",
+    "dcases",
+    "rcases",
+    "aligned",
+    "align",
+    "alignedat",
+    "gathered",
+    "gather",
+    "split",
+    "eqnarray",
+    "equation",
 )
 NAMES = "|".join(map(re.escape, ("array", *EQUATIONS)))
 COLUMNS = r"(?:\s*\[[tcb]\])?(?:\s*\{(?:[lcr| \d]|@\{[^{}]*\})*\})?"

@@ -67,7 +67,7 @@ FACTORS_TOUCH = re.compile(
 FUNCTION_CALL = re.compile(
     r"(\\(?:arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd|lcm|sum|prod|int|lim"
     r"|to|cdot|lfloor|lceil)"
-    r"(?:_\s*(?:\{[^{}]*\}|\w))?(?:\^\s*(?:\{[^{}]*\}|\w))?)\s*\\cdot\s*\("
+    r"(?:_\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}|\w))?(?:\^\s*(?:\{[^{}]*\}|\w))?)\s*\\cdot\s*\("
 )
 GREEK_CALL = re.compile(
     r"(\\(?:pi|alpha|beta|theta|lambda|mu|omega|sigma|tau|rho|gamma|delta|epsilon|phi|varphi))\s*\("

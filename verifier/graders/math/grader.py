@@ -27,8 +27,9 @@ from verifier.graders.math.expression import Unreadable
 from verifier.graders.math.forms import Answer, Words
 from verifier.graders.math.lists import parameter_of
 from verifier.graders.math.notation import plain
+from verifier.graders.math.qualifier import qualified
 from verifier.graders.math.read import read
-from verifier.graders.math.words import words_of
+from verifier.graders.math.words import same_words, words_of
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 
@@ -95,11 +96,12 @@ class MathAnswer(Grader, frozen=True):
         if plain(text) == plain(gold_text):
             return True
         if isinstance(gold, Words):
-            return words_of(text) == words_of(gold_text)
+            return same_words(words_of(text), words_of(gold_text))
         text = _with_parameter_of(gold_text, text)
         answer = read(text)
         if isinstance(answer, Words):
-            return words_of(text) == words_of(gold_text) and words_of(text).isalpha()
+            words = words_of(text)
+            return same_words(words, words_of(gold_text)) and words.replace(" ", "").isalpha()
         return Rules(self.tolerance, self.percent).same(gold, answer)
 
 
@@ -111,8 +113,10 @@ def _with_parameter_of(gold_text: str, text: str) -> str:
         return text
     if gold_kind and kind and gold_kind != kind:
         raise Unreadable("a parameter of another kind")
-    renamed = re.compile(rf"(?<![a-zA-Z\\]){letter}(?![a-zA-Z])")
-    return text if re.search(rf"(?<![a-zA-Z\\]){gold_letter}(?![a-zA-Z])", text) else renamed.sub(gold_letter, text)
+    behind = qualified(plain(text))
+    text = behind.answer if behind else text
+    tokens = re.findall(r"\\[a-zA-Z]+|.", text, re.DOTALL)
+    return text if gold_letter in tokens else "".join(gold_letter if token == letter else token for token in tokens)
 
 
 def _shown(text: str) -> str:

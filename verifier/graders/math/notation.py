@@ -18,7 +18,7 @@ UNICODE_ROOT = re.compile(r"(?:√|(?<![a-zA-Z\\])sqrt)\s*(\d+(?:\.\d+)?|[a-zA-Z
 RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 LOWERED = re.compile(r"[₀₁₂₃₄₅₆₇₈₉ₐₙ]+")
 
-ENTITY = re.compile(r"(?<!\\)&(?:[a-zA-Z]{2,8}|#\d{1,5}|#x[0-9a-fA-F]{1,4});")
+ENTITY = re.compile(r"(?<!\\)&(?:[a-zA-Z][a-zA-Z0-9]{1,7}|#\d{1,5}|#x[0-9a-fA-F]{1,4});")
 """A character as HTML writes it, &le; for one."""
 CURRENCIES = {"€": "euros", "£": "sterling", "₹": "rupees", "¥": "yen", "₽": "rubles", "₩": "won"}
 COMPILED_RULES = [(rule.compiled(), rule.replacement) for rule in RULES]
@@ -53,6 +53,7 @@ def _in_ascii(text: str) -> str:
 def _with_currencies(text: str) -> str:
     """Signs of money as \\text{}; a dollar sign without a backslash only delimits mathematics."""
     text = text.replace(r"\$", r"\text{dollars}").replace("$", " ").replace("`", "")
+    text = text.replace(r"\pounds", "£").replace(r"\euro", "€")
     for sign, unit in CURRENCIES.items():
         text = text.replace(sign, rf"\text{{{unit}}}")
     return text

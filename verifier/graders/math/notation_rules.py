@@ -10,7 +10,7 @@ from typing import NamedTuple
 FUNCTIONS = (
     "arc(?:sin|cos|tan|cot|sec|csc)|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|lg|ln|exp|gcd|lcm|max|min|det|deg"
 )
-PROGRAM_FUNCTIONS = "abs|floor|ceil|cbrt|factorial"
+PROGRAM_FUNCTIONS = "abs|floor|ceil|cbrt|factorial|binomial|Rational"
 TEXT = r"\\text\s*+\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\}"
 
 OTHER_WORD = r"(?:[a-zA-Z]*[\u00c0-\u024f][a-zA-Z\u00c0-\u024f]*|(?:[^\W\d_a-zA-Z\u00c0-\u024f]|[\u0900-\u0eff])+)"
@@ -45,6 +45,10 @@ def apply(pattern: re.Pattern[str], replacement: str, text: str) -> str:
 
 # fmt: off
 RULES = (
+    Rule("environments with a star", r"\begin{align*}", r"\begin{align}",
+         r"\\(begin|end)\s*\{([a-zA-Z]+)\*\}", r"\\\1{\2}", before=("product in code",)),
+    Rule("circled numbers in text", r"\text{\textcircled{2}}", r"\textcircled{2}",
+         r"\\text\s*\{((?:\s*\\textcircled\{\d+\}[\s,]*)+)\}", r"\1"),
     Rule("space between columns", r"\begin{array}{l@{\quad}l}", r"\begin{array}{ll}",
          r"(?<=[lcr|{])@\s*\{[^{}]*\}", ""),
     Rule("stray backslash at the end", "5\\", "5",
@@ -78,8 +82,8 @@ RULES = (
          r"\\[dt]binom", r"\\binom"),
     Rule("styles of text", r"\textbf{yes}", r"\text{yes}",
          r"\\(?:textbf|textit|textrm|textsf|texttt|textnormal|mbox|hbox|emph|textsc)\b", r"\\text"),
-    Rule("styles of letters", r"\mathbf{v}", "v",
-         r"\\(?:mathbf|boldsymbol|bm|vec|mathit|mathsf|mathcal|overrightarrow)\s*\{([^{}]*)\}", r"\1",
+    Rule("styles of letters", r"\cdot\mathbf{v}", r"\cdot v",
+         r"\\(?:mathbf|boldsymbol|bm|vec|mathit|mathsf|mathcal|overrightarrow)\s*\{([^{}]*)\}", r" \1",
          before=("styles with braces inside",)),
     Rule("styles with braces inside", r"\boldsymbol{\frac{1}{2}}", r"{\frac{1}{2}}",
          r"\\(?:mathbf|boldsymbol|bm|underline|(?:text)?color\s*\{[a-zA-Z]*\})\s*(?=\{)", ""),
@@ -160,11 +164,18 @@ RULES = (
          r"(?<!\\)%", r"\\%"),
     Rule("number in text", r"\text{12}", "12",
          r"\\text\s*\{\s*([-+]?[\d.,/]+)\s*\}", r"\1"),
+    Rule("absolute value in code", "Abs(x)", "abs(x)",
+         r"(?<![a-zA-Z\\])Abs(?=\s*\()", "abs", before=("functions without backslash",)),
+    Rule("ceiling in code", "ceiling(x)", "ceil(x)",
+         r"(?<![a-zA-Z\\])ceiling(?=\s*\()", "ceil", before=("functions without backslash",)),
+    Rule("inverse functions in code", "asin(x)", "arcsin(x)",
+         r"(?<![a-zA-Z\\])a(sin|cos|tan)(?=\s*\()", r"arc\1", before=("functions without backslash",)),
     Rule("functions without backslash", "27 min", r"27 \min ",
          rf"(?<![a-zA-Z\\])({FUNCTIONS}|{PROGRAM_FUNCTIONS}|pi|sqrt|infty)(?![a-zA-Z])", r"\\\1 ",
          before=("units named like functions",), words=True),
     Rule("units named like functions", r"27 \min", r"27 \text{ min}",
-         r"\\(min|sec)(?![a-zA-Z])\s*(?=(?:\^\s*\{?\s*-?\d\s*\}?\s*)?(?:$|[,;.=<>+\-/}&]|per\b|\\(?:text|land|lor|cdot)(?![a-zA-Z])))",
+         r"(?<!^)(?<!\\land )(?<!\\land  )(?<!\\lor )(?<!\\lor  )\\(min|sec)(?![a-zA-Z])\s*"
+         r"(?=(?:\^\s*\{?\s*-?\d\s*\}?\s*)?(?:$|[,;.=<>+\-/}&]|per\b|\\(?:text|land|lor|cdot)(?![a-zA-Z])))",
          r"\\text{ \1}"),
     Rule("degrees named like a function", r"90 \deg", r"90 ^\circ ",
          r"\\deg(?![a-zA-Z])(?!\s*[({a-zA-Z\\])", r"^\\circ "),

@@ -14,7 +14,11 @@ WORD = (
     r"(?:all|any|every|each|some|arbitrary|an?|the|real|integer|integral|positive|negative|non-?negative|natural|whole|rational"
     r"|complex|fixed|non-?zero|constant|prime|even|odd|numbers?|integers?|constants?|reals|values?|choice|of|parameters?|scalars?)"
 )
-CONDITION = rf"\s*(?:\\(?:in|ge|le|ne|notin)(?![a-zA-Z])|[<>])[^=]*|\s*(?:is|are)\s+(?:{WORD}\s*)+|\s*(?:{WORD}\s*)+"
+CONDITION = (
+    r"\s*(?:\\(?:in|ge|le|ne|notin)(?![a-zA-Z])|[<>])(?:(?!\\l(?:and|or)(?![a-zA-Z])|\bfor\b)[^=])*"
+    rf"|\s*(?:is|are)\s+(?:{WORD}\s*)+|\s*(?:{WORD}\s*)+"
+)
+LONGEST = 120  # characters of a qualifier
 TAIL = re.compile(
     rf"(?:(?:for|where|with)\b\s*|\\forall\s*)?(?:{WORD}\s+)*(?:(?P<letter>{LETTER})(?:\s*,\s*{LETTER})*(?:{CONDITION})?"
     rf"|(?:{WORD}\s*)+(?:(?:of\s+)?{LETTER})?)\s*"
@@ -42,7 +46,7 @@ def qualified(text: str) -> Qualified | None:
         answer = text[: found.start()].strip().rstrip(",;").rstrip()
         tail = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text[found.start() :])
         tail = " ".join(re.sub(r"^[\s,;(]+|[\s.;)]+$", "", tail).split())
-        if answer and (form := TAIL.fullmatch(tail)):
+        if answer and len(tail) <= LONGEST and (form := TAIL.fullmatch(tail)):
             kind = next((kind for kind, said in KINDS.items() if re.search(said, tail)), "")
             return Qualified(answer, form["letter"] or "", kind)
     return None

@@ -18,13 +18,15 @@ ARGUMENTS = {"\\frac": 2, "\\binom": 2, "\\sqrt": 1} | dict.fromkeys(
     ("\\overline", "\\underline", "\\bar", "\\hat", "\\dot", "\\tilde", "\\mathbb", "\\pmod", "\\textcircled"), 1
 )
 OPENING = {"{": "}", "(": ")", "[": "]"}
-INFIX = {"\\over": "\\frac", "\\choose": "\\binom"}
+INFIX = {"\\over": "\\frac", "\\choose": "\\binom", "\\atop": "\\binom"}
 CALLS = {
     "\\abs": "|{}|",
     "\\floor": "\\lfloor {}\\rfloor ",
     "\\ceil": "\\lceil {}\\rceil ",
     "\\cbrt": "\\sqrt[3]{{{}}}",
     "\\factorial": "({})!",
+    "\\binomial": "\\binom{{{}}}{{{}}}",
+    "\\Rational": "\\frac{{{}}}{{{}}}",
 }
 """Functions of program text, which rules gave a backslash, in the way that LaTeX writes them."""
 TAKES_A_GROUP = re.compile(rf"\\(?:{FUNCTIONS}|arccot|sum|prod|int|lim|mathrm|operatorname|color|boxed|not|phantom)")
@@ -161,7 +163,9 @@ class _Walk:
 
     def _with_arguments(self, token: str) -> str:
         if token in CALLS and (content := self._bracketed("(")) is not None:
-            return CALLS[token].format(content)
+            places = CALLS[token].count("{}")
+            given = content.split(",") if places > 1 else [content]
+            return CALLS[token].format(*given) if len(given) == places else f"{token}({content})"
         option = ""
         if token == "\\sqrt" and (degree := self._bracketed("[")) is not None:
             option = f"[{degree}]"
@@ -215,7 +219,7 @@ class _Walk:
         )
         if is_list:
             return f"{{{content}}}"
-        if is_side or not SUM.search(inside):
+        if is_side or inside in {"+", "-"} or not SUM.search(inside):
             before, behind = "".join(written[-1:])[-1:], "".join(self._tokens[self._at : self._at + 1])[:1]
             return " " * before.isalnum() + inside + " " * behind.isalnum()
         return f"({inside})"
