@@ -10,10 +10,9 @@ from verifier.grader import Grader, ScoringFault
 from verifier.graders.math.grader import MathAnswer
 from verifier.graders.number import NumberAnswer
 
-ROWS = [
-    json.loads(line)
-    for line in (Path(__file__).parents[1] / "cases" / "reported.jsonl").read_text(encoding="utf-8").splitlines()
-]
+CASES = Path(__file__).parents[1] / "cases"
+ROWS = [json.loads(line) for line in (CASES / "reported.jsonl").read_text(encoding="utf-8").splitlines()]
+REFERENCES = (CASES / "references.txt").read_text(encoding="utf-8").splitlines()
 GRADERS: dict[str, Grader] = {"math": MathAnswer(), "number": NumberAnswer()}
 
 
@@ -26,6 +25,11 @@ def test_a_reported_kind_is_judged_rightly(row: dict[str, str]) -> None:
         return
     judgment = grader.score(row["response"], row["reference"])
     assert judgment.correct is (row["verdict"] == "correct"), judgment.detail
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_a_reference_in_a_form_of_the_public_sets_equals_itself(reference: str) -> None:
+    MathAnswer().check(reference)
 
 
 def test_every_kind_has_siblings() -> None:

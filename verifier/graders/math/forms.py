@@ -136,7 +136,7 @@ class Congruence:
 
 @dataclass(frozen=True)
 class Described:
-    """A set by a condition that cannot be solved: {x | x = 3k, k \\in Z}. Two of them are equal when they are written alike."""
+    """Notation without a value to work out: {x | x = 3k, k \\in Z}, \\triangle ABC. Two are equal when they are written alike."""
 
     text: str
     """Without spaces, and with the same letters whatever they were called."""

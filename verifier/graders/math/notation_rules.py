@@ -8,7 +8,7 @@ import re
 from typing import NamedTuple
 
 FUNCTIONS = (
-    "arc(?:sin|cos|tan|cot|sec|csc)|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|lg|ln|exp|gcd|lcm|max|min|det|deg"
+    "arc(?:sin|cos|tan|cot|sec|csc)|sinh|cosh|tanh|coth|sin|cos|tan|cot|sec|csc|log|lg|ln|exp|gcd|lcm|max|min|det|deg"
 )
 PROGRAM_FUNCTIONS = "abs|floor|ceil|cbrt|factorial|binomial|Rational"
 TEXT = r"\\text\s*+\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\}"
@@ -118,6 +118,8 @@ RULES = (
          r"\\lbrace(?![a-zA-Z])", r"\\{"),
     Rule("right brace", r"\{ 1 \rbrace", r"\{ 1 \}",
          r"\\rbrace(?![a-zA-Z])", r"\\}"),
+    Rule("braces behind a function", r"\min\{a, b\}", r"\min(a, b)",
+         r"\\(min|max|gcd|lcm)\s*\\\{([^{}]*)\\\}", r"\\\1(\2)"),
     Rule("bars", r"\lvert x \rvert", "| x |",
          r"\\lvert|\\rvert|\\vert(?![a-zA-Z])|\\mid(?![a-zA-Z])", "|"),
     Rule("left square bracket", r"\lbrack 1, 2)", "[ 1, 2)",

@@ -19,7 +19,6 @@ import re
 from dataclasses import replace
 from functools import lru_cache
 
-from verifier.graders.math import regions
 from verifier.graders.math.congruence import congruence, is_congruence
 from verifier.graders.math.environment import environment, is_environment
 from verifier.graders.math.equation import equation, is_equation, is_rounding, rounding
@@ -32,7 +31,6 @@ from verifier.graders.math.numeral import based, is_based
 from verifier.graders.math.qualifier import qualified
 from verifier.graders.math.reader import Before, Grammar, Reader, reader_of
 from verifier.graders.math.sets import (
-    REALS,
     bracketed,
     is_bracketed,
     is_empty_set,
@@ -40,6 +38,7 @@ from verifier.graders.math.sets import (
     is_set,
     is_set_algebra,
     membership,
+    real_numbers,
     set_algebra,
     set_of,
 )
@@ -53,6 +52,7 @@ from verifier.graders.math.words import (
     without_text,
     words_of,
 )
+from verifier.graders.math.written import as_written, is_as_written
 
 MOST_ITEMS = 60
 MOST_SIGNS = 3  # plus-or-minus signs, each of which doubles the answers
@@ -306,8 +306,9 @@ PARTS = (
     Reader(
         name="real numbers",
         example=r"\mathbb{R}",
-        takes=lambda text: text in REALS,
-        read=lambda text, _: Span(regions.REALS),
+        takes=lambda text: real_numbers(text) is not None,
+        read=lambda text, _: Span(real_numbers(text) or ()),
+        before=(Before("as it is written", r"\mathbb{R}", "the real numbers are an interval"),),
     ),
     Reader(
         name="bracketed",
@@ -326,6 +327,12 @@ PARTS = (
         example="101_2",
         takes=is_based,
         read=lambda text, _: based(text),
+    ),
+    Reader(
+        name="as it is written",
+        example=r"\mathbb{Z}_5",
+        takes=is_as_written,
+        read=as_written,
     ),
     Reader(
         name="value",

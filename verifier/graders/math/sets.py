@@ -2,6 +2,8 @@
 
 import re
 
+import sympy  # type: ignore[import-untyped]
+
 from verifier.graders.math import regions
 from verifier.graders.math.expression import Unreadable, expression
 from verifier.graders.math.forms import Answer, Described, Ends, Many, Named, SetOf, Span, TupleOf, Value
@@ -19,12 +21,26 @@ from verifier.graders.math.structure import (
 )
 
 EMPTY = re.compile(r"\\emptyset\s*|\\\{\s*\\\}")
-REALS = frozenset({"\\mathbb{R}", "\\mathbb R", "\\R"})
+REALS = re.compile(r"(?:\\mathbb\s*\{\s*R\s*\}|\\R(?![a-zA-Z]))\s*(.*)")
+POSITIVE, NOT_NEGATIVE = (
+    regions.span(sympy.Integer(0), sympy.oo, low_open=low_open, high_open=True) for low_open in (True, False)
+)
+NEGATIVE = regions.span(-sympy.oo, sympy.Integer(0), low_open=True, high_open=True)
+PARTS_OF_REALS = {
+    "": regions.REALS, "^+": POSITIVE, "_+": POSITIVE, "_>0": POSITIVE, "_\\ge0": NOT_NEGATIVE, "^-": NEGATIVE, "_-": NEGATIVE,
+    "_<0": NEGATIVE,
+}  # fmt: skip
 SET_SIGN = re.compile(r"\\cup(?![a-zA-Z])|\\cap(?![a-zA-Z])|\\setminus(?![a-zA-Z])")
 
 
 def is_empty_set(text: str) -> bool:
     return EMPTY.fullmatch(text) is not None
+
+
+def real_numbers(text: str) -> Region | None:
+    """All real numbers, or those of one sign: \\mathbb{R}^+. None for anything else."""
+    found = REALS.fullmatch(text)
+    return PARTS_OF_REALS.get(re.sub(r"[\s{}]", "", found[1])) if found else None
 
 
 def is_set(text: str) -> bool:
