@@ -21,6 +21,7 @@ from importlib.metadata import version as version_of_package
 from typing import Any, ClassVar, Literal
 
 from verifier.grader import Grader, Judgment, ScoringFault
+from verifier.graders.blank import is_blank
 from verifier.graders.math import extract
 from verifier.graders.math.compare import Percent, Rules
 from verifier.graders.math.expression import Unreadable
@@ -31,6 +32,8 @@ from verifier.graders.math.qualifier import qualified
 from verifier.graders.math.read import read
 from verifier.graders.math.words import same_words, words_of
 
+NOTHING = re.compile(r"\\text(?![a-zA-Z])|[{}$.,;:()]")
+"""What may surround an answer and is none."""
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 
 FIRST_USE = (
@@ -142,7 +145,7 @@ def _read_reference(text: str) -> Answer:
     shown = repr(text[:SHOWN_CHARACTERS])
     if len(text) > extract.LONGEST_ANSWER:
         raise ScoringFault(f"reference of {len(text)} characters: {extract.LONGEST_ANSWER} can be judged")
-    if not re.search(r"[^\s{}$.,;:()]", re.sub(r"\\(?:text|[,;:! ]|q?quad)(?![a-zA-Z])", "", plain(text))):
+    if is_blank(NOTHING.sub("", plain(text))):
         raise ScoringFault(f"reference {shown} is empty: there is nothing to compare an answer with")
     try:
         answer = read(text)
