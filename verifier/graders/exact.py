@@ -16,7 +16,7 @@ SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 
 
 class ExactMatch(Grader, frozen=True):
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     strip: bool = True
     """Ignore white space around both sides."""

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 from verifier.grader import Grader, Judgment, ScoringFault
 from verifier.graders.math.extract import boxed
 from verifier.graders.statement import (
-    CALCULATION,
+    NOISE,
     has_rival,
     is_alternative,
     is_denied,
@@ -40,7 +40,7 @@ NUMBER = re.compile(
 )
 LATEX = [
     (re.compile(r"[−–‒]"), "-"),
-    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|°|\\degree\b"), " degrees "),
+    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\^\s*\{\s*o\s*\}|°|\\degree\b"), " degrees "),
     (re.compile(r"\\left|\\right|\\displaystyle|\\[()\[\]]|\\!"), ""),
     (re.compile(r"(?<=\d)(?:\\,|\{,\}|\\ |[\u00a0\u202f\u2009])(?=\d{3})"), ","),
     (re.compile(r"\\[,;: ]|~"), " "),
@@ -70,6 +70,7 @@ CHANGED = re.compile(
     re.IGNORECASE,
 )
 """Words that change the number next to them, or leave it open."""
+BOUND = re.compile(r"[<>≤≥≈~]")
 POWER_BEHIND = re.compile(
     r"\s*(?:[!^_²³⁴]|[a-zA-Z](?![a-zA-Z])|(?:squared|cubed|(?:less|more|fewer) than)\b)", re.IGNORECASE
 )
@@ -77,7 +78,7 @@ AMOUNT = re.compile(rf"\b(?:{LARGE})|{LARGE_ELSEWHERE}", re.IGNORECASE)
 
 
 class NumberAnswer(Grader, frozen=True):
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
 
     tolerance: float = 0.0
     """Largest difference from the reference that still counts as equal. 0: the numbers must be exactly equal."""
@@ -130,11 +131,11 @@ class NumberAnswer(Grader, frozen=True):
             return (box.text if box.text is None or not _is_computed(box.text) else ""), True
         if (hashes := response.rfind("####")) >= 0:
             return response[hashes + 4 :].lstrip().partition("\n")[0], True
-        response = CALCULATION.sub("", response)
+        response = NOISE.sub("", response)
         stated: tuple[str | None, bool] = (response, False)
         for start in statements(response, STATEMENTS):
             statement = _plain(response[start : start + LONGEST_NUMBER]).lstrip("*_$\\([ ")
-            if CHANGED.match(statement):
+            if CHANGED.match(statement) or BOUND.match(statement):
                 stated = "", True
             elif number := NUMBER.match(statement):
                 sentence, behind = sentence_of(statement), statement[number.end() :]

@@ -24,12 +24,12 @@ STATED = re.compile(
 FULL_WIDTH = str.maketrans("：＝，；（）", ":=,;()")
 CHOICES = re.compile(r"^[ \t]*+\**+B\**[:.)]", re.MULTILINE)
 """With a B beside it, A: is a choice."""
-CALCULATION = re.compile(r"<<[^<>\n]{0,200}>>")
-"""What GSM8K's solutions hold for a calculator: <<6*3=18>>."""
+NOISE = re.compile(r"<<[^<>\n]{0,200}>>|<\|\w{1,20}\|>|</s>|[✅✔☑🎉\ufe0f]")
+"""What is no part of an answer: GSM8K's notes for a calculator, <<6*3=18>>; tokens that end a text; marks of joy."""
 SENTENCE_END = re.compile(r"[.!?](?=\s|$|[\"')])|[。！？]|\n")
-CANDIDATE = re.compile(r"\$?\s?\d|\$\s?[\\\w({+-]|\\\(|\\boxed|\\frac")
+CANDIDATE = re.compile(r"(?<![A-Za-z0-9_^])(?<!\^\{)\$?\s?\d|\$\s?[\\\w({+-]|\\\(|\\boxed|\\frac")
 REASON = re.compile(
-    r"\b(?:since|because|as|which|where|so|due|from|with|after|given|using|by|means?|out of|of|per|in|at|on|within|over|modulo"
+    r"\b(?:since|because|as|which|where|so|due|from|with|after|given|using|by|means|out of|of|per|in|at|on|within|over|modulo"
     r"|mod|base|that|hence|thus|therefore|namely|counting|including|considering|who|than)\b|i\.e\.|^[\s$)*]*(?:=|≈|≡|\\approx|\\pmod)"
     r"|因为|由于|から|ので",
     re.IGNORECASE,
@@ -55,7 +55,7 @@ SECOND_THOUGHT = re.compile(
 )
 LONGEST_LOOK = 400
 RULED_OUT_BEFORE = re.compile(
-    r"(?:不是|不等于|并非)\s*$|(?:\b(?:not|never|cannot)|n't)(?:\s+(?:be|equal|equals|the|to|answer|result|it)){0,3}[\s:$*\\(]*$",
+    r"(?:不是|不等于|并非|\bnicht|\bpas|\bне|\bnon|\bnão|\bno\s+es)[\s$]*$|(?:\b(?:not|never|cannot)|n't)(?:\s+(?:be|equal|equals|the|to|answer|result|it)){0,3}[\s:$*\\(]*$",
     re.IGNORECASE,
 )
 ALTERNATIVE = re.compile(

@@ -40,7 +40,8 @@ def environment(text: str, grammar: Grammar) -> Answer:
     if not environments:
         raise Unreadable("an environment that is not closed")
     before = text[: environments[0].start()].strip()
-    if environments[0][1] in EQUATIONS or before.endswith("\\{"):
+    rows_are_equations = environments[0][1] == "array" and RELATION.search(environments[0][2]) is not None
+    if environments[0][1] in EQUATIONS or rows_are_equations or before.endswith("\\{"):
         behind = text[environments[0].end() :].strip(" .")
         return _equations(before.removesuffix("\\{").rstrip(), environments[0][2], behind, grammar)
     return _matrices(text, environments, before)

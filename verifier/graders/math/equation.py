@@ -24,6 +24,8 @@ def rounding(text: str, grammar: Grammar) -> Answer:
     relation = related(text)
     assert relation is not None
     first = relation.signs.index("approx")
+    if not relation.sides[0]:  # \approx 27
+        return grammar.part(relation.sides[1])
     if first > 0:
         return grammar.part(text[: relation.starts[first]])
     name = relation.sides[0]

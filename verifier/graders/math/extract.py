@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from verifier.graders.math.units import CANONICAL, PARTS
 from verifier.graders.statement import (
-    CALCULATION,
+    NOISE,
     SENTENCE_END,
     has_rival,
     is_alternative,
@@ -47,7 +47,7 @@ WORD = re.compile(r"(?<![\w\\{])[A-Za-z']{2,}(?![\w{(])|[^\W\d_a-zA-Z\u00c0-\u03
 """A word, or a letter of a language that writes without spaces."""
 TEXT = re.compile(r"\\(?:text|mbox|textbf|mathrm|operatorname)\s*\{[^{}]*\}")
 WORDS_AND_NUMBER = re.compile(
-    r"[A-Za-z][A-Za-z\s-]*\(\s*([-+]?\d[\d.,]*)\s*\)|(?:therefore|thus|hence|simply|just|exactly|then|now)\s+([^A-Za-z]+)",
+    r"[A-Za-z][A-Za-z\s-]*\(\s*([-+]?\d[\d.,]*)\s*\)|(?:therefore|thus|hence|simply|just|exactly|then|now|donc|also|entonces|quindi|então|portanto)\s+([^A-Za-z]+)",
     re.I,
 )
 LABEL = re.compile(r"[A-Za-z][A-Za-z ]{2,40}:\s+")
@@ -61,10 +61,10 @@ LISTED = re.compile(
 NOT_THE_NUMBER = re.compile(
     r"\b(?:not|never|neither|nor|no|but|except|than|at (?:least|most)|half|third|quarter|twice|double|triple|square|cube|root"
     r"|squared|cubed|minus|negative|plus|about|approximately|roughly|around|nearly|almost|either|or|between|hundred|thousand"
-    r"|million|billion|dozen|none)\b|不|并非|ない|[万萬亿億]|n't\b|\btimes\s+\$?\d",
+    r"|million|billion|dozen|none|nicht|pas|non|não)\b|\bне\b|不|并非|ない|[万萬亿億]|n't\b|\btimes\s+\$?\d",
     re.IGNORECASE,
 )
-NUMBER_GOES_ON = re.compile(r"\s*(?:[+/^=>!\\]|<(?!\|)|\*(?!\*)|-(?![A-Za-z]{2}))|\(|_|[A-Za-z](?![A-Za-z])")
+NUMBER_GOES_ON = re.compile(r"\s*(?:[+/^=>!\\]|<(?!\|)|\*(?!\*)|-(?!\s?[A-Za-z]{2}))|\(|_|[A-Za-z](?![A-Za-z])")
 """What shows, behind a number, that it is only the first part of an expression, such as 5 in 5x."""
 UNIT = re.compile(r"[\s*_-]*(cubic\s+)?([A-Za-z]+)((?:\s*/\s*|\s+per\s+)[A-Za-z]+)?([²³])?(?![\w^])")
 CONCLUSION = re.compile(r"\b(?:Therefore|Thus|Hence|So|Consequently)\b")
@@ -109,7 +109,7 @@ def stated(response: str) -> Found:
     """The answer of a response without a box, from the first of these that there is: what the sentence after the last "the
     answer is" or #### states; all of a short response; the number in a conclusion behind the last formula; the last
     formula; the last number."""
-    response = CALCULATION.sub("", response)
+    response = NOISE.sub("", response)
     if (start := last_statement(response)) is not None and (found := _of_statement(response[start:][:LONGEST_ANSWER])):
         return found
     short = LABEL.sub("", response.strip(), count=1)
@@ -178,7 +178,7 @@ def _of_statement(rest: str) -> Found | None:
     """What a statement says: the formula or the number that it begins with, what follows "is" in it, else all of its first
     sentence. Several candidates are read as the list that they make; a denial is no answer."""
     rest = rest.lstrip()
-    sentence = sentence_of(rest).strip(" *_`")
+    sentence = sentence_of(rest).strip(' *_`"')
     formula = _formula(rest[: len(sentence) + LONGEST_SHORT], 0)
     first = formula if formula and formula.start() == 0 else NUMBER.match(rest)
     is_whole = first is formula or (first is not None and not NUMBER_GOES_ON.match(rest, first.end()))

@@ -13,7 +13,8 @@ FUNCTIONS = (
 PROGRAM_FUNCTIONS = "abs|floor|ceil|cbrt|factorial|binomial|Rational"
 TEXT = r"\\text\s*+\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\}"
 
-OTHER_WORD = r"(?:[a-zA-Z]*[\u00c0-\u024f][a-zA-Z\u00c0-\u024f]*|(?:[^\W\d_a-zA-Z\u00c0-\u024f]|[\u0900-\u0eff])+)"
+ACCENTED = r"\u00c0-\u024f\u1e00-\u1eff"
+OTHER_WORD = rf"(?:[a-zA-Z]*[{ACCENTED}][a-zA-Z{ACCENTED}]*|(?:[^\W\d_a-zA-Z{ACCENTED}]|[\u0900-\u0eff])+)"
 """A word that holds letters outside ASCII; beside Chinese letters, those of ASCII are mathematics."""
 
 
@@ -82,6 +83,9 @@ RULES = (
          r"\\[dt]binom", r"\\binom"),
     Rule("styles of text", r"\textbf{yes}", r"\text{yes}",
          r"\\(?:textbf|textit|textrm|textsf|texttt|textnormal|mbox|hbox|emph|textsc)\b", r"\\text"),
+    Rule("style of one letter", r"\vec a", r"\vec{a}",
+         r"\\(mathbf|boldsymbol|bm|vec|mathit|mathsf|mathcal|mathrm)\s+([a-zA-Z0-9])", r"\\\1{\2}",
+         before=("styles of letters",)),
     Rule("styles of letters", r"\cdot\mathbf{v}", r"\cdot v",
          r"\\(?:mathbf|boldsymbol|bm|vec|mathit|mathsf|mathcal|overrightarrow)\s*\{([^{}]*)\}", r" \1",
          before=("styles with braces inside",)),
@@ -145,7 +149,8 @@ RULES = (
     Rule("about", r"x \simeq 2", r"x \approx  2",
          r"\\simeq|\\cong(?![a-zA-Z])", r"\\approx "),
     Rule("degrees", r"90^{\circ}", r"90^\circ ",
-         r"\\degree(?![a-zA-Z])|\^\s*\{?\s*\\circ\s*\}?|\\text\{\s*(?:degrees?|deg)\s*\}|(?<=\d)\s*degrees?\b", r"^\\circ ",
+         r"\\degree(?![a-zA-Z])|\^\s*\{\s*o\s*\}"
+         r"|\^\s*\{?\s*\\circ\s*\}?|\\text\{\s*(?:degrees?|deg)\s*\}|(?<=\d)\s*degrees?\b", r"^\\circ ",
          words=True),
     Rule("condition", r"k\pi \text{ for all } k \in \mathbb{Z}", r"k\pi ,  k \in \mathbb{Z}",
          r"\\text\s*\{\s*,?\s*(?:for|where|with)(?: all| any| some)?\s*\}(?=\s*[a-zA-Z]\s*\\in)", ", "),
@@ -177,7 +182,7 @@ RULES = (
          before=("units named like functions",), words=True),
     Rule("units named like functions", r"27 \min", r"27 \text{ min}",
          r"(?<!^)(?<!\\land )(?<!\\land  )(?<!\\lor )(?<!\\lor  )\\(min|sec)(?![a-zA-Z])\s*"
-         r"(?=(?:\^\s*\{?\s*-?\d\s*\}?\s*)?(?:$|[,;.=<>+\-/}&]|per\b|\\(?:text|land|lor|cdot)(?![a-zA-Z])))",
+         r"(?=(?:\^\s*\{?\s*-?\d\s*\}?\s*)?(?:$|[,;.=<>+\-/})&]|per\b|\\(?:text|land|lor|cdot)(?![a-zA-Z])))",
          r"\\text{ \1}"),
     Rule("degrees named like a function", r"90 \deg", r"90 ^\circ ",
          r"\\deg(?![a-zA-Z])(?!\s*[({a-zA-Z\\])", r"^\\circ "),
@@ -193,6 +198,10 @@ RULES = (
          r"\\cosec(?![a-zA-Z])", r"\\csc"),
     Rule("inverse functions that the parser does not know", r"\arccot x", r"\cot^{-1} x",
          r"\\arc(cot|sec|csc)(?![a-zA-Z])", r"\\\1^{-1}"),
+    Rule("unit in brackets", r"27 (\text{min})", r"27 \text{min}",
+         r"(?<=[\d}])\s*\(\s*(\\text\s*\{\s*[a-zA-Z/ ]+\})\s*\)$", r" \1"),
+    Rule("ordinal number in text", r"\text{5th}", "5",
+         r"\\text\s*\{\s*(\d+)(?:st|nd|rd|th)\s*\}", r"\1"),
     Rule("ordinal numbers", r"12^{\text{th}}", "12",
          r"(?<=\d)\s*(?:\^\s*\{\s*\\text\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}|\^\s*\{\s*(?:st|nd|rd|th)\s*\}"
          r"|\^?\s*\\text(?:superscript)?\s*\{\s*(?:st|nd|rd|th)\s*\}|(?:st|nd|rd|th)(?![a-zA-Z]))", "", words=True),

@@ -10,7 +10,9 @@ PLAIN_WORD = re.compile(r"[A-Z]{3,}|[A-Za-z]{4,}|[Yy]es|[Nn]o|[Oo]dd|[Oo]ne|[Tt]
 """A word, or letters in an order: as a product, east would be seat."""
 BARE_WORD = rf"(?:[A-Za-z][A-Za-z']*|\\(?:land|lor|{FUNCTIONS})(?![a-zA-Z]))"
 BARE_WORDS = re.compile(rf"{BARE_WORD}(?:[ -]+{BARE_WORD}){{1,9}}")
-LONG_WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z']{4,}|\\(?:max|min) \\l(?:and|or) \\(?:max|min)")
+LONG_WORD = re.compile(
+    r"[A-Za-z]+-[A-Za-z]+-[A-Za-z]+|(?<![A-Za-z\\])[A-Za-z']{4,}|\\(?:max|min) \\l(?:and|or) \\(?:max|min)"
+)
 ARTICLE = re.compile(r"(?:the|an?) (?=\w)")
 CIRCLED = re.compile(r"(?:\\textcircled\s*\{\s*\d+\s*\}[\s,;.]*(?:\\land\s*)?)+")
 """Statements by their circled numbers: ①③, which is not 13."""
