@@ -8,6 +8,7 @@ notation_rules.py, then thousands separators.
 import html
 import re
 import unicodedata
+from functools import lru_cache
 
 from verifier.graders.math.characters import UNICODE
 from verifier.graders.math.notation_rules import RULES, apply
@@ -27,6 +28,7 @@ SPACED_THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3})((?: \d{3})+)(?![\d.])")
 GROUPED_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 
 
+@lru_cache(maxsize=4096)  # asked several times for one answer, and for the reference of every sample of a group
 def plain(latex: str) -> str:
     """The same mathematics in our way of writing. Words in \\text{} stay, except that `and`, `or` and the names of functions
     become commands there too."""
