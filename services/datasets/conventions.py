@@ -8,6 +8,8 @@ here, its name in services/config/prompts.py, and a section of that page.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from math import isnan
 
 from services.config.prompts import ColumnMap, ConventionName
 from services.datasets.programs import apps, mbpp
@@ -23,6 +25,10 @@ from services.datasets.row_values import (
 from services.datasets.sources import Row
 from services.datasets.task import Task
 
+AIME_ANSWER = re.compile(
+    r"([0-9]{1,3})(?:\.0*)?\s*(?:\^\s*\{?\s*\\circ\s*\}?|°|\\degree|\\text\s*\{\s*degrees?\s*\}|degrees?)?\s*\.?"
+)
+FORMULA_SIGNS = str.maketrans("", "", "$")
 GSM8K_ANSWER = re.compile(r"####\s*(\S.*?)\s*$")
 BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
@@ -69,11 +75,10 @@ def dapo_math_17k(row: Row) -> Task:
 
 
 def math(row: Row) -> Task:
-    """MATH, whose answer is the last box of its solution, and MATH-500, which also has it in a column."""
+    """MATH, whose answer is the last box of its solution, and MATH-500, which also has it in a column, as text or a number."""
     prompt = prompt_cell(row, "problem")
-    answer = row.fields.get("answer")
-    if isinstance(answer, str) and answer.strip():
-        return Task(prompt, answer.strip())
+    if answer := _written_answer(row):
+        return Task(prompt, answer)
     solution = text_cell(row, "solution", r"a solution with its answer in \boxed{}")
     boxed = last_boxed(solution)
     if boxed is None:
@@ -82,13 +87,15 @@ def math(row: Row) -> Task:
 
 
 def aime(row: Row) -> Task:
-    """AIME: a problem, and an answer from 000 to 999 as an integer or a text."""
+    """AIME: a problem, and an answer from 000 to 999 as an integer or a text, in a box, dollar signs or degrees or not."""
     name = first_column(row, "answer", "Answer")
-    answer = cell(row, name, (str, int, float), "an integer from 000 to 999")
-    digits = str(int(answer)) if isinstance(answer, float) and answer.is_integer() else str(answer).strip()
-    if not re.fullmatch(r"[0-9]{1,3}", digits):
+    answer = cell(row, name, (str, int, float, Decimal), "an integer from 000 to 999")
+    written = str(answer)
+    bare = (last_boxed(written) or written).translate(FORMULA_SIGNS).strip()
+    found = AIME_ANSWER.fullmatch(bare)
+    if found is None:
         raise UnreadableRow(f"{row.place}: column {name} must be an integer from 000 to 999, not {shown(answer)}")
-    return Task(prompt_cell(row, first_column(row, "problem", "Problem", "question")), str(int(digits)))
+    return Task(prompt_cell(row, first_column(row, "problem", "Problem", "question")), str(int(found[1])))
 
 
 def ifeval(row: Row) -> Task:
@@ -134,6 +141,21 @@ def last_boxed(text: str) -> str | None:
         if depth == 0 and brace[0] == "}":
             return rest[start : brace.start()].strip() or None
     return None
+
+
+def _written_answer(row: Row) -> str:
+    """The answer in column `answer`; empty where the row has none there. Raises UnreadableRow for what is not text or a
+    number."""
+    answer = row.fields.get("answer")
+    if answer is None or (isinstance(answer, float | Decimal) and isnan(answer)):  # how a table may hold an empty cell
+        return ""
+    answer = cell(row, "answer", (str, int, float, Decimal), "text or a number")
+    if isinstance(answer, str):
+        return answer.strip()
+    number = Decimal(str(answer))
+    if not number.is_finite():
+        raise UnreadableRow(f"{row.place}: column answer must be text or a number, not {shown(answer)}")
+    return str(int(number)) if number == number.to_integral_value() else f"{number:f}"
 
 
 def _mapped(columns: ColumnMap, row: Row) -> Task:

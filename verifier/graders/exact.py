@@ -10,12 +10,13 @@ from collections import deque
 from typing import Any, ClassVar
 
 from verifier.grader import Grader, Judgment, ScoringFault
+from verifier.graders.blank import is_blank
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 
 
 class ExactMatch(Grader, frozen=True):
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     strip: bool = True
     """Ignore white space around both sides."""
@@ -57,4 +58,6 @@ class ExactMatch(Grader, frozen=True):
 def _text(reference: Any) -> str:
     if isinstance(reference, bool) or not isinstance(reference, str | int | float):
         raise ScoringFault(f"reference must be a string or a number, not {type(reference).__name__}")
+    if is_blank(str(reference)):
+        raise ScoringFault(f"reference {reference!r:.60} is empty: there is nothing to compare an answer with")
     return str(reference)

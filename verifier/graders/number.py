@@ -1,12 +1,13 @@
 """Grader `number`: the number that the response states last is the reference number, exactly unless tolerance says otherwise.
 
 The number is, in this order: the last match of `pattern`, if it is set; the last complete \\boxed{}; what follows the last
-####; what follows the last "the answer is"; the last number of the response. A box decides even when it holds no number.
+####; what follows the last "the answer is", in one of the languages of verifier/graders/stated.py; the last number of the
+response. A box decides even when it holds no number.
 
 The grader reads thousands separators, a currency sign, a percent sign, a unit after the number, fractions, mixed numbers,
 scientific notation and the Unicode minus. It does not know algebra: \\sqrt{4} and 1 + 1 are not numbers (use `math`), and
-neither are 12x, 12! and "at least 12". A box, a match or a stated answer with two numbers in it is incorrect. Every step is
-linear in the length of the response.
+neither are 12x, 12! and "at least 12". A box, a match or a statement that offers two numbers, or denies one, is incorrect.
+Every step is linear in the length of the response.
 """
 
 import re
@@ -16,6 +17,15 @@ from typing import Any, ClassVar, Literal
 
 from verifier.grader import Grader, Judgment, ScoringFault
 from verifier.graders.math.extract import boxed
+from verifier.graders.stated import (
+    NOISE,
+    has_rival,
+    is_alternative,
+    is_denied,
+    is_ruled_out,
+    sentence_of,
+    statements,
+)
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 LARGEST_EXPONENT = 400
@@ -23,13 +33,14 @@ LONGEST_NUMBER = 1_000  # characters
 
 DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
 NUMBER = re.compile(
-    r"(?<![\w.])(?P<sign>[-+](?:\s?(?=[$€£¥₹\d.]))|)[$€£¥₹]?(?P<inner>-?)"
+    r"(?<![A-Za-z0-9_.])(?P<sign>[-+](?:\s?(?=[$€£¥₹\d.]))|)[$€£¥₹]?(?P<inner>-?)"
     rf"(?:(?P<over>\d{{1,300}})\s?/\s?(?P<under>\d{{1,300}})(?![\d.]*\d)"
     rf"|(?P<whole>{DIGITS})(?:\.(?P<decimals>\d+))?(?:[eE](?P<exponent>[-+]?\d{{1,20}})(?!\w))?"
     r"|\.(?P<only>\d+))"
 )
 LATEX = [
     (re.compile(r"[−–‒]"), "-"),
+    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\^\s*\{\s*o\s*\}|°|\\degree\b"), " degrees "),
     (re.compile(r"\\left|\\right|\\displaystyle|\\[()\[\]]|\\!"), ""),
     (re.compile(r"(?<=\d)(?:\\,|\{,\}|\\ |[\u00a0\u202f\u2009])(?=\d{3})"), ","),
     (re.compile(r"\\[,;: ]|~"), " "),
@@ -42,32 +53,32 @@ LATEX = [
     ),
 ]
 MIXED = re.compile(r"(?<![\w.,/])(-?)(\d{1,18}) (\d{1,18})/(\d{1,18})(?![\d/])")
-STATED = re.compile(r"\banswer(?:\s+is)?\s*[:=]?\s*", re.IGNORECASE)
 PERCENT = re.compile(r"\s?(?:\\?%|percent\b)")
-BEHIND = re.compile(r"\s?(?:\\?%|percent\b|dozen|hundred|thousand|million|billion|trillion)", re.IGNORECASE)
-ANOTHER = re.compile(r"\s*(?:,|or\b|and\b|/|-)\s*\$?-?\d")
-SENTENCE_END = re.compile(r"\n|[.;!?](?:\s|$)")
+LARGE = r"dozen|hundred|thousand|million|billion|trillion"
+LARGE_ELSEWHERE = r"[万萬亿億兆만억]|[千百](?![米克瓦])"
+BEHIND = re.compile(rf"\s?(?:\\?%|percent\b|{LARGE}|{LARGE_ELSEWHERE})", re.IGNORECASE)
 STATEMENTS = 20
-"""How many of the last occurrences of "answer" in the response are looked at."""
+"""How many of the last statements of the response are looked at."""
 NAMED = re.compile(r"\s*\$?\s*[a-zA-Z]\s*=(?!=)")
 OPERATION = re.compile(
     r"[+*^=<>√!_|²³¹⁰⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉]|\.\s?\.|%.*%|[-+]\s*-|\d(?![eE][-+]?\d)[a-zA-Z](?![a-zA-Z])"
     r"|\\(?!%|text\b|mathrm\b|mbox\b|circ\b)|\d\s*-\s*\d"
 )
 CHANGED = re.compile(
-    r"\b(?:not|never|neither|nor|anything but|minus|negative|less|fewer|more|than|at (?:least|most)|about|approximately|roughly"
-    r"|around|nearly|almost|half|third|twice|double|squared|cubed|or)\b|n't\b",
+    r"\b(?:not|none|never|neither|nor|anything but|minus|negative|less|fewer|more|than|at (?:least|most)|about|approximately"
+    r"|roughly|around|nearly|almost|half|third|twice|double|squared|cubed|or)\b|n't\b",
     re.IGNORECASE,
 )
 """Words that change the number next to them, or leave it open."""
+BOUND = re.compile(r"[<>≤≥≈~]")
 POWER_BEHIND = re.compile(
     r"\s*(?:[!^_²³⁴]|[a-zA-Z](?![a-zA-Z])|(?:squared|cubed|(?:less|more|fewer) than)\b)", re.IGNORECASE
 )
-AMOUNT = re.compile(r"\b(?:dozen|hundred|thousand|million|billion|trillion)", re.IGNORECASE)
+AMOUNT = re.compile(rf"\b(?:{LARGE})|{LARGE_ELSEWHERE}", re.IGNORECASE)
 
 
 class NumberAnswer(Grader, frozen=True):
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
 
     tolerance: float = 0.0
     """Largest difference from the reference that still counts as equal. 0: the numbers must be exactly equal."""
@@ -120,23 +131,26 @@ class NumberAnswer(Grader, frozen=True):
             return (box.text if box.text is None or not _is_computed(box.text) else ""), True
         if (hashes := response.rfind("####")) >= 0:
             return response[hashes + 4 :].lstrip().partition("\n")[0], True
+        response = NOISE.sub("", response)
         stated: tuple[str | None, bool] = (response, False)
-        for answer in deque(STATED.finditer(response), maxlen=STATEMENTS):
-            statement = _plain(response[answer.end() : answer.end() + LONGEST_NUMBER]).lstrip("*_$\\([ ")
-            if CHANGED.match(statement):
+        for start in statements(response, STATEMENTS):
+            statement = _plain(response[start : start + LONGEST_NUMBER]).lstrip("*_$\\([ ")
+            if CHANGED.match(statement) or BOUND.match(statement):
                 stated = "", True
             elif number := NUMBER.match(statement):
-                sentence = SENTENCE_END.split(statement)[0]
-                if "=" in sentence:
+                sentence, behind = sentence_of(statement), statement[number.end() :]
+                if is_denied(behind):
+                    stated = "", True
+                elif "=" in sentence:
                     stated = sentence.rpartition("=")[2], False
                 elif POWER_BEHIND.match(statement, number.end()):
                     stated = "", True
-                elif ANOTHER.match(statement, number.end()):
-                    stated = sentence, True
+                elif has_rival(behind):
+                    stated = f"{number[0]} or another", True
                 else:
-                    behind = BEHIND.match(statement, number.end())
-                    stated = statement[: behind.end() if behind else number.end()], False
-        return stated
+                    unit = BEHIND.match(statement, number.end())
+                    stated = statement[: unit.end() if unit else number.end()], False
+        return ("", True) if stated == (response, False) and _is_open(response) else stated
 
     def _numbers(self, text: str) -> list[Fraction | None]:
         """The last two numbers. None for one that is written like a number but has no value: a division by zero, a huge
@@ -164,6 +178,16 @@ class NumberAnswer(Grader, frozen=True):
         if len(numbers) != 1 or numbers[0] is None or _is_computed(text):
             raise ScoringFault(f"reference {text[:SHOWN_CHARACTERS]!r} is not one number")
         return numbers[0]
+
+
+def _is_open(text: str) -> bool:
+    """Whether the words around the last number deny it or offer another."""
+    text = _plain(text)
+    found = deque(NUMBER.finditer(text), maxlen=1)
+    if not found:
+        return False
+    before, behind = text[: found[0].start()], text[found[0].end() :]
+    return is_alternative(before) or is_ruled_out(before, behind)
 
 
 def _is_computed(text: str) -> bool:

@@ -14,6 +14,7 @@ from collections import deque
 from typing import Any, ClassVar, Literal
 
 from verifier.grader import Grader, Judgment, ScoringFault
+from verifier.graders.blank import is_blank
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 
@@ -53,7 +54,7 @@ class Regex(Grader, frozen=True):
         return Judgment(True) if matched else Judgment(False, f"no match in {answer[:SHOWN_CHARACTERS]!r}")
 
     def _pattern(self, reference: Any) -> re.Pattern[str]:
-        if not isinstance(reference, str) or not reference:
+        if not isinstance(reference, str) or is_blank(reference):
             raise ScoringFault(
                 f"reference must be a regular expression, not {type(reference).__name__} {reference!r:.60}"
             )

@@ -1,6 +1,7 @@
 import json
 import re
 import tomllib
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,6 +19,12 @@ from verifier.grader import build_grader, load_grader
 
 PAGE = (Path(__file__).parents[3] / "docs" / "datasets.md").read_text(encoding="utf-8")
 TOML = re.findall(r"^```toml\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+
+
+AIME_70 = (
+    r"70^\circ", r"70^{\circ}", "70°", r"70\degree", "70 degrees", r"70\text{ degrees}", "70.0", "70.", "070", "$70$",
+    "$70^\\circ$", r"\boxed{70}", r"$\boxed{070}$", r"\boxed{70^\circ}", " 70 ", "$ 70 $",
+)  # fmt: skip
 
 
 def read(name: Any, **fields: Any) -> Task:
@@ -73,6 +80,17 @@ def test_rows_of_json_on_the_page_can_be_read() -> None:
         ("aime", {"problem": "?", "answer": "033"}, Task("?", "33")),
         ("aime", {"Problem": "?", "Answer": 0}, Task("?", "0")),
         ("aime", {"question": "?", "answer": 540.0}, Task("?", "540")),
+        ("aime", {"question": "?", "answer": Decimal("540.0")}, Task("?", "540")),
+        *(("aime", {"question": "?", "answer": answer}, Task("?", "70")) for answer in AIME_70),
+        ("math", {"problem": "?", "solution": r"First \boxed{8}", "answer": 7}, Task("?", "7")),
+        ("math", {"problem": "?", "answer": 27.0}, Task("?", "27")),
+        ("math", {"problem": "?", "answer": 0.5}, Task("?", "0.5")),
+        ("math", {"problem": "?", "answer": 1e-7}, Task("?", "0.0000001")),
+        ("math", {"problem": "?", "answer": -3}, Task("?", "-3")),
+        ("math", {"problem": "?", "answer": 10**30}, Task("?", str(10**30))),
+        ("math", {"problem": "?", "answer": Decimal("1.50")}, Task("?", "1.50")),
+        ("math", {"problem": "?", "solution": r"\boxed{1}", "answer": None}, Task("?", "1")),
+        ("math", {"problem": "?", "solution": r"\boxed{1}", "answer": float("nan")}, Task("?", "1")),
     ],
 )
 def test_a_row_is_read_as_its_convention_says(name: ConventionName, fields: dict[str, Any], task: Task) -> None:
@@ -215,7 +233,13 @@ def test_rows_of_ifeval_are_lists_of_constraints() -> None:
         ("aime", {"problem": "?", "answer": -1}, "column answer must be an integer from 000 to 999, not int -1"),
         ("aime", {"problem": "?", "answer": 3.5}, "column answer must be an integer from 000 to 999, not float 3.5"),
         ("aime", {"problem": "?", "answer": True}, "column answer must be an integer from 000 to 999, not bool True"),
-        ("aime", {"problem": "?", "answer": r"336^\circ"}, "column answer must be an integer from 000 to 999"),
+        *(
+            ("aime", {"problem": "?", "answer": answer}, "column answer must be an integer from 000 to 999")
+            for answer in (r"\frac{1}{2}", "1000^\\circ", "27.5", "12 or 13", "", r"\boxed{}", "12%", "x=12", "-5")
+        ),
+        ("math", {"problem": "?", "solution": r"\boxed{8}", "answer": ["7"]}, "column answer must be text or a number, not list"),
+        ("math", {"problem": "?", "solution": r"\boxed{8}", "answer": True}, "column answer must be text or a number, not bool"),
+        ("math", {"problem": "?", "solution": r"\boxed{8}", "answer": float("inf")}, "must be text or a number, not float inf"),
         ("apps", {"question": "?", "input_output": ""}, "column input_output is not JSON"),
         ("apps", {"question": "?", "input_output": "[]"}, "column input_output must be an object, not list []"),
         ("apps", QUESTION | {"input_output": io(inputs=[], outputs=[])}, "as many inputs as outputs, at least one"),

@@ -18,6 +18,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 import msgspec
 
 from verifier.grader import Judgment, ScoringFault
+from verifier.graders.blank import is_blank
 from verifier.graders.judge import prompt
 from verifier.graders.judge.answer import UnusableReply, read_score, read_verdict
 from verifier.network import chat
@@ -180,6 +181,6 @@ def _text(name: str, value: Any) -> str:
         text = str(value)
     except ValueError as fault:  # an integer of thousands of digits
         raise ScoringFault(f"the reference's {name} cannot be written: {fault}") from fault
-    if not text.strip():
+    if is_blank(text):
         raise ScoringFault(f"the reference's {name} is empty")
     return text

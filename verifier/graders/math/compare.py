@@ -12,10 +12,14 @@ from typing import Literal
 import sympy  # type: ignore[import-untyped]
 
 from verifier.graders.math import regions
-from verifier.graders.math.expression import POINTS, equal, expression, near
+from verifier.graders.math.congruence import is_remainder, joined_congruences, same_congruence
+from verifier.graders.math.equality import POINTS, equal, near
+from verifier.graders.math.expression import expression
 from verifier.graders.math.forms import (
     Answer,
     Based,
+    Congruence,
+    Described,
     Ends,
     Equation,
     Many,
@@ -30,6 +34,8 @@ from verifier.graders.math.forms import (
     Words,
 )
 from verifier.graders.math.structure import NAME
+from verifier.graders.math.units import units_agree
+from verifier.graders.math.words import same_words
 
 Percent = Literal["either", "value", "unit"]
 
@@ -51,7 +57,7 @@ class Rules:
             case (Many() | SetOf() | TupleOf(), _) | (_, Many() | SetOf() | TupleOf()):
                 return self._same_collection(reference, answer)
             case Words(), Words():
-                return reference.text == answer.text
+                return same_words(reference.text, answer.text)
             case Based(), Based():
                 return reference == answer
             case Based(), Value():
@@ -68,6 +74,16 @@ class Rules:
                 terms = ratio.terms()
                 two = len(terms) == 2 and terms[1] != 0 and not ratio.clock
                 return two and _is_plain(value) and self._same_number(terms[0], value.expr * terms[1])
+        return self._same_rare_form(reference, answer)
+
+    def _same_rare_form(self, reference: Answer, answer: Answer) -> bool:
+        match reference, answer:
+            case Congruence(), Congruence():
+                return same_congruence(reference, answer)
+            case (Value() as value, Congruence() as remainder) | (Congruence() as remainder, Value() as value):
+                return is_remainder(value, remainder)
+            case Described(), Described():
+                return reference.text == answer.text
             case Order(), Order():
                 return _same_order(reference, answer)
             case Matrix(), Matrix():
@@ -87,7 +103,7 @@ class Rules:
         gold, stated = reference.expr, answer.expr
         if (reference.percent and answer.unit) or (reference.unit and answer.percent):
             return False
-        if reference.unit and answer.unit and reference.unit != answer.unit:
+        if reference.unit and answer.unit and not units_agree(reference.unit, answer.unit):
             return False
         if reference.percent != answer.percent:
             as_value = (gold / 100, stated) if reference.percent else (gold, stated / 100)
@@ -116,6 +132,9 @@ class Rules:
                 if _names(reference) != _names(answer) and max(len(_names(reference)), len(_names(answer))) > 1:
                     return not (_names(reference) and _names(answer)) and self._in_order(reference.items, answer.items)
                 return self._same_list(reference.items, answer.items)
+            case (Many(items=items), Congruence() as other) | (Congruence() as other, Many(items=items)):
+                one = joined_congruences(items)
+                return one is not None and same_congruence(one, other)
             case (SetOf() | Many(), SetOf() | Many()):
                 return self._covers(reference.items, answer.items) and self._covers(answer.items, reference.items, True)
             case (Many(items=items), Span() as span) | (Span() as span, Many(items=items)):

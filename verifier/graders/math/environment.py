@@ -8,11 +8,25 @@ from verifier.graders.math.forms import Answer, Many, Matrix, Named, TupleOf
 from verifier.graders.math.reader import Grammar
 from verifier.graders.math.structure import RELATION, bare, name_of
 
-ENVIRONMENT = re.compile(
-    r"\\begin\s*\{((?:[pbBvV]|small)?matrix|array|cases|aligned|align\*?)\}(?:\s*\{[lcr| ]*\})?(.*?)\\end\s*\{\1\}",
-    re.DOTALL,
+EQUATIONS = (
+    "cases",
+    "dcases",
+    "rcases",
+    "aligned",
+    "align",
+    "alignedat",
+    "gathered",
+    "gather",
+    "split",
+    "eqnarray",
+    "equation",
 )
-EQUATIONS = frozenset({"cases", "aligned", "align", "align*"})
+NAMES = "|".join(map(re.escape, ("array", *EQUATIONS)))
+COLUMNS = r"(?:\s*\[[tcb]\])?(?:\s*\{(?:[lcr| \d]|@\{[^{}]*\})*\})?"
+ENVIRONMENT = re.compile(
+    rf"\\begin\s*\{{((?:[pbBvV]|small)?matrix|{NAMES})\}}{COLUMNS}(.*?)\\end\s*\{{\1\}}", re.DOTALL
+)
+CONDITION_WORD = re.compile(r"\\text\s*\{\s*,?\s*(?:if|for|when|where)\s*\}|(?<![a-zA-Z\\])(?:if|for|when|where)\b")
 DETERMINANTS = frozenset({"vmatrix", "Vmatrix"})
 
 
@@ -26,7 +40,8 @@ def environment(text: str, grammar: Grammar) -> Answer:
     if not environments:
         raise Unreadable("an environment that is not closed")
     before = text[: environments[0].start()].strip()
-    if environments[0][1] in EQUATIONS or before.endswith("\\{"):
+    rows_are_equations = environments[0][1] == "array" and RELATION.search(environments[0][2]) is not None
+    if environments[0][1] in EQUATIONS or rows_are_equations or before.endswith("\\{"):
         behind = text[environments[0].end() :].strip(" .")
         return _equations(before.removesuffix("\\{").rstrip(), environments[0][2], behind, grammar)
     return _matrices(text, environments, before)
@@ -46,7 +61,9 @@ def _row(row: str, grammar: Grammar) -> Answer:
     value, _, condition = (part.strip() for part in row.partition("&"))
     if not condition or RELATION.match(condition) or RELATION.search(value):
         return grammar.part(row.replace("&", " "))
-    condition = re.sub(r"\\text\s*\{\s*,?\s*(?:if|for|when|where)\s*\}", "", condition)
+    condition = CONDITION_WORD.sub("", condition.replace("&", " ")).strip()
+    if not condition:  # a column for the word alone, and the word for what is left
+        return grammar.part(value)
     return TupleOf((grammar.part(value), grammar.whole(condition)), round=False)
 
 

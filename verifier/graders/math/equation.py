@@ -24,6 +24,8 @@ def rounding(text: str, grammar: Grammar) -> Answer:
     relation = related(text)
     assert relation is not None
     first = relation.signs.index("approx")
+    if not relation.sides[0]:  # \approx 27
+        return grammar.part(relation.sides[1])
     if first > 0:
         return grammar.part(text[: relation.starts[first]])
     name = relation.sides[0]
@@ -44,6 +46,8 @@ def equation(text: str, grammar: Grammar) -> Answer:
     sides = relation.sides
     if any(not side for side in sides):
         raise Unreadable("one side of an equation is empty")
+    if any("\\text" in side for side in sides[1:-1]):
+        raise Unreadable("words within a chain of equations")
     left, right = sides[0], sides[-1]
     if left.startswith("-"):
         return Equation(left, right)

@@ -1,12 +1,7 @@
-"""One expression: from LaTeX to sympy by math-verify's parser, and whether two of them are equal.
+"""One expression: from LaTeX to sympy by math-verify's parser.
 
 math-verify's parser reads some notations wrongly, 2(3) as 5 and "3 4" as 7. So factors are joined by signs before it sees
 them, and what is not on the list of commands that it reads rightly is refused.
-
-Numbers without roots are compared as fractions. Everything else is equal when it agrees to 100 digits, at several points
-when it has variables, and once more to 400 digits: two different answers are not that close by accident. Simplifying would
-prove a few more cases and may run for minutes. Roots of odd order of negative numbers are real unless i appears; a log
-without a base has base 10, as in math-verify.
 """
 
 import math
@@ -23,6 +18,10 @@ CONVERSION = ConversionConfig(lowercase_symbols=False, interpret_as_mixed_fracti
 LARGEST_BITS = 2_000_000
 """Size of the largest number in an answer: 2^{1000000} can be judged, 9^{9^{9^9}} is refused."""
 DEEPEST = 30
+LARGEST_BINOMIAL_BITS = 64_000
+"""Below it a binomial coefficient takes a fifth of a second."""
+CALL = re.compile(r"(?<![a-zA-Z\\_])(f)\s*\(")
+BINOMIAL = re.compile(r"\\binom\s*\{")
 LONGEST_SUM = 200
 
 NUMBER = re.compile(r"([-+]?)\s*(\d*)(?:\.(\d*))?(?:[eE]([-+]?\d{1,4}))?")
@@ -68,7 +67,7 @@ FACTORS_TOUCH = re.compile(
 FUNCTION_CALL = re.compile(
     r"(\\(?:arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|log|ln|exp|max|min|gcd|lcm|sum|prod|int|lim"
     r"|to|cdot|lfloor|lceil)"
-    r"(?:_\s*(?:\{[^{}]*\}|\w))?(?:\^\s*(?:\{[^{}]*\}|\w))?)\s*\\cdot\s*\("
+    r"(?:_\s*(?:\{(?:[^{}]|\{[^{}]*\})*\}|\w))?(?:\^\s*(?:\{[^{}]*\}|\w))?)\s*\\cdot\s*\("
 )
 GREEK_CALL = re.compile(
     r"(\\(?:pi|alpha|beta|theta|lambda|mu|omega|sigma|tau|rho|gamma|delta|epsilon|phi|varphi))\s*\("
@@ -101,6 +100,8 @@ def expression(latex: str) -> sympy.Expr:
     """The expression in sympy. latex: in the notation of notation.plain, without unit, relation or list. Raises Unreadable."""
     if (number := fraction_of(latex)) is not None:
         return sympy.Rational(number.numerator, number.denominator)
+    _refuse_large_binomials(latex)
+    calls, latex = _without_calls(latex)
     text = _spelled_out(latex)
     try:
         read = latex2sympy(text, normalization_config=None, conversion_config=CONVERSION)
@@ -112,7 +113,7 @@ def expression(latex: str) -> sympy.Expr:
         raise Unreadable("the answer is not an expression")
     _refuse_bombs(read)
     try:
-        done = read.doit().subs(sympy.Symbol("i"), sympy.I)
+        done = read.doit().subs(sympy.Symbol("i"), sympy.I).subs(calls)
     except (MemoryError, RecursionError):
         raise
     except Exception as fault:
@@ -122,6 +123,53 @@ def expression(latex: str) -> sympy.Expr:
     if "\\infty" in latex and not LIMIT.search(latex) and done not in {sympy.oo, -sympy.oo}:
         raise Unreadable("the answer calculates with infinity")
     return done
+
+
+def _without_calls(latex: str) -> tuple[dict[sympy.Symbol, sympy.Expr], str]:
+    """f(x + 1) is a value of f, which the parser takes for a product; f(x) it reads. Here each call becomes a variable.
+
+    Other letters may be factors: h(a + b)/2 is an area.
+    """
+    calls: dict[sympy.Symbol, sympy.Expr] = {}
+    parts, end = [], 0
+    for found in CALL.finditer(latex):
+        if found.start() < end or (close := _closing(latex, found.end() - 1)) is None:
+            continue
+        inside = latex[found.end() : close]
+        if re.fullmatch(r"[\w, ]*", inside) or "," in inside:
+            continue
+        name = f"C_{{{len(calls)}call}}"
+        calls[sympy.Symbol(name)] = sympy.Function(found[1])(expression(inside.strip()))
+        parts += [latex[end : found.start()], name]
+        end = close + 1
+    return calls, "".join([*parts, latex[end:]])
+
+
+def _closing(text: str, opening: int) -> int | None:
+    """Where the bracket at `opening` closes."""
+    depth = 0
+    for at in range(opening, len(text)):
+        depth += (text[at] in "([{") - (text[at] in ")]}")
+        if depth == 0:
+            return at
+    return None
+
+
+def _refuse_large_binomials(latex: str) -> None:
+    """The parser works a binomial out at once, so that its size has to be known before. Raises Unreadable."""
+    for found in BINOMIAL.finditer(latex):
+        between = _closing(latex, found.end() - 1)
+        if between is None or latex[between + 1 : between + 2] != "{":
+            continue
+        end = _closing(latex, between + 1)
+        sides = latex[found.end() : between], latex[between + 2 : end]
+        if any(re.search(r"(?<!\\)[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", side)) for side in sides):
+            continue
+        over, under = (expression(side.strip()) for side in sides)
+        if over.is_Integer and under.is_Integer:
+            chosen = min(abs(under), abs(over - under))
+            if chosen > 0 and chosen * sympy.log(sympy.E * over / chosen, 2).evalf() > LARGEST_BINOMIAL_BITS:
+                raise Unreadable("the answer holds a number that is too large")
 
 
 def _spelled_out(latex: str) -> str:
@@ -220,90 +268,3 @@ def _size(number: sympy.Expr) -> float:  # noqa: PLR0911
         return 2.0
     sizes = [_size(part) for part in number.args]
     return sum(sizes) if isinstance(number, sympy.Mul) else max(sizes) + len(sizes)
-
-
-POINTS = [
-    [sympy.Rational(271828 + 100003 * k, 190001) for k in range(12)],
-    [sympy.Rational(31416 + 20011 * k, 90001) for k in range(12)],
-    [sympy.Rational((-1) ** k * (57721 + 70001 * k), 80021) for k in range(12)],
-    [sympy.Rational(-((-1) ** k) * (161803 + 90007 * k), 70001) for k in range(12)],
-]
-"""Values for up to 12 variables, in the order of their names: twice positive, then with mixed signs."""
-
-
-def equal(first: sympy.Expr, second: sympy.Expr) -> bool:
-    """Whether both have the same value wherever they have one. Raises Unreadable when they cannot be evaluated."""
-    if first == second:
-        return True
-    if first.is_Rational and second.is_Rational:
-        return False
-    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
-    if first.has(sympy.core.function.AppliedUndef) or second.has(sympy.core.function.AppliedUndef):
-        return bool(sympy.expand(first - second) == 0)
-    if len(symbols) > 12:
-        return bool(sympy.expand(first - second) == 0)
-    if not (first.has(sympy.I) or second.has(sympy.I)):
-        first, second = _real_roots(first), _real_roots(second)
-    defined = 0
-    for values in POINTS if symbols else POINTS[:1]:
-        point = dict(zip(symbols, values, strict=False))
-        for digits in (100, 400) if values is POINTS[0] else (100,):
-            same = _agree(first, second, point, digits)
-            if same is False:
-                return False
-        defined += same is True
-    return defined > 0
-
-
-def _agree(
-    first: sympy.Expr, second: sympy.Expr, point: dict[sympy.Symbol, sympy.Rational], digits: int
-) -> bool | None:
-    """Whether both have the same value at the point; None when neither has one there."""
-    one, other = (_value(side, point, digits) for side in (first, second))
-    if one is None or other is None:
-        return None if one is other else False
-    scale = max(abs(one), abs(other), sympy.Integer(1))
-    return bool(abs(one - other) < scale * sympy.Float(10, digits) ** -(digits - 15))
-
-
-def _value(side: sympy.Expr, point: dict[sympy.Symbol, sympy.Rational], digits: int) -> sympy.Expr | None:
-    """None where it is not finite. Raises Unreadable."""
-    try:
-        floats = {symbol: sympy.Float(at, digits + 20) for symbol, at in point.items()}
-        value = side.xreplace(floats).evalf(digits, maxn=3 * digits)
-    except (MemoryError, RecursionError):
-        raise
-    except Exception as fault:
-        raise Unreadable("the answer cannot be evaluated") from fault
-    if value.has(sympy.nan, sympy.zoo, sympy.oo):
-        return None
-    if not value.is_number or any(not part.is_Float and not part.is_Rational for part in value.as_real_imag()):
-        raise Unreadable("the answer cannot be evaluated")
-    return value
-
-
-def _real_roots(side: sympy.Expr) -> sympy.Expr:
-    """The cube root of -8 is -2, not a complex number."""
-
-    def odd_root(power: sympy.Pow) -> sympy.Expr:
-        base, exponent = power.args
-        return sympy.sign(base) ** exponent.p * sympy.Abs(base) ** exponent
-
-    return side.replace(
-        lambda node: (
-            node.is_Pow
-            and node.exp.is_Rational
-            and node.exp.q > 1
-            and node.exp.q % 2 == 1
-            and not node.base.is_positive
-        ),
-        odd_root,
-    )
-
-
-def near(first: sympy.Expr, second: sympy.Expr, tolerance: float) -> bool:
-    """Whether both are real, and the second is within `tolerance` times the first."""
-    one, other = first.evalf(30), second.evalf(30)
-    if not (one.is_real and other.is_real):
-        return False
-    return bool(abs(one - other) <= sympy.Float(tolerance) * abs(one))

@@ -9,9 +9,23 @@ from collections import deque
 from typing import NamedTuple
 
 from verifier.graders.math.units import CANONICAL, PARTS
+from verifier.graders.stated import (
+    NOISE,
+    SENTENCE_END,
+    has_rival,
+    is_alternative,
+    is_denied,
+    is_explained,
+    is_ruled_out,
+    last_statement,
+    sentence_of,
+)
 
 LONGEST_ANSWER = 2_000
 """Characters. A longer one is a text rather than an answer, and could take long to read."""
+
+MOST_LISTED = 20
+"""Formulas that may make a list before the end of a response."""
 
 LONGEST_SHORT = 200
 """Characters. A response of at most this many may be nothing but its answer."""
@@ -19,27 +33,38 @@ LONGEST_SHORT = 200
 # A brace behind a backslash is printed and groups nothing.
 # Data that was escaped once too often has \\boxed.
 BRACES = re.compile(r"(?<!\\)\\+boxed\s*\{|\\.|[{}]", re.DOTALL)
-STATED = re.compile(
-    r"(?:final\s+answer|answer|result)(?:\s+(?:to|for)\s+[^.:\n]{1,60})?\s*(?:is|are|=|:)+[\s*_:]*"
-    r"|^[ \t]*+\**+[ \t]*+(?:ans|answer)\b[\s*:.)]*|####",
-    re.IGNORECASE | re.MULTILINE,
-)
 SEGMENT = re.compile(
-    r"\$\$(?:\\\$|[^$]){1,2000}\$\$|\$(?:\\\$|[^$\n]){1,2000}\$(?!\d)"
+    r"\$\$(?:\\\$|[^$]){1,2000}\$\$"
+    r"|(?<!\d)\$(?=\S)(?:\\\$|[^$\n]){1,2000}(?<=\S)\$(?!\d)|(?<!\d)\$(?=\s)(?:\\\$|[^$\n]){1,2000}(?<=\s)\$(?!\d)"
+    r"|(?<=\d)\$(?=[\\a-zA-Z])(?:\\\$|[^$\n]){1,2000}(?<=\S)\$(?!\d)"
     r"|\\\((?:[^\\]|\\(?![()])){1,2000}\\\)|\\\[(?:[^\\]|\\(?![\[\]])){1,2000}\\\]"
 )
+"""A formula. One dollar sign may be money, so that one pair holds white space on both sides or on neither, and no sentence."""
 NUMBER = re.compile(
-    r"(?<![\w.])[-−+]?[$€£]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?(?:\s?/\s?\d+)?(?:\s*\\?%|\s+percent\b)?"
+    r"(?<![A-Za-z0-9_.])[-−+]?[$€£]?\d(?:[\d,]*\d)?(?:\.\d+)?(?:[eE][-+]?\d+)?(?:\s?/\s?\d+)?(?:\s*\\?%|\s+percent\b)?"
 )
-WORD = re.compile(r"(?<![\w\\{])[A-Za-z']{2,}(?![\w{(])")
-ANOTHER = re.compile(r"\s*[,;(/]*\s*(?:(?:or|and|maybe|perhaps|possibly|but)\b|[/|$\d]|\\\()", re.IGNORECASE)
+WORD = re.compile(r"(?<![\w\\{])[A-Za-z']{2,}(?![\w{(])|[^\W\d_a-zA-Z\u00c0-\u03ff]")
+"""A word, or a letter of a language that writes without spaces."""
+TEXT = re.compile(r"\\(?:text|mbox|textbf|mathrm|operatorname)\s*\{[^{}]*\}")
+WORDS_AND_NUMBER = re.compile(
+    r"[A-Za-z][A-Za-z\s-]*\(\s*([-+]?\d[\d.,]*)\s*\)|(?:therefore|thus|hence|simply|just|exactly|then|now|donc|also|entonces|quindi|então|portanto)\s+([^A-Za-z]+)",
+    re.I,
+)
+LABEL = re.compile(r"[A-Za-z][A-Za-z ]{2,40}:\s+")
+"""What may stand before the number in a short response: Profit: 30."""
+IN_WORDS = re.compile(r"\s*\(\s*[A-Za-z][A-Za-z\s-]*\)\s*$")
+LISTED = re.compile(
+    r"[\s*]*(?:,|;|\band\b|\bor\b|\\text\s*\{\s*(?:and|or)\s*\}|\\(?:land|lor)\b)(?:\s*(?:and|or)\b)?[\s*]*",
+    re.IGNORECASE,
+)
+"""What stands between the answers of a list."""
 NOT_THE_NUMBER = re.compile(
     r"\b(?:not|never|neither|nor|no|but|except|than|at (?:least|most)|half|third|quarter|twice|double|triple|square|cube|root"
     r"|squared|cubed|minus|negative|plus|about|approximately|roughly|around|nearly|almost|either|or|between|hundred|thousand"
-    r"|million|billion|dozen)\b|n't\b|\btimes\s+\$?\d",
+    r"|million|billion|dozen|none|nicht|pas|non|não)\b|\bне\b|不|并非|ない|[万萬亿億]|n't\b|\btimes\s+\$?\d",
     re.IGNORECASE,
 )
-NUMBER_GOES_ON = re.compile(r"\s*(?:[+/^=>!\\]|<(?!\|)|\*(?!\*)|-(?![A-Za-z]{2}))|\(|_|[A-Za-z](?![A-Za-z])")
+NUMBER_GOES_ON = re.compile(r"\s*(?:[+/^=>!\\]|<(?!\|)|\*(?!\*)|-(?!\s?[A-Za-z]{2}))|\(|_|[A-Za-z](?![A-Za-z])")
 """What shows, behind a number, that it is only the first part of an expression, such as 5 in 5x."""
 UNIT = re.compile(r"[\s*_-]*(cubic\s+)?([A-Za-z]+)((?:\s*/\s*|\s+per\s+)[A-Za-z]+)?([²³])?(?![\w^])")
 CONCLUSION = re.compile(r"\b(?:Therefore|Thus|Hence|So|Consequently)\b")
@@ -49,8 +74,6 @@ NO_CLAIM = re.compile(
     r"|impossible|wrong|incorrect|false|fails?|exclud\w+|contradict\w*)\b",
     re.IGNORECASE,
 )
-REASON = re.compile(r"\s*,?\s*(?:since|because|as|which|where|so)\b", re.IGNORECASE)
-SENTENCE_END = re.compile(r"[.;!?](?=\s|$)|\n")
 
 
 class Found(NamedTuple):
@@ -86,19 +109,32 @@ def stated(response: str) -> Found:
     """The answer of a response without a box, from the first of these that there is: what the sentence after the last "the
     answer is" or #### states; all of a short response; the number in a conclusion behind the last formula; the last
     formula; the last number."""
-    anchor = _last(STATED, response)
-    if anchor is not None and (found := _of_sentence(response[anchor.end() : anchor.end() + LONGEST_ANSWER].lstrip())):
+    response = NOISE.sub("", response)
+    if (start := last_statement(response)) is not None and (found := _of_statement(response[start:][:LONGEST_ANSWER])):
         return found
-    if len(short := response.strip()) <= LONGEST_SHORT and "\n" not in short and not _is_prose(short):
-        formula = SEGMENT.search(short)
-        if formula is None or formula.span() == (0, len(short)):
+    short = LABEL.sub("", response.strip(), count=1)
+    if len(short) <= LONGEST_SHORT and "\n" not in short and not _is_prose(short):
+        formula = _formula(short, 0)
+        if formula is None or formula.span() == (0, len(short)) or LISTED.match(short, formula.end()):
             return _checked(short, "no answer in the response")
-    if (last := _last(SEGMENT, response)) is not None:
-        if concluded := _concluded(response[last.end() :]):
-            return concluded
-        return _checked(last[0] + _percent_behind(response, last.end()), "the last formula is empty")
+    if formulas := _last_formulas(response):
+        end = formulas[-1].end()
+        text = response[formulas[0].start() : end] + _percent_behind(response, end)
+        found = _checked(text, "the last formula is empty")
+        return _concluded(response[end:]) or _unless_open(found, response, formulas[-1])
     last = _last(NUMBER, response)
-    return _checked(last[0] if last else "", "no answer in the response")
+    if last is None:
+        return Found(None, "no answer in the response")
+    return _unless_open(_checked(last[0], ""), response, last)
+
+
+def _unless_open(found: Found, response: str, last: re.Match[str]) -> Found:
+    """What the last formula or number says, unless the words around it deny it or offer another."""
+    before = response[max(0, last.start() - LONGEST_SHORT) : last.start()]
+    if is_ruled_out(before, response[last.end() : last.end() + LONGEST_SHORT]):
+        return Found(None, "the last candidate is denied")
+    is_one = found.text is not None and found.text.startswith(last[0])
+    return Found(None, "several candidates") if is_one and is_alternative(before) else found
 
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
@@ -106,21 +142,88 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     return found[0] if found else None
 
 
-def _of_sentence(rest: str) -> Found | None:
-    """What the first sentence of `rest` states: the formula that it begins with, else what follows "is", else all of it."""
-    end = SENTENCE_END.search(rest)
-    sentence = (rest[: end.start()] if end else rest).strip(" *_`")
-    if (formula := SEGMENT.match(rest)) and not ANOTHER.match(sentence, formula.end()):
-        return _checked(formula[0] + _percent_behind(rest, formula.end()), "the stated answer is empty")
-    if (number := NUMBER.match(sentence)) and REASON.match(sentence, number.end()):
-        return Found(number[0])
+def _formula(text: str, start: int) -> re.Match[str] | None:
+    """The first formula from `start` on. What holds a sentence is money: $3 a piece, and then $5."""
+    while (found := SEGMENT.search(text, start)) and found[0].startswith("$") and _is_money(found[0]):
+        start = found.start() + 1
+    return found
+
+
+def _is_money(formula: str) -> bool:
+    return not formula.startswith("$$") and len(WORD.findall(TEXT.sub("", formula))) > 1
+
+
+def _last_formulas(text: str) -> list[re.Match[str]]:
+    """The last formula, with those before it that it makes a list with: $1$, $2$ or $3$."""
+    formulas: deque[re.Match[str]] = deque(maxlen=MOST_LISTED)
+    start = 0
+    while found := _formula(text, start):
+        formulas.append(found)
+        start = found.end()
+    listed: list[re.Match[str]] = []
+    for formula in reversed(formulas):
+        if listed and not _makes_a_list(text[formula.end() : listed[0].start()], formula[0], listed[0][0]):
+            break
+        listed.insert(0, formula)
+    return listed
+
+
+def _makes_a_list(between: str, *formulas: str) -> bool:
+    """Whether two formulas are answers side by side, rather than two statements: $a = 3$ and $b = 4$."""
+    is_or = re.search(r"\bor\b", between) is not None
+    return LISTED.fullmatch(between) is not None and (is_or or not any("=" in formula for formula in formulas))
+
+
+def _of_statement(rest: str) -> Found | None:
+    """What a statement says: the formula or the number that it begins with, what follows "is" in it, else all of its first
+    sentence. Several candidates are read as the list that they make; a denial is no answer."""
+    rest = rest.lstrip()
+    sentence = sentence_of(rest).strip(' *_`"')
+    formula = _formula(rest[: len(sentence) + LONGEST_SHORT], 0)
+    first = formula if formula and formula.start() == 0 else NUMBER.match(rest)
+    is_whole = first is formula or (first is not None and not NUMBER_GOES_ON.match(rest, first.end()))
+    if first and is_whole and (found := _of_first(rest, sentence, first, is_formula=first is formula)):
+        return found
     subject, verb, predicate = sentence.partition(" is ")
     if verb and not any(character.isdigit() for character in subject):
-        return _of_sentence(predicate) or Found(predicate)
+        return _of_statement(predicate + rest[len(sentence) :][:LONGEST_SHORT]) or Found(predicate)
     if _is_prose(sentence):
         single = _only_number(sentence)
         return Found(single) if single else _checked(sentence, "the stated answer is empty")
-    return Found(sentence) if sentence else None
+    return Found(_without_number_in_words(sentence)) if sentence else None
+
+
+def _of_first(rest: str, sentence: str, first: re.Match[str], *, is_formula: bool) -> Found | None:
+    """What a statement says that begins with a formula or a number; None where the words behind the number count."""
+    behind = rest[first.end() :]
+    if is_denied(behind):
+        return Found(None, "the stated answer is denied")
+    if has_rival(behind):
+        return _listed(rest, sentence)
+    if is_formula:
+        return _checked(first[0] + _percent_behind(rest, first.end()), "the stated answer is empty")
+    return Found(first[0]) if is_explained(behind) else None
+
+
+def _listed(rest: str, sentence: str) -> Found:
+    """Several candidates as one text where they are a list, which a reference may be as well."""
+    end, count = 0, 0
+    while item := (SEGMENT.match(rest, end) or NUMBER.match(rest, end)):
+        end, count = item.end(), count + 1
+        if not (joint := LISTED.match(rest, end)):
+            break
+        end = joint.end()
+    if count > 1 and not rest[end : len(sentence)].strip(" .*_`"):
+        return Found(rest[:end])
+    return Found(None, "several candidates")
+
+
+def _without_number_in_words(sentence: str) -> str:
+    """13 (thirteen) and thirteen (13) are 13."""
+    if (number := WORDS_AND_NUMBER.fullmatch(sentence)) and not NOT_THE_NUMBER.search(sentence):
+        return number[1] or number[2]
+    words = IN_WORDS.search(sentence)
+    return sentence[: words.start()] if words and not NOT_THE_NUMBER.search(words[0]) else sentence
 
 
 def _concluded(prose: str) -> Found | None:

@@ -125,10 +125,44 @@ class Order:
 
 
 @dataclass(frozen=True)
+class Congruence:
+    """Whole numbers by their remainders: x \\equiv 1, 3 \\pmod{4}."""
+
+    name: str
+    """The left side without spaces and braces; empty without one."""
+    residues: tuple[sympy.Expr, ...]
+    modulus: sympy.Expr
+
+
+@dataclass(frozen=True)
+class Described:
+    """Notation without a value to work out: {x | x = 3k, k \\in Z}, \\triangle ABC. Two are equal when they are written alike."""
+
+    text: str
+    """Without spaces, and with the same letters whatever they were called."""
+
+
+@dataclass(frozen=True)
 class Matrix:
     """A matrix, its sums and products worked out."""
 
     rows: Rows
 
 
-Answer = Value | Based | Words | Many | SetOf | TupleOf | RatioOf | Span | Ends | Named | Equation | Order | Matrix
+Answer = (
+    Value
+    | Based
+    | Words
+    | Many
+    | SetOf
+    | TupleOf
+    | RatioOf
+    | Span
+    | Ends
+    | Named
+    | Equation
+    | Order
+    | Matrix
+    | Congruence
+    | Described
+)

@@ -2,7 +2,7 @@
 
 The last complete \\boxed{} decides and text outside it is ignored. A response takes this way: extract.py finds its answer,
 notation.py rewrites it in one way of writing, read.py reads it by an ordered table of readers into one of forms.py, and
-compare.py holds that against the reference, with expression.py for the equality of two expressions.
+compare.py holds that against the reference, with equality.py for two expressions.
 
 Failure modes. Incorrect, with a detail: no answer, an empty or unclosed box, an answer that is not wholly one of the forms of
 forms.py, several answers where the reference has one. Right answers judged incorrect: a form that math-verify's parser does
@@ -21,15 +21,19 @@ from importlib.metadata import version as version_of_package
 from typing import Any, ClassVar, Literal
 
 from verifier.grader import Grader, Judgment, ScoringFault
+from verifier.graders.blank import is_blank
 from verifier.graders.math import extract
 from verifier.graders.math.compare import Percent, Rules
 from verifier.graders.math.expression import Unreadable
 from verifier.graders.math.forms import Answer, Words
 from verifier.graders.math.lists import parameter_of
 from verifier.graders.math.notation import plain
+from verifier.graders.math.qualifier import qualified
 from verifier.graders.math.read import read
-from verifier.graders.math.words import words_of
+from verifier.graders.math.words import same_words, words_of
 
+NOTHING = re.compile(r"\\text(?![a-zA-Z])|[{}$.,;:()]")
+"""What may surround an answer and is none."""
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 
 FIRST_USE = (
@@ -43,7 +47,7 @@ FIRST_USE = (
 
 
 class MathAnswer(Grader, frozen=True):
-    version: ClassVar[str] = f"4 math-verify {version_of_package('math-verify')}"
+    version: ClassVar[str] = f"5 math-verify {version_of_package('math-verify')}"
     cached: ClassVar[bool] = True
 
     unboxed: Literal["last", "incorrect"] = "last"
@@ -95,11 +99,12 @@ class MathAnswer(Grader, frozen=True):
         if plain(text) == plain(gold_text):
             return True
         if isinstance(gold, Words):
-            return words_of(text) == words_of(gold_text)
+            return same_words(words_of(text), words_of(gold_text))
         text = _with_parameter_of(gold_text, text)
         answer = read(text)
         if isinstance(answer, Words):
-            return words_of(text) == words_of(gold_text) and words_of(text).isalpha()
+            words = words_of(text)
+            return same_words(words, words_of(gold_text)) and words.replace(" ", "").isalpha()
         return Rules(self.tolerance, self.percent).same(gold, answer)
 
 
@@ -109,10 +114,12 @@ def _with_parameter_of(gold_text: str, text: str) -> str:
     (gold_letter, gold_kind), (letter, kind) = parameter_of(gold_text), parameter_of(text)
     if not (gold_letter and letter) or (gold_letter, gold_kind) == (letter, kind):
         return text
-    if gold_kind != kind:
+    if gold_kind and kind and gold_kind != kind:
         raise Unreadable("a parameter of another kind")
-    renamed = re.compile(rf"(?<![a-zA-Z\\]){letter}(?![a-zA-Z])")
-    return text if re.search(rf"(?<![a-zA-Z\\]){gold_letter}(?![a-zA-Z])", text) else renamed.sub(gold_letter, text)
+    behind = qualified(plain(text))
+    text = behind.answer if behind else text
+    tokens = re.findall(r"\\[a-zA-Z]+|.", text, re.DOTALL)
+    return text if gold_letter in tokens else "".join(gold_letter if token == letter else token for token in tokens)
 
 
 def _shown(text: str) -> str:
@@ -138,6 +145,8 @@ def _read_reference(text: str) -> Answer:
     shown = repr(text[:SHOWN_CHARACTERS])
     if len(text) > extract.LONGEST_ANSWER:
         raise ScoringFault(f"reference of {len(text)} characters: {extract.LONGEST_ANSWER} can be judged")
+    if is_blank(NOTHING.sub("", plain(text))):
+        raise ScoringFault(f"reference {shown} is empty: there is nothing to compare an answer with")
     try:
         answer = read(text)
         if not isinstance(answer, Words) and not Rules().same(answer, answer):

@@ -6,6 +6,7 @@ from verifier.graders.math import regions
 from verifier.graders.math.expression import Unreadable
 from verifier.graders.math.forms import Answer, Many, Span, TupleOf
 from verifier.graders.math.notation import plain
+from verifier.graders.math.qualifier import qualified
 from verifier.graders.math.reader import Grammar
 from verifier.graders.math.structure import SEPARATOR, separators_in, split
 
@@ -18,7 +19,10 @@ OF_REAL_NUMBERS = re.compile(r"mathbb\s*\{?\s*R\s*\}?\s*$")
 
 def parameter_of(latex: str) -> tuple[str, str]:
     """The letter that stands for numbers of some kind, as in k\\pi, k \\in \\mathbb{Z}, and the kind. Empty without one."""
-    found = PARAMETER.search(plain(latex))
+    text = plain(latex)
+    if (behind := qualified(text)) is not None:
+        return behind.letter, behind.kind
+    found = PARAMETER.search(text)
     return (found[1], "".join(found[2].split()).strip("{}")) if found else ("", "")
 
 
@@ -46,7 +50,7 @@ def listed(text: str, grammar: Grammar) -> Answer:
     ):
         raise Unreadable("an interval of whole numbers")
     if any(isinstance(answer, Span) and answer.name for answer in answers):
-        return _joined_inequalities(answers, separators_in(text))
+        return joined_inequalities(answers, separators_in(text))
     return flat(answers)
 
 
@@ -56,7 +60,8 @@ def flat(answers: list[Answer]) -> Answer:
     return items[0] if len(items) == 1 else Many(tuple(items))
 
 
-def _joined_inequalities(answers: list[Answer], separators: list[str]) -> Answer:
+def joined_inequalities(answers: list[Answer], separators: list[str]) -> Answer:
+    """Inequalities for one variable as one set: where all of them hold, or with \\lor one of them."""
     spans = [answer for answer in answers if isinstance(answer, Span)]
     kinds = {separator.strip() for separator in separators} - {","}
     if len(spans) != len(answers) or len({span.name for span in spans}) != 1 or len(kinds) > 1:

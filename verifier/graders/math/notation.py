@@ -5,49 +5,47 @@ and decimals become plain numbers, and units stay as \\text{}. Characters outsid
 notation_rules.py, then thousands separators.
 """
 
+import html
 import re
 import unicodedata
+from functools import lru_cache
 
-from verifier.graders.math.notation_rules import RULES
+from verifier.graders.math.characters import UNICODE
+from verifier.graders.math.notation_rules import RULES, apply
+from verifier.graders.math.tex import with_arguments, with_over
 
-# Before the compatibility forms are folded: a superscript would become a digit.
-UNICODE = {
-    "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ",
-    "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ",
-    "±": r"\pm ", "∓": r"\mp ", "°": r"^\circ ", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}",
-    "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "⅕": r"\frac{1}{5}", "⅖": r"\frac{2}{5}", "⅗": r"\frac{3}{5}",
-    "⅘": r"\frac{4}{5}", "⅙": r"\frac{1}{6}", "⅚": r"\frac{5}{6}", "⅛": r"\frac{1}{8}", "⅜": r"\frac{3}{8}",
-    "⅝": r"\frac{5}{8}", "⅞": r"\frac{7}{8}", "\u200b": "", "\ufeff": "", "\u00ad": "",
-    "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ", "λ": r"\lambda ", "ℝ": r"\mathbb{R}", "′": "'",
-    "⟨": "(", "⟩": ")", "…": r"\ldots ", "，": ",", "：": ":",
-}  # fmt: skip
 UNICODE_PATTERN = re.compile("|".join(UNICODE))
-UNICODE_ROOT = re.compile(r"(?:√|(?<![a-zA-Z\\])sqrt)\s*(\d+(?:\.\d+)?|[a-zA-Z]|\(([^()]*)\))")
+UNICODE_ROOT = re.compile(r"(?:√|(?<![a-zA-Z\\])sqrt)\s*(\d+(?:\.\d+)?|[a-zA-Z])|(?:√|(?<![a-zA-Z\\])sqrt)(?=\s*\()")
 RAISED = re.compile(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+")
 LOWERED = re.compile(r"[₀₁₂₃₄₅₆₇₈₉ₐₙ]+")
 
-CURRENCIES = {"€": "euros", "£": "pounds", "₹": "rupees", "¥": "yen"}
-COMPILED_RULES = [(re.compile(rule.pattern), rule.replacement) for rule in RULES]
+ENTITY = re.compile(r"(?<!\\)&(?:[a-zA-Z][a-zA-Z0-9]{1,7}|#\d{1,5}|#x[0-9a-fA-F]{1,4});")
+"""A character as HTML writes it, &le; for one."""
+CURRENCIES = {"€": "euros", "£": "sterling", "₹": "rupees", "¥": "yen", "₽": "rubles", "₩": "won"}
+COMPILED_RULES = [(rule.compiled(), rule.replacement) for rule in RULES]
 DOUBLED = re.compile(r"\\\\(?=[a-zA-Z])")
 SPACED_THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3})((?: \d{3})+)(?![\d.])")
 GROUPED_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 
 
+@lru_cache(maxsize=4096)  # asked several times for one answer, and for the reference of every sample of a group
 def plain(latex: str) -> str:
     """The same mathematics in our way of writing. Words in \\text{} stay, except that `and`, `or` and the names of functions
     become commands there too."""
-    text = _in_ascii(latex)
+    text = _in_ascii(ENTITY.sub(lambda entity: html.unescape(entity[0]), latex))
     if "\\begin" not in text:  # where there are no rows, two backslashes are one that was escaped
         text = DOUBLED.sub(r"\\", text)
     text = _with_currencies(text).strip(" *\n")
+    text = with_over(text)
     for pattern, replacement in COMPILED_RULES:
-        text = pattern.sub(replacement, text)
+        text = apply(pattern, replacement, text)
+    text = with_arguments(text)
     return _with_joined_thousands(text).strip()
 
 
 def _in_ascii(text: str) -> str:
     """Signs, roots, raised and lowered digits as commands; other characters in their compatibility form."""
-    text = UNICODE_ROOT.sub(lambda root: rf"\sqrt{{{root[2] or root[1]}}}", text)
+    text = UNICODE_ROOT.sub(lambda root: rf"\sqrt{{{root[1]}}}" if root[1] else "\\sqrt", text)
     text = UNICODE_PATTERN.sub(lambda found: UNICODE[found[0]], text)
     text = RAISED.sub(lambda found: f"^{{{_folded(found[0])}}}", text)
     text = LOWERED.sub(lambda found: f"_{{{_folded(found[0])}}}", text)
@@ -57,6 +55,7 @@ def _in_ascii(text: str) -> str:
 def _with_currencies(text: str) -> str:
     """Signs of money as \\text{}; a dollar sign without a backslash only delimits mathematics."""
     text = text.replace(r"\$", r"\text{dollars}").replace("$", " ").replace("`", "")
+    text = text.replace(r"\pounds", "£").replace(r"\euro", "€")
     for sign, unit in CURRENCIES.items():
         text = text.replace(sign, rf"\text{{{unit}}}")
     return text

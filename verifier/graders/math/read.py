@@ -16,20 +16,21 @@ to which all of this applies. Rows that name no one may stand anywhere above the
 """
 
 import re
+from dataclasses import replace
 from functools import lru_cache
 
-from verifier.graders.math import regions
+from verifier.graders.math.congruence import congruence, is_congruence
 from verifier.graders.math.environment import environment, is_environment
 from verifier.graders.math.equation import equation, is_equation, is_rounding, rounding
 from verifier.graders.math.expression import Unreadable, expression
 from verifier.graders.math.forms import Answer, RatioOf, SetOf, Span, Value, Words
 from verifier.graders.math.inequality import SIGNS, inequality
-from verifier.graders.math.lists import flat, is_rows, listed, rows
+from verifier.graders.math.lists import flat, is_rows, joined_inequalities, listed, rows
 from verifier.graders.math.notation import plain
 from verifier.graders.math.numeral import based, is_based
+from verifier.graders.math.qualifier import qualified
 from verifier.graders.math.reader import Before, Grammar, Reader, reader_of
 from verifier.graders.math.sets import (
-    REALS,
     bracketed,
     is_bracketed,
     is_empty_set,
@@ -37,6 +38,7 @@ from verifier.graders.math.sets import (
     is_set,
     is_set_algebra,
     membership,
+    real_numbers,
     set_algebra,
     set_of,
 )
@@ -50,6 +52,7 @@ from verifier.graders.math.words import (
     without_text,
     words_of,
 )
+from verifier.graders.math.written import as_written, is_as_written
 
 MOST_ITEMS = 60
 MOST_SIGNS = 3  # plus-or-minus signs, each of which doubles the answers
@@ -82,7 +85,8 @@ GRAMMAR = Grammar(whole=whole, part=part)
 
 
 def _is_both_signs(text: str) -> bool:
-    return "\\pm" in text or "\\mp" in text
+    """Signs outside sets: {\\pm 1} is one set of two numbers wherever it stands."""
+    return re.search(r"\\(?:pm|mp)(?![a-zA-Z])", re.sub(r"\\\{[^{}]*\\\}", "", text)) is not None
 
 
 def _both_signs(text: str, grammar: Grammar) -> Answer:
@@ -95,7 +99,16 @@ def _both_signs(text: str, grammar: Grammar) -> Answer:
         readings = [text]
         for _ in signs:
             readings = [reading.replace("\\pm", sign, 1) for reading in readings for sign in "+-"]
-    return flat([grammar.part(re.sub(r"(^|[=(,{])\s*\+", r"\1", reading)) for reading in readings])
+    answers = [grammar.part(re.sub(r"(^|[=(,{])\s*\+", r"\1", reading)) for reading in readings]
+    if "\\ne" in text and all(isinstance(answer, Span) for answer in answers):
+        return joined_inequalities(answers, [])  # x is neither of them
+    return flat(answers)
+
+
+def _without_qualifier(text: str, grammar: Grammar) -> Answer:
+    behind = qualified(text)
+    assert behind is not None
+    return grammar.whole(behind.answer)
 
 
 def _is_inequality(text: str) -> bool:
@@ -152,6 +165,19 @@ LISTS = (
     ),
 )
 
+CONGRUENCE = Reader(
+    name="congruence",
+    example=r"x \equiv 1 \pmod{4}",
+    takes=is_congruence,
+    read=congruence,
+    before=(
+        Before("list", r"x \equiv 1, 3 \pmod{4}", "the modulus belongs to all of the remainders"),
+        Before("plus or minus", r"x \equiv \pm 1 \pmod{4}", "both remainders make one congruence"),
+        Before("equation", r"x = 1 \pmod{4}", "the modulus does not belong to the right side alone"),
+        Before("another relation", r"x \equiv 1 \pmod{4}", "it refuses what the rows above it did not take"),
+    ),
+)
+
 ANSWERS = (
     Reader(
         name="environment",
@@ -167,6 +193,14 @@ ANSWERS = (
         read=lambda text, _: SetOf(()),
         before=(Before("words", r"\text{no solution}", "the empty set may be written in signs as well"),),
     ),
+    Reader(
+        name="qualified",
+        example=r"f(x) = cx\text{ for any real }c",
+        takes=lambda text: qualified(text) is not None,
+        read=_without_qualifier,
+        before=(Before("list", r"cx, c\text{ is a constant}", "what is behind the comma is no answer of its own"),),
+    ),
+    replace(CONGRUENCE, before=CONGRUENCE.before[:1]),
     Reader(
         name="letter in text",
         example=r"\text{x}",
@@ -184,12 +218,12 @@ ANSWERS = (
 )
 
 PARTS = (
+    replace(CONGRUENCE, before=CONGRUENCE.before[1:]),
     Reader(
         name="set",
         example=r"\{1, 2\}",
         takes=is_set,
         read=set_of,
-        before=(Before("plus or minus", r"\{\pm 1\}", "it is one set of two numbers, not one of two sets"),),
     ),
     Reader(
         name="plus or minus",
@@ -201,8 +235,6 @@ PARTS = (
             Before("another relation", r"x = \pm 2", "it refuses what the rows above it did not take"),
             Before("bracketed", r"(1, \pm 2)", "each sign makes a tuple of its own"),
             Before("ratio", r"1:\pm 2", "each sign makes a ratio of its own"),
-            # A known weakness: both numbers are meant to be left out of one set.
-            Before("set algebra", r"\mathbb{R} \setminus \{\pm 1\}", "each sign makes a set of its own"),
         ),
     ),
     Reader(
@@ -274,8 +306,9 @@ PARTS = (
     Reader(
         name="real numbers",
         example=r"\mathbb{R}",
-        takes=lambda text: text in REALS,
-        read=lambda text, _: Span(regions.REALS),
+        takes=lambda text: real_numbers(text) is not None,
+        read=lambda text, _: Span(real_numbers(text) or ()),
+        before=(Before("as it is written", r"\mathbb{R}", "the real numbers are an interval"),),
     ),
     Reader(
         name="bracketed",
@@ -294,6 +327,12 @@ PARTS = (
         example="101_2",
         takes=is_based,
         read=lambda text, _: based(text),
+    ),
+    Reader(
+        name="as it is written",
+        example=r"\mathbb{Z}_5",
+        takes=is_as_written,
+        read=as_written,
     ),
     Reader(
         name="value",

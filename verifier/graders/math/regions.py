@@ -9,7 +9,8 @@ from functools import cmp_to_key
 
 import sympy  # type: ignore[import-untyped]
 
-from verifier.graders.math.expression import Unreadable, equal
+from verifier.graders.math.equality import equal
+from verifier.graders.math.expression import Unreadable
 
 Cut = tuple[sympy.Expr, int]
 Region = tuple[Cut, ...]

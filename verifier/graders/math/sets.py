@@ -2,9 +2,11 @@
 
 import re
 
+import sympy  # type: ignore[import-untyped]
+
 from verifier.graders.math import regions
 from verifier.graders.math.expression import Unreadable, expression
-from verifier.graders.math.forms import Answer, Ends, Many, Named, SetOf, Span, TupleOf, Value
+from verifier.graders.math.forms import Answer, Described, Ends, Many, Named, SetOf, Span, TupleOf, Value
 from verifier.graders.math.reader import Grammar
 from verifier.graders.math.regions import Region
 from verifier.graders.math.structure import (
@@ -19,12 +21,26 @@ from verifier.graders.math.structure import (
 )
 
 EMPTY = re.compile(r"\\emptyset\s*|\\\{\s*\\\}")
-REALS = frozenset({"\\mathbb{R}", "\\mathbb R", "\\R"})
+REALS = re.compile(r"(?:\\mathbb\s*\{\s*R\s*\}|\\R(?![a-zA-Z]))\s*(.*)")
+POSITIVE, NOT_NEGATIVE = (
+    regions.span(sympy.Integer(0), sympy.oo, low_open=low_open, high_open=True) for low_open in (True, False)
+)
+NEGATIVE = regions.span(-sympy.oo, sympy.Integer(0), low_open=True, high_open=True)
+PARTS_OF_REALS = {
+    "": regions.REALS, "^+": POSITIVE, "_+": POSITIVE, "_>0": POSITIVE, "_\\ge0": NOT_NEGATIVE, "^-": NEGATIVE, "_-": NEGATIVE,
+    "_<0": NEGATIVE,
+}  # fmt: skip
 SET_SIGN = re.compile(r"\\cup(?![a-zA-Z])|\\cap(?![a-zA-Z])|\\setminus(?![a-zA-Z])")
 
 
 def is_empty_set(text: str) -> bool:
     return EMPTY.fullmatch(text) is not None
+
+
+def real_numbers(text: str) -> Region | None:
+    """All real numbers, or those of one sign: \\mathbb{R}^+. None for anything else."""
+    found = REALS.fullmatch(text)
+    return PARTS_OF_REALS.get(re.sub(r"[\s{}]", "", found[1])) if found else None
 
 
 def is_set(text: str) -> bool:
@@ -36,16 +52,36 @@ def is_set(text: str) -> bool:
 def set_of(text: str, grammar: Grammar) -> Answer:
     """Its items, or with a bar or colon and a condition for one real variable where that holds."""
     inside = text[2:-2].strip()
-    builder = split(re.compile(r"\||:"), inside)
+    bar = next(iter(top_level(re.compile(":" if ":" in inside else r"\|"), inside)), None)
+    builder = [inside] if bar is None else [inside[: bar.start()].strip(), inside[bar.end() :].strip()]
     if len(builder) == 2 and related(builder[1]):
+        return _built(builder, grammar)
+    inner = grammar.whole(inside)
+    return SetOf(inner.items if isinstance(inner, Many) else (inner,))
+
+
+def _built(builder: list[str], grammar: Grammar) -> Answer:
+    """A set of numbers where its condition can be solved, else the condition as it is written."""
+    try:
         condition = grammar.whole(builder[1])
         variable, *domain = (side.strip() for side in re.split(r"\\in(?![a-zA-Z])", builder[0]))
         is_real = not domain or isinstance(grammar.part(domain[0]), Span)
         if isinstance(condition, Span) and condition.name == variable and is_real:
             return Span(condition.region)
-        raise Unreadable("a set with a condition that cannot be read")
-    inner = grammar.whole(inside)
-    return SetOf(inner.items if isinstance(inner, Many) else (inner,))
+    except Unreadable:
+        pass  # it may still be compared as it is written
+    return Described(_with_fixed_letters("|".join(builder)))
+
+
+def _with_fixed_letters(text: str) -> str:
+    """Without spaces; the letter of a member is the first, and letters that stand for numbers of some kind follow."""
+    text = re.sub(r"\s*\\land(?![a-zA-Z])\s*|;", ",", text)
+    letters = [found[1] for found in re.finditer(r"(?<![a-zA-Z\\])([a-zA-Z])\s*\\in(?![a-zA-Z])", text)]
+    member = re.match(r"\(?\s*([a-zA-Z](?:\s*,\s*[a-zA-Z])*)\s*\)?\s*(?:\||\\in(?![a-zA-Z]))", text)
+    names = dict.fromkeys([*(re.findall("[a-zA-Z]", member[1]) if member else []), *letters])
+    for at, letter in enumerate(names):
+        text = re.sub(rf"(?<![a-zA-Z\\#]){letter}(?![a-zA-Z])", f"#{at}", text)
+    return re.sub(r"\s+", "", text)
 
 
 def is_set_algebra(text: str) -> bool:

@@ -11,32 +11,32 @@ from typing import NamedTuple
 from verifier.graders.math.expression import Unreadable
 
 SPELLINGS = {
-    "dm": "dm decimeter decimeters decimetre decimetres",
-    "mm": "mm millimeter millimeters millimetre millimetres",
-    "cm": "cm centimeter centimeters centimetre centimetres cms",
-    "m": "m meter meters metre metres",
-    "km": "km kilometer kilometers kilometre kilometres kms",
+    "dm": "dm decimeter decimeters decimetre decimetres 分米",
+    "mm": "mm millimeter millimeters millimetre millimetres 毫米",
+    "cm": "cm centimeter centimeters centimetre centimetres cms 厘米 公分 センチメートル",
+    "m": "m meter meters metre metres 米 metros mètres метров",
+    "km": "km kilometer kilometers kilometre kilometres kms 千米 公里 キロメートル",
     "in": "in inch inches",
     "ft": "ft foot feet",
     "yd": "yd yard yards",
     "mi": "mi mile miles",
-    "s": "s sec secs second seconds",
+    "s": "s sec secs second seconds 秒 秒間 segundos",
     "am": "am",
     "pm": "pm",
-    "min": "min mins minute minutes",
-    "h": "h hr hrs hour hours",
-    "day": "day days",
-    "week": "week weeks",
-    "month": "month months",
-    "year": "year years yr yrs",
+    "min": "min mins minute minutes 分钟 分鐘 分間 minutos минут",
+    "h": "h hr hrs hour hours 小时 小時 時間 часов часа horas heures",
+    "day": "day days 天 日",
+    "week": "week weeks 周",
+    "month": "month months 个月",
+    "year": "year years yr yrs 年",
     "mg": "mg milligram milligrams",
-    "g": "g gram grams gm",
-    "kg": "kg kilogram kilograms kgs",
+    "g": "g gram grams gm 克 グラム",
+    "kg": "kg kilogram kilograms kgs 千克 公斤 キログラム",
     "lb": "lb lbs",
     "oz": "oz ounce ounces",
-    "ton": "ton tons tonne tonnes",
-    "ml": "ml mL milliliter milliliters millilitre millilitres",
-    "l": "l L liter liters litre litres",
+    "ton": "ton tons tonne tonnes 吨 噸 トン",
+    "ml": "ml mL milliliter milliliters millilitre millilitres 毫升",
+    "l": "l L liter liters litre litres 升 リットル",
     "gallon": "gallon gallons gal",
     "mi/h": "mph",
     "km/h": "kph kmh kmph",
@@ -44,17 +44,25 @@ SPELLINGS = {
     "cent": "cent cents",
     "euro": "euro euros",
     "pound": "pound pounds",
+    "sterling": "sterling gbp",
+    "ruble": "ruble rubles rouble roubles рублей рубля рубль",
+    "won": "won krw",
     "rupee": "rupee rupees rs",
-    "yuan": "yuan",
-    "yen": "yen",
+    "yuan": "yuan 元 块 rmb",
+    "yen": "yen 円 日元",
     "radian": "radian radians rad",
-    "degree": "degree degrees deg",
+    "degree": "degree degrees deg 度",
     "celsius": "c celsius",
     "fahrenheit": "f fahrenheit",
     "joule": "j joule joules",
     "newton": "n newton newtons",
     "watt": "w watt watts",
     "hz": "hz hertz",
+    "cm^2": "平方厘米",
+    "m^2": "平方米",
+    "km^2": "平方千米 平方公里",
+    "cm^3": "立方厘米",
+    "m^3": "立方米",
 }
 CANONICAL = {spelling: unit for unit, spellings in SPELLINGS.items() for spelling in spellings.split()}
 SQUARE, CUBIC = {"square", "squared", "sq"}, {"cubic", "cubed", "cu"}
@@ -71,8 +79,11 @@ AMOUNTS = PARTS | frozenset(
     " least most more less fewer below than over under between to or and either both if when where for remainder"
     " possibly maybe else otherwise but unless except is are equals infinity percent lor land"
     " root negative inverse reciprocal"
-    " repeating recurring wrong incorrect false never none neither nor".split()
+    " repeating recurring wrong incorrect false never none neither nor"
+    " millones mil mille millionen milliarden milliards tausend".split()
 )
+FOREIGN_AMOUNT = re.compile(r"[万萬亿億千百十兆半双打만억천백]|[不没非错无]|тысяч|милли|млн|млрд|ない")
+"""How a word of another language begins that changes the amount or denies it: 3万 is not 3."""
 PRODUCTS = frozenset({"mg", "rs", "ml", "mi", "am", "pm"})
 """Units that may also be a product of letters: \\frac{1}{2}mg is not half a milligram."""
 LONGEST_UNIT = 6  # words and signs, such as "kilometers per hour"
@@ -83,7 +94,7 @@ TEXT_PART = re.compile(r"\\text\s*\{([^{}]*+(?:\{-?\d\}[^{}]*+)*+)\}(?:\s*\^\s*\
 TRAILING_WORDS = re.compile(
     r"(?<=[\d)} ])(?<![a-zA-Z\\])([a-zA-Z]{2,}(?:[ /]{1,3}[a-zA-Z]+){0,4})(?:\s*\^\s*\{?\s*([23])\s*\}?)?$"
 )
-LEADING_MONEY = re.compile(r"([-+]?)\s*\\text\{(dollars|euros|pounds|rupees|yen)\}")
+LEADING_MONEY = re.compile(r"([-+]?)\s*\\text\{(dollars|euros|sterling|rupees|yen|rubles|won)\}")
 SCALE = re.compile(r"\^\\circ\s*(?:\\text\{\s*)?([CF])(?:elsius|ahrenheit)?\s*\}?$")
 
 FUNCTION = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
@@ -134,6 +145,13 @@ def without_unit(text: str) -> Measured:
     return Measured(text, unit)
 
 
+def units_agree(one: str, other: str) -> bool:
+    """Whether two units are the same. Pounds may be a weight or money."""
+    return one == other or any(
+        re.sub(r"\bpound\b", meant, one) == re.sub(r"\bpound\b", meant, other) for meant in ("lb", "sterling")
+    )
+
+
 def _is_bare_unit(words: str, *, apart: bool, behind_digit: bool) -> bool:
     """Whether words without \\text{} are a unit, or a noun apart from its number. 5abc and 5 abc are products.
 
@@ -160,7 +178,7 @@ def _canonical(words: list[tuple[str, str]]) -> str:
                 raise Unreadable(f"the word {word!r} stands behind the answer")
             if word in SQUARE | CUBIC:
                 exponent = "2" if word in SQUARE else "3"
-            elif word in AMOUNTS or token in {"k", "M", "B"}:
+            elif word in AMOUNTS or (word not in CANONICAL and FOREIGN_AMOUNT.match(word)) or token in {"k", "M", "B"}:
                 raise Unreadable(f"the word {word!r} stands behind the answer")
             elif word in {"/", "per"}:
                 parts.append(named + (f"^{exponent}" if exponent else "") + "/")
