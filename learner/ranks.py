@@ -63,7 +63,8 @@ class Team:
     """All ranks of the learner, seen from rank 0."""
 
     def __init__(self, config: RunConfig, engine: TrainEngine) -> None:
-        self._config = config
+        self._settings = config.learner.model_copy(update={"packed_rows": engine.packs_rows})
+        self._dtype = model_dtype(config.model)
         self.engine = engine
         self.is_in_step = True
         """False once rank 0 has failed in the midst of an order: the other ranks wait in a collective of that order, and nothing
@@ -166,7 +167,7 @@ class Team:
         report = learner_step(
             self.engine,
             batch,
-            self._config.learner,
+            self._settings,
             learning_rate=order.learning_rate,
             full_ess_ratio=order.full_ess_ratio,
         )
@@ -175,4 +176,4 @@ class Team:
 
     def _snapshot(self, probe: tuple[int, ...]) -> TakenSnapshot:
         probe_logp = self.engine.sequence_logp(probe)
-        return TakenSnapshot(self.engine.snapshot(model_dtype(self._config.model)), probe_logp)
+        return TakenSnapshot(self.engine.snapshot(self._dtype), probe_logp)
