@@ -34,7 +34,7 @@ class _Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Order(msgspec.Struct, frozen=True, kw_only=True):
-    kind: Literal["step", "snapshot", "ratchet", "roll_back", "save", "load", "export", "finish"]
+    kind: Literal["step", "probe", "snapshot", "ratchet", "roll_back", "save", "load", "export", "finish"]
     step: _Step | None = None
     token_ids: tuple[int, ...] = ()
     folder: str = ""
@@ -91,6 +91,11 @@ class Team:
         with self._together(_Order(kind="step", step=step)):
             return self._step(step)
 
+    def probe_logp(self, probe: tuple[int, ...]) -> list[float]:
+        """Log-probs of the probe's tokens after the first under the current weights, nats."""
+        with self._together(_Order(kind="probe", token_ids=probe)):
+            return self.engine.sequence_logp(probe)
+
     def snapshot(self, probe: tuple[int, ...]) -> TakenSnapshot:
         """Copy the weights in the dtype they travel in, with the log-probs of the probe under exactly those weights."""
         with self._together(_Order(kind="snapshot", token_ids=probe)):
@@ -138,6 +143,8 @@ class Team:
             order = msgspec.msgpack.decode(self.engine.broadcast_bytes(None), type=_Order)
             if order.step is not None:
                 self._step(order.step)
+            elif order.kind == "probe":
+                self.engine.sequence_logp(order.token_ids)
             elif order.kind == "snapshot":
                 self._snapshot(order.token_ids)
             elif order.kind == "ratchet":
