@@ -423,11 +423,16 @@ def _policy(model: ModelConfig, settings: LearnerConfig) -> PolicyModel:
 
 def _teachers(settings: LearnerConfig, device: torch.device) -> list[PolicyModel]:
     return [
-        PolicyModel(teacher, head_chunk_tokens=settings.head_chunk_tokens, gradient_checkpointing=False)
+        PolicyModel(
+            teacher,
+            head_chunk_tokens=settings.head_chunk_tokens,
+            gradient_checkpointing=False,
+            setting=f"learner.teachers.{number}.path",
+        )
         .requires_grad_(False)
         .eval()
         .to(device)
-        for teacher in settings.teachers
+        for number, teacher in enumerate(settings.teachers)
     ]
 
 

@@ -27,10 +27,16 @@ class PolicyModel(nn.Module):
     """Whether `forward` returns those hidden states, too."""
 
     def __init__(
-        self, settings: ModelConfig | TeacherConfig, *, head_chunk_tokens: int, gradient_checkpointing: bool
+        self,
+        settings: ModelConfig | TeacherConfig,
+        *,
+        head_chunk_tokens: int,
+        gradient_checkpointing: bool,
+        setting: str = "model.path",
     ) -> None:
+        """setting: the key that names the model, for messages. Raises InputError for one that cannot be computed, whose
+        checkpoint is not whole, or that the learner's head would score wrongly."""
         super().__init__()
-        setting = "model.path" if isinstance(settings, ModelConfig) else "learner.teachers: path"
         config = AutoConfig.from_pretrained(settings.path, trust_remote_code=settings.trust_remote_code)
         longest = settings.max_length if isinstance(settings, ModelConfig) else None
         check_architecture(setting, settings.path, config, longest)

@@ -1,5 +1,6 @@
 """Models that do not keep packed sequences apart are found by their own log-probs, whatever they are."""
 
+import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +11,17 @@ import torch
 from torch import Tensor
 
 from learner.batch.packing import MicroBatch
+from learner.engine.deepspeed_engine import DeepSpeedEngine
 from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe, probe_logp
 from learner.engine.separation import BOUND_NATS, Separation, may_pack, measure_separation
+from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
 from services.errors import InputError
 from tests.architectures import VOCABULARY, write_architecture
+from tests.learner.ranks import run_ranks
 
 APART = ("qwen2", "llama", "qwen3_moe", "gpt_neox", "deepseek_v3")
+PROBED = list(range(1, VOCABULARY, 5))
 LEAKING = ("granitemoehybrid", "lfm2", "opt", "qwen3_next")
 
 
@@ -66,7 +71,7 @@ def test_a_model_whose_sequences_depend_on_their_batch_is_refused(nats: float) -
 def test_a_packed_probe_says_what_a_lone_one_says_only_where_rows_may_be_shared(
     tmp_path: Path, architecture: str, alike: bool
 ) -> None:
-    model, tokens = policy(write_architecture(tmp_path, architecture)), list(range(1, VOCABULARY, 5))
+    model, tokens = policy(write_architecture(tmp_path, architecture)), PROBED
     with torch.no_grad():
         lone, packed = (
             probe_logp(tokens, model(*inputs(probe(tokens, packed=packed), torch.device("cpu")))[0])
@@ -74,3 +79,21 @@ def test_a_packed_probe_says_what_a_lone_one_says_only_where_rows_may_be_shared(
         )
     assert len(lone) == len(packed) == len(tokens) - 1
     assert (packed == pytest.approx(lone, abs=1e-4)) == alike
+
+
+def engine_trial(folder: Path, out: Path) -> None:
+    settings = LearnerConfig(steps=1, groups_per_step=1, zero_stage=3)
+    engine = DeepSpeedEngine(ModelConfig(path=str(folder), max_length=64, dtype="float32"), settings, "cpu")
+    (out / "said.json").write_text(json.dumps([engine.packs_rows, engine.sequence_logp(PROBED)]))
+    engine.close()
+
+
+def test_an_engine_over_such_a_model_says_so_and_scores_the_probe_alone(tmp_path: Path) -> None:
+    """One real engine, since measuring is collective and happens among its first forwards."""
+    folder = write_architecture(tmp_path / "model", "lfm2")
+    run_ranks(engine_trial, folder, tmp_path, ranks=1)
+    packs, logp = json.loads((tmp_path / "said.json").read_text())
+    assert packs is False
+    with torch.no_grad():
+        statistics = policy(folder)(*inputs(probe(PROBED, packed=False), torch.device("cpu")))
+    assert logp == pytest.approx(probe_logp(PROBED, statistics[0]), abs=1e-4)
