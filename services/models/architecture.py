@@ -50,8 +50,8 @@ def check_architecture(setting: str, path: str, config: Any, max_length: int | N
         )
     if not model._supports_sdpa:
         raise InputError(
-            f"{setting} = {path}: transformers computes {model.__name__} without scaled_dot_product_attention (its attention "
-            "has sinks, or it has none), which is the only attention that the learner runs; take another model"
+            f"{setting} = {path}: transformers computes {model.__name__} without scaled_dot_product_attention (it has "
+            "attention sinks, ALiBi or no attention at all), which is all that the learner runs; take another model"
         )
 
 

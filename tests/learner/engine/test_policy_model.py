@@ -2,15 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, FalconH1Config, Qwen2ForCausalLM
 
 from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe
 from services.config.model import ModelConfig
 from services.errors import InputError
+from tests.architectures import SIZES
 from tests.learner.tiny import VOCABULARY, write_tiny_model
 
 TOKENS = [1, 2, 3, 4, 5]
@@ -77,6 +79,14 @@ def test_a_tied_head_that_is_another_weight_than_the_embedding_is_refused(tmp_pa
     (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
     with pytest.raises(InputError, match="ties lm_head to the embedding"):
         policy(folder)
+
+
+def test_a_multiplier_of_the_logits_that_no_list_of_keys_knows_is_found(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"mamba_d_ssm": 64, "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 16}
+    config = FalconH1Config(**SIZES, **sizes, lm_head_multiplier=0.5)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="FalconH1ForCausalLM computes its logits by more than its last hidden state"):
+        policy(tmp_path)
 
 
 def test_a_model_that_does_more_before_its_logits_is_refused_whatever_its_config_calls_it(
