@@ -394,6 +394,7 @@ def refuse_what_was_changed(run: RunConfig, llm: "AsyncLLM") -> None:
     The learner computes with the settings as they are written: a temperature that the engine rounds makes every importance
     ratio wrong, and a shorter length cuts responses.
     """
+    from vllm.exceptions import VLLMClientError
     from vllm.sampling_params import SamplingParams
 
     taken = llm.model_config
@@ -407,7 +408,7 @@ def refuse_what_was_changed(run: RunConfig, llm: "AsyncLLM") -> None:
     for setting, temperature in temperatures.items():
         try:
             asked.append((setting, temperature, SamplingParams(temperature=temperature).temperature))
-        except ValueError as refusal:
+        except (VLLMClientError, ValueError) as refusal:
             raise InputError(f"{setting} = {temperature} is refused by the engine: {refusal}") from refusal
     for setting, wanted, got in asked:
         if got != wanted:
