@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,9 +39,9 @@ TARGET = 1.05
 FAR_EVERY = 4
 """Rounds. A side that is not held to the target is far from 1, and is measured in fewer of them."""
 
-ROOMY = {"row_tokens": 384, "rows_per_micro_batch": 1}
+ROOMY: dict[str, Any] = {"row_tokens": 384, "rows_per_micro_batch": 1}
 """Two groups and more in a micro-batch. One row, which is as wide as it is full: no padding on either side."""
-CRAMPED = {"row_tokens": 96, "rows_per_micro_batch": 1}
+CRAMPED: dict[str, Any] = {"row_tokens": 96, "rows_per_micro_batch": 1}
 """A group is more than a micro-batch holds."""
 MEAN = {"baseline": "mean", "normalize": "sample_std"}
 PROXY = {"baseline": "minimum_variance", "normalize": "sample_std"}
@@ -56,7 +57,7 @@ class Side:
     objective: str
     advantage: dict[str, str]
     ess: dict[str, bool]
-    rows: dict[str, int]
+    rows: dict[str, Any]
     ratcheted: bool = False
     """The reference has just become the current policy, so that it is not scored."""
     has_target: bool = False
@@ -178,7 +179,7 @@ def step(engine: DeepSpeedEngine, batch: StepBatch, side: Side) -> Callable[[], 
     return take
 
 
-def plain(rows: dict[str, int]) -> Side:
+def plain(rows: dict[str, Any]) -> Side:
     return Side("plain GRPO", "grpo", MEAN, NO_ESS, rows)
 
 
@@ -209,7 +210,7 @@ def rounds_of(engine: DeepSpeedEngine, batch: StepBatch, rounds: int) -> dict[st
     found: dict[str, list[Measured]] = {name: [] for name, _, _ in works}
     for number in range(rounds + 1):
         began, before = time.perf_counter(), Seconds(0.0, 0.0)
-        last_rows: dict[str, int] = {}
+        last_rows: dict[str, Any] = {}
         begin = number % len(works)
         for name, rows, ready in works[begin:] + works[:begin]:
             if name not in near_one and number % FAR_EVERY:

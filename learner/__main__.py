@@ -68,6 +68,8 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
     renderer = Renderer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     room = config.model.max_length - config.rollout.sampling.max_tokens
     training = RenderedProblems(config.prompts, renderer, max_prompt_tokens=room)
+    for warning in training.check(config.rollout.sampling.stop_token_ids):
+        log.warning("%s", warning)
     held_out = None
     if config.evaluation:
         held_out = RenderedProblems(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from learner.checkpoint import Checkpoints, export_beside
+from learner.control.mismatch import MismatchAlarm
 from learner.control.ratchet import Verdict
 from learner.control.schedule import scheduled_learning_rate
 from learner.evaluation import Evaluator
@@ -24,6 +25,7 @@ from learner.records import NOTHING_COUNTED, Records
 from learner.run_state import RunState
 from services.clock import now_s
 from services.config import RunConfig
+from services.errors import InputError
 from services.run.folder import RunFolder
 
 log = logging.getLogger("ratchet.learner")
@@ -86,6 +88,7 @@ class TrainingLoop:
         self._records = records
         self._stopping = stopping
         self._checkpoints = Checkpoints(RunFolder(config.folder).checkpoints, config.learner.checkpoint.keep)
+        self._mismatch = MismatchAlarm(config.weights, config.model.dtype)
         self._saved_version: int | None = None
 
     def load(self, checkpoint: Path, *, weights_only: bool = False) -> None:
@@ -170,7 +173,16 @@ class TrainingLoop:
             waited_s=start - waited_from,
             seconds=seconds,
         )
+        self._heed_mismatch(taken.report.engine_mismatch_kl)
         return True
+
+    def _heed_mismatch(self, mismatch_kl: float | None) -> None:
+        """Warn when engine and learner differ by more than rounding. Raises InputError once that has lasted."""
+        verdict = self._mismatch.observe(mismatch_kl, self._publisher.kernel_gap_nats)
+        if verdict == "high":
+            log.warning("%s", self._mismatch.words(mismatch_kl))
+        elif verdict == "lasting":
+            raise InputError(self._mismatch.words(mismatch_kl))
 
     def _evaluate_when_due(self, *, last: bool = False) -> bool:
         """Returns False if the run was asked to stop. No other weights are published before the results are in."""

@@ -34,7 +34,7 @@ class _Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Order(msgspec.Struct, frozen=True, kw_only=True):
-    kind: Literal["step", "snapshot", "ratchet", "roll_back", "save", "load", "export", "finish"]
+    kind: Literal["step", "probe", "snapshot", "ratchet", "roll_back", "save", "load", "export", "finish"]
     step: _Step | None = None
     token_ids: tuple[int, ...] = ()
     folder: str = ""
@@ -63,7 +63,8 @@ class Team:
     """All ranks of the learner, seen from rank 0."""
 
     def __init__(self, config: RunConfig, engine: TrainEngine) -> None:
-        self._config = config
+        self._settings = config.learner.model_copy(update={"packed_rows": engine.packs_rows})
+        self._dtype = model_dtype(config.model)
         self.engine = engine
         self.is_in_step = True
         """False once rank 0 has failed in the midst of an order: the other ranks wait in a collective of that order, and nothing
@@ -89,6 +90,11 @@ class Team:
         )
         with self._together(_Order(kind="step", step=step)):
             return self._step(step)
+
+    def probe_logp(self, probe: tuple[int, ...]) -> list[float]:
+        """Log-probs of the probe's tokens after the first under the current weights, nats."""
+        with self._together(_Order(kind="probe", token_ids=probe)):
+            return self.engine.sequence_logp(probe)
 
     def snapshot(self, probe: tuple[int, ...]) -> TakenSnapshot:
         """Copy the weights in the dtype they travel in, with the log-probs of the probe under exactly those weights."""
@@ -137,6 +143,8 @@ class Team:
             order = msgspec.msgpack.decode(self.engine.broadcast_bytes(None), type=_Order)
             if order.step is not None:
                 self._step(order.step)
+            elif order.kind == "probe":
+                self.engine.sequence_logp(order.token_ids)
             elif order.kind == "snapshot":
                 self._snapshot(order.token_ids)
             elif order.kind == "ratchet":
@@ -166,7 +174,7 @@ class Team:
         report = learner_step(
             self.engine,
             batch,
-            self._config.learner,
+            self._settings,
             learning_rate=order.learning_rate,
             full_ess_ratio=order.full_ess_ratio,
         )
@@ -175,4 +183,4 @@ class Team:
 
     def _snapshot(self, probe: tuple[int, ...]) -> TakenSnapshot:
         probe_logp = self.engine.sequence_logp(probe)
-        return TakenSnapshot(self.engine.snapshot(model_dtype(self._config.model)), probe_logp)
+        return TakenSnapshot(self.engine.snapshot(self._dtype), probe_logp)

@@ -76,7 +76,6 @@ class Replica:
             replica_id=replica_id,
             incarnation=self._incarnation,
             deadlines=deadlines,
-            max_gap_nats=config.max_gap_nats,
         )
 
         def stream(name: str) -> RedisStream:

@@ -1,8 +1,8 @@
 """Lay sequences into rows under a token budget, rows into micro-batches, and micro-batches onto ranks.
 
-The step does not depend on any of it: positions restart with each sequence, no sequence attends to another, and every sum
-has a denominator of the whole step. Where a micro-batch holds a whole group, one forward says all that its sequences have
-to know about each other.
+The step does not depend on any of it: positions restart with each sequence, no sequence attends to another (for models that
+keep them apart: learner/engine/separation.py), and every sum has a denominator of the whole step. Where a micro-batch holds a
+whole group, one forward says all that its sequences have to know about each other.
 """
 
 import heapq
@@ -41,8 +41,10 @@ class MicroBatch:
     """int64 [n]: response tokens of each."""
 
 
-def first_fit_decreasing(lengths: list[int], budget: int) -> list[list[int]]:
+def first_fit_decreasing(lengths: list[int], budget: int, *, share: bool = True) -> list[list[int]]:
     """Rows of indices whose lengths sum to at most budget. Deterministic: longest first, ties by index.
+
+    share: whether a row may hold several.
 
     Raises InputError when a single length exceeds the budget.
     """
@@ -51,6 +53,8 @@ def first_fit_decreasing(lengths: list[int], budget: int) -> list[list[int]]:
         raise InputError(
             f"a sequence of {lengths[order[0]]} tokens does not fit a row of learner.row_tokens = {budget}; raise it"
         )
+    if not share:
+        return [[i] for i in order]
     rows: list[list[int]] = []
     room: list[int] = []
     open_from = 0  # rows before it cannot take the shortest sequence
@@ -80,10 +84,19 @@ def spread(sizes: list[int], parts: int) -> list[list[int]]:
 
 
 def pack(
-    batch: StepBatch, *, row_tokens: int, rows_per_micro_batch: int, rank: int = 0, world_size: int = 1
+    batch: StepBatch,
+    *,
+    row_tokens: int,
+    rows_per_micro_batch: int,
+    share_rows: bool = True,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> list[MicroBatch]:
-    """This rank's micro-batches, equally many on every rank with fillers at the end. Rows are dealt to the ranks in turn."""
-    rows = first_fit_decreasing(_totals(batch), row_tokens)
+    """This rank's micro-batches, equally many on every rank with fillers at the end. Rows are dealt to the ranks in turn.
+
+    share_rows: whether a row may hold several sequences.
+    """
+    rows = first_fit_decreasing(_totals(batch), row_tokens, share=share_rows)
     most = -(-len(rows) // world_size)
     mine = rows[rank::world_size]
     count = -(-most // rows_per_micro_batch)
@@ -92,7 +105,13 @@ def pack(
 
 
 def pack_whole_groups(
-    batch: StepBatch, *, row_tokens: int, rows_per_micro_batch: int, rank: int = 0, world_size: int = 1
+    batch: StepBatch,
+    *,
+    row_tokens: int,
+    rows_per_micro_batch: int,
+    share_rows: bool = True,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> list[MicroBatch] | None:
     """Like `pack`, with every group whole in one micro-batch; None when a group is more than a micro-batch holds.
 
@@ -105,9 +124,11 @@ def pack_whole_groups(
         """Rows of one micro-batch; None when there are too many."""
         held = [i for g in groups for i in members[g]]
         lengths = [totals[i] for i in held]
-        rows = first_fit_decreasing(lengths, row_tokens)
+        rows = first_fit_decreasing(lengths, row_tokens, share=share_rows)
         if len(rows) > rows_per_micro_batch:
             return None
+        if not share_rows:
+            return [[held[i] for i in row] for row in rows]
         even = spread(lengths, len(rows))  # less padding, since rows are as wide as the longest; it may not fit
         if max((sum(lengths[i] for i in row) for row in even), default=0) <= row_tokens:
             rows = even

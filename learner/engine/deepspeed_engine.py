@@ -21,10 +21,12 @@ from torch import Tensor
 
 from learner.batch.packing import MicroBatch
 from learner.checkpoint import read_json
+from learner.engine.export import write_folder
 from learner.engine.gradient_limit import GradientLimit
-from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe, write_folder
+from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe, probe_logp
 from learner.engine.protocol import Backward, GradientStep, GradientSum, LossFunction, Policy, TokenStatistics
 from learner.engine.reference_weights import ReferenceWeights
+from learner.engine.separation import Separation, may_pack, measure_separation
 from services.config.learner import LearnerConfig, OptimizerConfig
 from services.config.model import ModelConfig
 from services.errors import InputError
@@ -100,6 +102,7 @@ class DeepSpeedEngine:
         """Largest magnitude in each gradient since the last step; nan and inf come through."""
         for parameter in self._model.parameters():
             parameter.register_hook(self._note_gradient)
+        self._packs_rows = self._may_pack_rows() and settings.packed_rows
 
     @property
     def rank(self) -> int:
@@ -116,6 +119,10 @@ class DeepSpeedEngine:
     @property
     def reference_is_current(self) -> bool:
         return self._reference.is_current
+
+    @property
+    def packs_rows(self) -> bool:
+        return self._packs_rows
 
     # Scoring and gradients
 
@@ -224,7 +231,16 @@ class DeepSpeedEngine:
 
     def snapshot(self, dtype: torch.dtype) -> list[tuple[str, Tensor]]:
         # Copied to the host one by one: at stage 3 the whole model may not fit on one device.
-        return [(name, tensor.to("cpu", dtype, copy=True)) for name, tensor in self._weights()]
+        weights = [(name, tensor.to("cpu", dtype, copy=True)) for name, tensor in self._weights()]
+        return self._as_checkpoint(weights)
+
+    def _as_checkpoint(self, weights: list[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+        """weights: all of them on rank 0, [] elsewhere. Returns them with the buffers of a checkpoint, under its names."""
+        if self.rank != 0:
+            return []
+        # Buffers in their own dtype: a router's bias is float32 in a bfloat16 model.
+        buffers = [(name, buffer.to("cpu", copy=True)) for name, buffer in self._model.named_buffers_kept()]
+        return self._model.under_checkpoint_names([*weights, *buffers])
 
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
         """Whole weights on rank 0, nothing elsewhere. Every rank must drain it; a tensor is valid until the next one."""
@@ -239,13 +255,13 @@ class DeepSpeedEngine:
                     yield from ((name, parameter.detach()) for name, parameter in portion)
 
     def sequence_logp(self, token_ids: Sequence[int]) -> list[float]:
-        (statistics,) = self.token_statistics([probe(list(token_ids))], "current")
-        return [float(x) for x in statistics.logp]
+        (statistics,) = self.token_statistics([probe(token_ids, packed=self._packs_rows)], "current")
+        return probe_logp(token_ids, statistics.logp)
 
     def export(self, folder: Path) -> None:
         weights = [(name, tensor.to("cpu", copy=True)) for name, tensor in self._weights()]
         if self.rank == 0:
-            write_folder(self._model_settings, weights, folder)
+            write_folder(self._model_settings, self._as_checkpoint(weights), folder)
         self.barrier()
 
     # Checkpoints
@@ -323,6 +339,22 @@ class DeepSpeedEngine:
 
     # Inside
 
+    def _may_pack_rows(self) -> bool:
+        """Whether policy and teachers keep the sequences of a row apart. Collective; raises InputError as `may_pack` does."""
+        named: list[tuple[str, PolicyModel, Policy]] = [("model.path", self._model, "current")]
+        named += [(f"learner.teachers.{i}.path", teacher, i) for i, teacher in enumerate(self._teachers)]
+        apart = []
+        for setting, model, policy in named:
+            own = measure_separation(
+                lambda batches, policy=policy: [s.logp for s in self.token_statistics(batches, policy)],  # type: ignore[misc]
+                vocabulary=model.vocabulary,
+                longest=self._model_settings.max_length,
+            )
+            total = self.sum_over_ranks(torch.tensor([own.packed_nats, own.beside_nats], dtype=torch.float64))
+            mean = Separation(*(total / self.world_size).tolist())  # the same on every rank, as the verdict has to be
+            apart.append(may_pack(f"{setting} = {model.settings.path}", mean, model_dtype(model.settings)))
+        return all(apart)
+
     def _forward(self, micro_batch: MicroBatch) -> TokenStatistics:
         return TokenStatistics(*self._engine(*inputs(micro_batch, self._device)))
 
@@ -391,11 +423,16 @@ def _policy(model: ModelConfig, settings: LearnerConfig) -> PolicyModel:
 
 def _teachers(settings: LearnerConfig, device: torch.device) -> list[PolicyModel]:
     return [
-        PolicyModel(teacher, head_chunk_tokens=settings.head_chunk_tokens, gradient_checkpointing=False)
+        PolicyModel(
+            teacher,
+            head_chunk_tokens=settings.head_chunk_tokens,
+            gradient_checkpointing=False,
+            setting=f"learner.teachers.{number}.path",
+        )
         .requires_grad_(False)
         .eval()
         .to(device)
-        for teacher in settings.teachers
+        for number, teacher in enumerate(settings.teachers)
     ]
 
 

@@ -1,25 +1,19 @@
 """A causal language model from a Hugging Face folder: packed rows in, statistics of response tokens out."""
 
-import contextlib
-import json
-import shutil
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.core_model_loading import revert_weight_conversion
 
 from learner.batch.packing import MicroBatch
 from learner.engine.head import ChunkedHead
 from services.config.model import ModelConfig, TeacherConfig
 from services.errors import InputError
-
-UNSUPPORTED_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
-"""Keys of a config.json whose logits are more than hidden x weight. The chunked head would score them wrongly."""
-TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model",
-                   "chat_template*", "generation_config.json", "*.py")  # fmt: skip
+from services.models.architecture import check_architecture
+from services.models.weights import check_loaded
 
 
 def model_dtype(settings: ModelConfig | TeacherConfig) -> torch.dtype:
@@ -33,41 +27,58 @@ class PolicyModel(nn.Module):
     """Whether `forward` returns those hidden states, too."""
 
     def __init__(
-        self, settings: ModelConfig | TeacherConfig, *, head_chunk_tokens: int, gradient_checkpointing: bool
+        self,
+        settings: ModelConfig | TeacherConfig,
+        *,
+        head_chunk_tokens: int,
+        gradient_checkpointing: bool,
+        setting: str = "model.path",
     ) -> None:
+        """setting: the key that names the model, for messages. Raises InputError for one that cannot be computed, whose
+        checkpoint is not whole, or that the learner's head would score wrongly."""
         super().__init__()
         config = AutoConfig.from_pretrained(settings.path, trust_remote_code=settings.trust_remote_code)
-        refused = [name for name in UNSUPPORTED_LOGITS if getattr(config, name, None) not in (None, 1.0)]
-        if refused:
-            raise InputError(
-                f"model.path = {settings.path} sets {', '.join(refused)} in its config.json, which the learner's head "
-                "does not compute; train a model without them"
-            )
+        longest = settings.max_length if isinstance(settings, ModelConfig) else None
+        check_architecture(setting, settings.path, config, longest)
         # A dropped activation would make the ratio current/behavior random, so nothing is dropped in training mode either.
         quiet = {
             name: 0.0
             for name, value in config.to_dict().items()
             if isinstance(value, float) and ("dropout" in name or "pdrop" in name or "jitter" in name)
         }
-        self.causal_lm = AutoModelForCausalLM.from_pretrained(
+        loader: Any = AutoModelForCausalLM
+        causal_lm, loading = loader.from_pretrained(
             settings.path,
             dtype=model_dtype(settings),
             attn_implementation="sdpa",
             trust_remote_code=settings.trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused here, with the others
             **quiet,
         )
+        check_loaded(setting, settings.path, loading)
+        self.causal_lm = causal_lm
+        self.settings = settings
         for parameter in self.causal_lm.parameters():
             # Copied out of the mapped file, which aligns tensors as it likes: kernels round differently at odd addresses.
             parameter.data = parameter.data.clone()
+        self.vocabulary: int = self.causal_lm.get_input_embeddings().num_embeddings
+        """Token ids that the model has a row for are below it."""
         head = self.causal_lm.get_output_embeddings()
         if not isinstance(head, nn.Linear) or head.bias is not None:
             raise InputError(
-                f"model.path = {settings.path} has no linear lm_head without bias; train a model that has one"
+                f"{setting} = {settings.path} has no linear lm_head without bias; train a model that has one"
             )
+        if config.tie_word_embeddings and head.weight is not self.causal_lm.get_input_embeddings().weight:
+            raise InputError(
+                f"{setting} = {settings.path}: its config.json ties lm_head to the embedding (tie_word_embeddings), and the "
+                "checkpoint has two that differ; engines would take one for both. Set tie_word_embeddings to false in "
+                "config.json if the two are meant, or remove lm_head.weight from the checkpoint"
+            )
+        _check_head(setting, settings.path, causal_lm, head.weight)
         self.causal_lm.set_output_embeddings(ChunkedHead(head.weight, head_chunk_tokens))
         if gradient_checkpointing:
             self.causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        self.settings = settings
 
     def forward(
         self, token_ids: Tensor, position_ids: Tensor, head_index: Tensor, target_ids: Tensor, temperature: Tensor
@@ -84,8 +95,37 @@ class PolicyModel(nn.Module):
         return (*statistics, hidden) if self.shows_hidden else statistics
 
     def named_weights(self) -> list[tuple[str, nn.Parameter]]:
-        """Every parameter once, under its Hugging Face name; a tied lm_head goes by the name of its embedding."""
+        """Every parameter once, under its name in memory; a tied lm_head goes by the name of its embedding."""
         return list(self.causal_lm.named_parameters())
+
+    def named_buffers_kept(self) -> list[tuple[str, Tensor]]:
+        """Buffers that belong to a checkpoint, such as the biases by which a router balances its experts."""
+        kept = self.causal_lm.state_dict().keys() - set(self.causal_lm._keys_to_ignore_on_save or ())
+        return [(name, buffer) for name, buffer in self.causal_lm.named_buffers() if name in kept]
+
+    def under_checkpoint_names(self, tensors: Iterable[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
+        """Rename whole tensors as a checkpoint of this model names them, and split what transformers has fused in memory.
+
+        tensors: all of `named_weights` and `named_buffers_kept`, by their names in memory. Other programs, engines among
+        them, know the names of the checkpoint alone. What is returned may be views of what was given.
+        """
+        return list(revert_weight_conversion(self.causal_lm, dict(tensors)).items())
+
+
+@torch.no_grad()
+def _check_head(setting: str, path: str, causal_lm: Any, weight: Tensor) -> None:
+    """Raise InputError for a model that does more between its last hidden state and its logits than multiply by the head.
+
+    check_architecture knows some such models by their config, this one all of them.
+    """
+    ids = torch.arange(4)[None] % len(weight)
+    logits = causal_lm(input_ids=ids, use_cache=False).logits.float()
+    own = (causal_lm.base_model(input_ids=ids, use_cache=False).last_hidden_state @ weight.t()).float()
+    if not torch.allclose(own, logits, rtol=1e-2, atol=1e-2 * float(logits.abs().max())):
+        raise InputError(
+            f"{setting} = {path}: {type(causal_lm).__name__} computes its logits by more than its last hidden state times "
+            "lm_head, which is what the learner's head computes; take another model"
+        )
 
 
 def inputs(micro_batch: MicroBatch, device: torch.device) -> tuple[Tensor, ...]:
@@ -102,46 +142,44 @@ def inputs(micro_batch: MicroBatch, device: torch.device) -> tuple[Tensor, ...]:
     )
 
 
-def probe(token_ids: list[int]) -> MicroBatch:
-    """One row that predicts every token of a sequence after the first, at temperature 1."""
-    ids = torch.tensor(token_ids, dtype=torch.int64)
-    count = len(token_ids) - 1
+def scoring_batch(rows: Sequence[Sequence[Sequence[int]]]) -> MicroBatch:
+    """Rows of sequences of two or more tokens, of which every token but the first is predicted, at temperature 1.
+
+    Laid out as training lays them (learner/batch/packing.py): positions restart with each sequence, and go on into the padding
+    where each row has one.
+    """
+    width = max(sum(map(len, row)) for row in rows)
+    one_each = all(len(row) == 1 for row in rows)
+    token_ids = torch.zeros(len(rows), width, dtype=torch.int64)
+    position_ids = torch.arange(width).repeat(len(rows), 1) if one_each else torch.zeros_like(token_ids)
+    head: list[Tensor] = []
+    for r, row in enumerate(rows):
+        at = 0
+        for sequence in row:
+            end = at + len(sequence)
+            token_ids[r, at:end] = torch.tensor(sequence)
+            position_ids[r, at:end] = torch.arange(len(sequence))
+            head.append(torch.arange(r * width + at, r * width + end - 1))
+            at = end
+    head_index = torch.cat(head)
+    lengths = torch.tensor([len(sequence) - 1 for row in rows for sequence in row])
     return MicroBatch(
-        token_ids=ids[None],
-        position_ids=torch.arange(len(ids))[None],
-        head_index=torch.arange(count),
-        target_ids=ids[1:],
-        temperature=torch.ones(count),
-        token_index=torch.arange(count),
-        sequence_index=torch.zeros(1, dtype=torch.int64),
-        lengths=torch.tensor([count]),
+        token_ids=token_ids,
+        position_ids=position_ids,
+        head_index=head_index,
+        target_ids=token_ids.flatten()[head_index + 1],
+        temperature=torch.ones(len(head_index)),
+        token_index=torch.arange(len(head_index)),
+        sequence_index=torch.arange(len(lengths)),
+        lengths=lengths,
     )
 
 
-def write_folder(settings: ModelConfig, weights: Iterable[tuple[str, Tensor]], folder: Path) -> None:
-    """Write a Hugging Face folder that transformers and vLLM load: config, safetensors in shards, tokenizer."""
-    from huggingface_hub import split_torch_state_dict_into_shards
-    from safetensors.torch import save_file
+def probe(token_ids: Sequence[int], *, packed: bool) -> MicroBatch:
+    """A sequence, as training scores it: alone in a row, or last in a row behind others. `probe_logp` reads its log-probs."""
+    return scoring_batch([[token_ids, token_ids[::-1], token_ids] if packed else [token_ids]])
 
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in weights}
-    split = split_torch_state_dict_into_shards(tensors, filename_pattern="model{suffix}.safetensors")
-    for filename, names in split.filename_to_tensors.items():
-        save_file({name: tensors[name] for name in names}, folder / filename, metadata={"format": "pt"})
-    if split.is_sharded:
-        index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
-    config: Any = AutoConfig.from_pretrained(settings.path, trust_remote_code=settings.trust_remote_code)
-    config.dtype = settings.dtype
-    config.save_pretrained(folder)
-    source = Path(settings.path)
-    if source.is_dir():
-        for pattern in TOKENIZER_FILES:
-            for path in source.glob(pattern):
-                shutil.copy2(path, folder / path.name)
-    else:
-        AutoTokenizer.from_pretrained(settings.path, trust_remote_code=settings.trust_remote_code).save_pretrained(
-            folder
-        )
-        with contextlib.suppress(OSError):  # many models have no generation config
-            GenerationConfig.from_pretrained(settings.path).save_pretrained(folder)
+
+def probe_logp(token_ids: Sequence[int], logp: Tensor) -> list[float]:
+    """logp: of a `probe` of these tokens. Returns that of each token after the first, nats."""
+    return [float(x) for x in logp[-(len(token_ids) - 1) :]]

@@ -92,6 +92,11 @@ class TrainEngine(Protocol):
         """Whether both would score the same: no step since the start, or since the reference became the current policy."""
         ...
 
+    @property
+    def packs_rows(self) -> bool:
+        """Whether several sequences may share a row: the models keep them apart, and learner.packed_rows allows it."""
+        ...
+
     def token_statistics(self, micro_batches: Sequence[MicroBatch], policy: Policy) -> list[TokenStatistics]:
         """Forward without gradient; one result for each micro-batch."""
         ...
@@ -134,11 +139,16 @@ class TrainEngine(Protocol):
         ...
 
     def snapshot(self, dtype: torch.dtype) -> list[tuple[str, Tensor]]:
-        """Copies of the current weights under their Hugging Face names: all of them on rank 0, [] on other ranks."""
+        """Copies of the current weights, under the names and in the shapes that a checkpoint of the model has: all of them on
+        rank 0, [] on other ranks. Buffers of a checkpoint are among them, in their own dtype.
+        """
         ...
 
     def sequence_logp(self, token_ids: Sequence[int]) -> list[float]:
-        """Log-probs (nats, temperature 1) of each token given those before it, from the second token on."""
+        """Log-probs (nats, temperature 1) of each token given those before it, from the second token on.
+
+        Scored as training scores them: behind other sequences in a row where `packs_rows`.
+        """
         ...
 
     def save(self, folder: Path) -> None:
@@ -150,7 +160,7 @@ class TrainEngine(Protocol):
         ...
 
     def export(self, folder: Path) -> None:
-        """Write a Hugging Face folder (config, safetensors, tokenizer) in the engine's dtype, on rank 0."""
+        """Write a Hugging Face folder in the engine's dtype, on rank 0: safetensors, and config and tokenizer of the source."""
         ...
 
     def sum_over_ranks(self, tensor: Tensor) -> Tensor:

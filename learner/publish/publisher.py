@@ -48,6 +48,7 @@ class WeightPublisher:
         self._changed = threading.Condition()
         self._wanted: Snapshot | None = None
         self._confirmed_version: int | None = None
+        self._kernel_gap_nats: float | None = None
         self._fault: BaseException | None = None
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
@@ -80,6 +81,12 @@ class WeightPublisher:
         """The policy version that every live replica samples under; None before the first and after a failed broadcast."""
         with self._changed:
             return self._confirmed_version
+
+    @property
+    def kernel_gap_nats(self) -> float | None:
+        """What engine and learner differ by for the weights on disk, in nats; None before a replica has measured it."""
+        with self._changed:
+            return self._kernel_gap_nats
 
     def should_stop(self) -> bool:
         """Whether the run was asked to stop. Raises what ended the thread: it is the reason that no more groups come."""
@@ -135,4 +142,5 @@ class WeightPublisher:
             self._on_sync(report)
         with self._changed:
             self._confirmed_version = self._replicas.confirmed_version
+            self._kernel_gap_nats = self._replicas.kernel_gap_nats
             self._changed.notify_all()

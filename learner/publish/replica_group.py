@@ -7,6 +7,7 @@ generation. Going without any replica for too long, or a replica that holds othe
 import logging
 from dataclasses import dataclass
 
+from learner.control.mismatch import CAUSES, MOST_NATS, SAME_NATS, gap_bound
 from learner.metrics import GAP_NATS, GENERATION, REPLICAS, SYNC_SECONDS, SYNCS
 from learner.publish.exclusions import Exclusions
 from learner.publish.patience import Patience
@@ -14,7 +15,7 @@ from learner.publish.roll_call import RollCall
 from learner.publish.snapshot import Snapshot
 from services.clock import Deadline, now_s
 from services.config import RunConfig
-from services.errors import DeadlineExceeded, WeightSyncError
+from services.errors import DeadlineExceeded, InputError, WeightSyncError
 from services.metrics import waiting
 from services.weights.channel import WeightChannel
 from services.weights.membership import Membership
@@ -36,6 +37,8 @@ class SyncReport:
     transfer_s: list[float]
     running_sequences: int
     gap_nats: float
+    kernel_gap_nats: float | None
+    """What engine and learner differ by for the weights on disk: the largest that any replica has measured so far."""
 
 
 class ReplicaGroup:
@@ -56,6 +59,8 @@ class ReplicaGroup:
         self._members: dict[str, str] = {}  # replica_id -> incarnation
         self.confirmed_version: int | None = None
         """The version that every member has confirmed; None before the first and after a failed broadcast."""
+        self.kernel_gap_nats: float | None = None
+        """Largest difference of the probe that a replica has measured with the weights on disk; None before the first."""
         self.any_live = True
         """Whether any replica was live and not left out at the last call of `bring`; True before the first."""
 
@@ -78,7 +83,7 @@ class ReplicaGroup:
             if changed:
                 self._form(live)
             return self._send(wanted)
-        except (WeightSyncError, DeadlineExceeded) as fault:
+        except (WeightSyncError, DeadlineExceeded) as fault:  # not Unequal, which ends the run
             self._count_failure(fault)
             return None
 
@@ -154,6 +159,8 @@ class ReplicaGroup:
             buckets=wanted.buckets,
             probe_token_ids=wanted.probe_token_ids,
             probe_logp=wanted.probe_logp,
+            disk_logp=wanted.disk_logp,
+            max_gap_nats=self._max_gap_nats,
         )
 
     def _report(self, confirmed: list[Confirmation], policy_version: int, seconds: float, gap: float) -> SyncReport:
@@ -169,26 +176,60 @@ class ReplicaGroup:
             transfer_s=[confirmation.transfer_s for confirmation in confirmed],
             running_sequences=sum(confirmation.running_sequences for confirmation in confirmed),
             gap_nats=gap,
+            kernel_gap_nats=self.kernel_gap_nats,
         )
 
+    @property
+    def _max_gap_nats(self) -> float:
+        return gap_bound(self._config.weights, self._config.model.dtype, self.kernel_gap_nats)
+
     def _check_gaps(self, confirmed: list[Confirmation], policy_version: int) -> float:
-        """Return the largest probe gap in nats. Raises _Unequal for one above the bound, or that is not a number."""
-        gap = max(confirmation.gap_nats or 0.0 for confirmation in confirmed)
+        """Return the largest probe gap in nats. Raises Unequal for one above its bound, or that is not a number."""
+        for confirmation in confirmed:
+            self._check_start(confirmation)
+        gap, bound = max(confirmation.gap_nats or 0.0 for confirmation in confirmed), self._max_gap_nats
         GAP_NATS.set(gap)
         for confirmation in confirmed:
-            if confirmation.gap_nats is None or not confirmation.gap_nats <= self._config.max_gap_nats:
-                raise _Unequal(
+            if confirmation.gap_nats is None or not confirmation.gap_nats <= bound:
+                rounding = (
+                    ""
+                    if self.kernel_gap_nats is None
+                    else (
+                        f"; with the weights on disk the two differed by {self.kernel_gap_nats:.2g}, which is rounding"
+                    )
+                )
+                raise Unequal(
                     f"replica {confirmation.replica_id} does not hold the learner's weights: after policy version "
-                    f"{policy_version} its probe differs by {confirmation.gap_nats} nats, above the bound of "
-                    f"{self._config.max_gap_nats}. Compare versions and dtypes of the two with `ratchet doctor`; "
-                    "if the gap is rounding alone, raise weights.max_gap_nats"
+                    f"{policy_version} its probe differs by {confirmation.gap_nats} nats, above the bound of {bound:.2g}"
+                    f"{rounding}. {CAUSES}. If the gap is rounding alone, raise weights.max_gap_nats"
                 )
         return gap
 
+    def _check_start(self, confirmation: Confirmation) -> None:
+        """Look at what a replica measured around its first swap. Raises Unequal."""
+        config, found = self._config, confirmation.kernel_gap_nats
+        dtype = config.model.dtype
+        if found is None:
+            return
+        most = config.weights.max_gap_nats or MOST_NATS[dtype]
+        if not found <= most:
+            raise Unequal(
+                f"engine and learner compute different log-probs from the same folder, model.path = {config.model.path}: "
+                f"before any weights were sent, the probe of replica {confirmation.replica_id} differs by {found:.3g} nats, and "
+                f"rounding in {dtype} explains at most {most:.2g}. {CAUSES}"
+            )
+        self.kernel_gap_nats = max(found, self.kernel_gap_nats or 0.0)
+        moved = confirmation.moved_nats
+        if moved is not None and not moved <= max(SAME_NATS[dtype], config.weights.max_gap_nats or 0.0):
+            raise Unequal(
+                f"weights did not find their places in the engine of replica {confirmation.replica_id}: version 0 is what it had "
+                f"read from disk, and yet its probe moved by {moved:.3g} nats when the same weights were sent. The engine "
+                "knows some of this model's weights under other names, or cannot reload them: train a model that "
+                "docs/models.md names, or report this one"
+            )
+
     def _count_failure(self, fault: Exception) -> None:
         """Give the group up, and leave out for a while the replicas that caused the failure. Raises what ends the run."""
-        if isinstance(fault, _Unequal):
-            raise fault
         SYNCS.labels("failed").inc()
         at_fault = self._roll_call.at_fault(give_up=self._channel.close)
         self._members = {}
@@ -199,5 +240,5 @@ class ReplicaGroup:
         self._patience.failed(fault, now_s())
 
 
-class _Unequal(WeightSyncError):
-    """A replica holds weights other than those that were sent; trying again would not change that."""
+class Unequal(InputError):
+    """Engine and learner do not compute the same from the same weights; trying again would not change that."""

@@ -24,16 +24,22 @@ class Snapshot:
     probe_token_ids: tuple[int, ...]
     probe_logp: tuple[float, ...]
     """Log-probs of the probe's tokens after the first, nats, under exactly these weights."""
+    disk_logp: tuple[float, ...] = ()
+    """The same under the weights on disk that the run was started with; empty where they are not known."""
 
 
 class Snapshots:
     """Takes snapshots of the learner's weights. On rank 0; taking one is work for every rank."""
 
     def __init__(self, team: Team, weights: WeightsConfig, probe: tuple[int, ...]) -> None:
-        """probe: the tokens whose log-probs learner and replicas compare (`probe_tokens`)."""
+        """probe: the tokens whose log-probs learner and replicas compare (`probe_tokens`).
+
+        To be made while the team holds the weights on disk, before a checkpoint is loaded.
+        """
         self._team = team
         self._weights = weights
         self._probe = probe
+        self._disk_logp = team.probe_logp(probe)
 
     def take(self, policy_version: int) -> Snapshot:
         """Copy the current weights, which are this policy version. Raises InputError when the backend cannot send them from
@@ -46,6 +52,7 @@ class Snapshots:
             bucket_mib=self._weights.bucket_mib,
             probe_token_ids=self._probe,
             probe_logp=taken.probe_logp,
+            disk_logp=self._disk_logp,
             device=device,
         )
 
@@ -57,6 +64,7 @@ def pack_snapshot(
     bucket_mib: int,
     probe_token_ids: Sequence[int],
     probe_logp: Sequence[float],
+    disk_logp: Sequence[float] = (),
     device: torch.device | None = None,
 ) -> Snapshot:
     """Pack named tensors into buckets of at most bucket_mib MiB. device: where the buckets lie; None is the CPU."""
@@ -67,6 +75,7 @@ def pack_snapshot(
         flat=tuple(flat for _, flat in packed),
         probe_token_ids=tuple(probe_token_ids),
         probe_logp=tuple(probe_logp),
+        disk_logp=tuple(disk_logp),
     )
 
 

@@ -116,6 +116,7 @@ class ProxyBaseline:
                 batch,
                 row_tokens=settings.row_tokens,
                 rows_per_micro_batch=settings.rows_per_micro_batch,
+                share_rows=settings.packed_rows,
                 rank=rank,
                 world_size=world_size,
             )
@@ -210,6 +211,7 @@ def _rows(batch: StepBatch, settings: LearnerConfig, rank: int, world_size: int)
         batch,
         row_tokens=settings.row_tokens,
         rows_per_micro_batch=settings.rows_per_micro_batch,
+        share_rows=settings.packed_rows,
         rank=rank,
         world_size=world_size,
     )

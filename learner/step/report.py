@@ -243,8 +243,8 @@ class StepReport:
     ] = math.nan
     """Mean over response tokens of r - 1 - log r with r = current/behavior, nats: estimates KL(behavior || current)."""
     engine_mismatch_kl: Annotated[float | None, Figure(MISMATCH_PART, ("engine_mismatch",))] = None
-    """The same of proximal/behavior over the tokens that the proximal policy's own weights sampled: what differs there is the
-    two engines. None where there is no such token, or the proximal policy is not known."""
+    """The same of proximal/behavior over the sequences that the proximal policy's own weights sampled from their first token
+    on: what differs there is the two engines. None where there is no such sequence, or the proximal policy is not known."""
     before_batch_kl: Annotated[float | None, Figure(MISMATCH_PART, ("before_batch",))] = None
     """The same of proximal/behavior over all tokens: engines and lag. None where the proximal policy is not known."""
     within_batch_kl: Annotated[float | None, Figure(MISMATCH_PART, ("within_batch",))] = None

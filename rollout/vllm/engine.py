@@ -10,9 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
@@ -23,6 +21,7 @@ from services.clock import Deadline
 from services.config.run import RunConfig
 from services.errors import DeadlineExceeded, InputError, WeightSyncError
 from services.metrics import waiting
+from services.models.template import end_token_ids
 from services.wire.codec import Array, encode
 from services.wire.prompt import Prompt
 from services.wire.trajectory import Trajectory, VersionSpan
@@ -97,8 +96,10 @@ class VllmEngine:
         parent_watch.announce()
         try:
             self._llm = await _in_daemon_thread(partial(self._launch, self._run))
+            refuse_what_was_changed(self._run, self._alive())
             await self._alive().update_weight_version(str(BASE_VERSION))
         except InputError:
+            await self.stop()
             raise
         except Exception as fault:
             await self.stop()
@@ -107,7 +108,8 @@ class VllmEngine:
                 "engine's own processes, say more"
             ) from fault
         self._tokenizer = self._alive().get_tokenizer()
-        self._end_token_ids = end_token_ids(self._alive(), self._tokenizer)
+        model = self._alive().model_config
+        self._end_token_ids = end_token_ids(model.model, model.hf_text_config, self._tokenizer, model.get_vocab_size())
 
     async def stop(self) -> None:
         llm = self._llm
@@ -386,14 +388,31 @@ def _engine_arguments(run: RunConfig) -> dict[str, Any]:
     return arguments
 
 
-def end_token_ids(llm: "AsyncLLM", tokenizer: Any) -> tuple[int, ...]:
-    """End-of-sequence tokens of the model, of its generation config and of its tokenizer, sorted: the three may differ."""
-    from transformers import GenerationConfig
+def refuse_what_was_changed(run: RunConfig, llm: "AsyncLLM") -> None:
+    """Compare what the engine has taken with what it was given. Raises InputError naming the setting that it changed.
 
-    found: list[Any] = [llm.model_config.hf_text_config.eos_token_id, tokenizer.eos_token_id]
-    if Path(llm.model_config.model).is_dir():
-        with suppress(OSError):
-            found.append(GenerationConfig.from_pretrained(llm.model_config.model).eos_token_id)
-    flat = [token for entry in found for token in (entry if isinstance(entry, list) else [entry])]
-    vocabulary = llm.model_config.get_vocab_size()  # a tokenizer may know tokens that the model has no row for
-    return tuple(sorted({int(token) for token in flat if token is not None and token < vocabulary}))
+    The learner computes with the settings as they are written: a temperature that the engine rounds makes every importance
+    ratio wrong, and a shorter length cuts responses.
+    """
+    from vllm.exceptions import VLLMClientError
+    from vllm.sampling_params import SamplingParams
+
+    taken = llm.model_config
+    asked: list[tuple[str, Any, Any]] = [
+        ("model.max_length", run.model.max_length, taken.max_model_len),
+        ("model.dtype", run.model.dtype, str(taken.dtype).removeprefix("torch.")),
+    ]
+    temperatures = {"rollout.sampling.temperature": run.rollout.sampling.temperature}
+    if run.evaluation is not None:
+        temperatures["evaluation.temperature"] = run.evaluation.temperature
+    for setting, temperature in temperatures.items():
+        try:
+            asked.append((setting, temperature, SamplingParams(temperature=temperature).temperature))
+        except (VLLMClientError, ValueError) as refusal:
+            raise InputError(f"{setting} = {temperature} is refused by the engine: {refusal}") from refusal
+    for setting, wanted, got in asked:
+        if got != wanted:
+            raise InputError(
+                f"{setting} = {wanted}, and the engine takes {got} for it, while the learner would compute with {wanted}; "
+                f"set {setting} to a value that the engine takes as it is, such as {got}"
+            )

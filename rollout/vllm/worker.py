@@ -59,8 +59,22 @@ class StagedWeights:
         """
         assert self._receiver is not None, "join_generation comes first"
         weights = self._receiver.take(policy_version)
+        _let_experts_be_packed_again(self.model_runner.get_model())
         cast(Any, self).reload_weights(weights_iterator=weights, is_checkpoint_format=True)
         _repack_output_layer(self.model_runner.get_model())
+
+
+def _let_experts_be_packed_again(model: torch.nn.Module) -> None:
+    """vLLM packs the weights of experts for its CPU kernels only where there is no such kernel yet, which is at the first load:
+    a reload would copy them unpacked into what is packed."""
+    from vllm.model_executor.layers.fused_moe.fused_moe_method_base import FusedMoEMethodBase
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    for module in model.modules():
+        if isinstance(method := getattr(module, "quant_method", None), FusedMoEMethodBase):
+            method.moe_kernel = None
 
 
 def _repack_output_layer(model: torch.nn.Module) -> None:

@@ -11,9 +11,9 @@ counts it in, and ends after `rejoin_deadline_s`. The learner's half is in learn
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from rollout.engine import InferenceEngine, SwapReport
+from rollout.engine import BASE_VERSION, InferenceEngine, SwapReport
 from rollout.metrics import POLICY_VERSION, SAMPLING_GAP_SECONDS, SWAPS, TRANSFER_SECONDS, WEIGHT_GAP_NATS
 from services.clock import Deadline, now_s
 from services.config.deadlines import DeadlinesConfig
@@ -45,16 +45,14 @@ class WeightFollower:
         replica_id: str,
         incarnation: str,
         deadlines: DeadlinesConfig,
-        max_gap_nats: float,
     ) -> None:
-        """Follows what is announced from now on. max_gap_nats: a larger gap of the probe's log-probs is not ready."""
+        """Follows what is announced from now on."""
         self._engine = engine
         self._membership = membership
         self._replica_id = replica_id
         self._incarnation = incarnation
         self._transfer_s = deadlines.weight_transfer_s
         self._rejoin_s = rejoin_deadline_s(deadlines)
-        self._max_gap_nats = max_gap_nats
         self._reader = membership.announcements()
         self._generation: int | None = None  # None: in no generation
         self._outside_since_s: float | None = None  # None: never outside since the last join
@@ -119,27 +117,27 @@ class WeightFollower:
         """
         if manifest.pg_generation != self._generation:
             return
+        kernel_gap: float | None = None
+        moved: float | None = None
         try:
             deadline = Deadline.after(self._transfer_s, "weights from the learner")
+            before = await self._on_disk(manifest)
             report = await self._engine.stage_and_swap(manifest, deadline)
-            gap = _largest_gap(manifest.probe_logp, await self._engine.probe(manifest.probe_token_ids))
+            after = await self._engine.probe(manifest.probe_token_ids)
         except WeightSyncError as error:
             log.warning("policy version %d did not arrive: %s", manifest.policy_version, error)
             self._leave_group()
             await self._confirm("swapped", manifest.pg_generation, manifest.policy_version, fault=str(error))
             return
-        if gap <= self._max_gap_nats:
+        gap = _largest_gap(manifest.probe_logp, after)
+        if before is not None:
+            kernel_gap = _largest_gap(manifest.disk_logp, before)
+            moved = _largest_gap(before, after) if manifest.policy_version == 0 else None
+        if gap <= manifest.max_gap_nats:
             self.ready.set()
         else:
             self.ready.clear()  # the learner stops the run when it reads the gap
-        await self._confirm_swap(manifest, report, gap)
-
-    async def _confirm_swap(self, manifest: WeightManifest, report: SwapReport, gap: float) -> None:
-        POLICY_VERSION.set(manifest.policy_version)
-        SWAPS.inc()
-        TRANSFER_SECONDS.observe(report.transfer_s)
-        SAMPLING_GAP_SECONDS.observe(report.pause_s)
-        WEIGHT_GAP_NATS.set(gap)
+        self._count_swap(manifest.policy_version, report, gap)
         await self._confirm(
             "swapped",
             manifest.pg_generation,
@@ -148,7 +146,22 @@ class WeightFollower:
             pause_s=report.pause_s,
             running_sequences=report.running_sequences,
             gap_nats=gap,
+            kernel_gap_nats=kernel_gap,
+            moved_nats=moved,
         )
+
+    def _count_swap(self, policy_version: int, report: SwapReport, gap: float) -> None:
+        POLICY_VERSION.set(policy_version)
+        SWAPS.inc()
+        TRANSFER_SECONDS.observe(report.transfer_s)
+        SAMPLING_GAP_SECONDS.observe(report.pause_s)
+        WEIGHT_GAP_NATS.set(gap)
+
+    async def _on_disk(self, manifest: WeightManifest) -> list[float] | None:
+        """The probe's log-probs under the weights that the engine has read from disk; None once it has swapped."""
+        if self._engine.policy_version != BASE_VERSION or not manifest.disk_logp:
+            return None
+        return await self._engine.probe(manifest.probe_token_ids)
 
     def _leave_group(self) -> None:
         self._generation = None
@@ -178,7 +191,7 @@ def _newest(messages: list[Rendezvous | WeightManifest | Confirmation]) -> list[
     return kept
 
 
-def _largest_gap(expected: tuple[float, ...], got: list[float]) -> float:
+def _largest_gap(expected: Sequence[float], got: Sequence[float]) -> float:
     """Largest absolute difference in nats; infinite if any is NaN or the lengths differ."""
     if len(expected) != len(got):
         return math.inf

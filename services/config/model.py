@@ -20,6 +20,9 @@ ModelPath = Annotated[str, Field(min_length=1), AfterValidator(_folder_or_name)]
 """A folder, relative to the file that names it, or a Hugging Face model name."""
 
 
+Dtype = Literal["float32", "bfloat16"]
+
+
 class ModelConfig(Strict):
     """The starting model, in the Hugging Face layout."""
 
@@ -28,7 +31,7 @@ class ModelConfig(Strict):
     max_length: int = Field(ge=2)
     """Tokens of prompt and response together that a sequence may have. A shorter limit saves memory in the engine and in
     the learner; it cannot exceed what the model was made for."""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: Dtype = "bfloat16"
     """Dtype used for sampling and for the weights on the wire. The learner keeps float32 masters in either case. Use
     float32 on CPU and for small experiments, where it makes engine and learner agree almost exactly."""
     trust_remote_code: bool = False
@@ -40,7 +43,7 @@ class TeacherConfig(Strict):
 
     path: ModelPath
     """A folder in the Hugging Face layout, relative to the file that names it, or a name on the Hugging Face hub."""
-    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    dtype: Dtype = "bfloat16"
     """Dtype that the teacher is held and run in."""
     trust_remote_code: bool = False
     """Whether Python code that comes with the teacher may run. Set it only for models whose code you have read."""

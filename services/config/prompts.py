@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from services.config.base import LocalPath, Strict
 
@@ -79,6 +79,14 @@ class PromptsConfig(Strict):
     whose order is that of the file."""
 
 
+def _zero_or_as_sampled(temperature: float) -> float:
+    if 0.0 < temperature < 0.01:
+        raise ValueError(
+            "vLLM takes 0.01 for a temperature between 0 and 0.01; give 0, which is greedy, or 0.01 or more"
+        )
+    return temperature
+
+
 class EvaluationConfig(Strict):
     """Held-out problems, sampled at a pinned policy version. Without this section nothing is evaluated."""
 
@@ -91,5 +99,5 @@ class EvaluationConfig(Strict):
     """Responses to each prompt: k of avg@k and pass@k. Raise it when there are few problems."""
     max_prompts: int | None = Field(default=None, ge=1)
     """At most this many problems, the first of the dataset; by default all. Lower it when evaluations take too long."""
-    temperature: float = Field(default=1.0, ge=0.0)
-    """Sampling temperature of evaluations. 0 is greedy decoding; samples_per_prompt is then best 1."""
+    temperature: Annotated[float, Field(ge=0.0, le=2.0), AfterValidator(_zero_or_as_sampled)] = 1.0
+    """Sampling temperature of evaluations, 0 or from 0.01 to 2. 0 is greedy decoding; samples_per_prompt is then best 1."""

@@ -15,8 +15,9 @@ class SamplingConfig(Strict):
     group_size: int = Field(default=8, ge=2)
     """Responses sampled for each prompt. Larger groups give better baselines, and more often one correct response to a
     hard problem."""
-    temperature: float = Field(default=1.0, gt=0.0)
-    """Sampling temperature of training responses. The learner divides logits by it too, so any value is unbiased."""
+    temperature: float = Field(default=1.0, ge=0.01, le=2.0)
+    """Sampling temperature of training responses. The learner divides logits by it too, so any value is unbiased. vLLM takes
+    0.01 for less, and refuses more than 2."""
     stop_token_ids: Annotated[tuple[int, ...], Field(strict=False)] = ()
     """Token ids that end a response, in addition to the model's own end-of-sequence tokens; none by default."""
 

@@ -60,13 +60,6 @@ class RunConfig(Strict):
     def folder(self) -> Path:
         return (self.runs_folder / self.name).resolve()
 
-    @property
-    def max_gap_nats(self) -> float:
-        """Largest gap allowed between the log-probs of a replica's probe and the learner's after a broadcast, in nats."""
-        if self.weights.max_gap_nats is not None:
-            return self.weights.max_gap_nats
-        return 1e-3 if self.model.dtype == "float32" else 0.5
-
     @model_validator(mode="after")
     def channel_fits_device(self) -> Self:
         if self.device == "cpu" and self.weights.type == "nccl":

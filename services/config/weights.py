@@ -20,7 +20,14 @@ class _Channel(Strict):
     """Tokens of the fixed sequence whose log-probs are compared after each broadcast, to prove that weights are equal."""
     max_gap_nats: float | None = Field(default=None, gt=0.0)
     """The run stops when a replica's probe differs from the learner's by more than this, in nats. Default: 0.001 in
-    float32 and 0.5 in bfloat16. Raise it only after you know where the difference comes from."""
+    float32; in bfloat16 three times what the two differ by for the weights on disk, at least 0.05 and at most 0.4. Raise it
+    only after you know where the difference comes from."""
+    max_mismatch_nats: float | None = Field(default=None, gt=0.0)
+    """Largest mean KL per token between engine and learner, in nats, over sequences sampled under the learner's current
+    weights alone (engine_mismatch_kl in steps.jsonl). Above it there is a warning. Default: 0.0001 in float32; in bfloat16 the
+    square of what the two differ by for the weights on disk, at least 0.01."""
+    mismatch_steps: int = Field(default=5, ge=1)
+    """Learner steps in a row above max_mismatch_nats that end the run. Steps without such a sequence are not counted."""
 
 
 class NcclChannel(_Channel):

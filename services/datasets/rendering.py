@@ -1,10 +1,12 @@
 """From problems to token ids for the engine, with the tokenizer of the model that is trained."""
 
+from collections.abc import Collection
 from typing import Any
 
 from services.config.prompts import PromptsConfig
 from services.datasets.dataset import Problem, load_problems
 from services.errors import InputError
+from services.models.template import check_end_tokens, check_plain_start, check_template, end_token_ids
 
 
 class Renderer:
@@ -15,6 +17,7 @@ class Renderer:
         from transformers import AutoTokenizer
 
         self._path = path
+        self._trust_remote_code = trust_remote_code
         try:
             self._tokenizer: Any = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
         except Exception as fault:  # the library raises errors of many kinds, which all mean this to the user
@@ -22,6 +25,28 @@ class Renderer:
                 f"model.path = {path} gives no tokenizer: {type(fault).__name__}: {fault}. Check that the folder holds "
                 "tokenizer files, or that the name exists and the hub can be reached"
             ) from fault
+
+    def check(self, settings: PromptsConfig, *, has_system_prompt: bool, stop_token_ids: Collection[int]) -> list[str]:
+        """What looks wrong with the template and the end tokens, as warnings; takes milliseconds.
+
+        has_system_prompt: whether the settings or a row have one. stop_token_ids: rollout.sampling.stop_token_ids. Raises
+        InputError where the template loses a part of the conversation.
+        """
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(self._path, trust_remote_code=self._trust_remote_code).get_text_config()
+        ends = end_token_ids(self._path, config, self._tokenizer, config.vocab_size)
+        warnings = check_end_tokens(self._path, ends, stop_token_ids)
+        if settings.template == "none":
+            return warnings + check_plain_start(self._path, self._tokenizer)
+        if self._tokenizer.chat_template:
+            warnings += check_template(
+                self._path,
+                self._tokenizer,
+                has_system_prompt=has_system_prompt,
+                end_token_ids=(*ends, *stop_token_ids),
+            )
+        return warnings
 
     def render(self, problem: Problem, settings: PromptsConfig, *, max_prompt_tokens: int) -> list[int]:
         """The prompt as 1 to max_prompt_tokens token ids. Raises InputError naming the row.
@@ -86,6 +111,16 @@ class RenderedProblems:
         self._renderer = renderer
         self._max_prompt_tokens = max_prompt_tokens
         self._rendered: dict[int, list[int]] = {}
+
+    def check(self, stop_token_ids: Collection[int]) -> list[str]:
+        """Warnings about how these problems are put to the model; see `Renderer.check`."""
+        has_system_prompt = self._settings.system_prompt is not None or any(
+            message["role"] == "system"
+            for problem in self.problems
+            if not isinstance(problem.prompt, str)
+            for message in problem.prompt
+        )
+        return self._renderer.check(self._settings, has_system_prompt=has_system_prompt, stop_token_ids=stop_token_ids)
 
     def token_ids(self, problem: Problem) -> list[int]:
         """The rendered prompt. Raises InputError naming the row."""

@@ -26,7 +26,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since it was first ready."""
 
 
-@record("confirmation", 1)
+@record("confirmation", 2)
 class Confirmation(msgspec.Struct, frozen=True, kw_only=True):
     """A replica's answer to an announcement."""
 
@@ -44,5 +44,11 @@ class Confirmation(msgspec.Struct, frozen=True, kw_only=True):
     """Sequences in the engine at the swap."""
     gap_nats: float | None = None
     """Largest absolute difference between the probe's log-probs and the learner's; None before a swap."""
+    kernel_gap_nats: float | None = None
+    """The same difference for the weights on disk, measured before this replica's first swap; None at later ones. Engine and
+    learner have read the same files then, so that what differs is what they compute."""
+    moved_nats: float | None = None
+    """Largest difference that its first swap made to its own log-probs of the probe, where the version sent is that on disk:
+    0, unless weights did not find their places. None elsewhere."""
     fault: str | None = None
     """Why it did not join or swap, in which case its weights are unchanged; None when it did."""

@@ -25,7 +25,7 @@ class Bucket(msgspec.Struct, frozen=True, array_like=True):
     tensors: tuple[TensorEntry, ...]
 
 
-@record("weight-manifest", 1)
+@record("weight-manifest", 2)
 class WeightManifest(msgspec.Struct, frozen=True, kw_only=True):
     """One policy version on its way to the members of one generation."""
 
@@ -36,6 +36,11 @@ class WeightManifest(msgspec.Struct, frozen=True, kw_only=True):
     """A fixed token sequence whose log-probs prove that weights are equal."""
     probe_logp: tuple[float, ...]
     """The learner's log-probs of the probe tokens but the first, each given those before it, in nats at temperature 1."""
+    disk_logp: tuple[float, ...] = ()
+    """The same under the weights that the run was started with, on disk: what a replica that has not swapped yet is compared
+    with. Empty where they are not known."""
+    max_gap_nats: float
+    """A replica whose probe differs from the learner's by more than this does not sample."""
 
 
 @record("rendezvous", 1)

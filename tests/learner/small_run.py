@@ -60,6 +60,7 @@ class Replicas:
         """The version that replicas stay at; None: they hold the newest."""
         self.fault: Exception | None = None
         self.stopping = False
+        self.kernel_gap_nats: float | None = None
 
     def publish(self, snapshot: Snapshot) -> None:
         self.published.append(snapshot)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from learner.checkpoint import Checkpoints
-from services.errors import DeadlineExceeded, RatchetError, WeightSyncError
+from services.errors import DeadlineExceeded, InputError, RatchetError, WeightSyncError
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
 from services.wire.prompt import Prompt
@@ -138,6 +138,17 @@ def test_steps_that_change_nothing_end_the_run_with_what_to_do(small_run: MakeRu
     with pytest.raises(RatchetError, match=r"2 steps in a row changed nothing.* policy version 1\. Lower"):
         start.run()
     assert start.intake.counts()["dropped"] == {"skipped_step": 4}
+
+
+def test_an_engine_that_differs_is_warned_of_at_once_and_ends_the_run_when_it_lasts(
+    small_run: MakeRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log-probs that the rooms answer with are not the bigram engine's."""
+    run = small_run("weights.mismatch_steps=2", "learner.max_lag=0")
+    with pytest.raises(InputError, match=r"have other log-probs in the engine: KL .* \(2 of 2 steps in a row"):
+        run.start().run()
+    assert len(rows(run)) == 2
+    assert "(1 of 2 steps in a row, weights.mismatch_steps)" in caplog.text
 
 
 def test_weights_alone_can_be_evaluated(run: SmallRun) -> None:

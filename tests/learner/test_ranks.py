@@ -1,14 +1,17 @@
 """What rank 0 does, every rank does; a rank that fails holds up nobody."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 from unittest import mock
 
 import pytest
 from torch import Tensor
 
+from learner.batch.packing import MicroBatch
 from learner.batch.sift import sift, tally
 from learner.engine.deepspeed_engine import DeepSpeedEngine
+from learner.engine.protocol import Backward, LossFunction
 from learner.ranks import TakenStep, Team
 from services.config.learner import LearnerConfig
 from services.config.load import load
@@ -19,6 +22,7 @@ from tests.fakes.train_engine import BigramEngine
 from tests.learner.ranks import run_ranks
 from tests.learner.tiny import scored_group, write_tiny_model
 
+R = TypeVar("R")
 ROOT = Path(__file__).parents[2]
 
 
@@ -47,6 +51,24 @@ class Recording(BigramEngine):
 class DiskFull(Recording):
     def save(self, folder: Path) -> None:
         raise OSError("no space left on device")
+
+
+@pytest.mark.parametrize("packs", [True, False])
+def test_rows_are_shared_only_where_the_engine_says_that_they_may_be(packs: bool) -> None:
+    class Rows(BigramEngine):
+        packs_rows = packs
+
+        def backward(self, micro_batches: Sequence[MicroBatch], loss: LossFunction[R]) -> Backward[R]:
+            self.sequences = [(len(m.token_ids), len(m.sequence_index)) for m in micro_batches]
+            return super().backward(micro_batches, loss)
+
+    config = load(ROOT / "examples/addition/addition.toml", ["learner.row_tokens=64"])
+    engine = Rows()
+    group = scored_group(0, rewards=[1.0, 0.0, 1.0, 0.0])
+    sifted = sift(group, 0, config.learner)
+    Team(config, engine).step([sifted], tally([group], [sifted]), policy_version=0, learning_rate=0.1)
+    assert sum(sequences for _, sequences in engine.sequences) == 4
+    assert all(rows == sequences for rows, sequences in engine.sequences) == (not packs)
 
 
 def test_after_a_failure_in_the_midst_of_an_order_no_rank_is_told_to_finish() -> None:

@@ -110,7 +110,9 @@ def test_a_replica_that_is_stopped_gives_its_prompts_back(start: Start, redis_co
         Rendezvous(pg_generation=1, backend="gloo", host="", port=1, size=2, first_ranks={REPLICA: 1}, timeout_s=5.0)
     )
     membership.announce(
-        WeightManifest(policy_version=0, pg_generation=1, buckets=(), probe_token_ids=(1, 2), probe_logp=(-1.0,))
+        WeightManifest(
+            policy_version=0, pg_generation=1, buckets=(), probe_token_ids=(1, 2), probe_logp=(-1.0,), max_gap_nats=1e-3
+        )
     )
     assert issued.issue(0, encode(prompt(0)))
     stream = RedisStream(redis_connection, run, PROMPTS, "rollout-1", 60.0)

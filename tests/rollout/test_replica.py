@@ -43,7 +43,14 @@ def send_weights(membership: Membership, version: int) -> None:
         Rendezvous(pg_generation=1, backend="gloo", host="", port=1, size=2, first_ranks={REPLICA: 1}, timeout_s=5.0)
     )
     membership.announce(
-        WeightManifest(policy_version=version, pg_generation=1, buckets=(), probe_token_ids=(1, 2), probe_logp=(-1.0,))
+        WeightManifest(
+            policy_version=version,
+            pg_generation=1,
+            buckets=(),
+            probe_token_ids=(1, 2),
+            probe_logp=(-1.0,),
+            max_gap_nats=1e-3,
+        )
     )
 
 

@@ -1,5 +1,6 @@
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -69,10 +70,30 @@ def test_every_response_token_is_predicted_once_from_the_token_before_it(
     groups: int, row_tokens: int, rows_per_micro_batch: int, world_size: int
 ) -> None:
     batch = assemble([scored_group(i, rewards=[1.0, 0.0, 0.0]) for i in range(groups)], 0, SETTINGS)
-    shape = {"row_tokens": row_tokens, "rows_per_micro_batch": rows_per_micro_batch, "world_size": world_size}
+    shape: dict[str, Any] = {
+        "row_tokens": row_tokens,
+        "rows_per_micro_batch": rows_per_micro_batch,
+        "world_size": world_size,
+    }
     ranks = [pack(batch, rank=r, **shape) for r in range(world_size)]
     predicted(batch, ranks)
     assert all(m.token_ids.shape[0] <= rows_per_micro_batch for part in ranks for m in part)
+
+
+@SHAPES
+def test_rows_that_are_not_shared_hold_one_sequence_each(
+    groups: int, row_tokens: int, rows_per_micro_batch: int, world_size: int
+) -> None:
+    batch = assemble([scored_group(i, rewards=[1.0, 0.0, 0.0]) for i in range(groups)], 0, SETTINGS)
+    shape: dict[str, Any] = {"row_tokens": row_tokens, "rows_per_micro_batch": rows_per_micro_batch}
+    ranks = [pack(batch, **shape, share_rows=False, rank=r, world_size=world_size) for r in range(world_size)]
+    predicted(batch, ranks)
+    for micro_batch in (m for part in ranks for m in part if len(m.sequence_index)):
+        assert len(micro_batch.token_ids) == len(micro_batch.sequence_index) <= rows_per_micro_batch
+        assert torch.equal(micro_batch.position_ids[0], torch.arange(micro_batch.token_ids.shape[1]))
+    whole = pack_whole_groups(batch, row_tokens=row_tokens, rows_per_micro_batch=3 * groups, share_rows=False)
+    assert whole is not None
+    assert all(len(m.token_ids) == len(m.sequence_index) for m in whole)
 
 
 @SHAPES
@@ -80,7 +101,11 @@ def test_groups_lie_whole_in_a_micro_batch_wherever_each_fits_one(
     groups: int, row_tokens: int, rows_per_micro_batch: int, world_size: int
 ) -> None:
     batch = assemble([scored_group(i, rewards=[1.0, 0.0, 0.0]) for i in range(groups)], 0, SETTINGS)
-    shape = {"row_tokens": row_tokens, "rows_per_micro_batch": rows_per_micro_batch, "world_size": world_size}
+    shape: dict[str, Any] = {
+        "row_tokens": row_tokens,
+        "rows_per_micro_batch": rows_per_micro_batch,
+        "world_size": world_size,
+    }
     ranks = [pack_whole_groups(batch, rank=r, **shape) for r in range(world_size)]
     totals = [len(p) + r for p, r in zip(batch.prompt_ids, batch.cu_seqlens.diff().tolist(), strict=True)]
     rows = [first_fit_decreasing([totals[i] for i in range(3 * g, 3 * g + 3)], row_tokens) for g in range(groups)]

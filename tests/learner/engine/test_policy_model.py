@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, FalconH1Config, Qwen2ForCausalLM
 
-from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe, write_folder
+from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe
 from services.config.model import ModelConfig
 from services.errors import InputError
+from tests.architectures import SIZES
 from tests.learner.tiny import VOCABULARY, write_tiny_model
 
 TOKENS = [1, 2, 3, 4, 5]
@@ -31,7 +34,7 @@ def test_log_probs_are_those_of_the_model_in_training_mode_too(model: Path, chec
     with torch.no_grad():
         log_p = plain(torch.tensor([TOKENS])).logits[0, :-1].log_softmax(-1)
         own = policy(model, checkpointing=checkpointing).train()  # the model's own dropout would change them
-        logp, entropy, sum_p2 = own(*inputs(probe(TOKENS), torch.device("cpu")))
+        logp, entropy, sum_p2 = own(*inputs(probe(TOKENS, packed=False), torch.device("cpu")))
     expected = log_p.gather(1, torch.tensor(TOKENS[1:])[:, None])[:, 0]
     assert torch.allclose(logp, expected, atol=1e-5)
     assert torch.allclose(entropy, -(log_p.exp() * log_p).sum(-1), atol=1e-5)
@@ -40,9 +43,9 @@ def test_log_probs_are_those_of_the_model_in_training_mode_too(model: Path, chec
 
 def test_hidden_states_are_given_only_when_asked_for(model: Path) -> None:
     own = policy(model)
-    assert len(own(*inputs(probe(TOKENS), torch.device("cpu")))) == 3
+    assert len(own(*inputs(probe(TOKENS, packed=False), torch.device("cpu")))) == 3
     own.shows_hidden = True
-    assert own(*inputs(probe(TOKENS), torch.device("cpu")))[3].shape == (len(TOKENS) - 1, 32)
+    assert own(*inputs(probe(TOKENS, packed=False), torch.device("cpu")))[3].shape == (len(TOKENS) - 1, 32)
 
 
 def test_a_tied_head_is_one_weight_under_the_name_of_the_embedding(model: Path) -> None:
@@ -61,17 +64,45 @@ def test_a_model_whose_logits_are_more_than_a_product_is_refused(tmp_path: Path,
         policy(folder)
 
 
-def test_what_is_written_is_read_again(model: Path, tmp_path: Path) -> None:
-    (tmp_path / "source").mkdir()
-    for path in model.iterdir():
-        (tmp_path / "source" / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "source" / "tokenizer.json").write_text("{}")
-    settings = ModelConfig(path=str(tmp_path / "source"), max_length=11, dtype="float32")
-    weights = [(name, parameter.detach() + 1) for name, parameter in policy(model).named_weights()]
-    write_folder(settings, weights, tmp_path / "out")
-    again = dict(policy(tmp_path / "out").named_weights())
-    assert all(torch.equal(again[name], tensor) for name, tensor in weights)
-    assert (tmp_path / "out" / "tokenizer.json").read_text() == "{}"
+def test_a_checkpoint_that_lacks_weights_is_refused_by_name(model: Path, tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.down_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"model\.path = .* lacks model\.layers\.1\.mlp\.down_proj\.weight\."):
+        policy(folder)
+
+
+def test_a_tied_head_that_is_another_weight_than_the_embedding_is_refused(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path / "model", tied=False)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    with pytest.raises(InputError, match="ties lm_head to the embedding"):
+        policy(folder)
+
+
+def test_a_multiplier_of_the_logits_that_no_list_of_keys_knows_is_found(tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {"mamba_d_ssm": 64, "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 16}
+    config = FalconH1Config(**SIZES, **sizes, lm_head_multiplier=0.5)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="FalconH1ForCausalLM computes its logits by more than its last hidden state"):
+        policy(tmp_path)
+
+
+def test_a_model_that_does_more_before_its_logits_is_refused_whatever_its_config_calls_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, forward = write_tiny_model(tmp_path / "model"), Qwen2ForCausalLM.forward
+
+    def scaled(self: Qwen2ForCausalLM, **arguments: object) -> object:
+        output = forward(self, **arguments)
+        output.logits = output.logits / 8
+        return output
+
+    policy(folder)
+    monkeypatch.setattr(Qwen2ForCausalLM, "forward", scaled)
+    with pytest.raises(InputError, match="Qwen2ForCausalLM computes its logits by more than its last hidden state"):
+        policy(folder)
 
 
 def test_dtypes() -> None:

@@ -76,7 +76,6 @@ class Replica:
             replica_id=self.replica_id,
             incarnation="1",
             deadlines=self._config.deadlines.model_copy(update={"weight_transfer_s": 3.0}),
-            max_gap_nats=self._config.max_gap_nats,
         )
         following = asyncio.create_task(self.follower.run(self.stopping.is_set))
         while not self.stopping.is_set():
@@ -112,10 +111,17 @@ class Learner:
             stopping=lambda: False,
         )
 
-    def publish(self, policy_version: int) -> None:
+    def publish(self, policy_version: int, disk_logp: Sequence[float] = ()) -> None:
         tensors = [("weight", torch.full((3,), float(policy_version)))]
         self.publisher.publish(
-            pack_snapshot(policy_version, tensors, bucket_mib=1, probe_token_ids=(1, 2, 3), probe_logp=[-1.0, -2.0])
+            pack_snapshot(
+                policy_version,
+                tensors,
+                bucket_mib=1,
+                probe_token_ids=(1, 2, 3),
+                probe_logp=[-1.0, -2.0],
+                disk_logp=disk_logp,
+            )
         )
 
 

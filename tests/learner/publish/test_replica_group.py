@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
+from learner.publish.replica_group import Unequal
 from rollout.engine import SwapReport
 from services.clock import Deadline
 from services.config import RunConfig
@@ -59,10 +60,61 @@ def test_a_replica_that_holds_other_weights_ends_the_run_with_its_name(
 
     replica.engine.probe = other_weights  # type: ignore[method-assign]
     learner.publish(0)
-    with pytest.raises(WeightSyncError, match=r"rollout-0 does not hold the learner's weights.*0\.7"):
+    with pytest.raises(Unequal, match=r"rollout-0 does not hold the learner's weights.*0\.7"):
         learner.publisher.wait()
     assert replica.follower is not None
     assert not replica.follower.ready.is_set()
+    replica.leave()
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "after", "said"),
+    [
+        (
+            [-1.0, -2.5],
+            [-1.0, -2.0],
+            r"compute different log-probs from the same folder, model\.path = .*before any weights",
+        ),
+        ([-1.0, -2.0], [-1.0, -2.0005], r"weights did not find their places in the engine of replica rollout-0"),
+        ([-1.0, float("nan")], [-1.0, -2.0], "compute different log-probs from the same folder"),
+    ],
+    ids=["other kernels", "other names", "not a number"],
+)
+def test_what_differs_at_the_first_swap_ends_the_run_with_what_it_means(
+    config: RunConfig,
+    redis_connection: RedisConnection,
+    learner: Learner,
+    on_disk: list[float],
+    after: list[float],
+    said: str,
+) -> None:
+    """The gap after the swap alone would be within the bound in the last two."""
+    replica = Replica(config, redis_connection, "rollout-0")
+
+    async def probe(token_ids: Sequence[int]) -> list[float]:
+        return after if replica.engine.swapped else on_disk
+
+    replica.engine.probe = probe  # type: ignore[method-assign]
+    learner.publish(0, disk_logp=[-1.0, -2.0])
+    with pytest.raises(Unequal, match=said):
+        learner.publisher.wait()
+    replica.leave()
+
+
+def test_what_the_kernels_differ_by_is_measured_at_the_first_swap_of_each_replica_and_reported(
+    config: RunConfig, redis_connection: RedisConnection, learner: Learner
+) -> None:
+    replica = Replica(config, redis_connection, "rollout-0")
+
+    async def probe(token_ids: Sequence[int]) -> list[float]:
+        return [-1.0, -2.0002]
+
+    replica.engine.probe = probe  # type: ignore[method-assign]
+    for version in (7, 8):  # a run that is resumed: the weights on disk are not those that are sent
+        learner.publish(version, disk_logp=[-1.0, -2.0])
+        learner.publisher.wait()
+    assert [report.kernel_gap_nats for report in learner.reports] == pytest.approx([2e-4, 2e-4])
+    assert learner.publisher.kernel_gap_nats == pytest.approx(2e-4)
     replica.leave()
 
 

@@ -54,7 +54,16 @@ def test_a_snapshot_is_the_weights_of_its_version_in_the_dtype_they_travel_in_wi
         (bucket,) = sent.buckets
         assert (sent.policy_version, bucket.tensors[0].name, bucket.tensors[0].dtype) == (5, "bigram", dtype)
         assert sent.probe_token_ids == (1, 2)
-        assert list(sent.probe_logp) == engine.sequence_logp((1, 2))
+        assert list(sent.probe_logp) == list(sent.disk_logp) == engine.sequence_logp((1, 2))
+
+
+def test_a_snapshot_says_what_the_probe_was_under_the_weights_on_disk() -> None:
+    engine, config = BigramEngine(), load(ROOT / "examples/addition/addition.toml", ())
+    on_disk = engine.sequence_logp((1, 2))
+    snapshots = Snapshots(Team(config, engine), config.weights, (1, 2))
+    engine.logits += torch.randn_like(engine.logits)  # a checkpoint is loaded, or steps are taken
+    sent = snapshots.take(5)
+    assert list(sent.disk_logp) == on_disk != list(sent.probe_logp)
 
 
 def test_the_probe_is_the_beginning_of_the_prompts_and_never_a_single_token() -> None:

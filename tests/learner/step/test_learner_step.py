@@ -102,6 +102,17 @@ def test_mismatch_of_the_engines_is_told_from_lag_and_from_steps_on_the_batch() 
     assert lagged.within_batch_kl == 0.0
 
 
+def test_a_sequence_that_began_under_older_weights_says_nothing_of_the_engines() -> None:
+    """Its later tokens stand on the key-value cache of the older weights, where rollout.kv_after_swap keeps that."""
+    versions = [[(0, 1), (1, 2)]] * 2
+    mixed = scored_group(0, rewards=[1.0, 0.0], versions=versions, responses=[[1, 2, 3]] * 2)
+    fresh = scored_group(1, rewards=[1.0, 0.0], versions=[[(1, 3)]] * 2, responses=[[1, 2, 3]] * 2)
+    config = settings(groups_per_step=1)
+    for group, known in ((mixed, False), (fresh, True)):
+        report = learner_step(BigramEngine(), assemble([group], 1, config), config, learning_rate=1.0)
+        assert (report.engine_mismatch_kl is not None) == known
+
+
 def test_without_a_proximal_pass_later_steps_say_nothing_of_its_parts() -> None:
     config = settings(mini_batches=2, groups_per_step=4, objective={"type": "reinforce"})
     groups = [scored_group(i, rewards=[1.0, 0.0, 0.25]) for i in range(4)]

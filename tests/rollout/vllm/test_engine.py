@@ -18,7 +18,7 @@ from prometheus_client import REGISTRY
 from transformers import Qwen2ForCausalLM
 
 from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
-from rollout.vllm.engine import VllmEngine, end_token_ids
+from rollout.vllm.engine import VllmEngine, refuse_what_was_changed
 from services.clock import Deadline
 from services.config.run import RunConfig
 from services.errors import InputError, WeightSyncError
@@ -75,6 +75,7 @@ class Sender:
             buckets=tuple(bucket for bucket, _ in packed),
             probe_token_ids=(),
             probe_logp=(),
+            max_gap_nats=1e-3,
         )
         return manifest, [flat for _, flat in packed]
 
@@ -398,11 +399,25 @@ def test_an_engine_for_another_device_says_what_to_install(tmp_path: Path) -> No
         asyncio.run(elsewhere.start())
 
 
-def test_end_tokens_are_those_of_config_generation_config_and_tokenizer(tmp_path: Path) -> None:
-    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [7, 9]}')
-    model_config = SimpleNamespace(
-        model=str(tmp_path), hf_text_config=SimpleNamespace(eos_token_id=7), get_vocab_size=lambda: 10
-    )
-    llm: Any = SimpleNamespace(model_config=model_config)
-    assert end_token_ids(llm, SimpleNamespace(eos_token_id=2)) == (2, 7, 9)
-    assert end_token_ids(llm, SimpleNamespace(eos_token_id=10)) == (7, 9)  # the model has no row 10
+@pytest.mark.parametrize(
+    ("taken", "asked", "said"),
+    [
+        ({"max_model_len": 256}, {}, r"model\.max_length = 512, and the engine takes 256"),
+        ({"dtype": torch.float16}, {}, r"model\.dtype = float32, and the engine takes float16"),
+        ({}, {"temperature": 0.004}, r"rollout\.sampling\.temperature = 0\.004, and the engine takes 0\.01"),
+        ({}, {"temperature": 2.5}, r"rollout\.sampling\.temperature = 2\.5 is refused by the engine"),
+        ({}, {}, None),
+    ],
+)
+def test_what_the_engine_takes_otherwise_than_it_was_given_is_refused(
+    tmp_path: Path, taken: dict[str, Any], asked: dict[str, Any], said: str | None
+) -> None:
+    run = Rig(tmp_path, tied=True, kv_after_swap="keep").run_config
+    sampling = run.rollout.sampling.model_copy(update=asked)
+    run = run.model_copy(update={"rollout": run.rollout.model_copy(update={"sampling": sampling})})
+    llm: Any = SimpleNamespace(model_config=SimpleNamespace(**{"max_model_len": 512, "dtype": torch.float32} | taken))
+    if said is None:
+        refuse_what_was_changed(run, llm)
+        return
+    with pytest.raises(InputError, match=said):
+        refuse_what_was_changed(run, llm)

@@ -19,7 +19,9 @@ class Worker(StagedWeights):
 
 
 def test_a_transfer_before_any_generation_is_refused_with_a_reason() -> None:
-    manifest = WeightManifest(policy_version=1, pg_generation=1, buckets=(), probe_token_ids=(), probe_logp=())
+    manifest = WeightManifest(
+        policy_version=1, pg_generation=1, buckets=(), probe_token_ids=(), probe_logp=(), max_gap_nats=1e-3
+    )
     assert Worker().stage_weights(encode(manifest), 5.0) == "no generation was joined; join first"
 
 

@@ -37,7 +37,6 @@ class Bench:
             replica_id=REPLICA,
             incarnation="first",
             deadlines=deadlines or DeadlinesConfig(weight_transfer_s=5.0),
-            max_gap_nats=1e-3,
         )
         self.stopped = False
 
@@ -52,9 +51,15 @@ class Bench:
             timeout_s=5.0,
         )
 
-    def manifest(self, generation: int, version: int) -> WeightManifest:
+    def manifest(self, generation: int, version: int, disk_logp: tuple[float, ...] = ()) -> WeightManifest:
         return WeightManifest(
-            policy_version=version, pg_generation=generation, buckets=(), probe_token_ids=(1, 2), probe_logp=(-1.0,)
+            policy_version=version,
+            pg_generation=generation,
+            buckets=(),
+            probe_token_ids=(1, 2),
+            probe_logp=(-1.0,),
+            disk_logp=disk_logp,
+            max_gap_nats=1e-3,
         )
 
     async def confirmed(self) -> Confirmation:
@@ -79,6 +84,32 @@ def test_it_joins_swaps_proves_and_is_ready(redis_connection: RedisConnection) -
         await following
 
     asyncio.run(scenario())
+
+
+def test_around_its_first_swap_it_measures_what_kernels_differ_by_and_what_the_swap_changed(
+    redis_connection: RedisConnection,
+) -> None:
+    class Probed(FakeEngine):
+        async def probe(self, token_ids: Sequence[int]) -> list[float]:
+            return [-1.25] if self.swapped else [-1.125]
+
+    async def measured(name: str, *versions: int) -> list[tuple[float | None, float | None, float | None]]:
+        bench = Bench(redis_connection, f"follow-{name}", engine=Probed())
+        following = asyncio.create_task(bench.follower.run(lambda: bench.stopped))
+        bench.membership.announce(bench.rendezvous(1))
+        await bench.confirmed()
+        found = []
+        for version in versions:
+            bench.membership.announce(bench.manifest(1, version, disk_logp=(-1.0,)))
+            swapped = await bench.confirmed()
+            found.append((swapped.kernel_gap_nats, swapped.moved_nats, swapped.gap_nats))
+        bench.stopped = True
+        await following
+        return found
+
+    assert asyncio.run(measured("new", 0, 1)) == [(0.125, 0.125, 0.25), (None, None, 0.25)]
+    # Version 5 is not what is on disk, so it may move the probe.
+    assert asyncio.run(measured("resumed", 5)) == [(0.125, None, 0.25)]
 
 
 def test_a_transfer_that_fails_is_confirmed_with_its_fault_and_the_replica_waits(

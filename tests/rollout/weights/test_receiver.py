@@ -46,6 +46,7 @@ class Learner:
             buckets=tuple(bucket for bucket, _ in packed),
             probe_token_ids=(),
             probe_logp=(),
+            max_gap_nats=1e-3,
         )
         return manifest, [flat for _, flat in packed]
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, Qwen2Config
 
 from services.config.prompts import PromptsConfig
 from services.datasets.dataset import Problem
@@ -45,6 +45,25 @@ def settings(**fields: Any) -> PromptsConfig:
 def words(token_ids: list[int]) -> str:
     assert all(type(token_id) is int for token_id in token_ids)
     return "".join(WORDS[token_id] for token_id in token_ids)
+
+
+def test_what_a_template_does_is_checked_with_the_models_own_end_tokens(
+    model: Callable[..., Renderer], tmp_path: Path
+) -> None:
+    renderer = model()
+    Qwen2Config(vocab_size=len(WORDS), eos_token_id=None).save_pretrained(tmp_path)
+
+    def check(**fields: Any) -> list[str]:
+        return renderer.check(settings(**fields), has_system_prompt=True, stop_token_ids=())
+
+    assert "begins every text with <s>" in check(template="none")[0]
+    with pytest.raises(
+        InputError, match="drops the system prompt"
+    ):  # its words are not in this vocabulary, but in the text
+        model("{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}").check(
+            settings(), has_system_prompt=True, stop_token_ids=()
+        )
+    assert check() == []
 
 
 def problem(prompt: Any) -> Problem:

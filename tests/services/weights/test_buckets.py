@@ -91,6 +91,11 @@ def test_an_entry_that_does_not_fit_its_bucket_is_refused_by_name(entry: TensorE
 def test_a_manifest_survives_the_wire() -> None:
     buckets = tuple(bucket for bucket, _ in pack([("a", torch.ones(3, 2)), ("b", torch.tensor(1.0))], bucket_mib=1))
     manifest = WeightManifest(
-        policy_version=3, pg_generation=2, buckets=buckets, probe_token_ids=(1, 2), probe_logp=(-0.5,)
+        policy_version=3,
+        pg_generation=2,
+        buckets=buckets,
+        probe_token_ids=(1, 2),
+        probe_logp=(-0.5,),
+        max_gap_nats=1e-3,
     )
     assert decode(encode(manifest), WeightManifest) == manifest

@@ -13,7 +13,9 @@ from services.wire.membership import Confirmation, Lease
 from services.wire.weights import Rendezvous, WeightManifest
 
 RENDEZVOUS = Rendezvous(pg_generation=1, backend="gloo", host="h", port=1, size=2, first_ranks={"a": 1}, timeout_s=5.0)
-MANIFEST = WeightManifest(policy_version=3, pg_generation=1, buckets=(), probe_token_ids=(1, 2), probe_logp=(-0.5,))
+MANIFEST = WeightManifest(
+    policy_version=3, pg_generation=1, buckets=(), probe_token_ids=(1, 2), probe_logp=(-0.5,), max_gap_nats=1e-3
+)
 
 
 def lease(replica_id: str, *, ready: bool = True) -> Lease:

@@ -42,7 +42,9 @@ def rendezvous(port: int, generation: int, size: int, timeout_s: float = 20.0) -
 
 
 def manifest(generation: int) -> WeightManifest:
-    return WeightManifest(policy_version=1, pg_generation=generation, buckets=(), probe_token_ids=(), probe_logp=())
+    return WeightManifest(
+        policy_version=1, pg_generation=generation, buckets=(), probe_token_ids=(), probe_logp=(), max_gap_nats=1e-3
+    )
 
 
 def content(value: int) -> torch.Tensor:

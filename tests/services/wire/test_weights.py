@@ -11,6 +11,7 @@ MANIFEST = WeightManifest(
     buckets=(Bucket(16, "abcd", (TensorEntry("lm_head.weight", "bfloat16", (2, 4), 0),)),),
     probe_token_ids=(1, 2, 3),
     probe_logp=(-0.5, -1.25),
+    max_gap_nats=1e-3,
 )
 
 
