@@ -117,8 +117,6 @@ class WeightFollower:
         """
         if manifest.pg_generation != self._generation:
             return
-        kernel_gap: float | None = None
-        moved: float | None = None
         try:
             deadline = Deadline.after(self._transfer_s, "weights from the learner")
             before = await self._on_disk(manifest)
@@ -129,15 +127,25 @@ class WeightFollower:
             self._leave_group()
             await self._confirm("swapped", manifest.pg_generation, manifest.policy_version, fault=str(error))
             return
-        gap = _largest_gap(manifest.probe_logp, after)
-        if before is not None:
-            kernel_gap = _largest_gap(manifest.disk_logp, before)
-            moved = _largest_gap(before, after) if manifest.policy_version == 0 else None
-        if gap <= manifest.max_gap_nats:
+        if _largest_gap(manifest.probe_logp, after) <= manifest.max_gap_nats:
             self.ready.set()
         else:
             self.ready.clear()  # the learner stops the run when it reads the gap
-        self._count_swap(manifest.policy_version, report, gap)
+        await self._confirm_swap(manifest, report, before, after)
+
+    async def _confirm_swap(
+        self, manifest: WeightManifest, report: SwapReport, before: list[float] | None, after: list[float]
+    ) -> None:
+        """Count a swap and tell the learner what it took. before: the probe under the weights on disk, if it was made."""
+        gap = _largest_gap(manifest.probe_logp, after)
+        POLICY_VERSION.set(manifest.policy_version)
+        SWAPS.inc()
+        TRANSFER_SECONDS.observe(report.transfer_s)
+        SAMPLING_GAP_SECONDS.observe(report.pause_s)
+        WEIGHT_GAP_NATS.set(gap)
+        moved = None
+        if before is not None and manifest.policy_version == 0:  # the same weights as on disk
+            moved = _largest_gap(before, after)
         await self._confirm(
             "swapped",
             manifest.pg_generation,
@@ -146,16 +154,9 @@ class WeightFollower:
             pause_s=report.pause_s,
             running_sequences=report.running_sequences,
             gap_nats=gap,
-            kernel_gap_nats=kernel_gap,
+            kernel_gap_nats=None if before is None else _largest_gap(manifest.disk_logp, before),
             moved_nats=moved,
         )
-
-    def _count_swap(self, policy_version: int, report: SwapReport, gap: float) -> None:
-        POLICY_VERSION.set(policy_version)
-        SWAPS.inc()
-        TRANSFER_SECONDS.observe(report.transfer_s)
-        SAMPLING_GAP_SECONDS.observe(report.pause_s)
-        WEIGHT_GAP_NATS.set(gap)
 
     async def _on_disk(self, manifest: WeightManifest) -> list[float] | None:
         """The probe's log-probs under the weights that the engine has read from disk; None once it has swapped."""
