@@ -128,10 +128,10 @@ class TrainingLoop:
         """Save everything at this step boundary, then acknowledge the groups that it contains."""
         start = now_s()
         version = self._state.policy_version
-        staging = self._checkpoints.staging(version)
-        self._team.save(staging)
-        saved = {**self._state.to_dict(), "ledger": self._intake.to_dict(), "counts": self._records.counts()}
-        self._checkpoints.commit(staging, version, saved)
+        with self._checkpoints.staging(version) as staging:
+            self._team.save(staging)
+            saved = {**self._state.to_dict(), "ledger": self._intake.to_dict(), "counts": self._records.counts()}
+            self._checkpoints.commit(staging, version, saved)
         self._intake.acknowledge()
         self._saved_version = version
         CHECKPOINT_SECONDS.observe(now_s() - start)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from services import entry, library_logs
 from services.command.objective_check import check_objective
-from services.command.rooms import LEARNER, ROLLOUT, VERIFIER, VERIFY, python_module
+from services.command.rooms import LEARNER, ROLLOUT, SAFE_PATH, VERIFIER, VERIFY, python_module
 from services.config.load import load, render_masked
 from services.errors import InputError
 
@@ -24,7 +24,7 @@ def _main() -> int:
     command = sys.argv[1] if len(sys.argv) > 1 else ""
     if command in PROCESSES:
         argv = python_module(PROCESSES[command], *sys.argv[2:])
-        os.execve(argv[0], argv, {**os.environ, **library_logs.environment(os.environ)})
+        os.execve(argv[0], argv, {**os.environ, **SAFE_PATH, **library_logs.environment(os.environ)})
     parser, known = _parser()
     if not command.startswith("-") and command not in known:
         raise InputError(_unknown(command, known))

@@ -66,7 +66,13 @@ def supervise(config: RunConfig, redis: RunRedis, console: Console, learner_opti
     learner, feeding = _services(config, folder, redis.url, learner_options)
     stopping = entry.StopSignal()
     with LiveDisplay(config, console) as display:
-        supervisor = Supervisor(learner, feeding, shutdown_s=config.deadlines.shutdown_s, redis=redis.server)
+        supervisor = Supervisor(
+            learner,
+            feeding,
+            shutdown_s=config.deadlines.shutdown_s,
+            redis=redis.server,
+            progress=lambda: folder.steps.stat().st_size if folder.steps.exists() else 0,
+        )
         return supervisor.run(stopping, display.tick)
 
 

@@ -1,6 +1,7 @@
 """A run continues from what its checkpoint says, or says what the checkpoint lacks."""
 
 import dataclasses
+import errno
 import itertools
 import json
 import os
@@ -203,10 +204,28 @@ def killed_before(operation: int, patch: pytest.MonkeyPatch, work: Callable[[], 
 
 
 def save(checkpoints: Checkpoints, policy_version: int, content: str) -> None:
-    staging = checkpoints.staging(policy_version)
-    for part in ("weights", "optimizer"):
-        (staging / part).write_text(content)
-    checkpoints.commit(staging, policy_version, {"content": content})
+    with checkpoints.staging(policy_version) as staging:
+        for part in ("weights", "optimizer"):
+            (staging / part).write_text(content)
+        checkpoints.commit(staging, policy_version, {"content": content})
+
+
+def test_what_a_full_disk_cut_off_is_deleted_and_the_checkpoint_before_is_whole(tmp_path: Path) -> None:
+    """So that there is room to end in, and nothing is left that somebody takes for a checkpoint."""
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    save(checkpoints, 1, "whole")
+
+    def run_out() -> None:
+        with checkpoints.staging(2) as staging:
+            (staging / "weights").write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        run_out()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert content(checkpoints.latest()) == "whole"
+    save(checkpoints, 2, "after making room")
+    assert content(checkpoints.latest()) == "after making room"
 
 
 def content(checkpoint: Path | None) -> str:
