@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from services.errors import InputError
-from services.run.checkpoint_names import PREFIX, checkpoint_name, checkpoints_in
+from services.run.checkpoint_names import REPLACED, checkpoint_name, checkpoints_in
 
-REPLACED = ".replaced-"
-"""Prefix of a whole checkpoint whose name a newer one takes."""
 DELETED = ".deleted-"
 """Prefix of a checkpoint of which parts may be gone."""
 SCHEMA = 1
@@ -55,12 +53,6 @@ class Checkpoints:
     def __init__(self, folder: Path, keep: int) -> None:
         self._folder = folder
         self._keep = keep
-
-    def latest(self) -> Path | None:
-        """The latest whole checkpoint; None if there is none."""
-        whole = {path.name.removeprefix(REPLACED): path for path in self._folder.glob(f"{REPLACED}{PREFIX}*")}
-        whole |= {path.name: path for path in checkpoints_in(self._folder)}
-        return whole[max(whole)] if whole else None
 
     @contextlib.contextmanager
     def staging(self, policy_version: int) -> Iterator[Path]:

@@ -24,7 +24,10 @@ from learner.records import NOTHING_COUNTED, Records
 from learner.run_state import RunState
 from services.clock import now_s
 from services.config import RunConfig
+from services.run import made_of
+from services.run.checkpoint_names import latest_checkpoint
 from services.run.folder import RunFolder
+from services.run.made_of import MadeOf
 
 log = logging.getLogger("ratchet.learner")
 
@@ -41,20 +44,28 @@ class Beginning:
     """See `Records.counts`."""
 
     @classmethod
-    def of(cls, config: RunConfig, *, weights_only: bool = False) -> "Beginning":
-        """Read the latest checkpoint of the run, if there is one. Raises InputError when it lacks something.
+    def of(cls, config: RunConfig, made: MadeOf | None = None, *, weights_only: bool = False) -> "Beginning":
+        """Read the latest checkpoint of the run, if there is one. Raises InputError when it lacks something, or when it is of
+        a run that was made of something else.
 
-        weights_only: to evaluate the weights, not to continue the run.
+        made: what this run is made of; None: it is not compared. weights_only: to evaluate the weights, not to continue the
+        run.
         """
-        checkpoint = Checkpoints(RunFolder(config.folder).checkpoints, config.learner.checkpoint.keep).latest()
+        checkpoint = latest_checkpoint(RunFolder(config.folder).checkpoints)
         state = RunState.begin(config.learner)
+        state.made_of = made or {}
         if checkpoint is None:
             return cls(None, state, Ledger(), NOTHING_COUNTED)
         saved = Checkpoints.state(checkpoint)
+        if made is not None:
+            only = ("model.path",) if weights_only else ()
+            accepted = config.learner.checkpoint.accept_changed
+            made_of.check(made_of.saved_in(checkpoint), made, accepted, origin=str(checkpoint), only=only)
         if weights_only:
             state.policy_version = saved["policy_version"]
         else:
             state = RunState.from_dict(config.learner, saved)
+            state.made_of = made or {}
         counts = {key: saved["counts"][key] for key in NOTHING_COUNTED}
         return cls(checkpoint, state, Ledger.from_dict(saved["ledger"]), counts)
 

@@ -7,10 +7,10 @@ from rich.console import Console
 from services import entry
 from services.command import preflight, report
 from services.command.run_lock import locked
-from services.command.run_processes import Supervise, redis_of, supervise
+from services.command.run_processes import Supervise, begin_anew, redis_of, supervise
 from services.config import RunConfig
 from services.errors import InputError
-from services.run.checkpoint_names import checkpoint_name, checkpoints_in, policy_version_of
+from services.run.checkpoint_names import checkpoint_name, checkpoints_in, latest_checkpoint, policy_version_of
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
 from services.run.summary import newest
@@ -31,6 +31,8 @@ def up(config: RunConfig, supervise: Supervise = supervise) -> int:
                 f"{folder.path} is the folder of a `ratchet eval`; choose another name, or delete it first"
             )
         with redis_of(config, folder) as redis:
+            if redis.server is not None and latest_checkpoint(folder.checkpoints) is None:
+                begin_anew(config, redis)
             console.print(f"run folder {folder.path} (logs in {folder.logs})", highlight=False, soft_wrap=True)
             code = supervise(config, redis, console)
     if folder.summary.exists() and code == entry.DONE:

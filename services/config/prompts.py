@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from services.config.base import LocalPath, Strict
 
@@ -66,14 +66,17 @@ class PromptsConfig(Strict):
     options: dict[str, Any] = {}
     """Options of the grader for all rows; a row's own options take precedence."""
     skip_unreadable: bool = False
-    """Whether rows that do not follow the convention are left out and counted in the log. By default the first such row
-    stops the run before it starts."""
+    """Whether rows that cannot be used are left out and counted: those that do not follow the convention, prompts that are
+    too long or that the template refuses, and references by which the grader cannot judge. By default such rows stop the run
+    before it starts."""
     template: Literal["chat", "none"] = "chat"
     """How prompts become text. chat: they go through the tokenizer's chat template. none: the text is used as it is, for
     models without one."""
     system_prompt: str | None = None
     """System message put before each prompt, with template "chat"; none by default. Say here how answers should be marked,
     for example within \\boxed{}."""
+    chat_template_kwargs: dict[str, Any] = {}
+    """Arguments of the chat template, such as {enable_thinking = false}; the model's page says which it knows."""
     shuffle: bool = True
     """Whether each epoch goes through the rows in an order of its own, which `seed` decides. Turn it off for a curriculum
     whose order is that of the file."""
@@ -91,5 +94,14 @@ class EvaluationConfig(Strict):
     """Responses to each prompt: k of avg@k and pass@k. Raise it when there are few problems."""
     max_prompts: int | None = Field(default=None, ge=1)
     """At most this many problems, the first of the dataset; by default all. Lower it when evaluations take too long."""
-    temperature: float = Field(default=1.0, ge=0.0)
-    """Sampling temperature of evaluations. 0 is greedy decoding; samples_per_prompt is then best 1."""
+    temperature: float = Field(default=1.0, ge=0.0, le=2.0)
+    """Sampling temperature of evaluations, from 0.01 to 2, or 0 for greedy decoding; samples_per_prompt is then best 1."""
+
+    @field_validator("temperature")
+    @classmethod
+    def is_sampled_at_unchanged(cls, temperature: float) -> float:
+        if 0.0 < temperature < 0.01:
+            raise ValueError(
+                f"{temperature} is below 0.01, which the engine would raise it to; use 0 for greedy decoding"
+            )
+        return temperature

@@ -67,7 +67,9 @@ class Renderer:
                 )
             messages = [{"role": "system", "content": settings.system_prompt}, *messages]
         try:
-            rendered = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+            rendered = self._tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, return_dict=False, **settings.chat_template_kwargs
+            )
         except Exception as fault:  # a template is a program by the model's authors and may raise anything
             raise InputError(
                 f"dataset row {problem.row}: the chat template of {self._path} refuses the messages: {fault}"

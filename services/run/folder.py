@@ -56,6 +56,11 @@ class RunFolder:
         return self.path / "steps.jsonl"
 
     @property
+    def waiting(self) -> Path:
+        """What the learner waits for before its next step, written anew every few seconds."""
+        return self.path / "waiting.json"
+
+    @property
     def syncs(self) -> Path:
         """One JSON line for each weight broadcast."""
         return self.path / "syncs.jsonl"

@@ -96,6 +96,9 @@ class IssueLog(Protocol):
     def skip(self, sequence_number: int) -> None:
         """Count this number without an entry, because it was settled before the server lost its data."""
 
+    def issue_again(self, payload: bytes) -> None:
+        """Append the entry of a number that was issued before and is gone. A repeat of this call may append it twice."""
+
     def issued_count(self) -> int:
         """The number of entries issued, which is the next sequence number."""
 
