@@ -13,7 +13,7 @@ ROOMS = ("services", "learner", "rollout", "verifier")
 FOUNDATION = ("errors", "clock", "graders", "metrics", "health")
 """Modules of services that every wing of it may import."""
 WINGS = {
-    "services": ("config", "wire", "streams", "weights", "datasets", "run", "command"),
+    "services": ("config", "wire", "streams", "weights", "models", "datasets", "run", "command"),
     "learner": ("objective", "batch", "engine", "step", "control", "intake", "publish"),
     "rollout": ("weights", "vllm"),
 }
