@@ -5,6 +5,7 @@ import os
 import threading
 from argparse import Namespace
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import torch
@@ -30,6 +31,7 @@ from services.health import HealthServer
 from services.run import made_of
 from services.run.addresses import announce_address
 from services.run.folder import RunFolder
+from services.run.left_out import left_out
 from services.run.summary import summarize, write
 from services.streams.names import DEAD, EVALUATION_PROMPTS, PROMPTS, SCORED, TRAJECTORIES
 from services.streams.redis_connection import RedisConnection
@@ -71,11 +73,18 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
     store = RendezvousStore(config.weights.host, config.weights.port)
     renderer = Renderer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     room = config.model.max_length - config.rollout.sampling.max_tokens
-    training = RenderedProblems(config.prompts, renderer, max_prompt_tokens=room)
+    noted = RunFolder(config.folder).left_out
+    training = RenderedProblems(
+        config.prompts, renderer, max_prompt_tokens=room, leave_out=partial(left_out, noted, "prompts")
+    )
     held_out = None
     if config.evaluation:
         held_out = RenderedProblems(
-            config.evaluation.prompts, renderer, max_prompt_tokens=room, limit=config.evaluation.max_prompts
+            config.evaluation.prompts,
+            renderer,
+            max_prompt_tokens=room,
+            limit=config.evaluation.max_prompts,
+            leave_out=partial(left_out, noted, "evaluation.prompts"),
         )
     made = made_of.made_of(config, training.problems, held_out.problems if held_out else None)
     beginning = Beginning.of(config, made, weights_only=weights_only)

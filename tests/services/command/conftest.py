@@ -9,5 +9,5 @@ from services.entry import REDIS_URL_VARIABLE
 @pytest.fixture
 def no_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
     """The settings name a model and data that are not there: what preflight says of them has tests of its own."""
-    monkeypatch.setattr(preflight, "check", lambda config: [])
+    monkeypatch.setattr(preflight, "check", lambda config: preflight.Checked())
     monkeypatch.delenv(REDIS_URL_VARIABLE, raising=False)
