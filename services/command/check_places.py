@@ -2,6 +2,7 @@
 
 import os
 import socket
+import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,8 +26,12 @@ def check_folder(config: RunConfig) -> None:
     setting = f"runs_folder = {config.runs_folder}, name = {config.name}"
     if not place.is_dir():
         raise InputError(f"{setting}: {place} is a file, where a folder has to be; choose another runs_folder or name")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise InputError(f"{setting}: {place} cannot be written; choose another runs_folder, or make it writable")
+    try:
+        tempfile.TemporaryFile(dir=place).close()
+    except OSError as fault:
+        raise InputError(
+            f"{setting}: {place} cannot be written ({fault.strerror}); choose another runs_folder, or make it writable"
+        ) from None
     for inside in (folder.logs, folder.checkpoints, folder.redis, folder.services, folder.tensorboard, folder.export):
         if inside.exists() and not inside.is_dir():
             raise InputError(f"{setting}: {inside} is a file, where the run has a folder; move it away")

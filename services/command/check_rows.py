@@ -7,7 +7,7 @@ from typing import Any
 from services.command import reference_check
 from services.config import RunConfig
 from services.config.prompts import PromptsConfig
-from services.datasets.dataset import Problem, read_problems
+from services.datasets.dataset import Problem, origin_of, read_problems
 from services.datasets.rendering import Renderer
 from services.datasets.row_values import UnreadableRow
 from services.errors import InputError
@@ -57,7 +57,8 @@ def check_rows(config: RunConfig) -> tuple[list[CheckedRows], list[str]]:
     for rows in found:
         told = rows.told()
         if not rows.usable:
-            raise InputError(told or f"{rows.section}: the dataset is empty; it needs at least one row")
+            origin = origin_of(sections(config)[rows.section])
+            raise InputError(told or f"{rows.section}: the dataset {origin} is empty; it needs at least one row")
         if told and not sections(config)[rows.section].skip_unreadable:
             raise InputError(told)
         if told:

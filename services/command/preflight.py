@@ -54,7 +54,7 @@ def check(config: RunConfig, *, quick: bool = False) -> Checked:
         found, said = check_rows(config)
         left_out.update({one.section: (one.problems, one.ungradable) for one in found})
         used = {one.section: one.usable for one in found}
-        _check_checkpoint(config, used["prompts"], used.get("evaluation.prompts"))
+        check_checkpoint(config, used["prompts"], used.get("evaluation.prompts"))
         return said
 
     if config.device == "cpu":
@@ -108,7 +108,7 @@ def _check_gpus(config: RunConfig) -> list[str]:
     return [said]
 
 
-def _check_checkpoint(config: RunConfig, training: Sequence[Problem], held_out: Sequence[Problem] | None) -> None:
+def check_checkpoint(config: RunConfig, training: Sequence[Problem], held_out: Sequence[Problem] | None) -> None:
     """Raises InputError if the run's latest checkpoint is of something else, or of another number of ranks."""
     checkpoint = latest_checkpoint(RunFolder(config.folder).checkpoints)
     if checkpoint is None:
@@ -172,4 +172,9 @@ def _check_models(config: RunConfig) -> None:
     ]
     for setting, name, trusted, max_length in models:
         if Path(name).is_absolute():  # else a hub name: the first service that loads it says what is wrong
-            read_model_folder(setting, Path(name), max_length=max_length, trust_remote_code=trusted)
+            facts = read_model_folder(setting, Path(name), max_length=max_length, trust_remote_code=trusted)
+            if max_length is not None and facts.positions is not None and max_length > facts.positions:
+                raise InputError(
+                    f"model.max_length = {max_length} is above the {facts.positions} positions that the model in {name} has; "
+                    f"lower it to {facts.positions} or less"
+                )

@@ -46,7 +46,7 @@ def load_problems(settings: PromptsConfig, *, limit: int | None = None) -> list[
     unreadable: list[UnreadableRow] = []
     read = _problems(settings, _default_grader(settings), unreadable, strict=not settings.skip_unreadable)
     problems = list(itertools.islice(read, limit))
-    origin = getattr(settings.source, "path", None) or getattr(settings.source, "name", None)
+    origin = origin_of(settings)
     if not problems and unreadable:
         raise InputError(f"none of the {len(unreadable)} rows of {origin} can be read; the first: {unreadable[0]}")
     if not problems:
@@ -56,6 +56,11 @@ def load_problems(settings: PromptsConfig, *, limit: int | None = None) -> list[
             "%s: %d rows left out, %d read. The first: %s", origin, len(unreadable), len(problems), unreadable[0]
         )
     return problems
+
+
+def origin_of(settings: PromptsConfig) -> str:
+    """The file, folder or name that the rows come from."""
+    return str(getattr(settings.source, "path", None) or getattr(settings.source, "name", ""))
 
 
 def _default_grader(settings: PromptsConfig) -> str:

@@ -15,7 +15,7 @@ import msgspec
 
 from services.config import RunConfig
 from services.config.prompts import PromptsConfig
-from services.datasets.dataset import Problem
+from services.datasets.dataset import Problem, origin_of
 from services.errors import InputError
 from services.run.summary import installed_version
 
@@ -121,10 +121,8 @@ def _template(settings: PromptsConfig) -> str:
 
 
 def _rows(settings: PromptsConfig, problems: Sequence[Problem]) -> dict[str, str]:
-    source = settings.source
-    place = getattr(source, "path", None) or getattr(source, "name", "")
     used = [(problem.row, problem.prompt, problem.reference) for problem in problems]
-    return _of(f"{place} with {len(problems)} problems", used)
+    return _of(f"{origin_of(settings)} with {len(problems)} problems", used)
 
 
 def _of(said: str, value: Any) -> dict[str, str]:
