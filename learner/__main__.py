@@ -86,7 +86,7 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
             limit=config.evaluation.max_prompts,
             leave_out=partial(left_out, noted, "evaluation.prompts"),
         )
-    made = made_of.made_of(config, training.problems, held_out.problems if held_out else None)
+    made = made_of.made_of(config, training.problems, held_out.read if held_out else None)
     beginning = Beginning.of(config, made, weights_only=weights_only)
     lost = [] if weights_only else _lost_groups(config, connection, beginning)
     loaded = threading.Event()

@@ -130,8 +130,9 @@ class Intake:
     def _between_looks(self) -> float:
         """Issue what admission allows and say what is waited for. Returns how long to wait before looking again, in seconds."""
         self._drought.count_dead(self._collector.take_deaths())
+        look_s = self.issue()
         self._tell(self._waiting())
-        return self.issue()
+        return look_s
 
     def _waiting(self) -> Waiting:
         return Waiting(

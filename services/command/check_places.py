@@ -1,5 +1,6 @@
 """Where a run reads, writes, listens and asks: folders, ports, Redis, endpoints, secrets, limits of graders."""
 
+import errno
 import os
 import socket
 import tempfile
@@ -77,7 +78,7 @@ def _check_address(host_setting: str, port_setting: str, host: str, port: int) -
         try:
             probe.bind(address)
         except OSError as fault:
-            if port == 0 or fault.errno not in (98, 13):  # neither in use nor forbidden: the address is not ours
+            if port == 0 or fault.errno not in (errno.EADDRINUSE, errno.EACCES):
                 raise InputError(
                     f'{host_setting} = "{host}" is not an address of this machine: {fault.strerror}; use "127.0.0.1", or '
                     '"0.0.0.0" for all interfaces'

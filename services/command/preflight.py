@@ -34,7 +34,7 @@ class Checked:
 
 
 def check(config: RunConfig, *, quick: bool = False) -> Checked:
-    """Check the run. Raises InputError, which says everything that is wrong.
+    """Check the run. Raises InputError, which says everything that is wrong with settings and places, or with the files.
 
     quick: leave out what takes more than a second: the model's files and the rows of the datasets.
     """
@@ -53,8 +53,8 @@ def check(config: RunConfig, *, quick: bool = False) -> Checked:
     def rows() -> list[str]:
         found, said = check_rows(config)
         left_out.update({one.section: (one.problems, one.ungradable) for one in found})
-        used = {one.section: one.usable for one in found}
-        check_checkpoint(config, used["prompts"], used.get("evaluation.prompts"))
+        training, *held_out = found
+        check_checkpoint(config, training.usable, held_out[0].problems if held_out else None)
         return said
 
     if config.device == "cpu":
@@ -65,7 +65,8 @@ def check(config: RunConfig, *, quick: bool = False) -> Checked:
     look(lambda: check_redis(config))
     look(lambda: check_verifier(config))
     look(lambda: _check_gpus(config))
-    if not quick and look(lambda: _check_models(config)):
+    # What takes longer comes last, and is left for the next time when there is something to mend already.
+    if not quick and not faults and look(lambda: _check_models(config)):
         look(rows)
     if faults:
         raise InputError("\n".join(faults))

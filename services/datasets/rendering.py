@@ -122,7 +122,8 @@ class RenderedProblems:
         self._renderer = renderer
         self._max_prompt_tokens = max_prompt_tokens
         self._rendered: dict[int, list[int]] = {}
-        problems = load_problems(settings)
+        self.read = problems = load_problems(settings)
+        """The problems as they are read, before any is left out."""
         if left_out := leave_out(problems):
             problems = [problem for problem in problems if problem.row not in left_out]
         if settings.skip_unreadable:

@@ -33,7 +33,8 @@ FIRST_BYTES = 2**20
 
 
 def made_of(config: RunConfig, training: Sequence[Problem], held_out: Sequence[Problem] | None) -> MadeOf:
-    """The ingredients of the run with these settings. training, held_out: the problems as they are used; None: no evaluation.
+    """The ingredients of the run with these settings. training: the problems as they are used. held_out: as they are read;
+    None: there is no evaluation.
 
     Raises OSError if a file of a model cannot be read.
     """
@@ -55,7 +56,7 @@ def made_of(config: RunConfig, training: Sequence[Problem], held_out: Sequence[P
         said = ", ".join(teacher["is"] for teacher in teachers)
         found["learner.teachers"] = _of(said, [teacher["digest"] for teacher in teachers])
     if config.evaluation is not None and held_out is not None:
-        found["evaluation.prompts"] = _rows(config.evaluation.prompts, held_out[: config.evaluation.max_prompts])
+        found["evaluation.prompts"] = _rows(config.evaluation.prompts, held_out)
     versions = {name: version for name in VERSIONS if (version := installed_version(name))}
     found["versions"] = _of(", ".join(f"{name} {version}" for name, version in versions.items()), versions)
     return found
