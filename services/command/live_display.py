@@ -108,15 +108,15 @@ class LiveDisplay:
         """What the run waits for before its first step; empty after it."""
         if self._step:
             return ""
-        if waiting := self._groups():
-            return f"the groups of step {waiting.step}: {waiting.said()}"
-        if self._evaluated:
-            return "the first step"
         there = addresses(self._folder.services)
         if LEARNER not in there:
             return "the learner (loading the model)"
         if not any(name.startswith(ROLLOUT) for name in there):
             return "the first rollout replica (starting its engine; half a minute on CPU)"
+        if waiting := self._groups():
+            return f"the groups of step {waiting.step}: {waiting.said()}"
+        if self._evaluated:
+            return "the first step"
         return "the first weights" + (" and the first evaluation" if self._config.evaluation else "")
 
     def _groups(self) -> Waiting | None:
