@@ -103,7 +103,7 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
 
 
 def _lost_groups(config: RunConfig, connection: RedisConnection, beginning: Beginning) -> list[int]:
-    """See Prepared.lost. Raises InputError if a run that begins anew finds the queues of another."""
+    """See Prepared.lost. Raises InputError if a run without a checkpoint finds the queues of another."""
     streams = [_stream(config, connection, name) for name in (PROMPTS, TRAJECTORIES, SCORED, DEAD)]
     issued = RedisIssueLog(connection, streams[0]).issued_count()
     lost = lost_groups(beginning.ledger, issued, streams)
@@ -183,7 +183,7 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
         issuer=issuer,
         collector=collector,
         replicas=publisher,
-        tell=lambda waiting: records.waiting(msgspec.structs.replace(waiting, depths=dict(depths.latest))),
+        tell=lambda waiting: records.note_waiting(msgspec.structs.replace(waiting, depths=dict(depths.latest))),
     )
     evaluator = None
     if prepared.held_out is not None and config.evaluation is not None:

@@ -114,7 +114,7 @@ class Records:
         REFERENCE_VERSION.set(reference_version)
         log.info("%s", _line(step, report, trained, seconds, waited_s))
 
-    def waiting(self, waiting: Waiting) -> None:
+    def note_waiting(self, waiting: Waiting) -> None:
         """Called again and again while the groups of a step are gathered; writes it down every few seconds."""
         if now_s() - self._waiting_written_s >= WAITING_EVERY_S:
             self._waiting_written_s = now_s()

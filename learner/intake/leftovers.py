@@ -33,7 +33,7 @@ def lost_groups(ledger: Ledger, issued: int, streams: Sequence[Stream]) -> list[
 
 
 class Leftovers:
-    """Decides whether a run that begins anew may take over what is on the streams of its name."""
+    """Decides whether a run without a checkpoint may take over what is on the streams of its name."""
 
     def __init__(self, connection: RedisConnection, run: str) -> None:
         self._connection = connection

@@ -57,8 +57,7 @@ def check_rows(config: RunConfig) -> tuple[list[CheckedRows], list[str]]:
     for rows in found:
         told = rows.told()
         if not rows.usable:
-            origin = origin_of(sections(config)[rows.section])
-            raise InputError(told or f"{rows.section}: the dataset {origin} is empty; it needs at least one row")
+            raise InputError(told or f"{rows.section}: the dataset is empty; it needs at least one row")
         if told and not sections(config)[rows.section].skip_unreadable:
             raise InputError(told)
         if told:
@@ -66,6 +65,22 @@ def check_rows(config: RunConfig) -> tuple[list[CheckedRows], list[str]]:
             first = [*rows.unreadable, *rows.faults.values()][0]
             warnings.append(f"{rows.section}: {left} rows are left out, {len(rows.usable)} used. The first: {first}")
     return found, warnings
+
+
+def check_datasets(config: RunConfig) -> None:
+    """Read every dataset, which takes no tokenizer. Raises InputError for one that is not there, or empty."""
+    for section, settings in sections(config).items():
+        problems, unreadable = _read(section, settings)
+        if not problems and not unreadable:
+            raise InputError(f"{section}: the dataset {origin_of(settings)} is empty; it needs at least one row")
+
+
+def _read(section: str, settings: PromptsConfig) -> tuple[list[Problem], list[UnreadableRow]]:
+    try:
+        return read_problems(settings)
+    except InputError as fault:
+        # The reader of a dataset says `prompts` for both.
+        raise InputError(str(fault).replace("prompts.", f"{section}.")) from fault
 
 
 def sections(config: RunConfig) -> dict[str, PromptsConfig]:
@@ -76,11 +91,7 @@ def sections(config: RunConfig) -> dict[str, PromptsConfig]:
 
 def _rendered(config: RunConfig, renderer: Renderer, section: str, settings: PromptsConfig) -> CheckedRows:
     room = config.model.max_length - config.rollout.sampling.max_tokens
-    try:
-        problems, unreadable = read_problems(settings)
-    except InputError as fault:
-        # The reader of a dataset says `prompts` for both.
-        raise InputError(str(fault).replace("prompts.", f"{section}.")) from fault
+    problems, unreadable = _read(section, settings)
     rows = CheckedRows(section, problems, unreadable=[str(fault) for fault in unreadable])
     for problem in problems:
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from services import numa
 from services.command.check_places import check_folder, check_ports, check_redis, check_verifier
-from services.command.check_rows import check_rows
+from services.command.check_rows import check_datasets, check_rows
 from services.command.objective_check import check_objective
 from services.config import RunConfig
 from services.datasets.dataset import Problem
@@ -28,7 +28,7 @@ class Checked:
     """What a run was found to be."""
 
     warnings: list[str] = field(default_factory=list)
-    """Of settings that are allowed and rarely meant, and of rows that are left out."""
+    """Settings that are allowed and rarely meant, and rows that are left out."""
     left_out: dict[str, tuple[list[Problem], set[int]]] = field(default_factory=dict)
     """Section of prompts -> its problems, and the rows of those whose references no grader can judge."""
 
@@ -65,6 +65,8 @@ def check(config: RunConfig, *, quick: bool = False) -> Checked:
     look(lambda: check_redis(config))
     look(lambda: check_verifier(config))
     look(lambda: _check_gpus(config))
+    if not quick:
+        look(lambda: check_datasets(config))
     # What takes longer comes last, and is left for the next time when there is something to mend already.
     if not quick and not faults and look(lambda: _check_models(config)):
         look(rows)

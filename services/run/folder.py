@@ -62,7 +62,7 @@ class RunFolder:
 
     @property
     def waiting(self) -> Path:
-        """What the learner waits for before its next step, written anew every few seconds."""
+        """What the learner waits for before its next step, written again every few seconds."""
         return self.path / "waiting.json"
 
     @property
