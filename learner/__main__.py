@@ -5,7 +5,9 @@ import os
 import threading
 from argparse import Namespace
 from dataclasses import dataclass
+from functools import partial
 
+import msgspec
 import torch
 
 from learner.engine.deepspeed_engine import DeepSpeedEngine
@@ -14,6 +16,7 @@ from learner.intake.collector import Collector, Sampled
 from learner.intake.depths import StreamDepths
 from learner.intake.intake import Intake
 from learner.intake.issuer import PromptIssuer
+from learner.intake.leftovers import Leftovers, lost_groups
 from learner.loop import Beginning, TrainingLoop
 from learner.objective import OBJECTIVES
 from learner.publish.publisher import WeightPublisher
@@ -25,8 +28,10 @@ from services.config.load import load
 from services.datasets.rendering import RenderedProblems, Renderer
 from services.entry import DONE, INTERRUPTED, StopSignal, begin, end, redis_connection, service_parser
 from services.health import HealthServer
+from services.run import made_of
 from services.run.addresses import announce_address
 from services.run.folder import RunFolder
+from services.run.left_out import left_out
 from services.run.summary import summarize, write
 from services.streams.names import DEAD, EVALUATION_PROMPTS, PROMPTS, SCORED, TRAJECTORIES
 from services.streams.redis_connection import RedisConnection
@@ -50,6 +55,8 @@ class Prepared:
     store: RendezvousStore
     training: RenderedProblems
     held_out: RenderedProblems | None
+    lost: list[int]
+    """Sequence numbers of groups that were issued, are not settled and are on no stream."""
     loaded: threading.Event
     health: HealthServer
     """Ready once `loaded` is set."""
@@ -63,18 +70,27 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
     check_backend(config.weights.type, torch.device(config.device))
     OBJECTIVES[config.learner.objective.type]  # imports what a package brings
     connection = redis_connection(config)
-    beginning = Beginning.of(config, weights_only=weights_only)
     store = RendezvousStore(config.weights.host, config.weights.port)
     renderer = Renderer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     room = config.model.max_length - config.rollout.sampling.max_tokens
-    training = RenderedProblems(config.prompts, renderer, max_prompt_tokens=room)
+    noted = RunFolder(config.folder).left_out
+    training = RenderedProblems(
+        config.prompts, renderer, max_prompt_tokens=room, leave_out=partial(left_out, noted, "prompts")
+    )
     for warning in training.check(config.rollout.sampling.stop_token_ids):
         log.warning("%s", warning)
     held_out = None
     if config.evaluation:
         held_out = RenderedProblems(
-            config.evaluation.prompts, renderer, max_prompt_tokens=room, limit=config.evaluation.max_prompts
+            config.evaluation.prompts,
+            renderer,
+            max_prompt_tokens=room,
+            limit=config.evaluation.max_prompts,
+            leave_out=partial(left_out, noted, "evaluation.prompts"),
         )
+    made = made_of.made_of(config, training.problems, held_out.read if held_out else None)
+    beginning = Beginning.of(config, made, weights_only=weights_only)
+    lost = [] if weights_only else _lost_groups(config, connection, beginning)
     loaded = threading.Event()
     return Prepared(
         connection=connection,
@@ -82,9 +98,27 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
         store=store,
         training=training,
         held_out=held_out,
+        lost=lost,
         loaded=loaded,
         health=HealthServer(config.learner.metrics_host, config.learner.metrics_port, ready=loaded.is_set),
     )
+
+
+def _lost_groups(config: RunConfig, connection: RedisConnection, beginning: Beginning) -> list[int]:
+    """See Prepared.lost. Raises InputError if a run without a checkpoint finds the queues of another."""
+    streams = [_stream(config, connection, name) for name in (PROMPTS, TRAJECTORIES, SCORED, DEAD)]
+    issued = RedisIssueLog(connection, streams[0]).issued_count()
+    lost = lost_groups(beginning.ledger, issued, streams)
+    leftovers = Leftovers(connection, config.name)
+    if beginning.checkpoint is None:
+        folder = str(RunFolder(config.folder).checkpoints)
+        leftovers.check(beginning.state.made_of, issued=issued, lost=lost, folder=folder)
+    leftovers.note(beginning.state.made_of)
+    return lost
+
+
+def _stream(config: RunConfig, connection: RedisConnection, name: str) -> RedisStream:
+    return RedisStream(connection, config.name, name, CONSUMER, NEVER_RECLAIM_S)
 
 
 def main() -> int:
@@ -126,7 +160,7 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
     announce_address(arguments.services_folder, "learner", prepared.health.url)
 
     names = EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES, SCORED, DEAD
-    streams = {name: RedisStream(connection, config.name, name, CONSUMER, NEVER_RECLAIM_S) for name in names}
+    streams = {name: _stream(config, connection, name) for name in names}
     depths = StreamDepths(list(streams.values()))
     sampled = Sampled()
     records = Records(folder, sampled, beginning.counts, attempt, policy_version=beginning.state.policy_version)
@@ -140,13 +174,18 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
     )
     collector = Collector(streams[SCORED], streams[DEAD], beginning.ledger, sampled)
     issue_log = RedisIssueLog(connection, streams[PROMPTS])
+    issuer = PromptIssuer(config, training.problems, training.token_ids, issue_log)
+    if prepared.lost:
+        log.warning("%d groups were settled after the checkpoint, and are issued again", len(prepared.lost))
+        issuer.issue_again(prepared.lost)
     intake = Intake(
         config,
         state=beginning.state,
         ledger=beginning.ledger,
-        issuer=PromptIssuer(config, training.problems, training.token_ids, issue_log),
+        issuer=issuer,
         collector=collector,
         replicas=publisher,
+        tell=lambda waiting: records.note_waiting(msgspec.structs.replace(waiting, depths=dict(depths.latest))),
     )
     evaluator = None
     if prepared.held_out is not None and config.evaluation is not None:

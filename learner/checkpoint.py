@@ -5,18 +5,17 @@ that is saved again is first renamed aside, and one that is deleted loses its na
 a whole checkpoint to find.
 """
 
+import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from services.errors import InputError
-from services.run.checkpoint_names import PREFIX, checkpoint_name, checkpoints_in
+from services.run.checkpoint_names import REPLACED, checkpoint_name, checkpoints_in
 
-REPLACED = ".replaced-"
-"""Prefix of a whole checkpoint whose name a newer one takes."""
 DELETED = ".deleted-"
 """Prefix of a checkpoint of which parts may be gone."""
 SCHEMA = 1
@@ -55,14 +54,10 @@ class Checkpoints:
         self._folder = folder
         self._keep = keep
 
-    def latest(self) -> Path | None:
-        """The latest whole checkpoint; None if there is none."""
-        whole = {path.name.removeprefix(REPLACED): path for path in self._folder.glob(f"{REPLACED}{PREFIX}*")}
-        whole |= {path.name: path for path in checkpoints_in(self._folder)}
-        return whole[max(whole)] if whole else None
-
-    def staging(self, policy_version: int) -> Path:
-        """Make an empty folder to write into, and clear away what a crash left behind."""
+    @contextlib.contextmanager
+    def staging(self, policy_version: int) -> Iterator[Path]:
+        """Make an empty folder to write into, and clear away what a crash left behind. After an error it is deleted: the disk
+        may be full."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for replaced in self._folder.glob(REPLACED + "*"):
             final = self._folder / replaced.name.removeprefix(REPLACED)
@@ -71,7 +66,11 @@ class Checkpoints:
             shutil.rmtree(left_over)
         folder = self._folder / f".writing-{policy_version:08d}"
         folder.mkdir()
-        return folder
+        try:
+            yield folder
+        except Exception:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def commit(self, staging: Path, policy_version: int, state: dict[str, Any]) -> Path:
         """Add the state, make everything durable, give the checkpoint its name, and delete the oldest ones beyond `keep`."""

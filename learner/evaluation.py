@@ -63,6 +63,8 @@ def evaluation_prompts(
             temperature=evaluation.temperature,
             max_tokens=sampling.max_tokens,
             stop_token_ids=sampling.stop_token_ids,
+            stop=sampling.stop,
+            keep_special_tokens=sampling.keep_special_tokens,
             seed=(config.seed + 1 + index * evaluation.samples_per_prompt) % 2**31,
             grader=problem.grader,
             reference=problem.reference,

@@ -26,7 +26,10 @@ from learner.run_state import RunState
 from services.clock import now_s
 from services.config import RunConfig
 from services.errors import InputError
+from services.run import made_of
+from services.run.checkpoint_names import latest_checkpoint
 from services.run.folder import RunFolder
+from services.run.made_of import MadeOf
 
 log = logging.getLogger("ratchet.learner")
 
@@ -43,20 +46,28 @@ class Beginning:
     """See `Records.counts`."""
 
     @classmethod
-    def of(cls, config: RunConfig, *, weights_only: bool = False) -> "Beginning":
-        """Read the latest checkpoint of the run, if there is one. Raises InputError when it lacks something.
+    def of(cls, config: RunConfig, made: MadeOf | None = None, *, weights_only: bool = False) -> "Beginning":
+        """Read the latest checkpoint of the run, if there is one. Raises InputError when it lacks something, or when it is of
+        a run that was made of something else.
 
-        weights_only: to evaluate the weights, not to continue the run.
+        made: what this run is made of; None: it is not compared. weights_only: to evaluate the weights, not to continue the
+        run.
         """
-        checkpoint = Checkpoints(RunFolder(config.folder).checkpoints, config.learner.checkpoint.keep).latest()
+        checkpoint = latest_checkpoint(RunFolder(config.folder).checkpoints)
         state = RunState.begin(config.learner)
+        state.made_of = made or {}
         if checkpoint is None:
             return cls(None, state, Ledger(), NOTHING_COUNTED)
         saved = Checkpoints.state(checkpoint)
+        if made is not None:
+            only = ("model.path",) if weights_only else ()
+            accepted = config.learner.checkpoint.accept_changed
+            made_of.check(made_of.saved_in(checkpoint), made, accepted, origin=str(checkpoint), only=only)
         if weights_only:
             state.policy_version = saved["policy_version"]
         else:
             state = RunState.from_dict(config.learner, saved)
+            state.made_of = made or {}
         counts = {key: saved["counts"][key] for key in NOTHING_COUNTED}
         return cls(checkpoint, state, Ledger.from_dict(saved["ledger"]), counts)
 
@@ -131,10 +142,10 @@ class TrainingLoop:
         """Save everything at this step boundary, then acknowledge the groups that it contains."""
         start = now_s()
         version = self._state.policy_version
-        staging = self._checkpoints.staging(version)
-        self._team.save(staging)
-        saved = {**self._state.to_dict(), "ledger": self._intake.to_dict(), "counts": self._records.counts()}
-        self._checkpoints.commit(staging, version, saved)
+        with self._checkpoints.staging(version) as staging:
+            self._team.save(staging)
+            saved = {**self._state.to_dict(), "ledger": self._intake.to_dict(), "counts": self._records.counts()}
+            self._checkpoints.commit(staging, version, saved)
         self._intake.acknowledge()
         self._saved_version = version
         CHECKPOINT_SECONDS.observe(now_s() - start)

@@ -4,6 +4,7 @@ The figures of a step are declared in learner/step/report.py; they reach steps.j
 """
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -17,6 +18,7 @@ from learner.step.report import StepReport, export
 from services.clock import now_s
 from services.run.folder import RunFolder
 from services.run.json_lines import JsonLines
+from services.run.waiting import Waiting, write_waiting
 from services.wire.score import ScoredGroup
 
 log = logging.getLogger("ratchet.learner")
@@ -30,6 +32,7 @@ NOTHING_COUNTED: dict[str, Any] = {
 """`Records.counts` at the beginning of a run."""
 MANY_CUT = 0.5
 """The line of a step says which fraction of its responses max_tokens cut, from this fraction on."""
+WAITING_EVERY_S = 5.0
 NESTED = ("dropped_groups", "dropped_sequences")
 """Mappings of a row whose numbers are scalars of TensorBoard, too."""
 
@@ -49,6 +52,8 @@ class Records:
         self._syncs = JsonLines(folder.syncs)
         self._evaluations = JsonLines(folder.evaluations)
         self._events = SummaryWriter(str(folder.tensorboard), purge_step=policy_version + 1)
+        self._waiting = folder.waiting
+        self._waiting_written_s = -math.inf
         self._attempt = attempt
         self._trained_tokens = int(counts["trained_tokens"])
         self._wall_before_s = float(counts["wall_seconds"])
@@ -120,6 +125,12 @@ class Records:
                 step,
             )
             self._warned_of_cuts = True
+
+    def note_waiting(self, waiting: Waiting) -> None:
+        """Called again and again while the groups of a step are gathered; writes it down every few seconds."""
+        if now_s() - self._waiting_written_s >= WAITING_EVERY_S:
+            self._waiting_written_s = now_s()
+            write_waiting(self._waiting, waiting)
 
     def sync(self, report: SyncReport) -> None:
         """Called after every confirmed broadcast, from the publisher's thread."""

@@ -9,6 +9,7 @@ from learner.control.ratchet import RatchetState, Verdict
 from learner.step.report import StepReport
 from services.config.learner import LearnerConfig
 from services.errors import RatchetError
+from services.run.made_of import MadeOf
 
 
 @dataclass
@@ -24,6 +25,8 @@ class RunState:
     evaluated_version: int | None = None
     """Policy version of the last evaluation; None before the first."""
     ratchet: RatchetState = field(default_factory=RatchetState)
+    made_of: MadeOf = field(default_factory=dict)
+    """What the run is made of now; the next start of the learner compares it."""
     skipped_in_a_row: int = 0
     """Number of steps since the last one that changed the weights; not saved, so each start of the learner counts from 0."""
 
@@ -40,6 +43,7 @@ class RunState:
             "evaluated": self.evaluated_version,
             "ratchet": self.ratchet.to_dict(),
             "ess_control": self.ess_control.to_dict(),
+            "made_of": self.made_of,
         }
 
     @classmethod

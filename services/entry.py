@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from services import library_logs
+from services import cause, library_logs
+from services.cause import disk_full
 from services.clock import sleep
 from services.config import RunConfig
 from services.errors import InputError, RatchetError
@@ -63,17 +64,12 @@ def add_config_arguments(parser: argparse.ArgumentParser, *, optional: bool = Fa
 def end(main: Callable[[], int]) -> NoReturn:
     """Run `main` and end the process with its exit code, or with that of the error it raised.
 
-    1: a fault of ours, with its traceback. 2: InputError. 3: any other RatchetError. 130: interrupted.
+    1: a fault of ours, with its traceback. 2: InputError. 3: any other RatchetError. 130: interrupted. A service leaves the
+    error where its supervisor reads it (services/cause.py).
     """
     try:
         code = main()
         sys.stdout.flush()
-    except InputError as error:
-        print(f"ratchet: {error}", file=sys.stderr)
-        code = BAD_INPUT
-    except RatchetError as error:
-        print(f"ratchet: {error}", file=sys.stderr)
-        code = FAILED
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception as error:
@@ -81,14 +77,23 @@ def end(main: Callable[[], int]) -> NoReturn:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = INTERRUPTED
         else:
-            traceback.print_exc()
-            code = FAULT
+            code = _say(disk_full(error) or error)
     sys.stdout.flush()
     sys.stderr.flush()
     if _orphaned():  # no supervisor is left to clear away what this service may have started
         os.killpg(os.getpgrp(), signal.SIGKILL)
     # Threads that libraries leave behind could hang the interpreter's own exit; everything of ours is closed by now.
     os._exit(code)
+
+
+def _say(error: Exception) -> int:
+    """Print what ended this process, and leave it for the supervisor; the exit code."""
+    cause.leave(error)
+    if isinstance(error, RatchetError):
+        print(f"ratchet: {error}", file=sys.stderr)
+        return BAD_INPUT if isinstance(error, InputError) else FAILED
+    traceback.print_exception(error)
+    return FAULT
 
 
 def _reader_left() -> bool:

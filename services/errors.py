@@ -1,12 +1,28 @@
 """Errors raised on purpose. Each says what happened, where, and what to do next."""
 
+from typing import ClassVar, Literal
+
+Retry = Literal["never", "once", "often"]
+"""Whether a service that ended by an error is started again. never: the next start would end in the same way. once: not if
+it ends by the same error again. often: the error is an outage of something else, which may last a while."""
+
 
 class RatchetError(Exception):
     """Base of the errors raised on purpose; the message says what happened, where, and what to do next."""
 
+    retry: ClassVar[Retry] = "once"
+
 
 class InputError(RatchetError):
     """A setting, a dataset line or an argument is wrong; the command ends with exit code 2."""
+
+    retry = "never"
+
+
+class DiskFull(RatchetError):
+    """What has to be written does not fit on the disk."""
+
+    retry = "never"
 
 
 class WireError(RatchetError):
@@ -15,6 +31,8 @@ class WireError(RatchetError):
 
 class StreamError(RatchetError):
     """The stream server cannot be reached, or refused what was asked."""
+
+    retry = "often"
 
 
 class WeightSyncError(RatchetError):

@@ -56,6 +56,7 @@ class Collector:
         self._training: deque[ScoredGroup] = deque()
         self._evaluation: dict[str, ScoredGroup | None] = {}
         self._owed: list[Owed] = []
+        self._deaths: list[str] = []  # causes, of training groups
         self._in_hand: set[int] = set()  # sequence numbers of training groups that are claimed and not settled
 
     def training_group(
@@ -104,6 +105,12 @@ class Collector:
         results = [self._evaluation[group_id] for group_id in group_ids]
         self._evaluation.clear()
         return [result for result in results if result is not None]
+
+    def take_deaths(self) -> list[str]:
+        """Why training groups died since the last call, a text for each."""
+        deaths = self._deaths
+        self._deaths = []
+        return deaths
 
     def acknowledge(self) -> None:
         """Acknowledge what the ledger holds as settled, and nothing else. Called once a durable checkpoint has that ledger."""
@@ -169,10 +176,10 @@ class Collector:
         try:
             dead = decode(claim.payload, DeadGroup)
         except WireError as fault:
-            prompt = trace(claim.payload)
+            prompt, cause = trace(claim.payload), str(fault)
             log.error("group %s is dead: %s", prompt.group_id if prompt else claim.entry_id, fault)
         else:
-            prompt = dead.prompt or trace(dead.payload)
+            prompt, cause = dead.prompt or trace(dead.payload), f"{dead.stage}: {dead.cause}"
             row = "" if dead.prompt is None else f" (dataset row {dead.prompt.row})"
             log.error("group %s%s died at %s: %s", dead.group_id, row, dead.stage, dead.cause)
         if prompt is None:
@@ -183,3 +190,4 @@ class Collector:
             self._evaluation[prompt.group_id] = None
         elif not self._ledger.is_settled(prompt.sequence_number) and prompt.sequence_number not in self._in_hand:
             self._ledger.bury(prompt.sequence_number)
+            self._deaths.append(cause)

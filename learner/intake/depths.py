@@ -24,6 +24,8 @@ class StreamDepths:
         self._streams = streams
         self._every_s = every_s
         self._closing = threading.Event()
+        self.latest: dict[str, int] = {}
+        """Stream -> entries on it at the last look, claimed ones included; without those that could not be asked."""
         threading.Thread(target=self._run, name="stream-depths", daemon=True).start()
 
     def close(self) -> None:
@@ -43,7 +45,9 @@ class StreamDepths:
         try:
             depth = stream.depth()
             waiting, pending = depth.waiting, depth.pending
+            self.latest[stream.name] = depth.waiting + depth.pending
         except StreamError as fault:
+            self.latest.pop(stream.name, None)
             log.debug("the depth of %s is not known: %s", stream.name, fault)
         STREAM_WAITING.labels(stream.name).set(waiting)
         STREAM_PENDING.labels(stream.name).set(pending)

@@ -4,17 +4,21 @@ A dropped group is settled as soon as it is sifted, and its credit goes out agai
 that admission cannot let in. Every group is sifted once, here; only what is kept goes on to the step and to other ranks.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from learner.batch.sift import SiftedGroup, Tally, sift, tally
 from learner.intake.collector import LOOK_EVERY_S, Collector
+from learner.intake.drought import Drought
 from learner.intake.issuer import PromptIssuer
 from learner.intake.ledger import Ledger
 from learner.metrics import GROUPS, LAG_WINDOW_STEPS, OUTSTANDING
 from learner.run_state import RunState
 from services.clock import Deadline
 from services.config import RunConfig
+from services.errors import DeadlineExceeded
+from services.run.waiting import Waiting
 from services.wire.score import ScoredGroup
 
 UNCONFIRMED_LOOK_EVERY_S = 0.05
@@ -55,8 +59,10 @@ class Intake:
         issuer: PromptIssuer,
         collector: Collector,
         replicas: Replicas,
+        tell: Callable[[Waiting], None] = lambda _: None,
     ) -> None:
-        """state: shared with the training loop; the intake alone writes `state.issued`."""
+        """state: shared with the training loop; the intake alone writes `state.issued`. tell: called while it gathers, about
+        once a second."""
         self._settings = config.learner
         self._groups_s = config.deadlines.groups_s
         self._state = state
@@ -64,6 +70,9 @@ class Intake:
         self._issuer = issuer
         self._collector = collector
         self._replicas = replicas
+        self._tell = tell
+        self._drought = Drought(config.learner.max_unusable_groups, has_counted=state.policy_version > 0)
+        self._usable = 0  # groups gathered for the step that count
 
     def restore(self) -> None:
         """Issue again what the checkpoint knows as issued and not settled, if the stream server has lost it."""
@@ -83,32 +92,57 @@ class Intake:
     def gather(self) -> Gathered | None:
         """Collect groups until groups_per_step of them reach the loss. Returns None when the run was asked to stop.
 
-        Raises DeadlineExceeded, or the publisher's fault: weights that do not arrive are the reason that no groups come.
+        Raises DeadlineExceeded, NoUsableGroups when too many come to nothing, or the publisher's fault: weights that do not
+        arrive are the reason that no groups come.
 
         Waits for: scored groups, one after the other: what replicas sample and verifiers score.
         Until: deadlines.groups_s for all groups of the step together.
-        Ended by: arrival of enough groups that count, the stop signal, the deadline, or the publisher's fault.
+        Ended by: arrival of enough groups that count, or of too many that do not, the stop signal, the deadline, or the
+        publisher's fault.
         Metric: ratchet_waiting{room="learner", awaiting="scored groups"}; ratchet_learner_outstanding_groups says whether any
         are on their way.
         """
         deadline = Deadline.after(self._groups_s, "scored groups")
         groups: list[ScoredGroup] = []
         sifted: list[SiftedGroup] = []
-        missing = self._settings.groups_per_step
-        while missing > 0:
-            group = self._collector.training_group(deadline, self._replicas.should_stop, self.issue)
+        self._usable = 0
+        while self._usable < self._settings.groups_per_step:
+            try:
+                group = self._collector.training_group(deadline, self._replicas.should_stop, self._between_looks)
+            except DeadlineExceeded as late:
+                facts = self._waiting().said()
+                raise DeadlineExceeded(f"scored groups ({facts})", late_s=late.late_s) from late
             if group is None:
                 return None
             one = sift(group, self._state.policy_version, self._settings)
             groups.append(group)
             sifted.append(one)
             if one.drop is None:
-                missing -= 1
+                self._usable += 1
+                self._drought.count_usable()
             else:
                 self._ledger.drop(one.prompt.sequence_number, one.drop)
                 GROUPS.labels(one.drop).inc()
+                self._drought.count_dropped(group, one)
                 self.issue()
         return Gathered(groups, [one for one in sifted if one.drop is None], tally(groups, sifted))
+
+    def _between_looks(self) -> float:
+        """Issue what admission allows and say what is waited for. Returns how long to wait before looking again, in seconds."""
+        self._drought.count_dead(self._collector.take_deaths())
+        look_s = self.issue()
+        self._tell(self._waiting())
+        return look_s
+
+    def _waiting(self) -> Waiting:
+        return Waiting(
+            step=self._state.policy_version + 1,
+            usable=self._usable,
+            needed=self._settings.groups_per_step,
+            unusable=self._drought.said(),
+            outstanding=self._ledger.outstanding(self._state.issued),
+            confirmed=self._replicas.confirmed_version is not None,
+        )
 
     def settle(self, gathered: Gathered, *, trained: bool) -> None:
         """Settle the kept groups after the step that consumed them. trained: whether that step changed the weights."""

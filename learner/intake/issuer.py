@@ -62,6 +62,11 @@ class PromptIssuer:
             else:
                 self._log.skip(number)
 
+    def issue_again(self, lost: Sequence[int]) -> None:
+        """Issue again what was issued, is not settled and is on no stream. lost: sequence numbers."""
+        for number in lost:
+            self._log.issue_again(encode(self.prompt(number)))
+
     def prompt(self, sequence_number: int) -> Prompt:
         """The prompt at this place in the run: a function of seed and number alone."""
         _, row = self._cursor.at(sequence_number)
@@ -76,6 +81,8 @@ class PromptIssuer:
             temperature=sampling.temperature,
             max_tokens=sampling.max_tokens,
             stop_token_ids=sampling.stop_token_ids,
+            stop=sampling.stop,
+            keep_special_tokens=sampling.keep_special_tokens,
             seed=self._seed(sequence_number),
             grader=problem.grader,
             reference=problem.reference,

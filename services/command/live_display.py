@@ -19,9 +19,12 @@ from services.config import RunConfig
 from services.run.addresses import addresses
 from services.run.folder import RunFolder
 from services.run.json_lines import json_rows
+from services.run.waiting import Waiting, read_waiting
 
 REDRAW_EVERY_S = 0.5
 LINE_EVERY_S = 10.0
+SLOW_S = 30.0
+"""A step that takes longer is a reason to say what is known of its groups."""
 BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -60,6 +63,7 @@ class LiveDisplay:
         self._evaluated: list[tuple[int, float]] = []  # (policy version, accuracy)
         self._start_s = now_s()
         self._shown_s = self._start_s
+        self._stepped_s = self._start_s
         self._first_step: tuple[float, int] | None = None  # when, and the trajectories sampled by then
         self._phase = ""
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
@@ -82,7 +86,7 @@ class LiveDisplay:
                 self._live.update(self._panel(now), refresh=True)
                 self._shown_s = now
             return
-        phase = self._waiting_for()
+        phase = self._waiting_for().partition(":")[0]
         if new_evaluations or phase != self._phase or now - self._shown_s >= LINE_EVERY_S:
             self._console.print(self._line(now), highlight=False, soft_wrap=True)
             self._shown_s = now
@@ -92,6 +96,7 @@ class LiveDisplay:
         """Take in new rows; returns whether there was an evaluation."""
         for row in self._steps.read():
             self._step = row
+            self._stepped_s = now
             self._pass_rates.append(row["pass_rate"])
             if self._first_step is None:
                 self._first_step = (now, row["sampled_trajectories"])
@@ -103,14 +108,21 @@ class LiveDisplay:
         """What the run waits for before its first step; empty after it."""
         if self._step:
             return ""
-        if self._evaluated:
-            return "the first step"
         there = addresses(self._folder.services)
         if LEARNER not in there:
             return "the learner (loading the model)"
         if not any(name.startswith(ROLLOUT) for name in there):
             return "the first rollout replica (starting its engine; half a minute on CPU)"
-        return "the first weights and the first evaluation"
+        if waiting := self._groups():
+            return f"the groups of step {waiting.step}: {waiting.said()}"
+        if self._evaluated:
+            return "the first step"
+        return "the first weights" + (" and the first evaluation" if self._config.evaluation else "")
+
+    def _groups(self) -> Waiting | None:
+        """What is known of the groups of the next step; None while they are not waited for."""
+        waiting = read_waiting(self._folder.waiting)
+        return None if waiting is None or (self._step and waiting.step <= self._step["step"]) else waiting
 
     def _facts(self, now: float) -> list[tuple[str, str]]:
         step = self._step
@@ -126,10 +138,16 @@ class LiveDisplay:
             ("ESS ratio", f"{step['ess_ratio']:.3f}  (learning rate x {step['lr_factor']:.2f})"),
             ("groups", group_counts(step["groups"])),
         ]
+        if self._is_slow(now) and (waiting := self._groups()):
+            facts.append((f"step {waiting.step}", waiting.said()))
         if self._first_step and now > self._first_step[0] + 1:
             rate = (step["sampled_trajectories"] - self._first_step[1]) / (now - self._first_step[0])
             facts.append(("sampled", f"{rate:,.0f} trajectories/s"))
         return facts
+
+    def _is_slow(self, now: float) -> bool:
+        """Whether the last step is long ago."""
+        return now - self._stepped_s > SLOW_S
 
     def _panel(self, now: float) -> RenderableType:
         table = Table.grid(padding=(0, 2))
@@ -151,6 +169,8 @@ class LiveDisplay:
         if self._evaluated:
             version, accuracy = self._evaluated[-1]
             facts.append(f"held-out {accuracy:.3f} @{version}")
+        if self._is_slow(now) and (waiting := self._groups()):
+            facts.append(f"waiting for step {waiting.step}: {waiting.said()}")
         return "  ".join(facts)
 
 

@@ -1,8 +1,8 @@
 """Whether an objective that a package brings works, asked before anything that takes minutes starts."""
 
 import subprocess
-import sys
 
+from services.command.rooms import CHECK_OBJECTIVE, python_module
 from services.config import RunConfig
 from services.config.objectives.registry import OURS
 from services.errors import InputError
@@ -26,7 +26,7 @@ def check_objective(config: RunConfig) -> None:
         return
     try:
         tried = subprocess.run(
-            [sys.executable, "-m", "learner.objective.check"],
+            python_module(CHECK_OBJECTIVE),
             input=objective.model_dump_json(),
             capture_output=True,
             text=True,

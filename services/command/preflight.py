@@ -4,35 +4,80 @@ import itertools
 import json
 import os
 import shutil
-import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from services import numa
-from services.command import reference_check
+from services.command.check_places import check_folder, check_ports, check_redis, check_verifier
+from services.command.check_rows import check_datasets, check_rows
 from services.command.objective_check import check_objective
 from services.config import RunConfig
-from services.datasets.dataset import Problem, load_problems
-from services.datasets.rendering import Renderer
+from services.datasets.dataset import Problem
 from services.errors import InputError
+from services.models.folder import read_model_folder
+from services.run import made_of
+from services.run.checkpoint_names import latest_checkpoint
+from services.run.folder import RunFolder
 
-CHECKED_ROWS = 100
-"""Rows of each dataset whose references are checked, spread over all of it."""
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
-def check(config: RunConfig) -> list[str]:
-    """Check the run. Returns warnings, of settings that are allowed and rarely meant; raises InputError for the rest."""
+@dataclass(frozen=True)
+class Checked:
+    """What a run was found to be."""
+
+    warnings: list[str] = field(default_factory=list)
+    """Settings that are allowed and rarely meant, and rows that are left out."""
+    left_out: dict[str, tuple[list[Problem], set[int]]] = field(default_factory=dict)
+    """Section of prompts -> its problems, and the rows of those whose references no grader can judge."""
+
+
+def check(config: RunConfig, *, quick: bool = False) -> Checked:
+    """Check the run. Raises InputError, which says everything that is wrong with settings and places, or with the files.
+
+    quick: leave out what takes more than a second: the model's files and the rows of the datasets.
+    """
+    faults: list[str] = []
+    warnings: list[str] = []
+    left_out: dict[str, tuple[list[Problem], set[int]]] = {}
+
+    def look(at: Callable[[], list[str] | None]) -> bool:
+        try:
+            warnings.extend(at() or ())
+        except InputError as fault:
+            faults.append(str(fault))
+            return False
+        return True
+
+    def rows() -> list[str]:
+        found, said = check_rows(config)
+        left_out.update({one.section: (one.problems, one.ungradable) for one in found})
+        training, *held_out = found
+        check_checkpoint(config, training.usable, held_out[0].problems if held_out else None)
+        return said
+
     if config.device == "cpu":
-        _check_machine(config)
-    check_objective(config)
-    _check_models(config)
-    problems = _check_prompts(config)
-    _check_references(config, problems)
-    _check_ports(config)
-    gpus(config)
-    reference, warnings = config.learner.reference, []
+        look(lambda: _check_machine(config))
+    look(lambda: check_objective(config))
+    look(lambda: check_folder(config))
+    look(lambda: check_ports(config))
+    look(lambda: check_redis(config))
+    look(lambda: check_verifier(config))
+    look(lambda: _check_gpus(config))
+    if not quick:
+        look(lambda: check_datasets(config))
+    # What takes longer comes last, and is left for the next time when there is something to mend already.
+    if not quick and not faults and look(lambda: _check_models(config)):
+        look(rows)
+    if faults:
+        raise InputError("\n".join(faults))
+    return Checked([*warnings, *_rarely_meant(config)], left_out)
+
+
+def _rarely_meant(config: RunConfig) -> list[str]:
+    warnings = []
+    reference = config.learner.reference
     least = 5 * (config.learner.max_lag + 1) * config.learner.mini_batches
     one_way = config.learner.objective.type in ("owpo", "owpo_reinforce")
     if one_way and reference.type == "ratchet" and reference.every_steps < least:
@@ -40,7 +85,52 @@ def check(config: RunConfig) -> list[str]:
             f"learner.reference.every_steps = {reference.every_steps} is below 5 x (max_lag + 1) x mini_batches = {least}: "
             "the reference is then hardly older than the data, and one-way weights are noise"
         )
+    threads = config.learner.ranks * config.learner.cpu_threads + config.rollout.replicas * config.rollout.cpu_threads
+    cores = len(os.sched_getaffinity(0))
+    if config.device == "cpu" and threads > 2 * cores:
+        warnings.append(
+            f"the run computes with {threads} threads (learner.ranks x learner.cpu_threads + rollout.replicas x "
+            f"rollout.cpu_threads), and this machine has {cores} cores"
+        )
     return warnings
+
+
+def _check_gpus(config: RunConfig) -> list[str]:
+    """Raises InputError if the run takes more GPUs than there are. None at all is a warning: the run may be for another
+    machine."""
+    needed = len(gpus(config))
+    there = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    if needed <= there:
+        return []
+    said = (
+        f'device = "cuda" and the run takes {needed} GPUs (learner.ranks = {config.learner.ranks}, rollout.replicas = '
+        f"{config.rollout.replicas} of rollout.tensor_parallel = {config.rollout.tensor_parallel}), and this machine has {there}"
+    )
+    if there:
+        raise InputError(f'{said}; lower these, or set device = "cpu"')
+    return [said]
+
+
+def check_checkpoint(config: RunConfig, training: Sequence[Problem], held_out: Sequence[Problem] | None) -> None:
+    """Raises InputError if the run's latest checkpoint is of something else, or of another number of ranks."""
+    checkpoint = latest_checkpoint(RunFolder(config.folder).checkpoints)
+    if checkpoint is None:
+        return
+    now = made_of.made_of(config, training, held_out)
+    try:
+        saved = made_of.saved_in(checkpoint)
+        written = json.loads((checkpoint / "engine.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        raise InputError(
+            f"the checkpoint {checkpoint} cannot be read: {fault}; delete it to go on from the one before"
+        ) from None
+    made_of.check(saved, now, config.learner.checkpoint.accept_changed, origin=str(checkpoint))
+    for key, is_now in (("ranks", config.learner.ranks), ("zero_stage", config.learner.zero_stage)):
+        if written.get(key, is_now) != is_now:
+            raise InputError(
+                f"learner.{key} = {is_now}, and the checkpoint {checkpoint} was written with {written[key]}; set it back, or "
+                "choose another name for a new run"
+            )
 
 
 def gpus(config: RunConfig) -> list[str]:
@@ -76,110 +166,18 @@ def _check_machine(config: RunConfig) -> None:
 
 
 def _check_models(config: RunConfig) -> None:
-    models = [("model.path", config.model.path)]
-    models += [(f"learner.teachers.{i}.path", teacher.path) for i, teacher in enumerate(config.learner.teachers)]
-    for setting, name in models:
-        _check_model(setting, Path(name), config.model.max_length)
-
-
-def _check_model(setting: str, path: Path, max_length: int) -> None:
-    if not path.is_absolute():
-        return  # a hub name: the first service that loads it says what is wrong
-    if not path.is_dir():
-        raise InputError(f"{setting}: no folder {path}; give a Hugging Face model folder or name")
-    settings_file = path / "config.json"
-    if not settings_file.is_file():
-        raise InputError(f"{setting}: {path} has no config.json, so it is not a Hugging Face model folder")
-    if not (any(path.glob("*.safetensors")) or any(path.glob("*.bin"))):
-        raise InputError(f"{setting}: {path} holds no weights (*.safetensors)")
-    try:
-        settings = json.loads(settings_file.read_text(encoding="utf-8"))
-        longest = settings.get("max_position_embeddings")
-    except (OSError, ValueError, AttributeError) as fault:
-        raise InputError(
-            f"{setting}: {settings_file} cannot be read as a model's settings: {fault}; get it again"
-        ) from None
-    if longest is not None and max_length > longest:
-        raise InputError(
-            f"model.max_length = {max_length} is above the {longest} positions that the model in {path} has; "
-            f"lower it to {longest} or less"
-        )
-
-
-def _check_prompts(config: RunConfig) -> dict[str, list[Problem]]:
-    """The problems of each section of prompts, all of which fit the model."""
-    renderer = Renderer(config.model.path, trust_remote_code=config.model.trust_remote_code)
-    room = config.model.max_length - config.rollout.sampling.max_tokens
-    sections = {"prompts": config.prompts} | (
-        {"evaluation.prompts": config.evaluation.prompts} if config.evaluation else {}
-    )
-    found = {}
-    for section, settings in sections.items():
-        found[section] = load_problems(settings)
-        for problem in found[section]:
-            renderer.render(problem, settings, max_prompt_tokens=room)
-    return found
-
-
-def _check_references(config: RunConfig, problems: Mapping[str, Sequence[Problem]]) -> None:
-    """Let the graders say whether they can judge by what the datasets give them, on a sample of the rows."""
-    questions = []
-    for section, rows in problems.items():
-        for problem in rows[:: max(1, len(rows) // CHECKED_ROWS)]:
-            place = f"{section}: row {problem.row + 1}"
-            _check_endpoints(config, place, problem.grader, problem.options)
-            questions.append(
-                reference_check.Question(
-                    place=place, grader=problem.grader, reference=problem.reference, options=problem.options
-                )
-            )
-    faults = reference_check.faults(questions, sandbox=config.verifier.sandbox.model_dump_json())
-    if faults:
-        more = f" ({len(faults)} of {len(questions)} rows looked at)" if len(faults) > 1 else ""
-        raise InputError(f"{faults[0].place}: {faults[0].fault}{more}")
-
-
-def _check_endpoints(config: RunConfig, place: str, grader: str, options: Mapping[str, Any]) -> None:
-    if grader in ("judge", "remote"):
-        name = options.get("endpoint", grader)
-        if name not in config.verifier.endpoints:
-            known = ", ".join(sorted(config.verifier.endpoints)) or "none"
-            raise InputError(
-                f'{place}: grader {grader} asks the endpoint "{name}", and there is no [verifier.endpoints.{name}]; '
-                f"known: {known}"
-            )
-    for part in options.get("parts", []) if grader == "combine" else []:
-        if isinstance(part, dict):
-            _check_endpoints(config, place, str(part.get("grader")), part.get("options", {}))
-
-
-def _check_ports(config: RunConfig) -> None:
-    wanted = [
-        ("verifier.port", config.verifier.host, config.verifier.port),
-        ("learner.metrics_port", config.learner.metrics_host, config.learner.metrics_port),
-        ("rollout.metrics_port", config.rollout.metrics_host, config.rollout.metrics_port),
-        ("weights.port", config.weights.host, config.weights.port),
+    models: list[tuple[str, str, bool, int | None]] = [
+        ("model.path", config.model.path, config.model.trust_remote_code, config.model.max_length)
     ]
-    taken: dict[tuple[str, int], str] = {}
-    for setting, host, port in wanted:
-        if port == 0:
-            continue
-        if (host, port) in taken:
-            raise InputError(
-                f"{setting} = {port} is also {taken[host, port]}; give each its own, or 0 for any free one"
-            )
-        taken[host, port] = setting
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as fault:
+    models += [
+        (f"learner.teachers.{i}.path", teacher.path, teacher.trust_remote_code, None)
+        for i, teacher in enumerate(config.learner.teachers)
+    ]
+    for setting, name, trusted, max_length in models:
+        if Path(name).is_absolute():  # else a hub name: the first service that loads it says what is wrong
+            facts = read_model_folder(setting, Path(name), max_length=max_length, trust_remote_code=trusted)
+            if max_length is not None and facts.positions is not None and max_length > facts.positions:
                 raise InputError(
-                    f"{setting} = {port} on {host} cannot be used: {fault.strerror}; "
-                    "stop what listens there, choose another, or 0 for any free one"
-                ) from fault
-    if config.rollout.replicas > 1 and config.rollout.metrics_port != 0:
-        raise InputError(
-            f"rollout.replicas = {config.rollout.replicas} on one machine cannot share "
-            f"rollout.metrics_port = {config.rollout.metrics_port}; set it to 0"
-        )
+                    f"model.max_length = {max_length} is above the {facts.positions} positions that the model in {name} has; "
+                    f"lower it to {facts.positions} or less"
+                )

@@ -15,6 +15,8 @@ from services.config.sandbox import SANDBOX_VARIABLE
 from services.errors import InputError
 
 DEADLINE_S = 120.0
+EACH_S = 0.05
+"""What each question adds to the deadline; most take a millisecond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +44,11 @@ def faults(questions: Sequence[Question], *, sandbox: str | None = None) -> list
     sandbox: the settings of verifier.sandbox as JSON; None: the defaults.
 
     Waits for: the graders, in a process of their own.
-    Until: 120 s (DEADLINE_S).
+    Until: 120 s (DEADLINE_S), and 0.05 s (EACH_S) more for each question.
     Ended by: the last answer, or the deadline, which kills the process.
     Metric: none; it is before a run starts.
     """
+    deadline_s = DEADLINE_S + EACH_S * len(questions) if len(questions) > 1 else DEADLINE_S
     try:
         checked = subprocess.run(
             python_module(CHECK_REFERENCES),
@@ -53,12 +56,12 @@ def faults(questions: Sequence[Question], *, sandbox: str | None = None) -> list
             capture_output=True,
             text=True,
             check=False,
-            timeout=DEADLINE_S,
+            timeout=deadline_s,
             env=os.environ | ({SANDBOX_VARIABLE: sandbox} if sandbox is not None else {}),
         )
     except subprocess.TimeoutExpired as late:
         raise InputError(
-            f"checking {len(questions)} references took more than {DEADLINE_S:.0f} s: one of them keeps its grader busy. "
+            f"checking {len(questions)} references took more than {deadline_s:.0f} s: one of them keeps its grader busy. "
             "`ratchet verify` shows which"
         ) from late
     if checked.returncode != 0:

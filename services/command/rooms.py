@@ -11,8 +11,13 @@ VERIFIER = "verifier"
 LEARNER = "learner"
 VERIFY = "verifier.offline"
 CHECK_REFERENCES = "verifier.offline.check_references"
+CHECK_OBJECTIVE = "learner.objective.check"
 
 
 def python_module(module: str, *arguments: str) -> list[str]:
-    """The command that runs a module with this Python."""
-    return [sys.executable, "-m", module, *arguments]
+    """The command that runs a module with this Python, whatever modules the working directory has (-P)."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+SAFE_PATH = {"PYTHONSAFEPATH": "1"}
+"""The environment of what runs so: -P for the Pythons that it starts in turn, as torchrun and vLLM do."""

@@ -18,6 +18,8 @@ from services.command.supervisor import Service, Supervisor
 from services.config import RunConfig
 from services.config.load import holds_password, render
 from services.run.folder import RunFolder
+from services.streams.redis_connection import RedisConnection
+from services.streams.redis_stream import empty_queues
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,21 @@ def redis_of(config: RunConfig, folder: RunFolder) -> Iterator[RunRedis]:
             folder.redis_url.unlink(missing_ok=True)
 
 
+def begin_anew(config: RunConfig, redis: RunRedis) -> None:
+    """Empty the queues that an earlier start of this run left on a server of its own: it has no checkpoint to go on from.
+
+    Waits for: the run's own Redis server, which has just answered.
+    Until: deadlines.redis_s for each command.
+    Ended by: its answer, or the deadline.
+    Metric: none; no service has started.
+    """
+    connection = RedisConnection(redis.url, deadline_s=config.deadlines.redis_s)
+    try:
+        empty_queues(connection, config.name)
+    finally:
+        connection.close()
+
+
 class Supervise(Protocol):
     """Starts the services of a run and sees it through: `supervise`, or what a test puts in its place."""
 
@@ -62,11 +79,18 @@ def supervise(config: RunConfig, redis: RunRedis, console: Console, learner_opti
     """
     folder = RunFolder(config.folder)
     shutil.rmtree(folder.services, ignore_errors=True)
+    folder.waiting.unlink(missing_ok=True)  # of an earlier start
     write_settings(config, folder)
     learner, feeding = _services(config, folder, redis.url, learner_options)
     stopping = entry.StopSignal()
     with LiveDisplay(config, console) as display:
-        supervisor = Supervisor(learner, feeding, shutdown_s=config.deadlines.shutdown_s, redis=redis.server)
+        supervisor = Supervisor(
+            learner,
+            feeding,
+            shutdown_s=config.deadlines.shutdown_s,
+            redis=redis.server,
+            progress=lambda: folder.steps.stat().st_size if folder.steps.exists() else 0,
+        )
         return supervisor.run(stopping, display.tick)
 
 

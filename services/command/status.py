@@ -9,6 +9,7 @@ from services.run.addresses import addresses
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
 from services.run.summary import newest
+from services.run.waiting import read_waiting
 from services.streams.names import DEAD, EVALUATION_PROMPTS, PROMPTS, SCORED, TRAJECTORIES
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisStream
@@ -30,6 +31,8 @@ def describe(path: Path) -> str:
             f"ESS ratio {last['ess_ratio']:.3f}, lag {last['mean_lag_steps']:.2f} steps"
         )
         lines.append(f"  groups: {group_counts(last['groups'])}")
+    if (waiting := read_waiting(folder.waiting)) and waiting.step > (steps[-1]["step"] if steps else 0):
+        lines.append(f"  step {waiting.step} waits for groups: {waiting.said()}")
     for evaluation in newest(read_json_lines(folder.evaluations), "policy_version"):
         lines.append(
             f"  held-out at version {evaluation['policy_version']}: avg@{evaluation['k']} {evaluation['avg_at_k']:.4f}, "

@@ -1,9 +1,10 @@
 """All rooms on one machine as real processes: started, watched, started again when they die, stopped in order.
 
 A service that dies is started again, at most RESTARTS times within RESTART_WINDOW_S, and not before everything that it
-had started is gone. A service that ends because its input is wrong is not started again. A Redis server of our own comes
-back with its address and its data. The run ends when the learner ends with exit code 0. Stopping begins at the learner,
-which leaves a checkpoint; then the services that feed it are stopped, and Redis last.
+had started is gone. It is not started again when the error that it left says so (services/cause.py), nor when it left the
+same error twice while the run made no progress. A Redis server of our own comes back with its address and its data. The run
+ends when the learner ends with exit code 0. Stopping begins at the learner, which leaves a checkpoint; then the services that
+feed it are stopped, and Redis last.
 """
 
 import logging
@@ -17,9 +18,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from services import library_logs
+from services import cause, library_logs
+from services.cause import CAUSE_VARIABLE, Cause
 from services.clock import now_s, sleep
 from services.command.redis_server import RedisServer
+from services.command.rooms import SAFE_PATH
 from services.entry import BAD_INPUT, DONE, FAILED, INTERRUPTED, SUPERVISED_VARIABLE
 from services.errors import InputError, ServiceFailed
 
@@ -46,9 +49,15 @@ class Service:
     """What it has in addition to the supervisor's own."""
     process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def cause_path(self) -> Path:
+        """Where it leaves what ended it."""
+        return self.log_path.with_name(f".{self.name}.cause")
+
     def start(self) -> None:
         """Start it, with its output appended to its log."""
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        cause.make_room(self.cause_path)
         with self.log_path.open("ab") as lines:
             lines.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} starting {self.name}\n".encode())
             lines.flush()
@@ -90,7 +99,11 @@ class Service:
             groups = self._remaining_groups()
 
     def _mark(self) -> dict[str, str]:
-        return {SUPERVISED_VARIABLE: str(os.getpid()), SERVICE_VARIABLE: self.name}
+        return {
+            SUPERVISED_VARIABLE: str(os.getpid()),
+            SERVICE_VARIABLE: self.name,
+            CAUSE_VARIABLE: str(self.cause_path.resolve()),
+        }
 
     def _remaining_groups(self) -> set[int]:
         """Process groups in which something of this service has not ended.
@@ -115,15 +128,23 @@ class Supervisor:
     """Owns the processes of one `ratchet up`."""
 
     def __init__(
-        self, learner: Service, feeding: Sequence[Service], *, shutdown_s: float, redis: RedisServer | None = None
+        self,
+        learner: Service,
+        feeding: Sequence[Service],
+        *,
+        shutdown_s: float,
+        redis: RedisServer | None = None,
+        progress: Callable[[], object] = lambda: None,
     ) -> None:
         """feeding: what the learner depends on, nearest first. shutdown_s: deadlines.shutdown_s. redis: a running server
-        of our own to start again when it dies; the caller stops it."""
+        of our own to start again when it dies; the caller stops it. progress: a value that changes as the run gets on."""
         self._learner = learner
         self._feeding = list(feeding)
         self._shutdown_s = shutdown_s
         self._redis = redis
+        self._progress = progress
         self._restarts: defaultdict[str, deque[float]] = defaultdict(deque)
+        self._ended: dict[str, tuple[Cause, object]] = {}  # service -> what ended it last, and the progress until then
 
     def run(self, stopping: Callable[[], bool], tick: Callable[[], None]) -> int:
         """Start everything and watch it until the learner is done or `stopping`; the learner's exit code.
@@ -163,16 +184,34 @@ class Supervisor:
             redis.start()  # the services wait for it, for deadlines.redis_s
 
     def _restart(self, service: Service, code: int) -> None:
-        """Start a dead service again. Raises ServiceFailed if it died too often, InputError if it refused its input."""
-        if code == BAD_INPUT:
-            raise InputError(f"{service.name} refused its input:\n{_last_words(service.log_path)}")
-        self._count_restart(service.name, code, service.log_path)
+        """Start a dead service again. Raises ServiceFailed if that would not help, InputError if it refused its input."""
+        left = cause.found(service.cause_path)
+        if code == BAD_INPUT or (left is not None and left.is_input):
+            what = _indented(left.message) if left else _last_words(service.log_path)
+            raise InputError(f"{service.name} refused its input:\n{what}")
+        if left is not None:
+            self._check_cause(service, left)
+        self._count_restart(service.name, code, service.log_path, left)
         service.clear_away()
         service.start()
 
-    def _count_restart(self, name: str, code: int | None, log_path: Path) -> None:
-        """Log that it is started again. Raises ServiceFailed if that happened too often."""
+    def _check_cause(self, service: Service, left: Cause) -> None:
+        """Raises ServiceFailed if another start would end as this one did."""
+        if left.retry == "never":
+            raise ServiceFailed(f"{service.name} cannot go on: {left.message}")
+        before, progress = self._ended.get(service.name, (None, None)), self._progress()
+        if left.retry == "once" and left.repeats(before[0]) and before[1] == progress:
+            raise ServiceFailed(
+                f"{service.name} ended twice for the same reason, so it is not started again: {left.message}\n"
+                f"Its log is {service.log_path}"
+            )
+        self._ended[service.name] = (left, progress)
+
+    def _count_restart(self, name: str, code: int | None, log_path: Path, left: Cause | None = None) -> None:
+        """Log that it is started again. Raises ServiceFailed if that happened too often. left: what the service says."""
         how = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended with code {code}"
+        if left is not None:
+            how += f" ({left.message})"
         now = now_s()
         restarts = self._restarts[name]
         while restarts and now - restarts[0] > RESTART_WINDOW_S:
@@ -207,10 +246,14 @@ class Supervisor:
 def _last_words(log_path: Path, lines: int = 12) -> str:
     """The last lines of a log, for an error message."""
     text = log_path.read_text(encoding="utf-8", errors="replace").splitlines() if log_path.exists() else []
-    return "\n".join(f"    {line}" for line in text[-lines:])
+    return _indented("\n".join(text[-lines:]))
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
 
 
 def _own_environment() -> dict[str, str]:
     """The environment without what a launcher may have left: with a rank there, a learner would join a foreign group."""
     own = {name: value for name, value in os.environ.items() if name not in LAUNCHER_VARIABLES}
-    return own | library_logs.environment(own)
+    return own | SAFE_PATH | library_logs.environment(own)

@@ -7,12 +7,13 @@ from rich.console import Console
 from services import entry
 from services.command import preflight, report
 from services.command.run_lock import locked
-from services.command.run_processes import Supervise, redis_of, supervise
+from services.command.run_processes import Supervise, begin_anew, redis_of, supervise
 from services.config import RunConfig
 from services.errors import InputError
-from services.run.checkpoint_names import checkpoint_name, checkpoints_in, policy_version_of
+from services.run.checkpoint_names import checkpoint_name, checkpoints_in, latest_checkpoint, policy_version_of
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
+from services.run.left_out import write_left_out
 from services.run.summary import newest
 
 
@@ -20,7 +21,8 @@ def up(config: RunConfig, supervise: Supervise = supervise) -> int:
     """Start the run, or resume it, and see it through; the exit code. Raises InputError before anything is started."""
     console = Console()
     folder = RunFolder(config.folder)
-    for warning in preflight.check(config):
+    checked = preflight.check(config)
+    for warning in checked.warnings:
         console.print(f"[yellow]warning:[/] {warning}", highlight=False)
     if finished(config):
         console.print(f"{folder.path} is finished; raise learner.steps to go on, or choose another name for a new run.")
@@ -30,7 +32,10 @@ def up(config: RunConfig, supervise: Supervise = supervise) -> int:
             raise InputError(
                 f"{folder.path} is the folder of a `ratchet eval`; choose another name, or delete it first"
             )
+        write_left_out(folder.left_out, checked.left_out)
         with redis_of(config, folder) as redis:
+            if redis.server is not None and latest_checkpoint(folder.checkpoints) is None:
+                begin_anew(config, redis)
             console.print(f"run folder {folder.path} (logs in {folder.logs})", highlight=False, soft_wrap=True)
             code = supervise(config, redis, console)
     if folder.summary.exists() and code == entry.DONE:

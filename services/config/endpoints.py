@@ -76,6 +76,7 @@ class EndpointConfig(Strict):
         return value
 
 
-EndpointName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,40}$")]
+ENDPOINT_PATTERN = r"^[A-Za-z0-9_-]{1,40}$"
+EndpointName = Annotated[str, StringConstraints(pattern=ENDPOINT_PATTERN)]
 """Up to 40 letters, digits, dashes and underscores."""
 EndpointsConfig = dict[EndpointName, EndpointConfig]

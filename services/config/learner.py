@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from services.config.base import Host, Strict
 from services.config.model import TeacherConfig
@@ -203,6 +203,24 @@ class FixedReference(ReferenceCopy):
 Reference = ReferenceConfig | EmaReference | FixedReference
 
 
+Ingredient = Literal[
+    "model.path",
+    "learner.teachers",
+    "seed",
+    "prompts.source",
+    "prompts.grader",
+    "prompts.template",
+    "prompts.shuffle",
+    "evaluation.prompts",
+    "versions",
+]
+"""What a run is made of, each by the setting that names it; services/run/made_of.py compares them."""
+
+
+def _split(value: object) -> object:
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
 class CheckpointConfig(Strict):
     """When the learner saves what it needs to go on after a stop or a crash."""
 
@@ -210,6 +228,10 @@ class CheckpointConfig(Strict):
     """Learner steps between checkpoints. After a crash at most this many steps are repeated; a clean stop saves one too."""
     keep: int = Field(default=2, ge=1)
     """Checkpoints kept on disk, the newest ones."""
+    accept_changed: Annotated[tuple[Ingredient, ...], BeforeValidator(_split), Field(strict=False)] = ()
+    """What may differ from what the checkpoint was trained on: "model.path", "seed", "prompts.source", "prompts.grader",
+    "prompts.template", "prompts.shuffle", "learner.teachers", "evaluation.prompts" or "versions". A run that goes on with
+    another model, other problems or other versions is refused otherwise."""
 
 
 class LearnerConfig(Strict):
@@ -279,6 +301,9 @@ class LearnerConfig(Strict):
     them."""
     max_skipped_steps: int = Field(default=5, ge=1)
     """Consecutive steps skipped for a value that is not finite, after which the run stops."""
+    max_unusable_groups: int = Field(default=200, ge=1)
+    """Groups in a row with nothing to train on, such as equal rewards, after which the run stops with examples of them. It
+    holds until the first group that counts; later ten times as many may come. A group that died counts for ten."""
     cpu_threads: int = Field(default=1, ge=1)
     """Compute threads of each learner process that `ratchet up` starts. Raise it where cores are idle."""
     metrics_host: Host = "127.0.0.1"

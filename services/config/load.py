@@ -15,9 +15,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from services.config.base import Strict
+from services.config.endpoints import ENDPOINT_PATTERN
 from services.config.objectives.base import ObjectiveSettings
 from services.config.objectives.registry import OURS, settings_class
-from services.config.run import RunConfig
+from services.config.run import NAME_PATTERN, RunConfig
 from services.config.verifier import VerifierConfig
 from services.errors import InputError
 
@@ -157,7 +158,18 @@ def _masked(text: str) -> str:
 
 
 def _invalid(what: str, faults: ValidationError) -> InputError:
-    return InputError("\n".join([what, *map(_explain, faults.errors())]))
+    # Once each: where a value may be one of two things, both say why it is not.
+    return InputError("\n".join([what, *dict.fromkeys(map(_explain, _first_of_each(faults.errors())))]))
+
+
+def _first_of_each(faults: Sequence[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """The faults, without a second one about the same value."""
+    seen = set()
+    for fault in faults:
+        place = typed(fault["loc"]), fault["type"] == "extra_forbidden"
+        if place not in seen:
+            yield fault
+        seen.add(place)
 
 
 def _overridden(settings: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -186,7 +198,7 @@ def _override(settings: dict[str, Any], override: str) -> None:
 
 
 def _explain(fault: ErrorDetails) -> str:
-    place = ".".join(str(part) for part in fault["loc"]) or "the run as a whole"
+    place = typed(fault["loc"]) or "the run as a whole"
     if fault["type"] == "extra_forbidden":
         if renamed := _renamed(fault["loc"]):
             return f'  {place}: is now called "{renamed}"; rename it'
@@ -201,7 +213,64 @@ def _explain(fault: ErrorDetails) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return f"  {place}: {message}"
+    message = _in_words(fault) or message
     return f"  {place} = {_masked(repr(fault['input']))}: {message[0].lower()}{message[1:]}"
+
+
+PATTERNS = {
+    NAME_PATTERN: "use up to 64 letters, digits, dots, dashes and underscores, with a letter or a digit first",
+    ENDPOINT_PATTERN: "use up to 40 letters, digits, dashes and underscores",
+}
+
+
+IN_WORDS = {
+    "string_too_short": "must not be empty",
+    "model_type": "is a section: write its keys under [it], or as {key = value}",
+    "model_attributes_type": "is a section: write its keys under [it], or as {key = value}",
+    "dict_type": "is a section: write its keys under [it], or as {key = value}",
+    "tuple_type": "must be a list, as in [1, 2]",
+    "list_type": "must be a list, as in [1, 2]",
+    "is_instance_of": "must be a path, in quotes",
+    "path_type": "must be a path, in quotes",
+    "bool_type": "must be true or false",
+}
+"""What pydantic says in terms of its own, in those of a run file."""
+
+
+def _in_words(fault: ErrorDetails) -> str | None:
+    """The fault in terms of a run file; None where pydantic's words will do."""
+    if fault["type"] == "string_pattern_mismatch":
+        return PATTERNS.get(fault["ctx"]["pattern"])
+    if fault["type"] == "union_tag_invalid":
+        return f"its type {fault['ctx']['tag']!r} is none of {fault['ctx']['expected_tags']}"
+    return IN_WORDS.get(fault["type"])
+
+
+def typed(loc: Sequence[int | str]) -> str:
+    """A place as the user types it: without what pydantic adds for the member of a union."""
+    models: list[type[BaseModel]] = [RunConfig]
+    parts: list[str] = []
+    for part in loc:
+        inside = [
+            m
+            for model in models
+            if part in model.model_fields
+            for m in _models(model.model_fields[str(part)].annotation)
+        ]
+        is_field = any(part in model.model_fields for model in models)
+        member = [] if is_field else _of_type(models, part) or [m for m in models if m.__name__ == part]
+        if member:
+            models = member
+        elif is_field or not (isinstance(part, str) and _is_pydantics(part)):
+            parts.append(str(part))
+            models = inside if is_field else models
+    return ".".join(parts)
+
+
+def _is_pydantics(part: str) -> bool:
+    return part == "[key]" or part.startswith(
+        ("literal[", "function-", "tagged-union[", "constrained-", "dict[", "tuple[")
+    )
 
 
 def _renamed(place: Sequence[int | str]) -> str | None:

@@ -66,14 +66,17 @@ class PromptsConfig(Strict):
     options: dict[str, Any] = {}
     """Options of the grader for all rows; a row's own options take precedence."""
     skip_unreadable: bool = False
-    """Whether rows that do not follow the convention are left out and counted in the log. By default the first such row
-    stops the run before it starts."""
+    """Whether rows that cannot be used are left out and counted: those that do not follow the convention, prompts that are
+    too long or that the template refuses, and references by which the grader cannot judge. By default such rows stop the run
+    before it starts."""
     template: Literal["chat", "none"] = "chat"
     """How prompts become text. chat: they go through the tokenizer's chat template. none: the text is used as it is, for
     models without one."""
     system_prompt: str | None = None
     """System message put before each prompt, with template "chat"; none by default. Say here how answers should be marked,
     for example within \\boxed{}."""
+    chat_template_kwargs: dict[str, Any] = {}
+    """Arguments of the chat template, such as {enable_thinking = false}; the model's page says which it knows."""
     shuffle: bool = True
     """Whether each epoch goes through the rows in an order of its own, which `seed` decides. Turn it off for a curriculum
     whose order is that of the file."""

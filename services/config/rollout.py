@@ -16,10 +16,16 @@ class SamplingConfig(Strict):
     """Responses sampled for each prompt. Larger groups give better baselines, and more often one correct response to a
     hard problem."""
     temperature: float = Field(default=1.0, ge=0.01, le=2.0)
-    """Sampling temperature of training responses. The learner divides logits by it too, so any value is unbiased. vLLM takes
-    0.01 for less, and refuses more than 2."""
+    """Sampling temperature of training responses, from 0.01 to 2, which is what the engine samples at unchanged. The learner
+    divides logits by it too, so any value is unbiased."""
     stop_token_ids: Annotated[tuple[int, ...], Field(strict=False)] = ()
     """Token ids that end a response, in addition to the model's own end-of-sequence tokens; none by default."""
+    stop: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False)] = ()
+    """Texts that end a response, such as ["</answer>"]; none by default. The text stays in the response: it is trained on,
+    and the grader reads it."""
+    keep_special_tokens: bool = False
+    """Whether the grader reads tokens that the tokenizer calls special, such as <think> of some models. The token that ended
+    the response is left out in either case."""
 
 
 class RolloutConfig(Strict):

@@ -14,6 +14,8 @@ from services.config.rollout import RolloutConfig
 from services.config.verifier import VerifierConfig
 from services.config.weights import WeightsConfig
 
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
 
 class RedisConfig(Strict):
     """Where the streams live. The environment variable RATCHET_REDIS_URL overrides `url`, so that no file needs a password."""
@@ -28,7 +30,7 @@ class RedisConfig(Strict):
 class RunConfig(Strict):
     """One run: everything that its services need to know."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    name: str = Field(pattern=NAME_PATTERN)
     """Name of the run: of its folder, and of its keys in Redis. A run with the name of an earlier one resumes it."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Decides the order of the problems and the random draws of sampling."""

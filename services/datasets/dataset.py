@@ -31,16 +31,22 @@ class Problem:
     grader: str
     """Name of a known grader."""
     options: dict[str, Any] = field(default_factory=dict)
+    place: str = field(default="", compare=False)
+    """Where the row is, for error messages: "data/train.jsonl line 7"."""
+
+
+def read_problems(settings: PromptsConfig) -> tuple[list[Problem], list[UnreadableRow]]:
+    """The problems of a dataset, and why each other row cannot be read. Raises InputError for what is no matter of a row."""
+    unreadable: list[UnreadableRow] = []
+    return list(_problems(settings, _default_grader(settings), unreadable)), unreadable
 
 
 def load_problems(settings: PromptsConfig, *, limit: int | None = None) -> list[Problem]:
     """The problems of a dataset, or its first `limit`. Raises InputError naming file, row, column and what to do."""
-    default = convention(settings.columns).grader if settings.grader is None else settings.grader
-    if default not in graders():
-        raise InputError(f"prompts.grader = {default!r}: there is no such grader; the known ones are {known_graders()}")
     unreadable: list[UnreadableRow] = []
-    problems = list(itertools.islice(_problems(settings, default, unreadable), limit))
-    origin = getattr(settings.source, "path", None) or getattr(settings.source, "name", None)
+    read = _problems(settings, _default_grader(settings), unreadable, strict=not settings.skip_unreadable)
+    problems = list(itertools.islice(read, limit))
+    origin = origin_of(settings)
     if not problems and unreadable:
         raise InputError(f"none of the {len(unreadable)} rows of {origin} can be read; the first: {unreadable[0]}")
     if not problems:
@@ -52,19 +58,33 @@ def load_problems(settings: PromptsConfig, *, limit: int | None = None) -> list[
     return problems
 
 
-def _problems(settings: PromptsConfig, default: str, unreadable: list[UnreadableRow]) -> Iterator[Problem]:
-    """The problems, one by one. unreadable: collects why rows were left out, if the settings allow that."""
+def origin_of(settings: PromptsConfig) -> str:
+    """The file, folder or name that the rows come from."""
+    return str(getattr(settings.source, "path", None) or getattr(settings.source, "name", ""))
+
+
+def _default_grader(settings: PromptsConfig) -> str:
+    default = convention(settings.columns).grader if settings.grader is None else settings.grader
+    if default not in graders():
+        raise InputError(f"prompts.grader = {default!r}: there is no such grader; the known ones are {known_graders()}")
+    return default
+
+
+def _problems(
+    settings: PromptsConfig, default: str, unreadable: list[UnreadableRow], *, strict: bool = False
+) -> Iterator[Problem]:
+    """The problems, one by one. unreadable: collects why rows are left out. strict: the first of them is an error instead."""
     read = convention(settings.columns).read
     for index, row in enumerate(rows(settings.source)):
         try:
             task = read(row)
         except UnreadableRow as fault:
-            if not settings.skip_unreadable:
+            if strict:
                 raise InputError(f"{fault}. With skip_unreadable = true such rows are left out") from fault
             unreadable.append(fault)
             continue
         grader = _known(row, task.grader or default)
-        yield Problem(index, task.prompt, task.reference, grader, settings.options | task.options)
+        yield Problem(index, task.prompt, task.reference, grader, settings.options | task.options, row.place)
 
 
 class PromptCursor:

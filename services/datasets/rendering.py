@@ -1,10 +1,12 @@
 """From problems to token ids for the engine, with the tokenizer of the model that is trained."""
 
-from collections.abc import Collection
+import itertools
+from collections.abc import Callable, Collection
 from typing import Any
 
 from services.config.prompts import PromptsConfig
 from services.datasets.dataset import Problem, load_problems
+from services.datasets.row_values import UnreadableRow
 from services.errors import InputError
 from services.models.template import check_end_tokens, check_plain_start, check_template, end_token_ids
 
@@ -25,6 +27,8 @@ class Renderer:
                 f"model.path = {path} gives no tokenizer: {type(fault).__name__}: {fault}. Check that the folder holds "
                 "tokenizer files, or that the name exists and the hub can be reached"
             ) from fault
+
+        self._vocabulary = _vocabulary(path, trust_remote_code)
 
     def check(self, settings: PromptsConfig, *, has_system_prompt: bool, stop_token_ids: Collection[int]) -> list[str]:
         """What looks wrong with the template and the end tokens, as warnings; takes milliseconds.
@@ -57,18 +61,24 @@ class Renderer:
         """
         token_ids = self._chat(problem, settings) if settings.template == "chat" else self._plain(problem, settings)
         if not token_ids:
-            raise InputError(f"dataset row {problem.row}: the prompt renders to no tokens at all; remove the row")
+            raise UnreadableRow(f"{_place(problem)}: the prompt renders to no tokens at all; remove the row")
         if len(token_ids) > max_prompt_tokens:
-            raise InputError(
-                f"dataset row {problem.row}: the prompt has {len(token_ids)} tokens, and model.max_length less "
+            raise UnreadableRow(
+                f"{_place(problem)}: the prompt has {len(token_ids)} tokens, and model.max_length less "
                 f"rollout.sampling.max_tokens leaves {max_prompt_tokens}; raise the first, lower the second or remove the row"
+            )
+        if self._vocabulary is not None and (beyond := [one for one in token_ids if one >= self._vocabulary]):
+            raise UnreadableRow(
+                f"{_place(problem)}: the prompt has the token {self._tokenizer.convert_ids_to_tokens(beyond[0])!r} with id "
+                f"{beyond[0]}, and the model in {self._path} has rows for {self._vocabulary} ids; take the tokenizer that "
+                "belongs to the model, or remove the row"
             )
         return token_ids
 
     def _plain(self, problem: Problem, settings: PromptsConfig) -> list[int]:
         if not isinstance(problem.prompt, str):
-            raise InputError(
-                f"dataset row {problem.row}: the prompt is a list of chat messages, which prompts.template = "
+            raise UnreadableRow(
+                f"{_place(problem)}: the prompt is a list of chat messages, which prompts.template = "
                 '"none" cannot render; set it to "chat"'
             )
         if settings.system_prompt is not None:
@@ -87,30 +97,71 @@ class Renderer:
         messages = [{"role": "user", "content": text}] if isinstance(text, str) else text
         if settings.system_prompt is not None:
             if messages[0]["role"] == "system":
-                raise InputError(
-                    f"dataset row {problem.row} has a system message of its own; remove prompts.system_prompt or that message"
+                raise UnreadableRow(
+                    f"{_place(problem)} has a system message of its own; remove prompts.system_prompt or that message"
                 )
             messages = [{"role": "system", "content": settings.system_prompt}, *messages]
         try:
-            rendered = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+            rendered = self._tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, return_dict=False, **settings.chat_template_kwargs
+            )
         except Exception as fault:  # a template is a program by the model's authors and may raise anything
-            raise InputError(
-                f"dataset row {problem.row}: the chat template of {self._path} refuses the messages: {fault}"
+            raise UnreadableRow(
+                f"{_place(problem)}: the chat template of {self._path} refuses the messages: {fault}"
             ) from fault
         return list(rendered)
 
 
+def _vocabulary(path: str, trust_remote_code: bool) -> int | None:
+    """How many token ids the model has rows for; None when its config does not say, or there is none."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except Exception:  # what is wrong with the model is said by those who look at it
+        return None
+    found = getattr(config.get_text_config(), "vocab_size", None)
+    return found if isinstance(found, int) else None
+
+
+def _place(problem: Problem) -> str:
+    return problem.place or f"dataset row {problem.row}"
+
+
 class RenderedProblems:
-    """A dataset and its prompts as token ids, each rendered when it is first asked for."""
+    """A dataset and its prompts as token ids. With skip_unreadable each prompt is rendered now and those that cannot be are
+    left out; otherwise each is rendered when it is first asked for."""
 
     def __init__(
-        self, settings: PromptsConfig, renderer: Renderer, *, max_prompt_tokens: int, limit: int | None = None
+        self,
+        settings: PromptsConfig,
+        renderer: Renderer,
+        *,
+        max_prompt_tokens: int,
+        limit: int | None = None,
+        leave_out: Callable[[list[Problem]], Collection[int]] = lambda _: (),
     ) -> None:
-        self.problems = load_problems(settings, limit=limit)
+        """limit: use the first `limit` problems that can be used. leave_out: rows that cannot be, for other reasons."""
         self._settings = settings
         self._renderer = renderer
         self._max_prompt_tokens = max_prompt_tokens
         self._rendered: dict[int, list[int]] = {}
+        self.read = problems = load_problems(settings)
+        """The problems as they are read, before any is left out."""
+        if left_out := leave_out(problems):
+            problems = [problem for problem in problems if problem.row not in left_out]
+        if settings.skip_unreadable:
+            problems = list(itertools.islice(filter(self._can_be_rendered, problems), limit))
+        if not problems:
+            raise InputError("no row of the dataset can be used; `ratchet config` says why")
+        self.problems = problems[:limit]
+
+    def _can_be_rendered(self, problem: Problem) -> bool:
+        try:
+            self.token_ids(problem)
+        except UnreadableRow:
+            return False
+        return True
 
     def check(self, stop_token_ids: Collection[int]) -> list[str]:
         """Warnings about how these problems are put to the model; see `Renderer.check`."""

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 PREFIX = "step-"
+REPLACED = ".replaced-"
+"""Prefix of a whole checkpoint whose name a newer one takes."""
 
 
 def checkpoint_name(policy_version: int) -> str:
@@ -18,3 +20,10 @@ def policy_version_of(checkpoint: Path) -> int:
 def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoints that have their final name, oldest first."""
     return sorted(folder.glob(PREFIX + "*"))
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The latest whole checkpoint; None if there is none."""
+    whole = {path.name.removeprefix(REPLACED): path for path in folder.glob(f"{REPLACED}{PREFIX}*")}
+    whole |= {path.name: path for path in checkpoints_in(folder)}
+    return whole[max(whole)] if whole else None

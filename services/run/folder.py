@@ -56,6 +56,16 @@ class RunFolder:
         return self.path / "steps.jsonl"
 
     @property
+    def left_out(self) -> Path:
+        """The rows that the check before the start has left out, for the learner."""
+        return self.path / "left_out.json"
+
+    @property
+    def waiting(self) -> Path:
+        """What the learner waits for before its next step, written again every few seconds."""
+        return self.path / "waiting.json"
+
+    @property
     def syncs(self) -> Path:
         """One JSON line for each weight broadcast."""
         return self.path / "syncs.jsonl"

@@ -54,7 +54,7 @@ def summarize(
             "learner": _ratio(waited_s, waited_s + busy_s),
             "rollout": _ratio(ready_s - sum(replica.sampling_s for replica in replicas), ready_s),
         },
-        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+        "versions": {name: version for name in PACKAGES if (version := installed_version(name))},
     }
 
 
@@ -105,7 +105,8 @@ def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """The version of a package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

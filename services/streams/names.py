@@ -10,3 +10,4 @@ SCORED = "scored"
 """Groups with a score for each trajectory, appended by the verifier and claimed by the learner."""
 DEAD = "dead"
 """Groups that no step will train on, and why; appended by any room and claimed by the learner."""
+ALL = (EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES, SCORED, DEAD)

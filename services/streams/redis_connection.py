@@ -180,6 +180,16 @@ class RedisConnection:
                 f"Redis at {self.address} did not accept the password ({fault}). Put the right one into the "
                 "environment variable RATCHET_REDIS_URL or into redis.url."
             ) from None
+        except redis.exceptions.InvalidResponse as fault:
+            raise InputError(
+                f"what listens at {self.address} is not a Redis server: {str(fault)[:80]}; correct the environment variable "
+                "RATCHET_REDIS_URL or redis.url"
+            ) from None
+        except redis.ResponseError as fault:  # while connecting: answers to commands come back as values
+            raise InputError(
+                f"Redis at {self.address} refused the connection: {fault}. Correct the environment variable RATCHET_REDIS_URL or "
+                "redis.url; what follows the last slash is the number of the database"
+            ) from None
         except (redis.ConnectionError, redis.TimeoutError, OSError) as fault:
             self.close()  # the idle connections are as dead as this one
             return fault

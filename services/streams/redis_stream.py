@@ -11,10 +11,12 @@ from contextlib import nullcontext
 from typing import Any
 
 from services.clock import now_s
-from services.streams import scripts
+from services.streams import names, scripts
 from services.streams.redis_connection import CommandRefused, RedisConnection
 from services.streams.stream import Claim, IssueGap, Stream, StreamDepth
 
+ISSUED = "issued"
+"""The counter of the run's training groups."""
 LONGEST_SILENCE_S = 1.0  # a claim that waits for new entries looks this often for released and idle ones
 
 
@@ -81,6 +83,10 @@ class RedisStream:
         entries, pending = self._run(scripts.DEPTH)
         return StreamDepth(max(0, entries - pending), pending)
 
+    def peek(self, count: int) -> list[bytes]:
+        rows = self._connection.execute("XRANGE", self.key, "-", "+", "COUNT", count)
+        return [fields[1] for _, fields in rows or ()]  # a count of 0 is answered with null
+
     def _lend(self, count: int) -> list[Claim]:
         idle_ms = 0
         if now_s() >= self._next_idle_look_s:
@@ -108,7 +114,7 @@ class RedisStream:
 class RedisIssueLog:
     """Numbered entries of one stream. Their count is a key of its own, and both change in one step."""
 
-    def __init__(self, connection: RedisConnection, stream: RedisStream, counter: str = "issued") -> None:
+    def __init__(self, connection: RedisConnection, stream: RedisStream, counter: str = ISSUED) -> None:
         self._connection = connection
         self._stream = stream
         self._counter_key = f"{stream.key}:{counter}"
@@ -119,6 +125,9 @@ class RedisIssueLog:
     def skip(self, sequence_number: int) -> None:
         self._count(sequence_number)
 
+    def issue_again(self, payload: bytes) -> None:
+        self._connection.run_script(scripts.APPEND, [self._stream.key], [payload])
+
     def _count(self, sequence_number: int, *payload: bytes) -> bool:
         keys = [self._stream.key, self._counter_key]
         outcome, count = self._connection.run_script(scripts.ISSUE, keys, [sequence_number, *payload])
@@ -128,6 +137,13 @@ class RedisIssueLog:
 
     def issued_count(self) -> int:
         return int(self._connection.execute("GET", self._counter_key) or 0)
+
+
+def empty_queues(connection: RedisConnection, run: str) -> None:
+    """Delete every entry of the run's queues, and the count of issued groups: the run begins with nothing. Nobody may use
+    them meanwhile. What else is kept of the run stays, such as the number of its starts."""
+    keys = [f"ratchet:{run}:{name}" for name in names.ALL]
+    connection.execute("DEL", *keys, f"ratchet:{run}:{names.PROMPTS}:{ISSUED}")
 
 
 def _ids(claims: Sequence[Claim]) -> list[str]:

@@ -121,3 +121,6 @@ if ARGV[2] then redis.call('XADD', KEYS[1], '*', 'p', ARGV[2]) end
 redis.call('SET', KEYS[2], count + 1)
 return {1, count + 1}
 """
+
+# KEYS stream; ARGV payload. A repeat appends twice: only for entries whose reader recognizes that.
+APPEND = "return redis.call('XADD', KEYS[1], '*', 'p', ARGV[1])"

@@ -80,6 +80,9 @@ class Stream(Protocol):
     def depth(self) -> StreamDepth:
         """The number of entries in the stream now."""
 
+    def peek(self, count: int) -> list[bytes]:
+        """The oldest payloads, waiting or pending, without claiming them."""
+
 
 class IssueLog(Protocol):
     """Appends numbered entries to a stream, each number once: how the learner issues prompts."""
@@ -92,6 +95,9 @@ class IssueLog(Protocol):
 
     def skip(self, sequence_number: int) -> None:
         """Count this number without an entry, because it was settled before the server lost its data."""
+
+    def issue_again(self, payload: bytes) -> None:
+        """Append the entry of a number that was issued before and is gone. A repeat of this call may append it twice."""
 
     def issued_count(self) -> int:
         """The number of entries issued, which is the next sequence number."""

@@ -24,6 +24,10 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     temperature: float
     max_tokens: int
     stop_token_ids: tuple[int, ...]
+    stop: tuple[str, ...] = ()
+    """Texts that end a response; they stay in it."""
+    keep_special_tokens: bool = False
+    """Whether the verifier reads special tokens, but for the one that ended the response."""
     seed: int
     """Trajectory i of the group is sampled with seed + i."""
     grader: str

@@ -30,7 +30,7 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: Literal["stop", "length"]
     """Why it ended. length: cut by max_tokens or by the model's context."""
     text: str
-    """The response decoded without special tokens, which is what the verifier reads."""
+    """The response as the verifier reads it: without special tokens, or with them (rollout.sampling.keep_special_tokens)."""
 
     def __len__(self) -> int:
         return len(self.token_ids)

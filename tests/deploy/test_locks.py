@@ -8,7 +8,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from services.command.doctor import PYTHONS
-from services.command.requirements import LEFT_OUT, ROOTS, installed_version, normal, python_environment, unmet
+from services.command.requirements import LEFT_OUT, ROOTS, normal, python_environment, unmet
+from services.run.summary import installed_version
 
 ROOT = Path(__file__).parents[2]
 

@@ -158,6 +158,9 @@ class MemoryIssueLog:
     def skip(self, sequence_number: int) -> None:
         self._count(sequence_number)
 
+    def issue_again(self, payload: bytes) -> None:
+        self._stream.append(payload)
+
     def _count(self, sequence_number: int) -> bool:
         if sequence_number > self._issued:
             raise IssueGap(self._stream.name, sequence_number=sequence_number, issued_count=self._issued)

@@ -1,6 +1,7 @@
 """A run continues from what its checkpoint says, or says what the checkpoint lacks."""
 
 import dataclasses
+import errno
 import itertools
 import json
 import os
@@ -24,6 +25,7 @@ from services.config import RunConfig
 from services.config.learner import LearnerConfig
 from services.config.load import load
 from services.errors import InputError
+from services.run.checkpoint_names import latest_checkpoint
 from services.run.folder import RunFolder
 from tests.fakes.train_engine import BigramEngine
 
@@ -101,7 +103,7 @@ def written(config: RunConfig) -> Path:
     for _ in range(7):
         start.step(0.5)
     start.loop.save_checkpoint()
-    checkpoint = Checkpoints(RunFolder(config.folder).checkpoints, 1).latest()
+    checkpoint = latest_checkpoint(RunFolder(config.folder).checkpoints)
     assert checkpoint is not None
     state = json.loads((checkpoint / "state.json").read_text())
     state["counts"]["trained_tokens"] = 90
@@ -128,7 +130,10 @@ def test_whatever_a_checkpoint_lacks_is_named_with_what_to_do(config: RunConfig)
     checkpoint = written(config)
     state = json.loads((checkpoint / "state.json").read_text())
     # Checkpoints from before there was a roll-back: nothing to take back. The reasons are only those there were.
-    optional = {("ratchet", key) for key in ("optimizer_steps", "roll_backs", "observed_since_swap", "earlier")}
+    optional: set[tuple[str, ...]] = {
+        ("ratchet", key) for key in ("optimizer_steps", "roll_backs", "observed_since_swap", "earlier")
+    }
+    optional.add(("made_of",))  # nor of what it was made of
     places = [p for p in keys(state) if p not in optional and p != ("schema",) and p[:2] != ("ledger", "dropped")]
     assert {("ess_control",), ("ess_control", "lag_window", "settling"), ("counts", "wall_seconds")} < set(places)
     for *above, key in [*places, ("ledger", "dropped")]:
@@ -205,10 +210,28 @@ def killed_before(operation: int, patch: pytest.MonkeyPatch, work: Callable[[], 
 
 
 def save(checkpoints: Checkpoints, policy_version: int, content: str) -> None:
-    staging = checkpoints.staging(policy_version)
-    for part in ("weights", "optimizer"):
-        (staging / part).write_text(content)
-    checkpoints.commit(staging, policy_version, {"content": content})
+    with checkpoints.staging(policy_version) as staging:
+        for part in ("weights", "optimizer"):
+            (staging / part).write_text(content)
+        checkpoints.commit(staging, policy_version, {"content": content})
+
+
+def test_what_a_full_disk_cut_off_is_deleted_and_the_checkpoint_before_is_whole(tmp_path: Path) -> None:
+    """So that there is room to end in, and nothing is left that somebody takes for a checkpoint."""
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    save(checkpoints, 1, "whole")
+
+    def run_out() -> None:
+        with checkpoints.staging(2) as staging:
+            (staging / "weights").write_text("half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        run_out()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert content(latest_checkpoint(tmp_path)) == "whole"
+    save(checkpoints, 2, "after making room")
+    assert content(latest_checkpoint(tmp_path)) == "after making room"
 
 
 def content(checkpoint: Path | None) -> str:
@@ -229,12 +252,12 @@ def test_there_is_a_whole_checkpoint_whenever_the_learner_is_killed(
         checkpoints = Checkpoints(tmp_path / str(operation), keep=1)
         save(checkpoints, 7, "first")
         killed = killed_before(operation, monkeypatch, lambda: save(checkpoints, again, "second"))  # noqa: B023
-        seen.add(content(checkpoints.latest()))
+        seen.add(content(latest_checkpoint(tmp_path / str(operation))))
         if not killed:
             break
         for said in ("third", "fourth"):
             save(checkpoints, again, said)
-            assert content(checkpoints.latest()) == said
+            assert content(latest_checkpoint(tmp_path / str(operation))) == said
         assert [path.name for path in (tmp_path / str(operation)).iterdir()] == [f"step-{again:08d}"]
     assert seen == {"first", "second"}
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from learner.checkpoint import Checkpoints
+from learner.loop import Beginning
 from services.errors import DeadlineExceeded, InputError, RatchetError, WeightSyncError
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
@@ -70,6 +71,21 @@ def test_a_run_that_was_stopped_goes_on_where_it_was(run: SmallRun) -> None:
     assert [row["step"] for row in rows(run)] == [1, 2, 3, 4]
     assert [number for row in rows(run) for number in row["consumed_groups"]] == list(range(8))
     assert second.intake.counts()["trained"] == 8
+
+
+def test_a_run_that_was_made_of_something_else_does_not_go_on(run: SmallRun) -> None:
+    first = run.start(stop_after=3)
+    first.state.made_of = {"seed": {"is": "0", "digest": "0"}}
+    first.run()
+    now = {"seed": {"is": "7", "digest": "7"}}
+    with pytest.raises(
+        InputError, match=r"step-00000002 is of a run that was made of something else:\n  seed: was 0, is now 7"
+    ):
+        Beginning.of(run.config, now)
+    accepting = run.config.learner.checkpoint.model_copy(update={"accept_changed": ("seed",)})
+    learner = run.config.learner.model_copy(update={"checkpoint": accepting})
+    again = Beginning.of(run.config.model_copy(update={"learner": learner}), now)
+    assert (again.state.policy_version, again.state.made_of) == (2, now)
 
 
 def test_groups_are_acknowledged_with_the_checkpoint_that_holds_them(run: SmallRun) -> None:

@@ -15,6 +15,8 @@ from learner.__main__ import main
 from services import library_logs
 from services.entry import REDIS_URL_VARIABLE
 from services.errors import InputError, WeightSyncError
+from services.streams.redis_connection import RedisConnection
+from services.streams.redis_stream import RedisIssueLog, RedisStream
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,3 +75,24 @@ def test_a_port_in_use(start: Path, monkeypatch: pytest.MonkeyPatch, setting: st
 def test_weights_over_nccl_without_a_gpu(start: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = refusal(monkeypatch, "device=cuda", "weights.type=nccl")
     assert "NCCL" in said or "GPU" in said
+
+
+def test_another_model_under_the_name_of_an_earlier_run(start: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused before any model is loaded: there is none to load."""
+    checkpoint = start / "runs" / "addition" / "checkpoints" / "step-00000002"
+    checkpoint.mkdir(parents=True)
+    state = {"schema": 1, "made_of": {"model.path": {"is": "/models/before", "digest": "0"}}}
+    (checkpoint / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    said = refusal(monkeypatch)
+    assert f"model.path: was /models/before, is now {start}" in said
+    assert "accept_changed=model.path" in said
+
+
+def test_queues_of_an_earlier_run_whose_checkpoints_are_gone(
+    start: Path, monkeypatch: pytest.MonkeyPatch, redis_connection: RedisConnection
+) -> None:
+    log = RedisIssueLog(redis_connection, RedisStream(redis_connection, "left-over", "prompts", "learner", 60.0))
+    for number in range(10):
+        log.skip(number)
+    said = refusal(monkeypatch, "name=left-over")
+    assert "holds the queues of an earlier run named left-over: 10 groups were issued, and 10 of them are gone" in said

@@ -28,7 +28,6 @@ from services.wire.codec import decode
 from services.wire.prompt import Prompt
 from services.wire.score import ScoredGroup
 from services.wire.trajectory import Group
-from tests.services.streams.looking import peek
 from tests.system.conftest import RATCHET, ROOT, Ratchet
 
 STEPS = 60
@@ -72,7 +71,7 @@ def left_on_the_streams(folder: RunFolder) -> set[int]:
             (SCORED, ScoredGroup),
         )
         for name, what in kinds:
-            for payload in peek(connection, RedisStream(connection, folder.path.name, name, "look", 60.0), 10_000):
+            for payload in RedisStream(connection, folder.path.name, name, "look", 60.0).peek(10_000):
                 entry = decode(payload, what)
                 prompt = (
                     entry if isinstance(entry, Prompt) else (entry if isinstance(entry, Group) else entry.group).prompt

@@ -20,7 +20,6 @@ from services.wire.codec import Array, decode, encode
 from services.wire.score import DeadGroup, ScoredGroup
 from services.wire.trajectory import VersionSpan
 from tests.learner.tiny import scored_group
-from tests.services.streams.looking import peek
 
 
 class Bench:
@@ -64,9 +63,7 @@ class Bench:
         self.append(self.dead, encode(dead))
 
     def groups_left(self) -> list[str]:
-        return [
-            decode(payload, ScoredGroup).group.prompt.group_id for payload in peek(self._connection, self.scored, 100)
-        ]
+        return [decode(payload, ScoredGroup).group.prompt.group_id for payload in self.scored.peek(100)]
 
     def left(self) -> int:
         """Entries on both streams once everything is acknowledged."""

@@ -7,13 +7,16 @@ import pytest
 from prometheus_client import REGISTRY
 
 from learner.intake.collector import LOOK_EVERY_S, Collector, Sampled
+from learner.intake.drought import NoUsableGroups
 from learner.intake.intake import UNCONFIRMED_LOOK_EVERY_S, Gathered, Intake
 from learner.intake.issuer import PromptIssuer
 from learner.intake.ledger import Ledger
 from learner.run_state import RunState
 from services.errors import DeadlineExceeded, WeightSyncError
+from services.run.waiting import Waiting
 from services.wire.codec import decode, encode
 from services.wire.prompt import Prompt
+from services.wire.score import DeadGroup
 from tests.fakes.streams import MemoryIssueLog, MemoryStream
 from tests.learner.small_run import PROBLEMS, small_config, token_ids
 from tests.learner.tiny import scored_group
@@ -43,13 +46,18 @@ class Bench:
         self.replicas = Replicas()
         self.prompts = MemoryStream("prompts")
         self.scored = MemoryStream("scored", "learner")
-        self.intake = Intake(
+        self.dead = MemoryStream("dead", "learner")
+        self.intake = self.made()
+
+    def made(self, tell: Callable[[Waiting], None] = lambda _: None) -> Intake:
+        return Intake(
             self.config,
             state=self.state,
             ledger=self.ledger,
             issuer=PromptIssuer(self.config, PROBLEMS, token_ids, MemoryIssueLog(self.prompts)),
-            collector=Collector(self.scored, MemoryStream("dead", "learner"), self.ledger, Sampled()),
+            collector=Collector(self.scored, self.dead, self.ledger, Sampled()),
             replicas=self.replicas,
+            tell=tell,
         )
 
     def issued(self) -> list[int]:
@@ -164,3 +172,63 @@ def test_what_the_stream_server_has_lost_is_issued_again(tmp_path: Path) -> None
     )
     after.intake.restore()
     assert after.issued() == [0, 2, 3]
+
+
+def unusable(number: int) -> list[float]:
+    return [0.0, 0.0]
+
+
+def gathering(bench: Bench, rewards: Callable[[int], list[float]], arriving: int) -> Bench:
+    """Every prompt that is issued comes back at once, up to this many."""
+    answered: list[int] = []
+
+    def answer(_: Waiting) -> None:
+        fresh = [number for number in bench.issued() if number not in answered][: arriving - len(answered)]
+        answered.extend(fresh)
+        bench.arrive(*fresh, rewards=rewards)
+
+    bench.intake = bench.made(tell=answer)
+    bench.intake.issue()
+    return bench
+
+
+def test_groups_with_nothing_to_train_on_end_the_run_with_three_answers(tmp_path: Path) -> None:
+    bench = gathering(Bench(tmp_path, "learner.max_unusable_groups=12", "deadlines.groups_s=30.0"), unusable, 99)
+    with pytest.raises(NoUsableGroups) as ended:
+        bench.intake.gather()
+    said = str(ended.value)
+    assert "for 12 groups there was nothing to train on: 12 equal rewards (every reward was 0)" in said
+    assert said.count(" is incorrect, reward 0; grader exact, reference ") == 3
+    assert "ratchet verify" in said
+
+
+def test_once_a_group_has_counted_ten_times_as_many_may_come_to_nothing(tmp_path: Path) -> None:
+    def rewards(number: int) -> list[float]:
+        return [1.0, 0.0] if number == 0 else unusable(number)
+
+    bench = gathering(Bench(tmp_path, "learner.max_unusable_groups=2", "deadlines.groups_s=30.0"), rewards, 999)
+    with pytest.raises(NoUsableGroups, match="for 20 groups there was nothing to train on"):
+        bench.intake.gather()
+
+
+def test_groups_that_all_die_end_the_run_with_their_causes(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, "learner.max_unusable_groups=20", "deadlines.groups_s=30.0")
+    bench.intake.issue()
+    for payload in bench.prompts.peek(2):
+        prompt = decode(payload, Prompt)
+        cause = "the engine refuses it: temperature"
+        bench.dead.append(
+            encode(DeadGroup(prompt=prompt, group_id=prompt.group_id, stage="prompts", cause=cause, payload=payload))
+        )
+    with pytest.raises(
+        NoUsableGroups, match=r"2 groups in a row died.*\n  prompts: the engine refuses it: temperature\n"
+    ):
+        bench.intake.gather()
+
+
+def test_what_came_to_nothing_is_part_of_the_error_when_the_deadline_passes(tmp_path: Path) -> None:
+    bench = gathering(Bench(tmp_path), unusable, 3)
+    with pytest.raises(
+        DeadlineExceeded, match=r"scored groups \(0 of 2 there; nothing to train on in the others: 3 equal rewards"
+    ):
+        bench.intake.gather()

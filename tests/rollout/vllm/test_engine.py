@@ -4,6 +4,7 @@ Two engines, started once each: tied embeddings with kv_after_swap = "keep", unt
 """
 
 import asyncio
+import json
 import multiprocessing
 from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
@@ -332,6 +333,54 @@ def test_a_stop_token_ends_a_response_and_belongs_to_it(rig: Rig) -> None:
         assert (ids(trajectory)[-1] == STOP) == (trajectory.finish_reason == "stop")
         assert STOP not in ids(trajectory)[:-1]
         assert len(trajectory.text) == len(trajectory) - ids(trajectory).count(0)  # "~" is special, and left out
+
+
+def test_a_stop_text_ends_a_response_stays_in_it_and_has_its_log_probs(rig: Rig) -> None:
+    asked = prompt(tokens=60, size=16, stop=("1=", "a"))
+    trajectories = rig.do(rig.engine.sample(asked))
+    stopped = [trajectory for trajectory in trajectories if trajectory.finish_reason == "stop"]
+    assert stopped
+    for trajectory in stopped:
+        assert trajectory.text.endswith(("1=", "a"))
+        assert not any(text in trajectory.text[:-1] for text in asked.stop)
+        assert len(trajectory.behavior_logp.numpy()) == len(trajectory) == len(trajectory.policy_versions())
+        assert gap_nats(trajectory, logp_under(rig.model, ids(asked), ids(trajectory))) < TOLERANCE_NATS
+
+
+def test_special_tokens_are_kept_for_the_grader_when_asked_but_not_the_one_at_the_end(rig: Rig) -> None:
+    asked = prompt(tokens=40, size=16, stop_token_ids=(STOP,), keep_special_tokens=True)
+    trajectories = rig.do(rig.engine.sample(asked))
+    assert any(0 in ids(trajectory) for trajectory in trajectories)
+    for trajectory in trajectories:
+        assert trajectory.text.count("~") == ids(trajectory).count(0)
+        assert len(trajectory.text) == len(trajectory) - (trajectory.finish_reason == "stop")
+
+
+def test_a_temperature_that_the_engine_does_not_take_is_a_refusal_of_the_prompt(rig: Rig) -> None:
+    with pytest.raises(InputError, match=r"refuses what train-0 asks for: temperature must be in \[0, 2\], got 2\.5"):
+        rig.do(rig.engine.sample(prompt(temperature=2.5)))
+    assert len(rig.do(rig.engine.sample(prompt()))) == 4
+
+
+def test_an_architecture_that_vllm_does_not_know_is_said_before_anything_is_loaded(tmp_path: Path) -> None:
+    write_model(tmp_path, tied=True)
+    settings = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(
+        json.dumps(settings | {"architectures": ["NobodyForCausalLM"]}), encoding="utf-8"
+    )
+    run = RunConfig.model_validate(
+        {
+            "name": "engine-test",
+            "device": "cpu",
+            "model": {"path": str(tmp_path), "max_length": 512, "dtype": "float32"},
+            "prompts": {"source": {"type": "jsonl", "path": "unused.jsonl"}},
+            "rollout": {"sampling": {"max_tokens": 8}},
+            "learner": {"steps": 1, "groups_per_step": 1},
+            "weights": {"type": "gloo"},
+        }
+    )
+    with pytest.raises(InputError, match=r"vLLM cannot serve model\.path = .*NobodyForCausalLM"):
+        asyncio.run(VllmEngine(run).start())
 
 
 def test_a_prompt_that_does_not_fit_is_refused_and_the_engine_goes_on(rig: Rig) -> None:

@@ -2,14 +2,59 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
+import msgspec
+import pytest
 from rich.console import Console
 
+from services.command import live_display
 from services.command.live_display import LiveDisplay, Tail, sparkline
 from services.run.addresses import announce_address
 from services.run.folder import RunFolder
 from services.run.json_lines import JsonLines, read_json_lines
+from services.run.waiting import Waiting, write_waiting
 from tests.services.command.running import run
+
+NO_GROUPS = Waiting(
+    step=1,
+    usable=0,
+    needed=4,
+    unusable="12 equal rewards (every reward was 0)",
+    outstanding=5,
+    confirmed=True,
+    depths={"prompts": 4, "trajectories": 1, "scored": 0},
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"confirmed": False}, "no prompts are issued: the replicas have not confirmed the weights"),
+        ({"outstanding": 0}, "none is outstanding"),
+        ({"unusable": ""}, "0 of 4 there; 5 outstanding (4 to be sampled, 1 to be scored)"),
+    ],
+)
+def test_why_no_group_comes_is_said(change: dict[str, Any], said: str) -> None:
+    assert msgspec.structs.replace(NO_GROUPS, **change).said().endswith(said)
+
+
+def test_a_step_that_does_not_come_is_said_with_its_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_display, "SLOW_S", -1.0)
+    monkeypatch.setattr(live_display, "LINE_EVERY_S", -1.0)
+    config = run(tmp_path)
+    folder = RunFolder(config.folder)
+    said = io.StringIO()
+    with LiveDisplay(config, Console(file=said)) as display:
+        with JsonLines(folder.steps) as lines:
+            lines.write(step=3, attempt=1, pass_rate=0.5, ess_ratio=0.9, mean_lag_steps=1.25, sampled_trajectories=32)
+        write_waiting(folder.waiting, NO_GROUPS)  # of a step that was taken
+        display.tick()
+        write_waiting(folder.waiting, msgspec.structs.replace(NO_GROUPS, step=4))
+        display.tick()
+    first, second = said.getvalue().splitlines()
+    assert "step 4" not in first
+    assert "waiting for step 4: 0 of 4 there; nothing to train on in the others: 12 equal rewards" in second
 
 
 def test_a_line_that_a_crash_cut_off_does_not_end_the_display(tmp_path: Path) -> None:
@@ -49,6 +94,8 @@ def test_it_says_what_the_run_waits_for_and_then_where_training_stands(tmp_path:
         with JsonLines(folder.evaluations) as lines:
             lines.write(policy_version=0, attempt=1, k=4, avg_at_k=0.25, pass_at_k=0.5)
         display.tick()
+        write_waiting(folder.waiting, NO_GROUPS)
+        display.tick()
         with JsonLines(folder.steps) as lines:
             lines.write(
                 step=1,
@@ -65,8 +112,9 @@ def test_it_says_what_the_run_waits_for_and_then_where_training_stands(tmp_path:
     assert told == [
         "waiting for the learner (loading the model)",
         "waiting for the first rollout replica (starting its engine; half a minute on CPU)",
-        "waiting for the first weights and the first evaluation",
+        "waiting for the first weights",
         "waiting for the first step",
+        f"waiting for the groups of step 1: {NO_GROUPS.said()}",
         f"step 1/{config.learner.steps}  pass rate 0.50  lag 1.25  ESS 0.90  held-out 0.250 @0",
     ]
 

@@ -1,14 +1,17 @@
 """What is refused before anything is started."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from services import numa
 from services.command import preflight
+from services.command.check_rows import check_rows
 from services.config import RunConfig
 from services.config.load import load
 from services.errors import InputError
+from services.run import made_of
 from tests.services.config.test_load import SMALLEST
 
 
@@ -80,3 +83,58 @@ def test_settings_of_a_model_that_are_not_json_are_refused(tmp_path: Path, conte
         InputError, match=r"model\.path: .*config\.json cannot be read as a model's settings: .*get it again"
     ):
         preflight.check(load(tmp_path / "run.toml", [f"model.path={folder}"]))
+
+
+def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(SMALLEST, encoding="utf-8")
+    (tmp_path / "file").touch()
+    config = load(tmp_path / "run.toml", [f"runs_folder={tmp_path}/file", "learner.metrics_host=192.0.2.1"])
+    with pytest.raises(InputError) as refused:
+        preflight.check(config)
+    said = str(refused.value)
+    assert "is a file, where a folder has to be" in said
+    assert "learner.metrics_host" in said
+
+
+def test_quick_leaves_out_the_model_and_the_rows(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(SMALLEST, encoding="utf-8")
+    config = load(tmp_path / "run.toml", [f"runs_folder={tmp_path}/runs"])
+    preflight.check(config, quick=True)
+    with pytest.raises(InputError, match=r"model\.path: no folder"):
+        preflight.check(config)
+
+
+def test_threads_that_crowd_the_machine_are_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text(SMALLEST, encoding="utf-8")
+    config = load(
+        tmp_path / "run.toml", [f"runs_folder={tmp_path}/runs", "rollout.replicas=9", "rollout.cpu_threads=99"]
+    )
+    warnings = preflight.check(config, quick=True).warnings
+    assert any("computes with 892 threads" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("seed=5", r"step-00000002 is of a run that was made of something else:\n  seed: was 0, is now 5"),
+        ("learner.ranks=2", r"learner\.ranks = 2, and the checkpoint .*step-00000002 was written with 1; set it back"),
+        ("learner.zero_stage=2", r"learner\.zero_stage = 2, and the checkpoint"),
+        ("learner.steps=99", None),
+    ],
+)
+def test_a_checkpoint_of_something_else_is_refused_before_anything_starts(
+    small_data: Path, override: str, complaint: str | None
+) -> None:
+    first = load(small_data / "run.toml", [f"runs_folder={small_data}/runs"])
+    found, _ = check_rows(first)
+    checkpoint = first.folder / "checkpoints" / "step-00000002"
+    checkpoint.mkdir(parents=True)
+    made = made_of.made_of(first, found[0].usable, None)
+    (checkpoint / "state.json").write_text(json.dumps({"made_of": made}), encoding="utf-8")
+    (checkpoint / "engine.json").write_text(json.dumps({"ranks": 1, "zero_stage": 1}), encoding="utf-8")
+    config = load(small_data / "run.toml", [f"runs_folder={small_data}/runs", override])
+    if complaint is None:
+        preflight.check_checkpoint(config, found[0].usable, None)
+        return
+    with pytest.raises(InputError, match=complaint):
+        preflight.check_checkpoint(config, found[0].usable, None)

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -42,8 +42,15 @@ def test_every_service_sees_its_own_gpus_and_the_supervisor_watches_redis(
 
     class Recording:
         def __init__(
-            self, learner: Service, feeding: Sequence[Service], *, shutdown_s: float, redis: RedisServer | None
+            self,
+            learner: Service,
+            feeding: Sequence[Service],
+            *,
+            shutdown_s: float,
+            redis: RedisServer | None,
+            progress: Callable[[], object],
         ) -> None:
+            assert progress() == progress()
             assert redis is not None
             assert redis.running()
             for service in [learner, *feeding]:

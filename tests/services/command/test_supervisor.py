@@ -111,6 +111,59 @@ def test_a_service_that_refuses_its_input_is_not_started_again(service: Callable
         Supervisor(service("learner", SLEEP), [refusing], shutdown_s=10).run(until(lambda: False), nothing)
 
 
+ENDING = """
+from services import entry
+from services.errors import *
+def main():
+    {body}
+entry.end(main)
+"""
+# As torchrun does, which makes 1 of its ranks' exit codes.
+LAUNCHER = "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c', sys.argv[1]]).returncode and 1)"
+
+
+def test_what_is_wrong_with_the_input_ends_the_run_at_once_whatever_the_exit_code(
+    service: Callable[..., Service],
+) -> None:
+    refusing = service("learner", LAUNCHER, ENDING.format(body="raise InputError('written by two ranks')"))
+    with pytest.raises(InputError, match=r"learner refused its input:\n    written by two ranks"):
+        Supervisor(refusing, [], shutdown_s=10).run(until(lambda: False), nothing)
+
+
+def test_a_full_disk_ends_the_run_at_once_with_its_cause(service: Callable[..., Service]) -> None:
+    full = service("learner", LAUNCHER, ENDING.format(body="open('/dev/full', 'w').write('x' * 100000)"))
+    with pytest.raises(ServiceFailed, match=r"learner cannot go on: no space is left on the disk"):
+        Supervisor(full, [], shutdown_s=10).run(until(lambda: False), nothing)
+
+
+def test_the_same_error_twice_ends_the_run_with_its_words(
+    service: Callable[..., Service], caplog: pytest.LogCaptureFixture
+) -> None:
+    body = "import os; raise ValueError(f'no kernel for this head in process {os.getpid()}')"
+    failing = service("rollout-0", ENDING.format(body=body))
+    with pytest.raises(
+        ServiceFailed, match=r"rollout-0 ended twice for the same reason.*ValueError: no kernel for this"
+    ):
+        Supervisor(service("learner", SLEEP), [failing], shutdown_s=10).run(until(lambda: False), nothing)
+    assert caplog.text.count("starting it again") == 1
+    assert "rollout-0 ended with code 1 (ValueError: no kernel for this head" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["an outage", "progress"])
+def test_the_same_error_again_is_no_end_after_progress_or_in_an_outage(
+    service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(supervisor, "RESTARTS", 2)
+    error = "StreamError('no answer')" if kind == "an outage" else "ValueError('rarely')"
+    failing = service("rollout-0", ENDING.format(body=f"raise {error}"))
+    steps = iter(range(9))
+    run = Supervisor(
+        service("learner", SLEEP), [failing], shutdown_s=10, progress=lambda: next(steps) if kind == "progress" else 0
+    )
+    with pytest.raises(ServiceFailed, match=r"after 2 restarts"):
+        run.run(until(lambda: False), nothing)
+
+
 def test_a_service_that_keeps_dying_ends_the_run_with_its_last_words(
     service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:

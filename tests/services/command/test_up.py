@@ -1,16 +1,22 @@
 """What `ratchet up` does with the run's folder and says at the end; nothing here starts an engine or a learner."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from services.command.evaluate import evaluate
+from services.command.run_processes import RunRedis
 from services.command.up import up
+from services.config import RunConfig
 from services.entry import DONE, INTERRUPTED
 from services.errors import InputError
 from services.run.checkpoint_names import checkpoint_name
 from services.run.folder import RunFolder
 from services.run.json_lines import JsonLines
+from services.streams.redis_connection import RedisConnection
+from services.streams.redis_stream import RedisIssueLog, RedisStream
 from tests.services.command.running import Recording, in_use, run
 
 pytestmark = pytest.mark.usefixtures("no_preflight")
@@ -67,3 +73,23 @@ def test_a_run_that_is_stopped_says_what_there_is_to_go_on_from(
             lines.write(step=step + 1, attempt=1)
     assert up(config, Recording()) == INTERRUPTED
     assert said in capsys.readouterr().out
+
+
+def test_queues_that_are_left_without_a_checkpoint_are_emptied(tmp_path: Path) -> None:
+    """Otherwise the learner would wait for groups that an earlier start has settled, without end."""
+    config = run(tmp_path)
+    counted: list[int] = []
+
+    def supervise(config: RunConfig, redis: RunRedis, console: Console, learner_options: Sequence[str] = ()) -> int:
+        connection = RedisConnection(redis.url)
+        log = RedisIssueLog(connection, RedisStream(connection, config.name, "prompts", "learner", 60.0))
+        counted.append(log.issued_count())
+        log.issue(log.issued_count(), b"a prompt")
+        connection.close()
+        return INTERRUPTED
+
+    up(config, supervise)
+    up(config, supervise)
+    (RunFolder(config.folder).checkpoints / checkpoint_name(2)).mkdir(parents=True)
+    up(config, supervise)
+    assert counted == [0, 0, 1]

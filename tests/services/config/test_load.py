@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from services.command import cli
+from services.command import cli, preflight
 from services.config import RunConfig
 from services.config.load import holds_password, load, render, render_masked
 from services.config.objectives.registry import OURS
@@ -82,6 +82,7 @@ def test_no_command_prints_a_password(
 ) -> None:
     arguments = [*command[:1], str(smallest), *command[1:], "--set", "redis.url=redis://:s3cr3t@host:6379/0"]
     monkeypatch.setattr("sys.argv", ["ratchet", *arguments])
+    monkeypatch.setattr(preflight, "check", lambda config, quick: preflight.Checked())
     assert cli._main() == 0
     assert "redis://:***@host:6379/0" in capsys.readouterr().out
 
@@ -97,8 +98,28 @@ def test_settings_do_not_change_after_loading(smallest: Path) -> None:
         ("learner.max_lagg=3", 'learner.max_lagg: no such key; did you mean "max_lag"'),
         ("learner.age_rule=drop", 'learner.age_rule: is now called "stale_tokens"; rename it'),
         ("rollout.sampling.top_p=0.9", "rollout.sampling.top_p: no such key"),
-        ("learner.objective.weight_lo=0.5", 'learner.objective.owpo.weight_lo: no such key; did you mean "weight_low"'),
-        ("learner.objective.tau=0.5", "learner.objective.owpo.tau: no such key; remove it or check its section"),
+        ("learner.objective.weight_lo=0.5", 'learner.objective.weight_lo: no such key; did you mean "weight_low"'),
+        (
+            "name=a b",
+            "name = 'a b': use up to 64 letters, digits, dots, dashes and underscores, with a letter or a digit",
+        ),
+        ('verifier.endpoints={"a b" = {url = "http://h"}}', "verifier.endpoints.a b = 'a b': use up to 40 letters"),
+        ("prompts.source.path=7", "prompts.source.path = 7: must be a path, in quotes"),
+        (
+            "prompts.source.type=csv",
+            "prompts.source = {'type': 'csv', 'path': 'train.jsonl'}: its type 'csv' is none of 'jsonl'",
+        ),
+        ("weights.bucket_mib=0", "weights.bucket_mib = 0: input should be greater than or equal to 1"),
+        ('prompts.columns={prompt = "q"}', "prompts.columns.reference: missing; add it"),
+        ("learner.optimizer=fast", "learner.optimizer = 'fast': is a section: write its keys"),
+        ("rollout.sampling.stop_token_ids=x", "rollout.sampling.stop_token_ids = 'x': must be a list, as in [1, 2]"),
+        ("rollout.sampling.stop=['']", "rollout.sampling.stop.0 = '': must not be empty"),
+        (
+            "rollout.sampling.temperature=2.5",
+            "rollout.sampling.temperature = 2.5: input should be less than or equal to 2",
+        ),
+        ("learner.gradient_checkpointing=yes", "learner.gradient_checkpointing = 'yes': must be true or false"),
+        ("learner.objective.tau=0.5", "learner.objective.tau: no such key; remove it or check its section"),
         ("learner.objective.type=grop", 'no objective is called "grop"; did you mean "grpo"? There are acpo, asymre,'),
         ("learner.objective={clip = {low = 0.1}}", "learner.objective.type: missing; say which kind it is"),
         ('learner.steps="10"', "learner.steps = '10': input should be a valid integer"),
@@ -121,11 +142,11 @@ def test_settings_do_not_change_after_loading(smallest: Path) -> None:
         ('name="../escape"', "name = '../escape'"),
         ("prompts.source={}", "prompts.source.type: missing"),
         ("learner.reference.roll_back=0.02", "roll_back = 0.02 is within tolerance = 0.02"),
-        ("learner.reference.roll_back=1.5", "reference.ratchet.roll_back = 1.5: input should be less than 1"),
+        ("learner.reference.roll_back=1.5", "learner.reference.roll_back = 1.5: input should be less than 1"),
         ("learner.reference={roll_back = 0.1, every_steps = 9}", "raise learner.reference.every_steps = 9 to 10"),
         ('learner.reference={type = "ema", dtype = "bfloat16"}', 'dtype = "bfloat16" would round away'),
         ('learner.reference={type = "fixed", dtype = "float16"}', "dtype = 'float16'"),
-        ('learner.reference={type = "fixed", roll_back = 0.1}', "fixed.roll_back: no such key"),
+        ('learner.reference={type = "fixed", roll_back = 0.1}', "learner.reference.roll_back: no such key"),
         ("learner", "is not of the form section.key=value"),
         ("name.first=1", "name is a value, not a section"),
     ],

@@ -76,6 +76,16 @@ def test_template_none_is_the_text_as_it_is(model: Callable[..., Renderer]) -> N
     assert words(renderer.render(problem("<s>1+1="), settings(template="none"), max_prompt_tokens=5)) == "<s>1+1="
 
 
+def test_arguments_of_the_chat_template_reach_it(model: Callable[..., Renderer]) -> None:
+    """As those that switch the thinking of a model off."""
+    renderer = model(
+        TEMPLATE + "{% if add_generation_prompt and enable_thinking is defined and not enable_thinking %}0{% endif %}"
+    )
+    asked = settings(chat_template_kwargs={"enable_thinking": False})
+    assert words(renderer.render(problem("1+1="), asked, max_prompt_tokens=20)).endswith("<|assistant|>0")
+    assert words(renderer.render(problem("1+1="), settings(), max_prompt_tokens=20)).endswith("<|assistant|>")
+
+
 def test_template_chat_opens_the_turn_of_the_assistant(model: Callable[..., Renderer]) -> None:
     renderer = model()
     expected = "<|user|>1+1?</s><|assistant|>"

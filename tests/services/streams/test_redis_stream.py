@@ -15,7 +15,6 @@ from services.command.redis_server import RedisServer
 from services.streams import StreamDepth
 from services.streams.redis_connection import CommandRefused, RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
-from tests.services.streams.looking import peek
 
 WORKER = """
 import sys
@@ -66,7 +65,7 @@ def test_killed_processes_and_a_killed_server_lose_nothing_and_repeat_nothing(tm
             while prompts.depth() != StreamDepth(0, 0) or trajectories.depth() != StreamDepth(0, 0):
                 assert time.monotonic() < end_s, (prompts.depth(), trajectories.depth(), scored.depth())
                 time.sleep(0.1)
-            assert sorted(peek(connection, scored, 9999)) == payloads
+            assert sorted(scored.peek(9999)) == payloads
         finally:
             for worker in workers:
                 end(worker)
@@ -104,7 +103,7 @@ def test_competing_threads_on_one_connection(redis_connection: RedisConnection) 
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert sorted(moved) == sorted(peek(redis_connection, target, 999)) == payloads
+    assert sorted(moved) == sorted(target.peek(999)) == payloads
 
 
 def test_what_was_delivered_into_a_lost_connection_is_found_again(redis_connection: RedisConnection) -> None:

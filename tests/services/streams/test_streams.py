@@ -13,7 +13,6 @@ from services.streams import Claim, IssueGap, IssueLog, Stream, StreamDepth
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
 from tests.fakes.streams import MemoryIssueLog, MemoryStream
-from tests.services.streams.looking import peek
 
 IDLE_S = 0.05
 runs = itertools.count()
@@ -32,14 +31,6 @@ class Server:
         if self.connection is not None:
             return RedisStream(self.connection, self.run, name, consumer, idle_s)
         return self.memory.setdefault(name, MemoryStream(name, reclaim_idle_s=idle_s)).as_consumer(consumer)
-
-    def peek(self, stream: Stream, count: int) -> list[bytes]:
-        """The oldest payloads, waiting or pending."""
-        if isinstance(stream, RedisStream):
-            assert self.connection is not None
-            return peek(self.connection, stream, count)
-        assert isinstance(stream, MemoryStream)
-        return stream.peek(count)
 
     def log(self, name: str) -> IssueLog:
         if name not in self.logs:
@@ -89,7 +80,7 @@ def test_handing_over_moves_an_entry_once_however_often_it_is_repeated(server: S
     prompts, trajectories = server.stream("prompts", "a"), server.stream("trajectories", "a")
     [claim] = prompts.claim(1, 0)
     assert [prompts.hand_over(claim, trajectories, b"result") for _ in range(3)] == [True, False, False]
-    assert server.peek(trajectories, 9) == [b"result"]
+    assert trajectories.peek(9) == [b"result"]
     assert prompts.depth() == StreamDepth(0, 0)
 
 
@@ -102,7 +93,7 @@ def test_the_faster_of_two_consumers_wins_whoever_owns_the_claim(server: Server)
     [after] = quick.claim(1, 1)
     assert slow.hand_over(before, out, b"slow")
     assert not quick.hand_over(after, out, b"quick")
-    assert server.peek(out, 9) == [b"slow"]
+    assert out.peek(9) == [b"slow"]
 
 
 def test_many_are_handed_over_in_one_call_each_on_its_own_account(server: Server) -> None:
@@ -111,7 +102,7 @@ def test_many_are_handed_over_in_one_call_each_on_its_own_account(server: Server
     claims = prompts.claim(3, 0)
     assert prompts.acknowledge(claims[1:2]) == 1
     assert prompts.hand_over_many([(claim, claim.payload) for claim in claims], out) == [True, False, True]
-    assert server.peek(out, 9) == [b"entry 0", b"entry 2"]
+    assert out.peek(9) == [b"entry 0", b"entry 2"]
 
 
 def test_acknowledging_counts_what_was_still_owed(server: Server) -> None:
@@ -174,7 +165,7 @@ def test_a_number_is_issued_once_and_no_number_is_left_out(server: Server) -> No
     assert log.issued_count() == 3
     with pytest.raises(IssueGap, match="holds only 3"):
         log.skip(4)
-    assert server.peek(server.stream("prompts", "a"), 9) == [b"0", b"1"]
+    assert server.stream("prompts", "a").peek(9) == [b"0", b"1"]
 
 
 # One event: which of three consumers of which stage, what it does, and a number that picks among what it holds.
@@ -232,7 +223,7 @@ def test_every_entry_crosses_every_stage_once_whoever_dies(
             for claim in heir.claim(8, IDLE_S):
                 hand_over((stage, 0), claim)
         assert sorted(crossed[stage]) == payloads
-    assert sorted(server.peek(server.stream("scored", "x"), 99)) == payloads
+    assert sorted(server.stream("scored", "x").peek(99)) == payloads
 
 
 def stream_name(stream: Stream) -> str:
@@ -255,4 +246,4 @@ def test_the_log_holds_every_number_once_and_in_order_whatever_is_repeated(
             assert log.issue(number, str(number).encode()) == (number == expected)
             expected += number == expected
     assert log.issued_count() == expected
-    assert server.peek(server.stream("prompts", "a"), 99) == [str(i).encode() for i in range(expected)]
+    assert server.stream("prompts", "a").peek(99) == [str(i).encode() for i in range(expected)]

@@ -1,0 +1,97 @@
+"""Every row is looked at before a run; those that cannot be used are counted, named, and left out when that is asked for."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from services.command.check_rows import CheckedRows, check_rows
+from services.config import RunConfig
+from services.config.load import load
+from services.datasets.rendering import RenderedProblems, Renderer
+from services.errors import InputError
+from services.run.left_out import left_out, write_left_out
+
+GOOD = {"prompt": "1+1=", "reference": "2"}
+TOO_LONG = {"prompt": "1+" * 20 + "1=", "reference": "21"}
+UNREADABLE = {"prompt": "1+1="}
+UNGRADABLE = {"prompt": "1+1=", "reference": "two"}
+BEYOND = {"prompt": "1+1!", "reference": "2"}
+
+
+def asked(folder: Path, *rows: dict[str, str], skip: bool = False) -> RunConfig:
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return load(folder / "run.toml", ["prompts.skip_unreadable=true"] if skip else [])
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        (TOO_LONG, r"line 300: the prompt has 42 tokens, and model\.max_length less .* leaves 24"),
+        (UNREADABLE, r"line 300 has no column reference"),
+        (UNGRADABLE, r"line 300: grader number: .*two"),
+        (BEYOND, r"line 300: the prompt has the token '!' with id 14, and the model in .* has rows for 14 ids"),
+    ],
+)
+def test_one_row_of_three_hundred_is_found(small_data: Path, row: dict[str, str], complaint: str) -> None:
+    rows = [*([GOOD] * 299), row]
+    with pytest.raises(InputError, match=rf"prompts: .*train\.jsonl {complaint}.*With prompts\.skip_unreadable = true"):
+        check_rows(asked(small_data, *rows))
+    (found,), (warning,) = check_rows(asked(small_data, *rows, skip=True))
+    assert len(found.usable) == 299
+    assert "prompts: 1 rows are left out, 299 used. The first: " in warning
+
+
+def test_the_first_ten_are_named_and_all_are_counted(small_data: Path) -> None:
+    with pytest.raises(InputError) as refused:
+        check_rows(asked(small_data, GOOD, *([TOO_LONG] * 12), UNGRADABLE, UNREADABLE))
+    said = str(refused.value).splitlines()
+    assert said[0] == "prompts: 14 of 15 rows cannot be used, the first 10:"
+    assert len(said) == 11
+
+
+def test_rows_none_of_which_can_be_used_are_no_dataset(small_data: Path) -> None:
+    with pytest.raises(InputError) as refused:
+        check_rows(asked(small_data, UNGRADABLE, TOO_LONG, skip=True))
+    assert "2 of 2 rows cannot be used" in str(refused.value)
+    assert "skip_unreadable" not in str(refused.value)
+
+
+def test_an_evaluation_is_named_by_its_own_setting(small_data: Path) -> None:
+    config = asked(small_data, GOOD)
+    held_out = 'evaluation.prompts={source = {type = "jsonl", path = "nowhere.jsonl"}, template = "none"}'
+    with pytest.raises(
+        InputError, match=r"nowhere\.jsonl: No such file or directory; check evaluation\.prompts\.source\.path"
+    ):
+        check_rows(load(small_data / "run.toml", [held_out]))
+    assert config.evaluation is None
+
+
+def used(config: RunConfig, noted: Path) -> list[int]:
+    """The rows that the learner trains on."""
+    rendered = RenderedProblems(
+        config.prompts, Renderer(config.model.path), max_prompt_tokens=24, leave_out=partial(left_out, noted, "prompts")
+    )
+    return [problem.row for problem in rendered.problems]
+
+
+def test_the_learner_leaves_out_what_the_check_has_left_out(small_data: Path) -> None:
+    config = asked(small_data, GOOD, TOO_LONG, UNGRADABLE, UNREADABLE, BEYOND, GOOD, skip=True)
+    (found,), _ = check_rows(config)
+    noted = small_data / "left_out.json"
+    write_left_out(noted, {"prompts": (found.problems, found.ungradable)})
+    assert used(config, noted) == [problem.row for problem in found.usable] == [0, 5]
+
+
+def test_what_was_left_out_of_another_dataset_is_not_left_out_of_this(small_data: Path) -> None:
+    noted = small_data / "left_out.json"
+    (found,), _ = check_rows(asked(small_data, GOOD, UNGRADABLE, skip=True))
+    write_left_out(noted, {"prompts": (found.problems, found.ungradable)})
+    assert used(asked(small_data, GOOD, GOOD, skip=True), noted) == [0, 1]
+    write_left_out(noted, {"prompts": (found.problems, set())})
+    assert not noted.exists()
+
+
+def test_nothing_is_said_of_rows_that_are_fine() -> None:
+    assert CheckedRows("prompts", []).told() == ""
