@@ -1,4 +1,4 @@
-"""The language-model head in chunks: log-prob, entropy and sum of squared probabilities without the whole logits.
+"""The language-model head in chunks: log-prob, entropy and the size of the logit gradient without the whole logits.
 
 At most `chunk` rows of logits exist at once, in the forward and in the backward, which computes them again.
 """
@@ -22,10 +22,16 @@ class _ChunkedStatistics(torch.autograd.Function):
             p = log_p.exp()
             # A logit of -inf has p = 0 and p log p = 0; p x log_p alone would be nan.
             statistics[1, start:end] = -torch.where(p > 0, p * log_p, torch.zeros_like(p)).sum(-1)
-            statistics[2, start:end] = p.square_().sum(-1)
-        logp, entropy, sum_p2 = statistics.unbind()
-        ctx.mark_non_differentiable(entropy, sum_p2)
-        return logp, entropy, sum_p2
+            # From the other tokens alone: of 1 - 2 p + sum p^2 nothing would be left for a near-certain token. Squares are of
+            # shares of their sum, or those of small probabilities would be 0.
+            others = p.scatter_(1, target_ids[start:end, None], 0.0)
+            rest = others.sum(-1)  # 1 - p of the target
+            shares = others.div_(rest.clamp(min=torch.finfo(torch.float32).tiny)[:, None])
+            spread = torch.linalg.vector_norm(shares, dim=-1)
+            statistics[2, start:end] = rest * torch.hypot(torch.ones_like(rest), spread)
+        logp, entropy, residual = statistics.unbind()
+        ctx.mark_non_differentiable(entropy, residual)
+        return logp, entropy, residual
 
     @staticmethod
     def backward(ctx: Any, grad_logp: Tensor, *_: Any) -> Any:
@@ -53,7 +59,9 @@ def _logits(hidden: Tensor, weight: Tensor, temperature: Tensor) -> Tensor:
 def token_statistics(
     hidden: Tensor, weight: Tensor, target_ids: Tensor, temperature: Tensor, *, chunk: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(logp of the target, entropy, sum of squared probabilities), float32 [M], of softmax(hidden weight^T / temperature).
+    """(logp of the target, entropy, residual), float32 [M], of p = softmax(hidden weight^T / temperature).
+
+    residual: the Euclidean norm of onehot(target) - p, the gradient of logp by the logits at temperature 1.
 
     hidden: [M, H]; weight: [V, H], same dtype; target_ids: int64 [M]; temperature: float32 [M], > 0; chunk: rows of logits
     at once. In nats. Gradients flow through logp, to hidden and weight.

@@ -26,8 +26,9 @@ class TokenStatistics:
     """Log-prob of the sampled token at the sampling temperature, nats. Carries the gradient in `backward`."""
     entropy: Tensor
     """Entropy of the next-token distribution, nats; no gradient."""
-    sum_p2: Tensor
-    """Sum over the vocabulary of squared probabilities, in (0, 1]; no gradient."""
+    residual: Tensor
+    """Euclidean norm of onehot(token) - p over the vocabulary, where p is the next-token distribution; no gradient. Its square is
+    1 - 2 p_token + sum p^2, without the cancellation for near-certain tokens."""
     hidden: Tensor | None = None
     """[M, H], last hidden states in the model's dtype, with gradient in `backward`; None unless the objective needs them."""
 
@@ -69,7 +70,7 @@ class GradientSum(Protocol[R_contra]):
 
 @dataclass(frozen=True, slots=True)
 class GradientStep:
-    """What `TrainEngine.step` did. Unless `applied`, a gradient was not finite and nothing has changed."""
+    """What `TrainEngine.step` did. Unless `applied`, a gradient or the norm of all was not finite, and nothing has changed."""
 
     grad_norm: float
     """Euclidean norm before clipping, over all parameters and ranks; nan when it was not finite."""
@@ -111,7 +112,8 @@ class TrainEngine(Protocol):
         ...
 
     def step(self, learning_rate: float) -> GradientStep:
-        """Clip, step at this learning rate, clear the gradients. If one is not finite on any rank, no rank changes anything."""
+        """Clip, step at this learning rate, clear the gradients. If one is not finite on any rank, or their norm overflows, no
+        rank changes anything."""
         ...
 
     def discard_gradients(self) -> None:
@@ -129,8 +131,11 @@ class TrainEngine(Protocol):
         """
         ...
 
-    def blend_reference(self, decay: float) -> None:
-        """reference := decay x reference + (1 - decay) x current; 0 copies, 1 leaves it alone."""
+    def blend_reference(self, decay: float, *, debiased: bool = False) -> None:
+        """reference := decay x reference + (1 - decay) x current; 0 copies, 1 leaves it alone.
+
+        debiased: the weights it began with count like those of one step more, so that early steps weigh more than 1 - decay.
+        """
         ...
 
     def snapshot(self, dtype: torch.dtype) -> list[tuple[str, Tensor]]:

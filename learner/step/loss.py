@@ -144,8 +144,7 @@ class StepObjective:
             importance.double()
             * self.functions.token_weight(tokens, settings.objective)
             * self.functions.slope(tokens, settings.objective),
-            tokens.current_logp,
-            statistics.sum_p2[self.inputs.batch.mask[places.token_index]],
+            statistics.residual[self.inputs.batch.mask[places.token_index]],
             torch.ones_like(importance, dtype=torch.bool),
             tokens.lengths,
             per_token=settings.aggregation != "sequence_mean",
@@ -166,7 +165,7 @@ class StepLoss:
     def __call__(self, micro_batch: MicroBatch, statistics: TokenStatistics) -> tuple[Tensor, LossRecord]:
         places = self.objective.inputs.places(micro_batch)
         logp = statistics.logp.detach()
-        advantages = self.advantages(places, TokenStatistics(logp, statistics.entropy, statistics.sum_p2))
+        advantages = self.advantages(places, TokenStatistics(logp, statistics.entropy, statistics.residual))
         tokens = self.objective.tokens(places, statistics.logp, advantages, statistics.hidden)
         value, weight = self.objective.loss(places, tokens)
         one_way_weight = torch.zeros_like(logp)

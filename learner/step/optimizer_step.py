@@ -80,7 +80,7 @@ class OptimizerStep:
         _assert_ranks_agree(engine, learning_rate * factor)
         taken = engine.step(learning_rate * factor)
         if taken.applied and settings.reference.type == "ema":
-            engine.blend_reference(settings.reference.decay)
+            engine.blend_reference(settings.reference.decay, debiased=settings.reference.debiased)
         return report(
             self.batch,
             None if taken.applied else "non_finite_gradient",

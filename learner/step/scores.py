@@ -77,7 +77,7 @@ def score(
     flat = torch.zeros(3, len(inputs.batch.mask), device=inputs.device)
     for micro_batch, seen in zip(micro_batches, engine.token_statistics(micro_batches, policy), strict=True):
         if len(micro_batch.sequence_index):
-            flat[:, inputs.places(micro_batch).token_index] = torch.stack([seen.logp, seen.entropy, seen.sum_p2])
+            flat[:, inputs.places(micro_batch).token_index] = torch.stack([seen.logp, seen.entropy, seen.residual])
     return TokenStatistics(*engine.sum_over_ranks(flat).unbind())
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from learner.batch.packing import MicroBatch
 from learner.engine.head import token_statistics
 from learner.engine.protocol import Backward, GradientStep, GradientSum, LossFunction, Policy, TokenStatistics
+from learner.engine.reference_weights import debiased_decay
 
 R = TypeVar("R")
 
@@ -27,6 +28,7 @@ class BigramEngine:
         self.reference = self.logits.clone()
         self.earlier_reference = self.logits.clone()
         self.reference_is_current = True
+        self.average_weight = 1.0
         self.gradient = torch.zeros_like(self.logits)
         self.teachers: list[Tensor] = []
         self.calls: list[str] = []
@@ -99,7 +101,9 @@ class BigramEngine:
         self.reference = self.earlier_reference
         self.reference_is_current = False
 
-    def blend_reference(self, decay: float) -> None:
+    def blend_reference(self, decay: float, *, debiased: bool = False) -> None:
+        if debiased:
+            decay, self.average_weight = debiased_decay(decay, self.average_weight)
         self.reference.lerp_(self.logits, 1 - decay)
         self.reference_is_current = decay == 0
 

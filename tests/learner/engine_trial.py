@@ -240,6 +240,20 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     seen["non-finite leaves the optimizer"] = same(uninterrupted, weights(engine))
     seen["learning rate is restored"] = rates == [group["lr"] for group in engine._engine.optimizer.param_groups]
 
+    # Finite gradients whose squares overflow: not applied either, and the limit on gradients learns nothing from them.
+    engine.load(middle)
+
+    def overflow(micro_batch: MicroBatch, statistics: TokenStatistics) -> tuple[Tensor, None]:
+        return statistics.logp.sum() * 1e25, None
+
+    engine.backward(poisoned, overflow)
+    taken = engine.step(1.0)
+    seen["a norm that overflows is not applied"] = not taken.applied and math.isnan(taken.grad_norm)
+    seen["a norm that overflows leaves the weights"] = same(here, weights(engine))
+    seen["a norm that overflows leaves the limit"] = engine._limit.mean == mean_norm
+    learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
+    seen["a norm that overflows leaves the optimizer"] = same(uninterrupted, weights(engine))
+
     # A gradient longer than recent ones were is cut: with an epsilon of 1, the step is as long as what is left of it.
     moved = []
     for mean in (1e-9, 0.05, 0.1):

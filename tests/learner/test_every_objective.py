@@ -115,7 +115,7 @@ class GarbledEngine(BigramEngine):
         return TokenStatistics(
             logp=torch.where(masked, self.garbage, clean.logp),
             entropy=torch.where(masked, self.garbage, clean.entropy),
-            sum_p2=torch.where(masked, self.garbage, clean.sum_p2),
+            residual=torch.where(masked, self.garbage, clean.residual),
             hidden=torch.where(masked[:, None], self.garbage, clean.hidden),
         )
 
