@@ -92,6 +92,7 @@ class DeepSpeedEngine:
         self._device = _join_ranks(deepspeed, device, settings.cpu_threads, collective_timeout_s)
         self._model_settings = model
         self._hyperparameters = settings.optimizer
+        self._predictor_width = settings.objective.trains_predictor
         self._stage = settings.zero_stage
         self._is_sharded = settings.zero_stage == 3
         self._postpones_reduction = _postpones_reduction(settings)
@@ -104,7 +105,7 @@ class DeepSpeedEngine:
         self._engine, *_ = deepspeed.initialize(model=self._model, optimizer=self._optimizer, config=config)
         if self._stage > 0:
             self._optimizer.zero = self._engine.optimizer
-        self._reference = ReferenceWeights(self._model, settings.reference, sharded=self._is_sharded)
+        self._reference = ReferenceWeights(self._model.causal_lm, settings.reference, sharded=self._is_sharded)
         self._largest: list[Tensor] = []
         """Largest magnitude in each gradient since the last step; nan and inf come through."""
         for parameter in self._model.parameters():
@@ -164,7 +165,10 @@ class DeepSpeedEngine:
         """One micro-batch: its share of the loss, whose record is appended to `records`."""
         statistics = self._forward(micro_batch)
         if _is_filler(micro_batch):
-            share = statistics.logp.sum() * 0
+            # Through every output that has a gradient, as in a loss: at stage 3 DeepSpeed compares over ranks what a backward ran
+            # through, and at stage 2 every rank reduces the gradient of every parameter.
+            outputs = (statistics.logp, statistics.entropy, statistics.hidden, statistics.predicted)
+            share = torch.stack([x.sum() * 0 for x in outputs if x is not None and x.requires_grad]).sum()
         else:
             share, record = loss(micro_batch, statistics)
             records.append(record)
@@ -271,7 +275,8 @@ class DeepSpeedEngine:
 
     def load(self, folder: Path) -> None:
         written = read_json(folder, "engine.json")
-        for key in ("ranks", "zero_stage", "dtype"):
+        written.setdefault("predictor_width", 0)  # checkpoints of before there was one
+        for key in ("ranks", "zero_stage", "dtype", "predictor_width"):
             if written[key] != self._description()[key]:
                 raise InputError(
                     f"the checkpoint {folder} was written with {key} = {written[key]}, this learner has "
@@ -297,6 +302,7 @@ class DeepSpeedEngine:
             "ranks": self.world_size,
             "zero_stage": self._stage,
             "dtype": self._model_settings.dtype,
+            "predictor_width": self._predictor_width,
             "reference_is_current": self._reference.is_current,
             "average_weight": self._reference.average_weight,
             "mean_grad_norm": self._limit.mean,
@@ -399,7 +405,7 @@ def _policy(model: ModelConfig, settings: LearnerConfig) -> PolicyModel:
         gradient_checkpointing=settings.gradient_checkpointing,
     )
     policy.train()
-    policy.shows_hidden = settings.objective.needs_hidden
+    policy.serve(settings.objective)
     return policy
 
 

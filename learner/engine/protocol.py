@@ -20,17 +20,20 @@ Policy = Literal["current", "reference"] | int
 
 @dataclass(frozen=True, slots=True)
 class TokenStatistics:
-    """What a policy says about M response tokens; float32 [M], on the engine's device."""
+    """What a policy says about M response tokens of n sequences; float32 [M], on the engine's device."""
 
     logp: Tensor
     """Log-prob of the sampled token at the sampling temperature, nats. Carries the gradient in `backward`."""
     entropy: Tensor
-    """Entropy of the next-token distribution, nats; no gradient."""
+    """Entropy of the next-token distribution, nats; a gradient in `backward` only where the objective needs it."""
     residual: Tensor
     """Euclidean norm of onehot(token) - p over the vocabulary, where p is the next-token distribution; no gradient. Its square is
     1 - 2 p_token + sum p^2, without the cancellation for near-certain tokens."""
     hidden: Tensor | None = None
-    """[M, H], last hidden states in the model's dtype, with gradient in `backward`; None unless the objective needs them."""
+    """float32 [n, H], mean last hidden state of each sequence over its tokens that count; None unless the objective needs it.
+    With gradient in `backward` where there is no predictor."""
+    predicted: Tensor | None = None
+    """float32 [n, H], what the predictor makes of `hidden`; None unless the objective trains one."""
 
 
 R = TypeVar("R")
@@ -147,7 +150,7 @@ class TrainEngine(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write weights, optimizer and reference into an existing empty folder; every rank writes its share."""
+        """Write weights, optimizer, predictor and reference into an existing empty folder; every rank writes its share."""
         ...
 
     def load(self, folder: Path) -> None:

@@ -14,6 +14,7 @@ from learner.batch.packing import MicroBatch
 from learner.engine.head import token_statistics
 from learner.engine.protocol import Backward, GradientStep, GradientSum, LossFunction, Policy, TokenStatistics
 from learner.engine.reference_weights import debiased_decay
+from learner.objective.ratios import segment_mean
 
 R = TypeVar("R")
 
@@ -36,8 +37,12 @@ class BigramEngine:
 
     def _forward(self, micro_batch: MicroBatch, table: Tensor) -> TokenStatistics:
         hidden = torch.eye(len(table))[micro_batch.token_ids.flatten()[micro_batch.head_index]]
-        statistics = token_statistics(hidden, table.t(), micro_batch.target_ids, micro_batch.temperature, chunk=8)
-        return TokenStatistics(*statistics, hidden=hidden @ table)  # its logits stand for hidden states
+        statistics = token_statistics(
+            hidden, table.t(), micro_batch.target_ids, micro_batch.temperature, chunk=8, differentiates_entropy=True
+        )
+        # Its logits stand for hidden states, and what is read backwards for what is predicted of them.
+        mean = segment_mean((hidden @ table)[micro_batch.counts], micro_batch.counted)
+        return TokenStatistics(*statistics, hidden=mean, predicted=mean.flip(-1).tanh())
 
     def token_statistics(self, micro_batches: Sequence[MicroBatch], policy: Policy) -> list[TokenStatistics]:
         self.calls.append(policy if isinstance(policy, str) else f"teacher {policy}")

@@ -37,7 +37,7 @@ PACKINGS = {
     "packed, all at once": (3, 1000),
 }
 PROBE = [1, 2, 3, 4, 5]
-POPO = {"type": "popo", "similarity": 0.5}
+POPO_RATIO = {"type": "popo_ratio", "similarity": 0.5}
 
 
 def settings(stage: int, rows: tuple[int, int] = (3, 2), **changes: object) -> LearnerConfig:
@@ -129,9 +129,9 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
 
     # Every kind of collective that an objective can ask for: statistics of the step, several optimizer steps, an
     # average, hidden states.
-    for objective in ({"type": "acpo"}, {"type": "ppo_ewma"}, {"type": "opd", "outcome": 1.0}, POPO):
+    for objective in ({"type": "acpo"}, {"type": "ppo_ewma"}, {"type": "opd", "outcome": 1.0}, POPO_RATIO):
         engine.load(start)
-        engine._model.shows_hidden = objective["type"] == "popo"
+        engine._model.shows_hidden = objective["type"] == "popo_ratio"
         teachers = held.teachers if objective["type"] == "opd" else ()
         config = settings(stage, (3, 2), objective=objective, teachers=teachers, mini_batches=2)
         report = two_steps(engine, config)

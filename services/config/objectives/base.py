@@ -83,8 +83,23 @@ class ObjectiveSettings(Strict):
 
     @property
     def needs_hidden(self) -> bool:
-        """Whether the objective reads the last hidden states, which cost memory."""
+        """Whether the objective reads the mean hidden state of each sequence."""
         return False
+
+    @property
+    def needs_entropy(self) -> bool:
+        """Whether the objective has a gradient through the entropy of tokens, which makes the head's backward dearer."""
+        return False
+
+    @property
+    def trains_predictor(self) -> int:
+        """Width of the predictor that the objective trains next to the model (learner/engine/predictor.py); 0: none."""
+        return 0
+
+    @property
+    def reference_noise(self) -> float:
+        """Standard deviation of the normal noise added to each mean hidden state of the reference."""
+        return 0.0
 
     def disagreement(self, learner: LearnerConfig) -> str | None:
         """What in the rest of [learner] contradicts these settings, or None. Completes a sentence about the objective."""

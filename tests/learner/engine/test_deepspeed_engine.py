@@ -114,7 +114,7 @@ def test_the_step_is_the_same_for_every_packing_stage_and_number_of_ranks(
 
 
 @pytest.mark.parametrize(("stage", "ranks"), TRIALS)
-@pytest.mark.parametrize("objective", ["acpo", "ppo_ewma", "opd", "popo"])
+@pytest.mark.parametrize("objective", ["acpo", "ppo_ewma", "opd", "popo_ratio"])
 def test_two_batches_of_two_optimizer_steps_are_the_same_for_every_stage_and_number_of_ranks(
     trials: Trials, stage: int, ranks: int, objective: str
 ) -> None:

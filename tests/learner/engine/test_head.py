@@ -45,6 +45,30 @@ def test_chunks_give_what_the_whole_gives_gradients_included(tokens: int, chunk:
         assert torch.allclose(a, b, atol=1e-4)
 
 
+@given(st.integers(1, 12), st.integers(1, 20), st.integers(0, 1000))
+def test_the_gradient_of_the_entropy_is_that_of_the_whole(tokens: int, chunk: int, seed: int) -> None:
+    hidden, weight, target, temperature = drawn(tokens, seed=seed)
+    upstream = torch.randn(2, tokens, generator=torch.Generator().manual_seed(seed + 1))
+    expected = whole(hidden, weight, target, temperature)
+    got = token_statistics(hidden, weight, target, temperature, chunk=chunk, differentiates_entropy=True)
+    found = [
+        torch.autograd.grad((upstream[0] * logp + upstream[1] * entropy).sum(), (hidden, weight))
+        for logp, entropy, _ in (expected, got)
+    ]
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_a_token_that_cannot_be_has_no_part_in_the_gradient_of_the_entropy() -> None:
+    hidden = torch.tensor([[1.0]], requires_grad=True)
+    weight = torch.tensor([[0.3], [0.1], [-3e38]], requires_grad=True)
+    _, entropy, _ = token_statistics(
+        hidden, weight, torch.tensor([0]), torch.full((1,), 1e-3), chunk=1, differentiates_entropy=True
+    )
+    (at,) = torch.autograd.grad(entropy.sum(), weight)
+    assert torch.isfinite(at).all()
+
+
 def test_only_log_probs_carry_a_gradient() -> None:
     logp, entropy, residual = token_statistics(*drawn(), chunk=4)
     assert (logp.requires_grad, entropy.requires_grad, residual.requires_grad) == (True, False, False)

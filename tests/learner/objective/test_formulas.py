@@ -176,6 +176,17 @@ def distilled(outcome: float, teachers: int) -> Callable[[list[Sequence]], list[
     return formula
 
 
+def popo_ratio(rows: list[Sequence]) -> list[Pair]:
+    """Without its similarity, which is in test_popo_ratio.py."""
+    found = []
+    for s in rows:
+        mean = sum(x - y for x, y in zip(s.now, s.reference, strict=True)) / len(s.now)
+        ratio = math.exp(mean)
+        pair = (min(ratio, 1.2) * s.advantage, ratio * s.advantage if ratio <= 1.2 else 0.0)
+        found += [pair if s.advantage > 0 else (0.0, 0.0)] * len(s.now)
+    return found
+
+
 def p3o(rows: list[Sequence]) -> list[Pair]:
     rho = [math.exp(x - y) for s in rows for x, y in zip(s.now, s.behavior, strict=True)]
     ess = sum(rho) ** 2 / sum(w * w for w in rho) / len(rho)
@@ -205,6 +216,7 @@ FORMULAS: dict[str, Callable[[list[Sequence]], list[Pair]]] = {
     "decoupled_ppo": decoupled,
     "ppo_ewma": ppo_ewma,
     "asymre": weighted(lambda s, t: s.advantage + 0.1),
+    "popo_ratio": popo_ratio,
     "opmd": weighted(lambda s, t: s.advantage / 2),
     "opd": distilled(0.0, teachers=1),
     "mopd": distilled(1.0, teachers=2),
@@ -222,7 +234,8 @@ def test_every_objective_has_its_formula() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_value_and_gradient_are_those_of_the_formula(kind: str, seed: int) -> None:
     tokens = tokens_of(ragged(seed), on_policy=False, dtype=torch.float64)
-    objective, own = OBJECTIVES[kind], settings(kind).objective
+    changes = {"objective": {"type": kind, "similarity": 0.0}} if kind == "popo_ratio" else {}
+    objective, own = OBJECTIVES[kind], settings(kind, **changes).objective
     seen = dataclasses.replace(tokens, teacher_logp=tokens.teacher_logp[: max(1, own.teachers[0])])
     if objective.statistics is not None:
         seen = dataclasses.replace(seen, statistics=objective.statistics(seen, own))
