@@ -119,7 +119,7 @@ def _of_group(
     scored_tokens: list[TokenStatistics] = []
 
     def loss(micro_batch: MicroBatch, statistics: TokenStatistics) -> tuple[Tensor, LossRecord]:
-        scored_tokens.append(TokenStatistics(statistics.logp.detach(), statistics.entropy, statistics.sum_p2))
+        scored_tokens.append(TokenStatistics(statistics.logp.detach(), statistics.entropy, statistics.residual))
         return signed(micro_batch, statistics)
 
     norms: list[Tensor] = []
@@ -129,7 +129,7 @@ def _of_group(
         norms.append(torch.linalg.vector_norm(one, dtype=torch.float64).square())
         sums[is_right] = sums[is_right] + one if is_right in sums else one
     current = TokenStatistics(
-        *(torch.cat([getattr(s, name) for s in scored_tokens]) for name in ("logp", "entropy", "sum_p2"))
+        *(torch.cat([getattr(s, name) for s in scored_tokens]) for name in ("logp", "entropy", "residual"))
     )
     return Gradients(
         sums=[sums[True], sums[False]],

@@ -51,7 +51,7 @@ METHODS: dict[str, dict[str, Any]] = {
         kind: {"objective": {"type": kind}}
         for kind in (
             "reinforce", "dr_grpo", "cispo", "gspo", "sapo", "acpo", "bapo", "minpro", "decoupled_ppo",
-            "ppo_ewma", "popo", "asymre", "opmd", "p3o",
+            "ppo_ewma", "popo", "popo_ratio", "asymre", "opmd", "p3o",
         )
     },
 }  # fmt: skip

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from learner.batch.step_batch import StepBatch
+from learner.objective.ratios import segment_sum
 from services.errors import InputError
 
 
@@ -33,12 +34,16 @@ class MicroBatch:
     """int64 [M]: the response token predicted there."""
     temperature: Tensor
     """float32 [M]."""
+    counts: Tensor
+    """bool [M]: whether the token counts (the batch's mask)."""
     token_index: Tensor
     """int64 [M]: index of the response token on the batch's flat axis T."""
     sequence_index: Tensor
     """int64 [n]: indices of these sequences in the batch, in the order of their tokens."""
     lengths: Tensor
     """int64 [n]: response tokens of each."""
+    counted: Tensor
+    """int64 [n]: those of them that count."""
 
 
 def first_fit_decreasing(lengths: list[int], budget: int, *, share: bool = True) -> list[list[int]]:
@@ -163,9 +168,11 @@ def filler() -> MicroBatch:
         head_index=zero,
         target_ids=zero,
         temperature=torch.ones(1),
+        counts=torch.zeros(1, dtype=torch.bool),
         token_index=none,
         sequence_index=none,
         lengths=none,
+        counted=none,
     )
 
 
@@ -212,7 +219,9 @@ def _micro_batch(batch: StepBatch, rows: list[list[int]]) -> MicroBatch:
         head_index=torch.cat(head),
         target_ids=batch.response_ids[token_index],
         temperature=batch.temperature[sequence_index].repeat_interleave(lengths),
+        counts=batch.mask[token_index],
         token_index=token_index,
         sequence_index=sequence_index,
         lengths=lengths,
+        counted=segment_sum(batch.mask[token_index].long(), lengths),
     )

@@ -61,7 +61,9 @@ class EssControl:
         if report.skipped in ("empty", "non_finite_reference"):  # no sequence was looked at: there is no ESS
             return
         if self._is_calibrating:
-            if report.max_lag_steps <= 0 and math.isfinite(report.ess_ratio):
+            # A negative lag is that of a version which a restart took back: other weights, not today's.
+            on_policy = report.max_lag_steps == 0 and not report.mean_lag_steps < 0
+            if on_policy and math.isfinite(report.ess_ratio):
                 self._on_policy = (*self._on_policy, report.ess_ratio)
             return
         before = self._window.steps

@@ -34,6 +34,8 @@ from services.metrics import waiting
 
 GATHER_ELEMENTS = 2**27
 """At stage 3 parameters are gathered for a snapshot in portions of about this many elements."""
+LARGEST_NORM = math.sqrt(torch.finfo(torch.float32).max)
+"""A longer gradient is not applied: its square overflows in float32, in which all ZeRO stages but 3 compute norms."""
 TAG = "engine"
 """Name of DeepSpeed's part of a checkpoint."""
 R = TypeVar("R")
@@ -60,6 +62,8 @@ class _SkippableAdamW(torch.optim.AdamW):
     """At stage 0 in float32 gradients are clipped here, because DeepSpeed clips there without saying what the norm was."""
     clip_norm = math.inf
     grad_norm = math.nan
+    zero: Any = None
+    """DeepSpeed's optimizer around this one, where there is one; it knows the norm before it calls `step`."""
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         if self.skip:
@@ -67,7 +71,10 @@ class _SkippableAdamW(torch.optim.AdamW):
         if self.clips_itself:
             parameters = [p for group in self.param_groups for p in group["params"]]
             self.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm))
-        super().step(closure)
+        elif self.zero is not None:
+            self.grad_norm = float(self.zero._global_grad_norm)
+        if self.grad_norm <= LARGEST_NORM:  # not so for nan
+            super().step(closure)
 
 
 class DeepSpeedEngine:
@@ -87,6 +94,7 @@ class DeepSpeedEngine:
         self._device = _join_ranks(deepspeed, device, settings.cpu_threads, collective_timeout_s)
         self._model_settings = model
         self._hyperparameters = settings.optimizer
+        self._predictor_width = settings.objective.trains_predictor
         self._stage = settings.zero_stage
         self._is_sharded = settings.zero_stage == 3
         self._postpones_reduction = _postpones_reduction(settings)
@@ -97,7 +105,9 @@ class DeepSpeedEngine:
         self._optimizer.clips_itself = _clips_itself(model, settings)
         self._limit = GradientLimit(settings.optimizer)
         self._engine, *_ = deepspeed.initialize(model=self._model, optimizer=self._optimizer, config=config)
-        self._reference = ReferenceWeights(self._model, settings.reference, sharded=self._is_sharded)
+        if self._stage > 0:
+            self._optimizer.zero = self._engine.optimizer
+        self._reference = ReferenceWeights(self._model.causal_lm, settings.reference, sharded=self._is_sharded)
         self._largest: list[Tensor] = []
         """Largest magnitude in each gradient since the last step; nan and inf come through."""
         for parameter in self._model.parameters():
@@ -162,7 +172,10 @@ class DeepSpeedEngine:
         """One micro-batch: its share of the loss, whose record is appended to `records`."""
         statistics = self._forward(micro_batch)
         if _is_filler(micro_batch):
-            share = statistics.logp.sum() * 0
+            # Through every output that has a gradient, as in a loss: at stage 3 DeepSpeed compares over ranks what a backward ran
+            # through, and at stage 2 every rank reduces the gradient of every parameter.
+            outputs = (statistics.logp, statistics.entropy, statistics.hidden, statistics.predicted)
+            share = torch.stack([x.sum() * 0 for x in outputs if x is not None and x.requires_grad]).sum()
         else:
             share, record = loss(micro_batch, statistics)
             records.append(record)
@@ -203,8 +216,10 @@ class DeepSpeedEngine:
             for group, rate in zip(groups, before, strict=True):
                 group["lr"] = rate
         self._largest.clear()
-        self._reference.is_current = False
         norm = float(self._optimizer.grad_norm if self._optimizer.clips_itself else self._engine.get_global_grad_norm())
+        if not norm <= LARGEST_NORM:  # of finite gradients; nothing was applied
+            return GradientStep(math.nan, limit, applied=False)
+        self._reference.is_current = False
         self._limit.observe(norm)
         return GradientStep(norm, limit, applied=True)
 
@@ -224,8 +239,8 @@ class DeepSpeedEngine:
     def roll_back_reference(self) -> None:
         self._reference.roll_back()
 
-    def blend_reference(self, decay: float) -> None:
-        self._reference.blend(decay)
+    def blend_reference(self, decay: float, *, debiased: bool = False) -> None:
+        self._reference.blend(decay, debiased=debiased)
 
     # Weights out
 
@@ -276,7 +291,8 @@ class DeepSpeedEngine:
 
     def load(self, folder: Path) -> None:
         written = read_json(folder, "engine.json")
-        for key in ("ranks", "zero_stage", "dtype"):
+        written.setdefault("predictor_width", 0)  # checkpoints of before there was one
+        for key in ("ranks", "zero_stage", "dtype", "predictor_width"):
             if written[key] != self._description()[key]:
                 raise InputError(
                     f"the checkpoint {folder} was written with {key} = {written[key]}, this learner has "
@@ -287,6 +303,8 @@ class DeepSpeedEngine:
         self._take_hyperparameters()
         self._limit = GradientLimit(self._hyperparameters, written["mean_grad_norm"])
         self._reference.load(folder, self.rank if self._is_sharded else 0, is_current=is_current)
+        # Checkpoints of before it was written have none; an average of many steps is what it comes to.
+        self._reference.average_weight = written.get("average_weight", math.inf)
         self.barrier()
 
     def _take_hyperparameters(self) -> None:
@@ -300,7 +318,9 @@ class DeepSpeedEngine:
             "ranks": self.world_size,
             "zero_stage": self._stage,
             "dtype": self._model_settings.dtype,
+            "predictor_width": self._predictor_width,
             "reference_is_current": self._reference.is_current,
+            "average_weight": self._reference.average_weight,
             "mean_grad_norm": self._limit.mean,
         }
 
@@ -417,7 +437,7 @@ def _policy(model: ModelConfig, settings: LearnerConfig) -> PolicyModel:
         gradient_checkpointing=settings.gradient_checkpointing,
     )
     policy.train()
-    policy.shows_hidden = settings.objective.needs_hidden
+    policy.serve(settings.objective)
     return policy
 
 

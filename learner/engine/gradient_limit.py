@@ -8,6 +8,8 @@ ZClip (arXiv:2504.02507) and AutoClip (arXiv:2007.14469) cut at a z-score and at
 multiple of their mean needs no statistics to settle and is ours. What it does at lag: docs/benchmarks.md.
 """
 
+import math
+
 from services.config.learner import OptimizerConfig
 
 DECAY = 0.9
@@ -35,7 +37,8 @@ class GradientLimit:
         return min(self._largest, max(LEAST, self._ratio * self.mean))
 
     def observe(self, norm: float) -> None:
-        """norm: before the cut, of a gradient that was applied. A norm of 0, as where all rewards are equal, is ignored."""
-        if norm > 0.0:
+        """norm: before the cut, of a gradient that was applied. A norm of 0, as where all rewards are equal, is ignored, and
+        so is one that is not finite: it says nothing about the next."""
+        if 0.0 < norm < math.inf:
             cut = min(norm, self.now)
             self.mean = cut if self.mean is None else DECAY * self.mean + (1.0 - DECAY) * cut

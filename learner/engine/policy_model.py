@@ -10,7 +10,10 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from learner.batch.packing import MicroBatch
 from learner.engine.head import ChunkedHead
+from learner.engine.predictor import Predictor
+from learner.objective.ratios import segment_mean
 from services.config.model import ModelConfig, TeacherConfig
+from services.config.objectives.base import ObjectiveSettings
 from services.errors import InputError
 from services.models.architecture import check_architecture
 from services.models.weights import check_loaded
@@ -24,7 +27,7 @@ class PolicyModel(nn.Module):
     """Passes the backbone's hidden states at response positions through the chunked head; never holds the whole logits."""
 
     shows_hidden: bool = False
-    """Whether `forward` returns those hidden states, too."""
+    """Whether `forward` returns the mean hidden state of each sequence, too."""
 
     def __init__(
         self,
@@ -79,11 +82,28 @@ class PolicyModel(nn.Module):
         self.causal_lm.set_output_embeddings(ChunkedHead(head.weight, head_chunk_tokens))
         if gradient_checkpointing:
             self.causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        self.predictor: Predictor | None = None
+        """What is applied to those means, where an objective trains one."""
+
+    def serve(self, objective: ObjectiveSettings) -> None:
+        """Give what this objective asks for besides log-probs. To be called before an optimizer takes the parameters."""
+        head = self.causal_lm.get_output_embeddings()
+        head.differentiates_entropy = objective.needs_entropy
+        self.shows_hidden = objective.needs_hidden
+        if objective.trains_predictor:
+            self.predictor = Predictor(head.weight.shape[1], objective.trains_predictor, head.weight.dtype)
 
     def forward(
-        self, token_ids: Tensor, position_ids: Tensor, head_index: Tensor, target_ids: Tensor, temperature: Tensor
+        self,
+        token_ids: Tensor,
+        position_ids: Tensor,
+        head_index: Tensor,
+        target_ids: Tensor,
+        temperature: Tensor,
+        counts: Tensor,
+        counted: Tensor,
     ) -> tuple[Tensor, ...]:
-        """The fields of TokenStatistics, hidden states only when `shows_hidden`.
+        """The fields of TokenStatistics, those of hidden states only when `shows_hidden`.
 
         The arguments are those of MicroBatch. transformers keeps packed sequences apart by their restarting positions.
         """
@@ -92,7 +112,13 @@ class PolicyModel(nn.Module):
         ).last_hidden_state
         hidden = hidden.flatten(0, 1)[head_index]
         statistics: tuple[Tensor, ...] = self.causal_lm.get_output_embeddings()(hidden, target_ids, temperature)
-        return (*statistics, hidden) if self.shows_hidden else statistics
+        if not self.shows_hidden:
+            return statistics
+        mean = segment_mean(hidden[counts].float(), counted)
+        if self.predictor is None:
+            return (*statistics, mean)
+        # The gradient comes through what is predicted alone: a second way would be one that losses do not take.
+        return (*statistics, mean.detach(), self.predictor(mean))
 
     def named_weights(self) -> list[tuple[str, nn.Parameter]]:
         """Every parameter once, under its name in memory; a tied lm_head goes by the name of its embedding."""
@@ -138,6 +164,8 @@ def inputs(micro_batch: MicroBatch, device: torch.device) -> tuple[Tensor, ...]:
             micro_batch.head_index,
             micro_batch.target_ids,
             micro_batch.temperature,
+            micro_batch.counts,
+            micro_batch.counted,
         )
     )
 
@@ -169,9 +197,11 @@ def scoring_batch(rows: Sequence[Sequence[Sequence[int]]]) -> MicroBatch:
         head_index=head_index,
         target_ids=token_ids.flatten()[head_index + 1],
         temperature=torch.ones(len(head_index)),
+        counts=torch.ones(len(head_index), dtype=torch.bool),
         token_index=torch.arange(len(head_index)),
         sequence_index=torch.arange(len(lengths)),
         lengths=lengths,
+        counted=lengths,
     )
 
 

@@ -20,16 +20,20 @@ Policy = Literal["current", "reference"] | int
 
 @dataclass(frozen=True, slots=True)
 class TokenStatistics:
-    """What a policy says about M response tokens; float32 [M], on the engine's device."""
+    """What a policy says about M response tokens of n sequences; float32 [M], on the engine's device."""
 
     logp: Tensor
     """Log-prob of the sampled token at the sampling temperature, nats. Carries the gradient in `backward`."""
     entropy: Tensor
-    """Entropy of the next-token distribution, nats; no gradient."""
-    sum_p2: Tensor
-    """Sum over the vocabulary of squared probabilities, in (0, 1]; no gradient."""
+    """Entropy of the next-token distribution, nats; a gradient in `backward` only where the objective needs it."""
+    residual: Tensor
+    """Euclidean norm of onehot(token) - p over the vocabulary, where p is the next-token distribution; no gradient. Its square is
+    1 - 2 p_token + sum p^2, without the cancellation for near-certain tokens."""
     hidden: Tensor | None = None
-    """[M, H], last hidden states in the model's dtype, with gradient in `backward`; None unless the objective needs them."""
+    """float32 [n, H], mean last hidden state of each sequence over its tokens that count; None unless the objective needs it.
+    With gradient in `backward` where there is no predictor."""
+    predicted: Tensor | None = None
+    """float32 [n, H], what the predictor makes of `hidden`; None unless the objective trains one."""
 
 
 R = TypeVar("R")
@@ -69,7 +73,7 @@ class GradientSum(Protocol[R_contra]):
 
 @dataclass(frozen=True, slots=True)
 class GradientStep:
-    """What `TrainEngine.step` did. Unless `applied`, a gradient was not finite and nothing has changed."""
+    """What `TrainEngine.step` did. Unless `applied`, a gradient or the norm of all was not finite, and nothing has changed."""
 
     grad_norm: float
     """Euclidean norm before clipping, over all parameters and ranks; nan when it was not finite."""
@@ -116,7 +120,8 @@ class TrainEngine(Protocol):
         ...
 
     def step(self, learning_rate: float) -> GradientStep:
-        """Clip, step at this learning rate, clear the gradients. If one is not finite on any rank, no rank changes anything."""
+        """Clip, step at this learning rate, clear the gradients. If one is not finite on any rank, or their norm overflows, no
+        rank changes anything."""
         ...
 
     def discard_gradients(self) -> None:
@@ -134,8 +139,11 @@ class TrainEngine(Protocol):
         """
         ...
 
-    def blend_reference(self, decay: float) -> None:
-        """reference := decay x reference + (1 - decay) x current; 0 copies, 1 leaves it alone."""
+    def blend_reference(self, decay: float, *, debiased: bool = False) -> None:
+        """reference := decay x reference + (1 - decay) x current; 0 copies, 1 leaves it alone.
+
+        debiased: the weights it began with count like those of one step more, so that early steps weigh more than 1 - decay.
+        """
         ...
 
     def snapshot(self, dtype: torch.dtype) -> list[tuple[str, Tensor]]:
@@ -152,7 +160,7 @@ class TrainEngine(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write weights, optimizer and reference into an existing empty folder; every rank writes its share."""
+        """Write weights, optimizer, predictor and reference into an existing empty folder; every rank writes its share."""
         ...
 
     def load(self, folder: Path) -> None:

@@ -6,6 +6,7 @@ is one more copy, of the reference before the last swap.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,18 @@ from torch import Tensor, nn
 
 from services.config.learner import Reference
 from services.errors import InputError
+
+
+def debiased_decay(decay: float, weight: float) -> tuple[float, float]:
+    """(decay to blend with now, weight after it) of a moving average in which the first policy counts like any other.
+
+    After k steps the policy of j steps ago has the share decay^j / (1 + decay + ... + decay^k) (PPO-EWMA's released code, as
+    described; arXiv:2110.00641). weight: that sum before the step, 1 at the start; infinite where it is not known.
+    """
+    if math.isinf(weight):
+        return decay, weight
+    after = decay * weight + 1
+    return decay * weight / after, after
 
 
 class ReferenceWeights:
@@ -31,6 +44,8 @@ class ReferenceWeights:
         keeps_earlier = settings.type == "ratchet" and settings.roll_back is not None
         self._copies = [self._copy_of(self._shard(p)) for p in self._parameters]
         self._earlier = [self._copy_of(self._shard(p)) for p in self._parameters] if keeps_earlier else None
+        self.average_weight = 1.0
+        """What a debiased average has added up: the sum of the weights of all policies in it, the latest one's being 1."""
         self.is_current = True
         """Whether there was no optimizer step since it became the current policy, whose own weights, not rounded, then score
         for it."""
@@ -62,8 +77,10 @@ class ReferenceWeights:
         self.is_current = False
 
     @torch.no_grad()
-    def blend(self, decay: float) -> None:
-        """reference := decay x reference + (1 - decay) x current."""
+    def blend(self, decay: float, *, debiased: bool = False) -> None:
+        """reference := decay x reference + (1 - decay) x current. debiased: with the decay that this step has left of it."""
+        if debiased:
+            decay, self.average_weight = debiased_decay(decay, self.average_weight)
         for copy, parameter in zip(self._copies, self._parameters, strict=True):
             shard = self._shard(parameter)
             average = copy.to(shard.device)

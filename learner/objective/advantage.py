@@ -6,20 +6,23 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from learner.objective.baseline import group_mean, reward_sign
+from learner.objective.baseline import ROUNDING, group_mean, reward_sign
 from services.config.learner import AdvantageConfig
 
 SAMPLE_STD_EPSILON = 1e-6
 """Added to the sample standard deviation, as GRPO was published (arXiv:2402.03300)."""
 
-Normalize = Literal["none", "sample_std", "population_std"]
+MEDIAN_DEVIATION_EPSILON = 1e-3
+"""Added to the median absolute deviation, as in MC-GRPO's released code (second-hand)."""
+
+Normalize = Literal["none", "sample_std", "population_std", "mean", "median_deviation"]
 
 
 def advantages(reward: Tensor, baseline: Tensor, group: Tensor, normalize: Normalize) -> Tensor:
     """(R - b) / sigma, with the baseline and deviation of the sequence's group. float32 [N].
 
     A reward equal to the group mean has an advantage of exactly 0. reward: float64 [N]; baseline: float64 [G]; group: int64 [N],
-    groups of two sequences or more. sample_std: over n - 1, plus 1e-6. population_std: over n.
+    groups of two sequences or more. sigma is what `deviation` says.
     """
     sign = reward_sign(reward, group)
     advantage = torch.where(sign == 0, torch.zeros_like(reward), reward - baseline[group])
@@ -82,14 +85,26 @@ def _log_mean_exp(reward: Tensor, group: Tensor, tau: float) -> Tensor:
     groups = int(group.max()) + 1 if len(group) else 0
     top = torch.full((groups,), -math.inf, dtype=reward.dtype, device=reward.device)
     top = top.scatter_reduce(0, group, reward, "amax")
-    return top + tau * group_mean(((reward - top[group]) / tau).exp(), group).log()
+    # Of what differs from 1: with a large tau nothing else is left, and the limit is the mean.
+    return top + tau * group_mean(((reward - top[group]) / tau).expm1(), group).log1p()
 
 
 def deviation(reward: Tensor, group: Tensor, normalize: Normalize) -> Tensor:
     """Divisor of each group's advantages; 0 for a group without variance under `population_std`. float64 [G].
 
-    reward: float64 [N]; group: int64 [N].
+    sample_std: over n - 1, plus 1e-6. population_std: over n. mean: the group's mean reward (MaxRL, arXiv:2602.02710); infinite,
+    so that advantages are 0, where it is not above 0. median_deviation: (m + 1e-3) k / n, where m is the median of |R - median|
+    and k the number of rewards that are not the median (MC-GRPO's released code, second-hand). reward: float64 [N]; group:
+    int64 [N].
     """
+    if normalize == "mean":
+        mean, largest = group_mean(reward, group), torch.zeros_like(group_mean(reward, group))
+        largest = largest.scatter_reduce(0, group, reward.abs(), "amax")
+        return torch.where(mean > ROUNDING * largest, mean, torch.full_like(mean, math.inf))
+    if normalize == "median_deviation":
+        distance = (reward - reward[pivots(reward, group)][group]).abs()
+        others = group_mean((distance > 0).double(), group)  # k / n
+        return (distance[pivots(distance, group)] + MEDIAN_DEVIATION_EPSILON) * others
     variance = group_mean((reward - group_mean(reward, group)[group]).square(), group)  # population
     if normalize == "none":
         return torch.ones_like(variance)

@@ -2,7 +2,8 @@
 
     maximize  (R - (b + shift)) log pi  =  (A - shift) log pi
 
-A shift below 0 weights successes more than failures.
+A shift below 0 weights successes more than failures. In a group whose rewards are all equal, A is 0 and the shift is left:
+the objective keeps such groups (learner.zero_variance = "train").
 """
 
 from torch import Tensor

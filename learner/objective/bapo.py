@@ -6,6 +6,9 @@ The lower bound rises first, as published. That adds to the negative part, so it
 the upper bound rises. The bounds are those of the whole step; the released code has them for each micro-batch.
 """
 
+import math
+from bisect import bisect_left
+
 import torch
 from torch import Tensor
 
@@ -23,17 +26,20 @@ def bapo_bounds(tokens: Tokens, settings: BapoObjective) -> Tensor:
     """
     r = ratio(tokens.current_logp, tokens.proximal_logp).double()
     advantage = tokens.advantage.double()
-    low, high = settings.low, settings.high
 
-    def unbalanced() -> bool:
+    def unbalanced(low: float, high: float) -> bool:
         positive = float((r.clamp(max=high) * advantage.clamp(min=0)).sum())
         negative = float((r.clamp(min=low) * (-advantage).clamp(min=0)).sum())
         return negative > 0 and positive / negative < settings.balance
 
-    while low < settings.low_most and unbalanced():
-        low = min(low + settings.stride, settings.low_most)
-    while high < settings.high_most and unbalanced():
-        high = min(high + settings.stride, settings.high_most)
+    def raised(strides: int) -> float:
+        return min(settings.high + strides * settings.stride, settings.high_most)
+
+    # A higher lower bound only adds to what is too much already, so the published loop over it ends at its end.
+    low = settings.low_most if unbalanced(settings.low, settings.high) else settings.low
+    # A higher upper bound only adds to the positive part: the first balance is found by halving.
+    most = math.ceil((settings.high_most - settings.high) / settings.stride)
+    high = raised(bisect_left(range(most), True, key=lambda strides: not unbalanced(low, raised(strides))))
     return torch.tensor([low, high], dtype=torch.float64, device=r.device)
 
 

@@ -24,7 +24,7 @@ class Objective:
     """
 
     surrogate: Callable[[Tokens, Any], Tensor]
-    """What is maximized. float32 [T], gradient through tokens.logp (and tokens.hidden) alone."""
+    """What is maximized. float32 [T], gradient through those fields of the tokens alone that carry one."""
     token_weight: Callable[[Tokens, Any], Tensor] = _one
     """Positive factor on each token's surrogate, which the baseline's gradient norms contain too. float32 [T], no gradient."""
     statistics: Callable[[Tokens, Any], Tensor] | None = None

@@ -36,8 +36,7 @@ def reward_sign(reward: Tensor, group: Tensor) -> Tensor:
 def log_gradient_norm(
     log_weight: Tensor,
     token_weight: Tensor,
-    logp: Tensor,
-    sum_p2: Tensor,
+    residual: Tensor,
     mask: Tensor,
     lengths: Tensor,
     *,
@@ -46,13 +45,12 @@ def log_gradient_norm(
     """log N_i by the logit proxy: N_i = (rho_bar / L)^2 sum_t m w^2 (1 - 2 p_t + sum_v p_v^2). float64 [n].
 
     log_weight: float64 [n], log of the truncated importance ratio. token_weight: [T], everything else that multiplies a token's
-    gradient: one-way weights, the surrogate's slope. logp: [T], nats, of the sampled token; sum_p2: [T], sum of squared
-    probabilities of the distribution that it was drawn from. mask: bool [T]; lengths: int64 [n].
+    gradient: one-way weights, the surrogate's slope. residual: [T], root of the term in brackets (TokenStatistics.residual).
+    mask: bool [T]; lengths: int64 [n].
     per_token: leave 1/L out (token_mean and constant aggregation). -inf where every token is certain, or no token counts.
     """
-    nothing = torch.zeros((), dtype=torch.float64, device=logp.device)
-    residual = (1 - 2 * logp.detach().double().exp() + sum_p2.double()).clamp(min=0)  # >= (1 - p)^2 but for rounding
-    squares = segment_sum(torch.where(mask, token_weight.double().square() * residual, nothing), lengths)
+    nothing = torch.zeros((), dtype=torch.float64, device=residual.device)
+    squares = segment_sum(torch.where(mask, (token_weight.double() * residual.double()).square(), nothing), lengths)
     counted = segment_sum(mask.double(), lengths).clamp(min=1)
     length_term = 0.0 if per_token else 2 * counted.log()
     return 2 * log_weight + squares.log() - length_term

@@ -5,6 +5,8 @@
 The proximal policy is the weights that the batch began with, or a point between behavior and current that needs no forward.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -14,13 +16,16 @@ from learner.objective.tokens import Tokens
 from services.config.objectives.decoupled_ppo import DecoupledPpoObjective
 
 
-def log_linear_proximal(tokens: Tokens) -> Tensor:
-    """behavior + a (current - behavior) in log-probs, a = (lag - 1) / lag in [0, 1], and 1 at lag 0. [T], nats, no gradient.
+def log_linear_proximal(tokens: Tokens, at_lag_zero: Literal["current", "behavior"]) -> Tensor:
+    """behavior + a (current - behavior) in log-probs, a = (lag - 1) / lag in [0, 1]. [T], nats, no gradient.
 
-    AReaL approximates the policy one version before the current one in this way, from the versions of both ends.
+    AReaL approximates the policy one version before the current one in this way, from the versions of both ends. At lag 0
+    there is none: its comment says a = 1 and its code has a = 0, which is the choice between "current" and "behavior". A token
+    of a version that a restart took back (lag below 0) has a = 0: how far it is from the current policy is not known.
     """
     lag = tokens.lag_steps.clamp(min=1).to(tokens.behavior_logp.dtype)
-    share = torch.where(tokens.lag_steps <= 0, torch.ones_like(lag), (lag - 1) / lag)
+    whole = (tokens.lag_steps == 0) & (at_lag_zero == "current")
+    share = torch.where(whole, torch.ones_like(lag), (lag - 1) / lag)
     return tokens.behavior_logp + share * (tokens.current_logp - tokens.behavior_logp)
 
 
@@ -29,7 +34,9 @@ def decoupled_ppo(tokens: Tokens, settings: DecoupledPpoObjective) -> Tensor:
 
     Above the cap a token is left out, or its mismatch ratio cut; denominators count it in either case (arXiv:2505.24298).
     """
-    proximal = tokens.proximal_logp if settings.proximal == "exact" else log_linear_proximal(tokens)
+    proximal = (
+        tokens.proximal_logp if settings.proximal == "exact" else log_linear_proximal(tokens, settings.at_lag_zero)
+    )
     mismatch = ratio(proximal, tokens.behavior_logp)
     if settings.above_cap == "truncate":
         mismatch = mismatch.clamp(max=settings.mismatch_cap)

@@ -27,10 +27,12 @@ def ess_ratio(log_weight: Tensor) -> float:
 def learning_rate_factor(ratio: float, settings: EssConfig, full_ratio: float | None = None) -> float:
     """max(floor, sqrt(min(1, ratio / full_ratio))), or without the root under rule = "linear"; 1 when it is disabled.
 
-    ratio: finite; a step whose ESS is nan is skipped. full_ratio: the measured one, 0 while it is being measured; None: that of
-    the settings. The floor is ours, not the paper's.
+    full_ratio: the measured one, 0 while it is being measured; None: that of the settings. 0, whatever the settings say, where
+    either is not a finite number: a step whose weights are unknown may not move anything. The floor is ours, not the paper's.
     """
     whole = settings.full_ratio if full_ratio is None else full_ratio
+    if not (math.isfinite(ratio) and math.isfinite(whole)):
+        return 0.0
     if not settings.enabled or whole == 0:
         return 1.0
     part = min(1.0, ratio / whole)

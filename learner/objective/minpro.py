@@ -2,7 +2,8 @@
 
     maximize  sg[min(rho_t x min over j < t of rho_j, cap)] A log pi,   rho = current / behavior
 
-A sequence's first token has the weight min(rho_1, cap).
+A sequence's first token has the weight min(rho_1, cap). The cap is ours. With `clip` the weight is clip(rho_t x min over j < t of
+rho_j, 1 - low, 1 + high) instead, which is how a survey states the method; the paper itself was not seen.
 """
 
 import math
@@ -29,11 +30,14 @@ def smallest_before(values: Tensor, lengths: Tensor) -> Tensor:
 
 
 def minpro(tokens: Tokens, settings: MinproObjective) -> Tensor:
-    """sg[min(rho_t x smallest rho before, cap)] A log pi, rho = current/behavior. [T]."""
+    """sg[min(rho_t x smallest rho before, cap)] A log pi, rho = current/behavior; clipped where `clip` is set. [T]."""
     log_r = (tokens.current_logp - tokens.behavior_logp).clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT)
     before = smallest_before(log_r, tokens.lengths)
     log_weight = log_r + torch.where(torch.isinf(before), torch.zeros_like(before), before)
-    return log_weight.clamp(max=math.log(settings.cap)).exp() * tokens.advantage * tokens.logp
+    weight = log_weight.clamp(max=math.log(settings.cap)).exp()
+    if settings.clip is not None:
+        weight = log_weight.exp().clamp(1 - settings.clip.low, 1 + settings.clip.high)
+    return weight * tokens.advantage * tokens.logp
 
 
 OBJECTIVE = Objective(minpro)

@@ -3,7 +3,8 @@
     maximize  sg[min(rho, ESS)] A log pi - (1 - ESS) KL(behavior || current),   rho = current / behavior
 
 The KL is estimated by log behavior - log current on the tokens that the behavior policy sampled. The paper's separate on-policy
-term is left out: here every batch is off policy, by however little.
+term is left out: here every batch is off policy, by however little. Groups whose rewards are all equal have the KL term, so they
+are kept (learner.zero_variance = "train").
 """
 
 import torch

@@ -3,7 +3,7 @@
     maximize  c min(r A, clip(r, 1 - low, 1 + high) A),   r = current / average,   c = sg[min(average / behavior', cap)]
     behavior' = max(behavior, current / cap)
 
-so that current/behavior' is at most the cap as well. The cap is ours: the cited code has 100 and debiases its average.
+so that current/behavior' is at most the cap as well. The cap of 100 and the debiased average are those of the cited code.
 """
 
 import math

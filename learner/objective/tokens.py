@@ -15,7 +15,7 @@ class Tokens:
     """
 
     logp: Tensor
-    """[T], current policy. This and `hidden` are the only fields that carry a gradient."""
+    """[T], current policy. This, `entropy`, `hidden` and `predicted_hidden` are the only fields that carry a gradient."""
     current_logp: Tensor
     """[T], the same numbers without gradient: for everything under a stop-gradient."""
     proximal_logp: Tensor
@@ -26,14 +26,20 @@ class Tokens:
     """[T], the reference policy; the current policy's where no reference is needed."""
     teacher_logp: Tensor
     """[K, T], one row a teacher, in the order of [[learner.teachers]]."""
+    entropy: Tensor
+    """[T], entropy of the current policy's next token, nats, with gradient; 0 unless the objective needs it."""
     hidden: Tensor
-    """float32 [T, H], last hidden states with gradient; H is 0 unless the objective needs them."""
+    """float32 [n, H], mean last hidden state of each sequence, with gradient unless a predictor is trained; H may be 0."""
+    predicted_hidden: Tensor
+    """float32 [n, H], what the predictor makes of it, with gradient; H is 0 unless the objective trains a predictor."""
     reference_hidden: Tensor
-    """float32 [n, H], mean hidden state of each sequence under the reference policy."""
+    """float32 [n, H], mean hidden state of each sequence under the reference policy, with the objective's noise."""
     advantage: Tensor
     """[T], the advantage of the token's sequence."""
     lag_steps: Tensor
     """int64 [T], policy versions between sampling and the batch."""
+    group: Tensor
+    """int64 [n], index of each sequence's group in the optimizer step."""
     lengths: Tensor
     """int64 [n], tokens that count in each sequence, summing to T. A sequence may have none."""
     statistics: Tensor

@@ -2,8 +2,9 @@
 
 A sequence with advantage (R - b) / sigma has the gradient (R - b) / sigma x s g, where g is the gradient of its loss with
 advantage s = sgn(R - mean): the baseline keeps the sign, so one-way weights and clips are the same. One backward a sequence
-therefore gives both its norm and, in two sums, the step: sum R s g / sigma minus b x sum s g / sigma, where b is known once
-the group is complete.
+therefore gives both its norm and, in two sums, the step: sum (R - mean) s g / sigma minus (b - mean) x sum s g / sigma, where b
+is known once the group is complete. The group's mean is taken out first: it would be the difference of the two sums, which are
+in float32.
 """
 
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor
 from learner.objective.advantage import Normalize, deviation
 from learner.objective.baseline import group_mean, minimum_variance_baseline, reward_sign
 from learner.step.loss import LossRecord
+
+SMALLEST_NORM = 1e-12
+"""Below it, the squares of a tensor in float32 may have lost most of their digits."""
 
 
 class TwoGradientSums:
@@ -24,6 +28,7 @@ class TwoGradientSums:
         """reward: float64 [N]; group: int64 [N], each whole on one rank and in order."""
         self._reward = reward
         self._group = group
+        self._mean = group_mean(reward, group)
         sign = reward_sign(reward, group)
         sigma = deviation(reward, group, normalize)[group]
         self._factor = torch.where(sign == 0, torch.zeros_like(reward), sign / sigma)
@@ -32,10 +37,10 @@ class TwoGradientSums:
         self._missing = torch.bincount(group).tolist()
         """Sequences of each group that are still to come."""
         self._with_reward: list[Tensor] = []
-        """The sum of R s g / sigma, minus b x the other sum for groups that are complete."""
+        """The sum of (R - mean) s g / sigma, minus (b - mean) x the other sum for groups that are complete."""
         self._without_reward: list[Tensor] = []
         """The sum of s g / sigma over the group that is not complete."""
-        self.baseline = torch.zeros_like(group_mean(reward, group))
+        self.baseline = torch.zeros_like(self._mean)
         """float64 [G]."""
 
     def add(self, record: LossRecord, gradients: list[Tensor], scale: float) -> None:
@@ -45,10 +50,10 @@ class TwoGradientSums:
             self._with_reward = [torch.zeros_like(g) for g in gradients]
             self._without_reward = [torch.zeros_like(g) for g in gradients]
         self._log_norm[i] = torch.tensor(squared_norm(gradients) / scale**2, dtype=torch.float64).log()
-        factor = float(self._factor[i])
-        torch._foreach_add_(self._with_reward, gradients, alpha=factor * float(self._reward[i]))
+        factor, group = float(self._factor[i]), int(self._group[i])
+        above_mean = float(self._reward[i] - self._mean[group])
+        torch._foreach_add_(self._with_reward, gradients, alpha=factor * above_mean)
         torch._foreach_add_(self._without_reward, gradients, alpha=factor)
-        group = int(self._group[i])
         self._missing[group] -= 1
         if self._missing[group] == 0:
             self._complete(group)
@@ -66,10 +71,13 @@ class TwoGradientSums:
         alone = torch.zeros_like(self._group[members])
         baseline = minimum_variance_baseline(self._reward[members], self._log_norm[members], alone)[0]
         self.baseline[group] = baseline
-        torch._foreach_add_(self._with_reward, self._without_reward, alpha=-float(baseline))
+        torch._foreach_add_(self._with_reward, self._without_reward, alpha=-float(baseline - self._mean[group]))
         torch._foreach_zero_(self._without_reward)
 
 
 def squared_norm(gradients: list[Tensor]) -> float:
     """The squared norm over all parameters together, summed in float64."""
-    return float(torch.stack(torch._foreach_norm(gradients)).double().square().sum())
+    norms = torch.stack(torch._foreach_norm(gradients)).double()
+    if not bool(((norms > SMALLEST_NORM) & torch.isfinite(norms)).all()):  # squares beyond float32; far slower
+        norms = torch.stack(torch._foreach_norm(gradients, dtype=torch.float64))
+    return float(norms.square().sum())

@@ -71,6 +71,11 @@ class StepInputs:
             sequence_index=micro_batch.sequence_index.to(self.device),
         )
 
+    def normal(self, width: int) -> Tensor:
+        """Standard normal numbers, the same for the same responses on every rank and after a restart. float32 [N, width]."""
+        random = torch.Generator().manual_seed(int(self.batch.response_ids.sum()))
+        return torch.randn(len(self.lengths), width, generator=random).to(self.device)
+
     def shared_columns(self, token_index: Tensor) -> dict[str, Tensor]:
         """The fields of `Tokens` that are columns of the batch, at these places."""
         return {name: getattr(self.batch, name)[token_index] for name in SHARED_COLUMNS}

@@ -13,7 +13,6 @@ from learner.objective import OBJECTIVES, Objective
 from learner.objective.aggregate import aggregate, token_scale
 from learner.objective.baseline import log_gradient_norm
 from learner.objective.importance import importance_weight, log_importance
-from learner.objective.ratios import segment_mean
 from learner.objective.tokens import Tokens
 from learner.step.inputs import Places, StepInputs
 from learner.step.scores import Scores
@@ -67,17 +66,21 @@ class StepObjective:
     def functions(self) -> Objective:
         return OBJECTIVES[self.settings.objective.type]
 
-    def tokens(self, places: Places, logp: Tensor, advantages: Advantages, hidden: Tensor | None = None) -> Tokens:
-        """What the objective sees of these sequences. logp, hidden: [M] and [M, H], under the current policy."""
+    def tokens(
+        self, places: Places, logp: Tensor, advantages: Advantages, seen: TokenStatistics | None = None
+    ) -> Tokens:
+        """What the objective sees of these sequences. logp: [M], under the current policy.
+
+        seen: [M], the same with what else may carry a gradient; None where only log-probs are known.
+        """
         inputs, scores = self.inputs, self.scores
         counts = inputs.batch.mask[places.token_index]
         at, logp = places.token_index[counts], logp[counts]
         current, lengths = logp.detach(), inputs.counted[places.sequence_index]
-        kept = torch.zeros(len(at), 0, device=inputs.device) if hidden is None else hidden[counts].float()
-        if scores.reference_hidden is None or hidden is None:
-            reference_hidden = segment_mean(kept.detach(), lengths)
-        else:
-            reference_hidden = scores.reference_hidden[places.sequence_index]
+        none = torch.zeros(len(lengths), 0, device=inputs.device)
+        hidden = none if seen is None or seen.hidden is None else seen.hidden
+        predicted = none if seen is None or seen.predicted is None else seen.predicted
+        reads_entropy = seen is not None and self.settings.objective.needs_entropy
         no_statistics = torch.zeros(0, dtype=torch.float64, device=inputs.device)
         return Tokens(
             **inputs.shared_columns(at),
@@ -86,12 +89,23 @@ class StepObjective:
             proximal_logp=current if scores.proximal_logp is None else scores.proximal_logp[at],
             reference_logp=current if scores.reference_logp is None else scores.reference_logp[at],
             teacher_logp=scores.teacher_logp[:, at],
-            hidden=kept,
-            reference_hidden=reference_hidden,
+            entropy=seen.entropy[counts] if seen is not None and reads_entropy else torch.zeros_like(current),
+            hidden=hidden,
+            predicted_hidden=predicted,
+            reference_hidden=self._reference_hidden(places, hidden.detach()),
             advantage=advantages.advantage.repeat_interleave(lengths),
+            group=inputs.batch.group[places.sequence_index],
             lengths=lengths,
             statistics=no_statistics if advantages.statistics is None else advantages.statistics,
         )
+
+    def _reference_hidden(self, places: Places, current: Tensor) -> Tensor:
+        """float32 [n, H]. current: that of the current policy, which is the reference where none was scored."""
+        known, noise = self.scores.reference_hidden, self.settings.objective.reference_noise
+        hidden = current if known is None or current.shape[1] == 0 else known[places.sequence_index]
+        if noise == 0.0:
+            return hidden
+        return hidden + noise * self.inputs.normal(hidden.shape[1])[places.sequence_index]
 
     def with_statistics(self, advantages: Advantages, places: Places, logp: Tensor) -> Advantages:
         """The same, with the objective's statistics where it has them: then `places` must be the whole step."""
@@ -144,8 +158,7 @@ class StepObjective:
             importance.double()
             * self.functions.token_weight(tokens, settings.objective)
             * self.functions.slope(tokens, settings.objective),
-            tokens.current_logp,
-            statistics.sum_p2[self.inputs.batch.mask[places.token_index]],
+            statistics.residual[self.inputs.batch.mask[places.token_index]],
             torch.ones_like(importance, dtype=torch.bool),
             tokens.lengths,
             per_token=settings.aggregation != "sequence_mean",
@@ -165,9 +178,9 @@ class StepLoss:
 
     def __call__(self, micro_batch: MicroBatch, statistics: TokenStatistics) -> tuple[Tensor, LossRecord]:
         places = self.objective.inputs.places(micro_batch)
-        logp = statistics.logp.detach()
-        advantages = self.advantages(places, TokenStatistics(logp, statistics.entropy, statistics.sum_p2))
-        tokens = self.objective.tokens(places, statistics.logp, advantages, statistics.hidden)
+        logp, entropy = statistics.logp.detach(), statistics.entropy.detach()
+        advantages = self.advantages(places, TokenStatistics(logp, entropy, statistics.residual))
+        tokens = self.objective.tokens(places, statistics.logp, advantages, statistics)
         value, weight = self.objective.loss(places, tokens)
         one_way_weight = torch.zeros_like(logp)
         one_way_weight[self.objective.inputs.batch.mask[places.token_index]] = weight
@@ -175,7 +188,7 @@ class StepLoss:
             places=places,
             loss=value.detach(),
             logp=logp,
-            entropy=statistics.entropy,
+            entropy=entropy,
             one_way_weight=one_way_weight,
             advantages=advantages,
         )

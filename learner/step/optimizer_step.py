@@ -29,7 +29,7 @@ class OptimizerStep:
         self.batch = without_pivots(batch) if settings.advantage.baseline == "median" else batch
         self.inputs = StepInputs.of(self.batch, engine.device)
         self.baseline = baseline_of(self.inputs, settings)
-        self.packing = self.baseline.pack(batch, rank=engine.rank, world_size=engine.world_size)
+        self.packing = self.baseline.pack(self.batch, rank=engine.rank, world_size=engine.world_size)
 
     def score(self, *, weights_will_move: bool) -> Scores:
         """What other policies say, before the batch's first optimizer step.
@@ -78,7 +78,7 @@ class OptimizerStep:
         _assert_ranks_agree(engine, learning_rate * factor)
         taken = engine.step(learning_rate * factor)
         if taken.applied and settings.reference.type == "ema":
-            engine.blend_reference(settings.reference.decay)
+            engine.blend_reference(settings.reference.decay, debiased=settings.reference.debiased)
         measured |= {"lr_factor": factor, "learning_rate": learning_rate * factor if taken.applied else math.nan}
         skipped = None if taken.applied else "non_finite_gradient"
         return report(self.batch, skipped, **measured, **_outcome(ess, seen, taken))

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from learner.batch.packing import MicroBatch
 from learner.engine.protocol import Policy, TokenStatistics, TrainEngine
-from learner.objective.ratios import segment_mean
 from learner.step.inputs import StepInputs
 from services.config.learner import LearnerConfig
 
@@ -53,9 +52,8 @@ def score_other_policies(
     hidden: Tensor | None = None
     proximal: Tensor | None = None
     if settings.objective.references and (weights_will_move or not engine.reference_is_current):
-        reference = score(engine, inputs, micro_batches, "reference").logp
-        if settings.objective.needs_hidden:
-            hidden = mean_hidden(engine, inputs, micro_batches, "reference")
+        seen = score(engine, inputs, micro_batches, "reference")
+        reference, hidden = seen.logp, seen.hidden
     teachers = [score(engine, inputs, micro_batches, number).logp for number in range(len(settings.teachers))]
     if weights_will_move and settings.objective.needs_proximal:
         is_known = reference is not None and engine.reference_is_current
@@ -73,26 +71,17 @@ def score_other_policies(
 def score(
     engine: TrainEngine, inputs: StepInputs, micro_batches: Sequence[MicroBatch], policy: Policy
 ) -> TokenStatistics:
-    """What `policy` says about every token of the mini-batch, on its flat axis [T], gathered from all ranks."""
+    """What `policy` says about every token [T] and sequence [N] of the mini-batch, gathered from all ranks."""
     flat = torch.zeros(3, len(inputs.batch.mask), device=inputs.device)
-    for micro_batch, seen in zip(micro_batches, engine.token_statistics(micro_batches, policy), strict=True):
-        if len(micro_batch.sequence_index):
-            flat[:, inputs.places(micro_batch).token_index] = torch.stack([seen.logp, seen.entropy, seen.sum_p2])
-    return TokenStatistics(*engine.sum_over_ranks(flat).unbind())
-
-
-def mean_hidden(engine: TrainEngine, inputs: StepInputs, micro_batches: Sequence[MicroBatch], policy: Policy) -> Tensor:
-    """Mean hidden state of each sequence over its tokens that count, gathered from all ranks. float32 [N, H]."""
     means: Tensor | None = None
-    for micro_batch in micro_batches:  # one at a time: hidden states are large
-        (scored,) = engine.token_statistics([micro_batch], policy)
-        assert scored.hidden is not None
-        if means is None:
-            means = torch.zeros(len(inputs.lengths), scored.hidden.shape[1], device=inputs.device)
+    for micro_batch, seen in zip(micro_batches, engine.token_statistics(micro_batches, policy), strict=True):
+        places = inputs.places(micro_batch)
+        if seen.hidden is not None:
+            if means is None:
+                means = torch.zeros(len(inputs.lengths), seen.hidden.shape[1], device=inputs.device)
+            means[places.sequence_index] = seen.hidden
         if len(micro_batch.sequence_index):
-            places = inputs.places(micro_batch)
-            counts = inputs.batch.mask[places.token_index]
-            lengths = inputs.counted[places.sequence_index]
-            means[places.sequence_index] = segment_mean(scored.hidden[counts].float(), lengths)
-    assert means is not None
-    return engine.sum_over_ranks(means)
+            flat[:, places.token_index] = torch.stack([seen.logp, seen.entropy, seen.residual])
+    hidden = None if means is None else engine.sum_over_ranks(means)
+    logp, entropy, residual = engine.sum_over_ranks(flat).unbind()
+    return TokenStatistics(logp, entropy, residual, hidden)

@@ -26,8 +26,8 @@ class OptimizerConfig(Strict):
     beta2: float = Field(default=0.999, ge=0.0, lt=1.0)
     """Decay of Adam's mean squared gradient: it remembers about 1 / (1 - beta2) steps. Keep that longer than a stretch in
     which nearly all rewards are equal and gradients are small."""
-    eps: float = Field(default=1e-8, gt=0.0)
-    """Added to Adam's denominator."""
+    eps: float = Field(default=1e-8, ge=1e-30)
+    """Added to Adam's denominator, in float32: a smaller one would be 0 there."""
     max_grad_norm: float = Field(default=1.0, gt=0.0)
     """Gradients are clipped to this Euclidean norm over all parameters."""
     max_grad_norm_ratio: float = Field(default=2.0, ge=0.0)
@@ -69,13 +69,24 @@ class AdvantageConfig(Strict):
     equally within their group. minimum_variance: the off-policy optimal baseline (arXiv:2602.17616), with a proxy for the
     gradient norms computed from the logits. minimum_variance_exact: with the norms themselves, at the cost of one backward
     per sequence and two more gradients in memory; use it to check the proxy."""
-    normalize: Literal["none", "sample_std", "population_std"] = "none"
-    """Whether advantages are divided by the group's standard deviation: not at all, the sample's plus a small number
-    (GRPO), or the population's."""
+    normalize: Literal["none", "sample_std", "population_std", "mean", "median_deviation"] = "none"
+    """What advantages are divided by. none: nothing. sample_std: the group's sample standard deviation plus 1e-6 (GRPO).
+    population_std: its population standard deviation. mean: its mean reward (MaxRL), which gives hard prompts more weight; for
+    rewards of at least 0, and a group whose mean is not above 0 has no advantages. median_deviation: the median distance
+    from the median plus 1e-3, times the fraction of rewards that differ from the median (MC-GRPO's released code); needs
+    the baseline median."""
     tau: float = Field(default=1.0, gt=0.0)
     """Temperature of the baseline log_mean_exp, in units of reward; the other baselines ignore it."""
     positive_above: float = 0.5
     """Rewards above this count as positive under the baseline positives; the other baselines ignore it."""
+
+    @model_validator(mode="after")
+    def median_deviations_are_from_the_median(self) -> Self:
+        if self.normalize == "median_deviation" and self.baseline != "median":
+            raise ValueError(
+                f'normalize = "median_deviation" needs baseline = "median", not "{self.baseline}"; set it, or use "sample_std"'
+            )
+        return self
 
 
 class ImportanceConfig(Strict):
@@ -87,7 +98,7 @@ class ImportanceConfig(Strict):
     action: Literal["truncate", "mask", "reject"] = "truncate"
     """What happens to weights outside the bounds. truncate: they are cut to the cap. mask: their tokens are left out.
     reject: their whole sequences are left out. Denominators still count what is left out."""
-    cap: float = Field(default=8.0, ge=1.0)
+    cap: float = Field(default=8.0, ge=1.0, le=1e30)
     """Upper bound of a weight. Lower it when a few sequences dominate a step (a low ESS ratio); that adds bias."""
     floor: float = Field(default=0.0, ge=0.0, le=1.0)
     """Lower bound of a weight, for mask and reject; truncation has none."""
@@ -183,6 +194,9 @@ class EmaReference(ReferenceCopy):
     type: Literal["ema"] = "ema"
     decay: float = Field(default=0.99, ge=0.0, le=1.0)
     """Weight of the past: the reference averages about 1 / (1 - decay) optimizer steps."""
+    debiased: bool = False
+    """Whether the weights that the run began with count like those of one step more, as in PPO-EWMA. Otherwise they hold
+    decay to the power of the steps taken, most of the average in the first 1 / (1 - decay) steps."""
 
     @model_validator(mode="after")
     def averages_in_float32(self) -> Self:

@@ -13,6 +13,8 @@ from torch import Tensor
 from learner.batch.packing import MicroBatch
 from learner.engine.head import token_statistics
 from learner.engine.protocol import Backward, GradientStep, GradientSum, LossFunction, Policy, TokenStatistics
+from learner.engine.reference_weights import debiased_decay
+from learner.objective.ratios import segment_mean
 
 R = TypeVar("R")
 
@@ -28,6 +30,7 @@ class BigramEngine:
         self.reference = self.logits.clone()
         self.earlier_reference = self.logits.clone()
         self.reference_is_current = True
+        self.average_weight = 1.0
         self.gradient = torch.zeros_like(self.logits)
         self.teachers: list[Tensor] = []
         self.calls: list[str] = []
@@ -35,8 +38,12 @@ class BigramEngine:
 
     def _forward(self, micro_batch: MicroBatch, table: Tensor) -> TokenStatistics:
         hidden = torch.eye(len(table))[micro_batch.token_ids.flatten()[micro_batch.head_index]]
-        statistics = token_statistics(hidden, table.t(), micro_batch.target_ids, micro_batch.temperature, chunk=8)
-        return TokenStatistics(*statistics, hidden=hidden @ table)  # its logits stand for hidden states
+        statistics = token_statistics(
+            hidden, table.t(), micro_batch.target_ids, micro_batch.temperature, chunk=8, differentiates_entropy=True
+        )
+        # Its logits stand for hidden states, and what is read backwards for what is predicted of them.
+        mean = segment_mean((hidden @ table)[micro_batch.counts], micro_batch.counted)
+        return TokenStatistics(*statistics, hidden=mean, predicted=mean.flip(-1).tanh())
 
     def token_statistics(self, micro_batches: Sequence[MicroBatch], policy: Policy) -> list[TokenStatistics]:
         self.calls.append(policy if isinstance(policy, str) else f"teacher {policy}")
@@ -100,7 +107,9 @@ class BigramEngine:
         self.reference = self.earlier_reference
         self.reference_is_current = False
 
-    def blend_reference(self, decay: float) -> None:
+    def blend_reference(self, decay: float, *, debiased: bool = False) -> None:
+        if debiased:
+            decay, self.average_weight = debiased_decay(decay, self.average_weight)
         self.reference.lerp_(self.logits, 1 - decay)
         self.reference_is_current = decay == 0
 

@@ -37,7 +37,7 @@ PACKINGS = {
     "packed, all at once": (3, 1000),
 }
 PROBE = [1, 2, 3, 4, 5]
-POPO = {"type": "popo", "similarity": 0.5}
+POPO_RATIO = {"type": "popo_ratio", "similarity": 0.5}
 
 
 def settings(stage: int, rows: tuple[int, int] = (3, 2), **changes: object) -> LearnerConfig:
@@ -129,9 +129,9 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
 
     # Every kind of collective that an objective can ask for: statistics of the step, several optimizer steps, an
     # average, hidden states.
-    for objective in ({"type": "acpo"}, {"type": "ppo_ewma"}, {"type": "opd", "outcome": 1.0}, POPO):
+    for objective in ({"type": "acpo"}, {"type": "ppo_ewma"}, {"type": "opd", "outcome": 1.0}, POPO_RATIO):
         engine.load(start)
-        engine._model.shows_hidden = objective["type"] == "popo"
+        engine._model.shows_hidden = objective["type"] == "popo_ratio"
         teachers = held.teachers if objective["type"] == "opd" else ()
         config = settings(stage, (3, 2), objective=objective, teachers=teachers, mini_batches=2)
         report = two_steps(engine, config)
@@ -239,6 +239,20 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
     seen["non-finite leaves the optimizer"] = same(uninterrupted, weights(engine))
     seen["learning rate is restored"] = rates == [group["lr"] for group in engine._engine.optimizer.param_groups]
+
+    # Finite gradients whose squares overflow: not applied either, and the limit on gradients learns nothing from them.
+    engine.load(middle)
+
+    def overflow(micro_batch: MicroBatch, statistics: TokenStatistics) -> tuple[Tensor, None]:
+        return statistics.logp.sum() * 1e25, None
+
+    engine.backward(poisoned, overflow)
+    taken = engine.step(1.0)
+    seen["a norm that overflows is not applied"] = not taken.applied and math.isnan(taken.grad_norm)
+    seen["a norm that overflows leaves the weights"] = same(here, weights(engine))
+    seen["a norm that overflows leaves the limit"] = engine._limit.mean == mean_norm
+    learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
+    seen["a norm that overflows leaves the optimizer"] = same(uninterrupted, weights(engine))
 
     # A gradient longer than recent ones were is cut: with an epsilon of 1, the step is as long as what is left of it.
     moved = []

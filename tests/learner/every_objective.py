@@ -10,7 +10,9 @@ MEMBERS = OURS
 VARIANTS: dict[str, dict[str, Any]] = {
     **{kind: {"type": kind} for kind in MEMBERS},
     "owpo with dual clip": {"type": "owpo", "dual_clip": 3.0},
-    "popo held close": {"type": "popo", "similarity": 3.0},
+    "popo held close": {"type": "popo", "alpha": 3.0, "beta": 0.5, "length_normalized": True},
+    "popo without a twin": {"type": "popo", "alpha": 0.0, "beta": 0.0},
+    "popo_ratio held close": {"type": "popo_ratio", "similarity": 3.0},
     "acpo, narrow": {"type": "acpo", "base": 0.02, "alpha": 0.3},
     "decoupled_ppo, log-linear": {"type": "decoupled_ppo", "proximal": "log_linear"},
     "decoupled_ppo, truncated": {"type": "decoupled_ppo", "above_cap": "truncate", "mismatch_cap": 1.5},

@@ -111,12 +111,12 @@ class GarbledEngine(BigramEngine):
     def _forward(self, micro_batch: MicroBatch, table: Tensor) -> TokenStatistics:
         clean = super()._forward(micro_batch, table)
         masked = micro_batch.target_ids == MASKED
-        assert clean.hidden is not None
         return TokenStatistics(
             logp=torch.where(masked, self.garbage, clean.logp),
             entropy=torch.where(masked, self.garbage, clean.entropy),
-            sum_p2=torch.where(masked, self.garbage, clean.sum_p2),
-            hidden=torch.where(masked[:, None], self.garbage, clean.hidden),
+            residual=torch.where(masked, self.garbage, clean.residual),
+            hidden=clean.hidden,
+            predicted=clean.predicted,
         )
 
 

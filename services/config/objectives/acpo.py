@@ -14,7 +14,7 @@ class AcpoObjective(ObjectiveSettings):
     published: ClassVar[Mapping[str, Any]] = DEVIATIONS
     proportional: ClassVar[bool] = True
     type: Literal["acpo"] = "acpo"
-    bins: int = Field(default=5, ge=1)
+    bins: int = Field(default=5, ge=1, le=10_000)
     """Equal parts of [0, 1] that token probabilities are sorted into. More bins need more tokens a step."""
     alpha: float = Field(default=3.0, ge=0.0)
     """Width added to `base` for each unit of standard deviation of the bin's ratios. 0 makes it PPO's clip."""

@@ -9,7 +9,7 @@ from services.config.objectives.base import PLAIN, Numerator, ObjectiveSettings
 class AsymreObjective(ObjectiveSettings):
     """AsymRE (arXiv:2506.20520): REINFORCE off policy without a ratio, its baseline shifted below the mean."""
 
-    published: ClassVar[Mapping[str, Any]] = PLAIN
+    published: ClassVar[Mapping[str, Any]] = {**PLAIN, "zero_variance": "train"}  # the shift is their advantage
     numerator: ClassVar[Numerator] = "none"
     type: Literal["asymre"] = "asymre"
     shift: float = -0.1

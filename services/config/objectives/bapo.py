@@ -21,10 +21,10 @@ class BapoObjective(ObjectiveSettings):
     """How far the lower bound may rise; at least `low`."""
     high: float = Field(default=1.2, ge=1.0)
     """Where the upper bound of the ratio starts in each step."""
-    high_most: float = Field(default=2.0, ge=1.0)
-    """How far the upper bound may rise; at least `high`."""
-    stride: float = Field(default=0.05, gt=0.0)
-    """How much a bound rises at a time. A small one costs time and finds a tighter balance."""
+    high_most: float = Field(default=2.0, ge=1.0, le=1e9)
+    """How far the upper bound may rise; at least `high`. Ratios above e^20, about 5e8, are cut before."""
+    stride: float = Field(default=0.05, ge=1e-4)
+    """How much a bound rises at a time. A small one finds a tighter balance."""
     dual_clip: DualClip = 3.0
     """Bound on the loss of a token with a negative advantage, in multiples of |A|."""
 

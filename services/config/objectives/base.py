@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Aggregation = Literal["sequence_mean", "token_mean", "constant"]
 Numerator = Literal["current", "proximal", "none"]
+SMALLEST_NUMBER = 1e-30
+LARGEST_NUMBER = 1e30
 
 PLAIN: Mapping[str, Any] = {
     "ess": {"enabled": False},
@@ -63,6 +65,17 @@ class ObjectiveSettings(Strict):
             for name, value in given.items()
         }
 
+    @model_validator(mode="after")
+    def numbers_fit_float32(self) -> Self:
+        """Losses are computed in float32, which has no place for other numbers: they would become 0 or infinite in a step."""
+        for name, number in _numbers(self):
+            if number != 0 and not SMALLEST_NUMBER <= abs(number) <= LARGEST_NUMBER:
+                raise ValueError(
+                    f"{name} = {number} is outside of what a loss can be computed with; use "
+                    f"{SMALLEST_NUMBER:g} to {LARGEST_NUMBER:g} in size"
+                )
+        return self
+
     @property
     def needs_proximal(self) -> bool:
         """Whether the proximal policy is scored where a batch gets several optimizer steps."""
@@ -70,12 +83,38 @@ class ObjectiveSettings(Strict):
 
     @property
     def needs_hidden(self) -> bool:
-        """Whether the objective reads the last hidden states, which cost memory."""
+        """Whether the objective reads the mean hidden state of each sequence."""
         return False
+
+    @property
+    def needs_entropy(self) -> bool:
+        """Whether the objective has a gradient through the entropy of tokens, which makes the head's backward dearer."""
+        return False
+
+    @property
+    def trains_predictor(self) -> int:
+        """Width of the predictor that the objective trains next to the model (learner/engine/predictor.py); 0: none."""
+        return 0
+
+    @property
+    def reference_noise(self) -> float:
+        """Standard deviation of the normal noise added to each mean hidden state of the reference."""
+        return 0.0
 
     def disagreement(self, learner: LearnerConfig) -> str | None:
         """What in the rest of [learner] contradicts these settings, or None. Completes a sentence about the objective."""
         return None
+
+
+def _numbers(section: Strict) -> Iterator[tuple[str, float]]:
+    """Every number in a section, with its key."""
+    for name, value in section:
+        if isinstance(value, Strict):
+            yield from ((f"{name}.{inner}", number) for inner, number in _numbers(value))
+        elif isinstance(value, float):
+            yield name, value
+        elif isinstance(value, tuple):
+            yield from ((f"{name}[{place}]", number) for place, number in enumerate(value) if isinstance(number, float))
 
 
 class ClipRange(Strict):

@@ -19,6 +19,9 @@ class DecoupledPpoObjective(ObjectiveSettings):
     proximal: Literal["exact", "log_linear"] = "exact"
     """Where proximal log-probs come from. exact: scored with the weights that the batch began with, one more forward.
     log_linear: a point between the behavior policy and the current one by the token's lag, without a forward."""
+    at_lag_zero: Literal["current", "behavior"] = "current"
+    """What log_linear takes for the proximal policy of a token without lag. current: the ratio is 1, so that such a token has no
+    trust region, however many optimizer steps its batch gets. behavior: the clip is around the policy that sampled it."""
     mismatch_cap: float = Field(default=5.0, ge=1.0)
     """Bound on each token's mismatch ratio proximal/behavior."""
     above_cap: Literal["mask", "truncate"] = "mask"

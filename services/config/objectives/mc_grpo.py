@@ -9,7 +9,8 @@ from services.config.objectives.base import PLAIN, SYMMETRIC, ClipRange, DualCli
 class McGrpoObjective(ObjectiveSettings):
     """MC-GRPO (our reading of its abstract): the group's median as baseline, and the sequence that has it left out.
 
-    Needs an odd rollout.sampling.group_size. The released code also divides by a median absolute deviation; this does not.
+    Needs an odd rollout.sampling.group_size. Not as published: the released code also divides by a median absolute deviation,
+    which is 0 for most groups of binary rewards; learner.advantage.normalize = "median_deviation" does that, too.
     """
 
     published: ClassVar[Mapping[str, Any]] = {**PLAIN, "advantage": {"baseline": "median", "normalize": "none"}}

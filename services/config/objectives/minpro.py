@@ -1,11 +1,11 @@
 """MinPRO. Its functions: learner/objective/minpro.py."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from services.config.objectives.base import DEVIATIONS, Numerator, ObjectiveSettings
+from services.config.objectives.base import DEVIATIONS, ClipRange, Numerator, ObjectiveSettings
 
 
 class MinproObjective(ObjectiveSettings):
@@ -17,3 +17,12 @@ class MinproObjective(ObjectiveSettings):
     type: Literal["minpro"] = "minpro"
     cap: float = Field(default=8.0, ge=1.0)
     """Largest weight of a token. Lower it when gradients are spiky under stale data."""
+    clip: ClipRange | None = None
+    """Range of a token's weight in place of `cap`, the form in which a survey states the method (second-hand: the paper was not
+    available). Without it weights have no lower bound."""
+
+    @model_validator(mode="after")
+    def one_bound_of_the_two(self) -> Self:
+        if self.clip is not None and "cap" in self.model_fields_set:
+            raise ValueError(f"cap = {self.cap} has no effect next to clip; leave one of them out")
+        return self

@@ -3,18 +3,22 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from services.config.objectives.base import PLAIN, Aggregation, Numerator, ObjectiveSettings
 
+FORMER = ("above_one", "similarity")
+"""Settings of what `popo` was before."""
+
 
 class PopoObjective(ObjectiveSettings):
-    """POPO (arXiv:2605.06650; our reading): positive responses only, at a bounded ratio to a moving average of the weights."""
+    """POPO (arXiv:2605.06650, by its authors' README): positive responses only, weighed by their own probability among them; a
+    predictor, trained with the model, of a slow twin's representation; an entropy bonus."""
 
     published: ClassVar[Mapping[str, Any]] = {
         **PLAIN,
-        "advantage": {"baseline": "positives", "normalize": "none"},
-        "reference": {"type": "ema", "decay": 0.99},
+        "advantage": {"baseline": "positives", "normalize": "none", "positive_above": 0.0},
+        "reference": {"type": "ema", "decay": 0.995},
         "zero_variance": "train",  # a group of positive responses alone still teaches
     }
     baselines: ClassVar[tuple[str, ...]] = ("positives",)
@@ -22,12 +26,42 @@ class PopoObjective(ObjectiveSettings):
     references: ClassVar[tuple[str, ...]] = ("ema",)
     aggregations: ClassVar[tuple[Aggregation, ...]] = ("sequence_mean",)
     type: Literal["popo"] = "popo"
-    above_one: float = Field(default=0.2, ge=0.0)
-    """How far above 1 a sequence's geometric mean ratio to the average counts; beyond it the sequence has no gradient."""
-    similarity: float = Field(default=0.01, ge=0.0)
-    """Weight of 1 - cosine between a positive sequence's mean hidden states under the current weights and the average: a penalty
-    between 0 and twice this. 0 turns it off and saves the hidden states' memory."""
+    length_normalized: bool = False
+    """Whether the log-probability of a response is its mean over tokens, in the weights and in the likelihood. As published it is
+    the sum, so that in practice the most probable positive response of a group has nearly all of the weight."""
+    alpha: float = Field(default=0.1, ge=0.0)
+    """Weight of the similarity to the twin. 0 turns it off, with the predictor and its memory."""
+    beta: float = Field(default=0.01, ge=0.0)
+    """Weight of the entropy of positive responses, in nats a token. Raise it when answers become all alike."""
+    predictor_width: int = Field(default=4096, ge=1)
+    """Hidden width of the predictor, a network of two layers. It adds about 2 x width x hidden size parameters to those
+    that are trained; choose about the model's hidden size."""
+    noise: float = Field(default=0.01, ge=0.0)
+    """Standard deviation of the noise on the twin's representation."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def names_the_form_that_it_was(cls, given: Any) -> Any:
+        former = [key for key in FORMER if isinstance(given, Mapping) and key in given]
+        if former:
+            raise ValueError(
+                f'{" and ".join(former)} belonged to what "popo" was before it was the published method; that is now '
+                'type = "popo_ratio"'
+            )
+        return given
 
     @property
     def needs_hidden(self) -> bool:
-        return self.similarity > 0
+        return self.alpha > 0
+
+    @property
+    def needs_entropy(self) -> bool:
+        return self.beta > 0
+
+    @property
+    def trains_predictor(self) -> int:
+        return self.predictor_width if self.alpha > 0 else 0
+
+    @property
+    def reference_noise(self) -> float:
+        return self.noise if self.alpha > 0 else 0.0

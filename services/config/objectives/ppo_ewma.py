@@ -14,13 +14,14 @@ class PpoEwmaObjective(ObjectiveSettings):
     published: ClassVar[Mapping[str, Any]] = {
         **DEVIATIONS,
         "aggregation": "token_mean",
-        "reference": {"type": "ema", "decay": 0.889},  # center of mass: 8 optimizer steps
+        "reference": {"type": "ema", "decay": 0.889, "debiased": True},  # center of mass: 8 optimizer steps
     }
     numerator: ClassVar[Numerator] = "none"
     references: ClassVar[tuple[str, ...]] = ("ema",)
     proportional: ClassVar[bool] = True
     type: Literal["ppo_ewma"] = "ppo_ewma"
-    cap: float = Field(default=10.0, ge=1.0)
-    """Bound on each token's ratios current/behavior and average/behavior."""
+    cap: float = Field(default=100.0, ge=1.0)
+    """Bound on each token's ratios current/behavior and average/behavior. Lower it, to 10 say, when stale tokens make gradients
+    spiky."""
     clip: ClipRange = SYMMETRIC
     """Range of the ratio current/average."""

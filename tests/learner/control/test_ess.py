@@ -25,7 +25,7 @@ def control(**changes: object) -> EssControl:
 
 def step(ess_ratio: float, *, lag: int = 0, skipped: str | None = None) -> StepReport:
     nothing = report(assemble([], 0, settings("grpo")), skipped, ess_ratio=ess_ratio)  # type: ignore[arg-type]
-    return dataclasses.replace(nothing, max_lag_steps=lag)
+    return dataclasses.replace(nothing, max_lag_steps=lag, mean_lag_steps=float(lag))
 
 
 def test_without_calibration_the_settings_hold_from_the_first_step() -> None:
@@ -53,6 +53,15 @@ def test_steps_off_policy_or_without_a_number_do_not_calibrate() -> None:
         assert watched.steps_ahead == 0
     watched.observe(step(0.5))
     assert (watched.steps_ahead, watched.full_ratio) == (8, 0.5)
+
+
+def test_tokens_of_a_version_that_a_restart_took_back_do_not_calibrate() -> None:
+    """Their lag is negative: they were sampled by weights that are no more. Next to them there may be fresh ones."""
+    watched = control(ess={"calibrate_steps": 1})
+    watched.observe(step(0.9, lag=-1))
+    assert watched.steps_ahead == 0
+    watched.observe(dataclasses.replace(step(0.9), mean_lag_steps=-0.5))
+    assert watched.steps_ahead == 0
 
 
 def test_an_ess_rule_that_is_off_measures_nothing() -> None:

@@ -28,6 +28,10 @@ FACTS = [
     "non-finite leaves the weights",
     "non-finite leaves the optimizer",
     "learning rate is restored",
+    "a norm that overflows is not applied",
+    "a norm that overflows leaves the weights",
+    "a norm that overflows leaves the limit",
+    "a norm that overflows leaves the optimizer",
     "ranks that would step differently are stopped",
     "probe needs a step to change",
     "blending nothing leaves the reference",
@@ -110,7 +114,7 @@ def test_the_step_is_the_same_for_every_packing_stage_and_number_of_ranks(
 
 
 @pytest.mark.parametrize(("stage", "ranks"), TRIALS)
-@pytest.mark.parametrize("objective", ["acpo", "ppo_ewma", "opd", "popo"])
+@pytest.mark.parametrize("objective", ["acpo", "ppo_ewma", "opd", "popo_ratio"])
 def test_two_batches_of_two_optimizer_steps_are_the_same_for_every_stage_and_number_of_ranks(
     trials: Trials, stage: int, ranks: int, objective: str
 ) -> None:

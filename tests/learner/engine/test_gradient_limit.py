@@ -1,5 +1,7 @@
 """The limit on a gradient's norm, relative to recent ones."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,6 +66,16 @@ def test_a_gradient_of_nothing_says_nothing() -> None:
     watched.observe(0.1)
     for _ in range(1000):
         watched.observe(0.0)
+    assert watched.now == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("norm", [math.inf, math.nan])
+def test_a_gradient_without_a_norm_says_nothing(norm: float) -> None:
+    watched = limit()
+    watched.observe(norm)
+    assert watched.mean is None
+    watched.observe(0.1)
+    watched.observe(norm)
     assert watched.now == pytest.approx(0.2)
 
 

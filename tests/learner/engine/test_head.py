@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -21,7 +23,8 @@ def drawn(
 def whole(hidden: Tensor, weight: Tensor, target: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     log_p = ((hidden @ weight.t()) / temperature[:, None]).log_softmax(-1)
     p = log_p.exp()
-    return log_p.gather(1, target[:, None])[:, 0], -(p * log_p).sum(-1), p.square().sum(-1)
+    onehot = torch.nn.functional.one_hot(target, p.shape[1])
+    return log_p.gather(1, target[:, None])[:, 0], -(p * log_p).sum(-1), (onehot - p).norm(dim=-1)
 
 
 @given(st.integers(1, 20), st.integers(1, 30), st.integers(0, 1000))
@@ -42,15 +45,50 @@ def test_chunks_give_what_the_whole_gives_gradients_included(tokens: int, chunk:
         assert torch.allclose(a, b, atol=1e-4)
 
 
+@given(st.integers(1, 12), st.integers(1, 20), st.integers(0, 1000))
+def test_the_gradient_of_the_entropy_is_that_of_the_whole(tokens: int, chunk: int, seed: int) -> None:
+    hidden, weight, target, temperature = drawn(tokens, seed=seed)
+    upstream = torch.randn(2, tokens, generator=torch.Generator().manual_seed(seed + 1))
+    expected = whole(hidden, weight, target, temperature)
+    got = token_statistics(hidden, weight, target, temperature, chunk=chunk, differentiates_entropy=True)
+    found = [
+        torch.autograd.grad((upstream[0] * logp + upstream[1] * entropy).sum(), (hidden, weight))
+        for logp, entropy, _ in (expected, got)
+    ]
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+
+
+def test_a_token_that_cannot_be_has_no_part_in_the_gradient_of_the_entropy() -> None:
+    hidden = torch.tensor([[1.0]], requires_grad=True)
+    weight = torch.tensor([[0.3], [0.1], [-3e38]], requires_grad=True)
+    _, entropy, _ = token_statistics(
+        hidden, weight, torch.tensor([0]), torch.full((1,), 1e-3), chunk=1, differentiates_entropy=True
+    )
+    (at,) = torch.autograd.grad(entropy.sum(), weight)
+    assert torch.isfinite(at).all()
+
+
 def test_only_log_probs_carry_a_gradient() -> None:
-    logp, entropy, sum_p2 = token_statistics(*drawn(), chunk=4)
-    assert (logp.requires_grad, entropy.requires_grad, sum_p2.requires_grad) == (True, False, False)
+    logp, entropy, residual = token_statistics(*drawn(), chunk=4)
+    assert (logp.requires_grad, entropy.requires_grad, residual.requires_grad) == (True, False, False)
 
 
 def test_certainty_has_no_entropy_and_is_not_nan() -> None:
     hidden, weight = torch.tensor([[1e4]]), torch.tensor([[1.0], [-1.0]])
-    logp, entropy, sum_p2 = token_statistics(hidden, weight, torch.tensor([0]), torch.ones(1), chunk=1)
-    assert (logp.item(), entropy.item(), sum_p2.item()) == (0.0, 0.0, 1.0)
+    logp, entropy, residual = token_statistics(hidden, weight, torch.tensor([0]), torch.ones(1), chunk=1)
+    assert (logp.item(), entropy.item(), residual.item()) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("others", [1e-2, 1e-4, 1e-6, 1e-9, 1e-15, 1e-25, 1e-35])
+def test_the_residual_of_a_near_certain_token_is_that_of_float64(others: float) -> None:
+    """A token of probability 1 - `others`, the rest spread unevenly over ten: as 1 - 2p + sum p^2 in float32 it would be 0."""
+    shares = torch.arange(1, 11, dtype=torch.float64)
+    p = torch.cat([torch.tensor([1 - others], dtype=torch.float64), others * shares / shares.sum()])
+    logits = p.log()[:, None].float()
+    _, _, residual = token_statistics(torch.ones(1, 1), logits, torch.tensor([0]), torch.ones(1), chunk=1)
+    expected = others * math.sqrt(1 + float((shares / shares.sum()).square().sum()))
+    assert residual.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_bfloat16_statistics_are_float32() -> None:

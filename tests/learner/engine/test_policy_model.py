@@ -34,18 +34,19 @@ def test_log_probs_are_those_of_the_model_in_training_mode_too(model: Path, chec
     with torch.no_grad():
         log_p = plain(torch.tensor([TOKENS])).logits[0, :-1].log_softmax(-1)
         own = policy(model, checkpointing=checkpointing).train()  # the model's own dropout would change them
-        logp, entropy, sum_p2 = own(*inputs(probe(TOKENS, packed=False), torch.device("cpu")))
+        logp, entropy, residual = own(*inputs(probe(TOKENS, packed=False), torch.device("cpu")))
     expected = log_p.gather(1, torch.tensor(TOKENS[1:])[:, None])[:, 0]
     assert torch.allclose(logp, expected, atol=1e-5)
     assert torch.allclose(entropy, -(log_p.exp() * log_p).sum(-1), atol=1e-5)
-    assert torch.allclose(sum_p2, log_p.exp().square().sum(-1), atol=1e-5)
+    onehot = torch.nn.functional.one_hot(torch.tensor(TOKENS[1:]), log_p.shape[-1])
+    assert torch.allclose(residual, (onehot - log_p.exp()).norm(dim=-1), atol=1e-5)
 
 
 def test_hidden_states_are_given_only_when_asked_for(model: Path) -> None:
     own = policy(model)
     assert len(own(*inputs(probe(TOKENS, packed=False), torch.device("cpu")))) == 3
     own.shows_hidden = True
-    assert own(*inputs(probe(TOKENS, packed=False), torch.device("cpu")))[3].shape == (len(TOKENS) - 1, 32)
+    assert own(*inputs(probe(TOKENS, packed=False), torch.device("cpu")))[3].shape == (1, 32)
 
 
 def test_a_tied_head_is_one_weight_under_the_name_of_the_embedding(model: Path) -> None:

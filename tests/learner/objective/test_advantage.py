@@ -1,9 +1,11 @@
 import math
+import statistics
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import Tensor
 
 from learner.objective.advantage import advantages, group_advantages, pivots
@@ -102,6 +104,33 @@ def test_log_mean_exp_is_between_mean_and_maximum(group: tuple[Tensor, Tensor], 
     assert (baseline >= group_mean(reward, index)[index] - 1e-5).all()
     for g in range(int(index.max()) + 1):
         assert (baseline[index == g] <= reward[index == g].max() + 1e-5).all()
+
+
+def test_log_mean_exp_comes_to_the_mean_as_tau_grows() -> None:
+    reward, index = torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64), torch.zeros(3, dtype=torch.int64)
+    for tau in (1e9, 1e18, 1e300):
+        assert estimate(reward, index, baseline="log_mean_exp", tau=tau)[0].item() == pytest.approx(-2 / 3, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "rewards", [[0.0, 1.0, 0.0], [0.0, 0.2, 0.7, 0.9, 1.0], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0, 0.5, 1.0], [0.0, 1.0]]
+)
+def test_the_median_deviation_is_that_of_the_released_code(rewards: list[float]) -> None:
+    """(R - median) / (MAD + 1e-3), and what is not 0 times n over the number of those."""
+    median = statistics.median_low(rewards)
+    away = [r - median for r in rewards]
+    mad = statistics.median_low([abs(x) for x in away])
+    apart = sum(x != 0 for x in away)
+    expected = [x / (mad + 1e-3) * len(rewards) / apart if x else 0.0 for x in away]
+    index = torch.zeros(len(rewards), dtype=torch.int64)
+    reward = torch.tensor(rewards, dtype=torch.float64)
+    got = estimate(reward, index, baseline="median", normalize="median_deviation")
+    assert got.tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_median_deviation_from_another_baseline_is_refused() -> None:
+    with pytest.raises(ValidationError, match='needs baseline = "median"'):
+        AdvantageConfig(baseline="mean", normalize="median_deviation")
 
 
 def test_log_mean_exp_is_the_definition() -> None:

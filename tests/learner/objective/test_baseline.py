@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from learner.engine.head import token_statistics
 from learner.objective.baseline import group_mean, log_gradient_norm, minimum_variance_baseline, reward_sign
 from learner.objective.importance import importance_weight
 from services.config.learner import ImportanceConfig
@@ -91,20 +92,19 @@ def test_equal_rewards_have_no_sign(count: int, reward: float) -> None:
 def test_the_norm_is_the_definition_and_blind_to_masked_garbage(seed: int) -> None:
     b = ragged(seed)
     weight, log_weight = torch.full_like(b["logp"], 1.5), torch.linspace(-1, 1, 6, dtype=torch.float64)
-    sum_p2 = b["logp"].exp().square() + 0.1 * (1 - b["logp"].exp()).square()
-    got = log_gradient_norm(log_weight, weight, b["logp"], sum_p2, b["mask"], b["lengths"], per_token=False)
+    residual = (1.1 * (1 - b["logp"].exp()).square()).sqrt()
+    got = log_gradient_norm(log_weight, weight, residual, b["mask"], b["lengths"], per_token=False)
     ends = [0, *b["lengths"].cumsum(0).tolist()]
     for i, (start, end) in enumerate(itertools.pairwise(ends)):
         tokens = [t for t in range(start, end) if b["mask"][t]]
-        total = sum(1.5**2 * (1 - 2 * math.exp(b["logp"][t]) + float(sum_p2[t])) for t in tokens)
+        total = sum(1.5**2 * float(residual[t]) ** 2 for t in tokens)
         assert got[i].item() == pytest.approx(
             math.log(math.exp(log_weight[i]) ** 2 / len(tokens) ** 2 * total), rel=1e-5, abs=1e-5
         )
-    dirty = torch.where(b["mask"], b["logp"], torch.nan)
-    same = log_gradient_norm(
-        log_weight, weight, dirty, torch.where(b["mask"], sum_p2, torch.inf), b["mask"], b["lengths"], per_token=False
-    )
-    assert torch.equal(got, same)
+    for garbage in (torch.nan, torch.inf):
+        dirty = torch.where(b["mask"], residual, garbage)
+        same = log_gradient_norm(log_weight, weight, dirty, b["mask"], b["lengths"], per_token=False)
+        assert torch.equal(got, same)
 
 
 def test_the_proxy_is_the_exact_norm_of_the_logit_gradient() -> None:
@@ -112,12 +112,10 @@ def test_the_proxy_is_the_exact_norm_of_the_logit_gradient() -> None:
     logits = torch.tensor([[0.3, -1.0, 2.0]], dtype=torch.float64, requires_grad=True)
     log_p = logits.log_softmax(-1)
     (gradient,) = torch.autograd.grad(log_p[0, 1], logits)
-    log_p = log_p.detach()
     zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.int64)
-    got = log_gradient_norm(
-        zero, torch.ones(1), log_p[:, 1], log_p.exp().square().sum(-1), one.bool(), one, per_token=False
-    )
-    assert got.exp().item() == pytest.approx(float(gradient.square().sum()))
+    of_head = token_statistics(torch.ones(1, 1), logits.detach().t().float(), one, torch.ones(1), chunk=1)
+    got = log_gradient_norm(zero, torch.ones(1), of_head[2], one.bool(), one, per_token=False)
+    assert got.exp().item() == pytest.approx(float(gradient.square().sum()), rel=1e-6)
 
 
 @pytest.mark.parametrize("drift", [0.0, 0.3, 1.0, 2.0])
@@ -130,8 +128,7 @@ def test_no_constant_has_less_variance_over_the_whole_population(drift: float) -
         reward = (torch.rand(6, generator=random) < 0.5).double()
         w, score = (logp - behavior).exp(), torch.eye(6, dtype=torch.float64) - logp.exp()
         one = torch.ones(6, dtype=torch.int64)  # each action is a response of one token
-        sum_p2 = logp.exp().square().sum().expand(6)
-        log_norm = log_gradient_norm(logp - behavior, one, logp, sum_p2, one.bool(), one, per_token=False)
+        log_norm = log_gradient_norm(logp - behavior, one, score.norm(dim=-1), one.bool(), one, per_token=False)
         best = minimum_variance_baseline(reward, behavior + log_norm, torch.zeros_like(one))
 
         def variance(b: float, w=w, score=score, reward=reward, behavior=behavior) -> float:  # type: ignore[no-untyped-def]

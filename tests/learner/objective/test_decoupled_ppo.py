@@ -24,5 +24,17 @@ def test_decoupled_ppo_clips_around_the_proximal_policy() -> None:
 
 
 def test_the_log_linear_proximal_policy_moves_from_behavior_to_current_with_lag() -> None:
-    t = tokens_at([math.e] * 4, [1.0] * 4, over="behavior", lag_steps=torch.tensor([0, 1, 2, 4]))
-    assert (log_linear_proximal(t) - t.behavior_logp).tolist() == pytest.approx([1.0, 0.0, 0.5, 0.75])
+    t = tokens_at([math.e] * 5, [1.0] * 5, over="behavior", lag_steps=torch.tensor([0, 1, 2, 4, -3]))
+    share = log_linear_proximal(t, "current") - t.behavior_logp
+    assert share.tolist() == pytest.approx([1.0, 0.0, 0.5, 0.75, 0.0])
+    share = log_linear_proximal(t, "behavior") - t.behavior_logp
+    assert share.tolist() == pytest.approx([0.0, 0.0, 0.5, 0.75, 0.0])
+
+
+def test_at_lag_zero_there_is_a_trust_region_only_around_the_behavior_policy() -> None:
+    """A token without lag that later optimizer steps on its batch have moved to 1.5 of what sampled it."""
+    t = tokens_at([1.5], [1.0], over="behavior")
+    free = DecoupledPpoObjective(proximal="log_linear")
+    held = DecoupledPpoObjective(proximal="log_linear", at_lag_zero="behavior")
+    assert gradient(decoupled_ppo(t, free), t).tolist() == pytest.approx([1.5])
+    assert gradient(decoupled_ppo(t, held), t).tolist() == [0.0]  # beyond 1.2

@@ -65,6 +65,12 @@ def test_the_factor_is_monotone_bounded_and_floored(a: float, b: float, full: fl
     assert floor <= low <= high <= 1.0
 
 
+@pytest.mark.parametrize("settings", [EssConfig(), EssConfig(rule="linear", floor=0.5), EssConfig(enabled=False)])
+@pytest.mark.parametrize(("ratio", "full"), [(math.nan, None), (math.nan, 0.0), (0.5, math.nan), (math.inf, None)])
+def test_the_factor_of_what_is_not_a_number_is_zero(settings: EssConfig, ratio: float, full: float | None) -> None:
+    assert learning_rate_factor(ratio, settings, full) == 0.0
+
+
 def test_the_factor_is_the_square_root() -> None:
     assert learning_rate_factor(0.25, EssConfig(floor=0.1)) == 0.5
     assert learning_rate_factor(0.25, EssConfig(full_ratio=0.25)) == 1.0

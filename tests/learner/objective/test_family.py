@@ -1,15 +1,19 @@
 """Properties of every objective."""
 
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 import hypothesis
 import pytest
 import torch
 from hypothesis import given
+from pydantic import ValidationError
 from torch import Tensor
 
 from learner.objective import OBJECTIVES
 from learner.objective.tokens import Tokens
+from services.config.base import Strict
 from services.config.objectives.registry import OURS
 from tests.learner.every_objective import VARIANTS, settings
 from tests.learner.objective.strategies import SEEDS, ragged, tokens_of
@@ -59,6 +63,49 @@ def test_ratios_beyond_every_bound_leave_value_and_gradient_finite(variant: str)
         (got,) = torch.autograd.grad(value.sum(), tokens.logp)
         assert torch.isfinite(value).all()
         assert torch.isfinite(got).all()
+
+
+def numbers(section: Strict, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Where the floats of a section are."""
+    for name, value in section:
+        if isinstance(value, Strict):
+            yield from numbers(value, (*path, name))
+        elif isinstance(value, float):
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("kind", OURS)
+def test_every_number_that_a_setting_may_have_leaves_the_loss_a_number(kind: str) -> None:
+    own = settings(kind).objective
+    for path in numbers(own):
+        for extreme in (0.0, 1e-30, 1e-9, 1.0, 1e9, 1e30, -1e30, 1e-31, 1e39, 5e-324, 1.7e308):
+            given: dict[str, Any] = {"type": kind}
+            at = given
+            for name in path[:-1]:
+                at = at.setdefault(name, {})
+            at[path[-1]] = extreme
+            try:
+                chosen = settings(kind, objective=given).objective
+            except ValidationError:
+                continue
+            assert extreme == 0.0 or 1e-30 <= abs(extreme) <= 1e30, (path, extreme)
+            objective, tokens = OBJECTIVES[kind], tokens_of(ragged(5), on_policy=False)
+            if objective.statistics is not None:
+                tokens = dataclasses.replace(tokens, statistics=objective.statistics(tokens, chosen))
+            value = objective.token_weight(tokens, chosen) * objective.surrogate(tokens, chosen)
+            (got,) = torch.autograd.grad(value.sum(), tokens.logp)
+            assert torch.isfinite(value).all(), (path, extreme)
+            assert torch.isfinite(got).all(), (path, extreme)
+
+
+def test_a_number_that_float32_does_not_have_is_refused_with_its_key() -> None:
+    for kind, wrong, key in (
+        ("grpo", {"clip": {"high": 1e39}}, r"clip\.high = 1e\+39"),
+        ("sapo", {"tau_negative": 1e-40}, "tau_negative = 1e-40"),
+        ("mopd", {"weights": [1.0, 1e39]}, r"weights\[1\] = 1e\+39"),
+    ):
+        with pytest.raises(ValidationError, match=key):
+            settings(kind, objective={"type": kind, **wrong})
 
 
 CLIPPED = ["owpo", "grpo", "dr_grpo", "dapo", "mc_grpo", "cispo", "gspo", "sapo", "acpo", "bapo"]

@@ -6,8 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner.objective.ppo_ewma import ppo_ewma
+from services.config.learner import EmaReference
 from services.config.objectives.ppo_ewma import PpoEwmaObjective
+from tests.learner.every_objective import settings
 from tests.learner.objective.strategies import gradient, tokens_at
+
+
+def test_cap_and_average_are_those_of_the_cited_code() -> None:
+    config = settings("ppo_ewma")
+    assert isinstance(config.objective, PpoEwmaObjective)
+    assert isinstance(config.reference, EmaReference)
+    assert (config.objective.cap, config.reference.decay, config.reference.debiased) == (100.0, 0.889, True)
 
 
 @given(st.floats(0.1, 1e4), st.floats(0.2, 5.0))

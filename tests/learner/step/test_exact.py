@@ -11,6 +11,7 @@ from learner.batch.packing import MicroBatch, one_each, pack
 from learner.batch.step_batch import StepBatch, assemble
 from learner.engine.protocol import TokenStatistics
 from learner.objective.baseline import group_mean, minimum_variance_baseline, reward_sign
+from learner.step.exact import squared_norm
 from learner.step.learner_step import learner_step
 from learner.step.loss import Advantages, StepLoss, StepObjective
 from learner.step.optimizer_step import OptimizerStep
@@ -75,6 +76,28 @@ def test_two_gradient_sums_are_the_backward_with_that_baseline(normalize: str) -
     shift = (baseline - group_mean(batch.reward, batch.group)).abs().mean()
     assert shift > 0.01
     assert report.mean_baseline_shift == pytest.approx(float(shift), rel=1e-4)
+
+
+@pytest.mark.parametrize("normalize", ["none", "sample_std"])
+@pytest.mark.parametrize("offset", [-1e2, 1e4, 1e6])
+def test_a_common_offset_of_rewards_changes_no_step(offset: float, normalize: str) -> None:
+    """Rewards of 1 in a million and 0 in a million: the two sums are in float32, which does not tell them apart."""
+    config = settings("owpo", advantage={**EXACT, "normalize": normalize})
+    stepped = []
+    for c in (0.0, offset):
+        batch, one = assemble(groups(), 0, config), engine()
+        shifted = dataclasses.replace(batch, reward=batch.reward + c)
+        learner_step(one, shifted, config, learning_rate=1.0)
+        stepped.append(one.logits - engine().logits)
+    assert stepped[0].norm() > 0.01
+    assert float((stepped[1] - stepped[0]).norm() / stepped[0].norm()) < 1e-6
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-15, 1.0, 1e15, 1e30])
+def test_the_squared_norm_is_that_of_float64_whatever_the_size(size: float) -> None:
+    gradients = [torch.linspace(-1, 1, 7) * size, torch.ones(2, 3) * size]
+    expected = sum(float(g.double().square().sum()) for g in gradients)
+    assert squared_norm(gradients) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", PROPORTIONAL)

@@ -184,7 +184,7 @@ def test_the_proxy_asks_for_no_forward_of_its_own_where_micro_batches_hold_whole
 
 @pytest.mark.parametrize("decay", [0.0, 0.9, 1.0])
 def test_the_moving_average_follows_every_optimizer_step(decay: float) -> None:
-    config = settings("ppo_ewma", reference={"type": "ema", "decay": decay}, mini_batches=2)
+    config = settings("ppo_ewma", reference={"type": "ema", "decay": decay, "debiased": False}, mini_batches=2)
     engine, expected = BigramEngine(), BigramEngine().logits
     seen = [engine.logits.clone()]
     take = engine.step
@@ -204,6 +204,24 @@ def test_the_moving_average_follows_every_optimizer_step(decay: float) -> None:
     if decay == 0.0:
         assert torch.equal(engine.reference, engine.logits)
         assert engine.reference_is_current
+
+
+def test_a_debiased_average_counts_the_weights_it_began_with_like_any_others() -> None:
+    config, engine = settings("ppo_ewma", reference={"type": "ema", "decay": 0.8}, mini_batches=2), BigramEngine()
+    seen = [engine.logits.clone()]
+    take = engine.step
+
+    def stepping(learning_rate: float):  # type: ignore[no-untyped-def]
+        taken = take(learning_rate)
+        seen.append(engine.logits.clone())
+        return taken
+
+    engine.step = stepping  # type: ignore[method-assign]
+    for _ in range(2):
+        learner_step(engine, assemble(groups(), 0, config), config, learning_rate=3.0)
+    shares = [0.8 ** (4 - i) for i in range(5)]
+    expected = sum(share / sum(shares) * logits for share, logits in zip(shares, seen, strict=True))
+    assert torch.allclose(engine.reference, torch.as_tensor(expected), atol=1e-6)
 
 
 def test_a_fixed_reference_stays_where_the_run_began() -> None:

@@ -32,7 +32,7 @@ def test_what_has_to_be_scored_follows_from_the_settings() -> None:
     assert DecoupledPpoObjective().needs_proximal
     assert not DecoupledPpoObjective(proximal="log_linear").needs_proximal
     assert PopoObjective().needs_hidden
-    assert not PopoObjective(similarity=0.0).needs_hidden
+    assert not PopoObjective(alpha=0.0).needs_hidden
 
 
 def learner(**changes: object) -> LearnerConfig:
