@@ -9,7 +9,7 @@ before it was never closed. A block that is still open at the end holds the rest
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
 WHITE = " \t\r\u200b\u200c\u200d\u2060\ufeff"
 """White space and what is as invisible as it."""
@@ -18,16 +18,16 @@ _LANGUAGE = re.compile(r"[A-Za-z][\w+#.-]{0,30}")
 _BEGINNING = re.compile(r"[\s>\u200b-\u200d\u2060\ufeff]*(?:(?:[-*+]|\d{1,3}[.)])[ \t]+)?")
 _LEADS_IN = re.compile(r"[\s:>*_).\uff1a\u3002]")
 """What stands before a fence without a language in mid-line."""
+_QUOTED = re.compile(r"^[ \t]*>[ \t]?")
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,40}>")
 _ONE_LINE = re.compile(r"(?<!`)```(python3?|py|json)[ \t]+([^`\n]+)```(?!`)", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(NamedTuple):
     language: str
     """The first word behind the opening fence, in lower case; empty: none."""
-    lines: list[str] = field(default_factory=list)
-    closed: bool = False
+    lines: list[str]
+    closed: bool
 
     @property
     def text(self) -> str:
@@ -35,7 +35,7 @@ class Block:
 
     @property
     def is_blank(self) -> bool:
-        return not any(line.strip(WHITE) for line in self.lines)
+        return not "".join(self.lines).strip(WHITE)
 
 
 def fenced_blocks(text: str) -> list[Block]:
@@ -47,33 +47,35 @@ def fenced_blocks(text: str) -> list[Block]:
 
 
 def _blocks(text: str) -> Iterator[Block]:
-    block: Block | None = None
-    fence, quoted = "", False
+    lines: list[str] | None = None  # of the open block
+    fence, language, quoted = "", "", False
     for line in text.split("\n"):
-        if block is None:
-            if ("```" in line or "~~~" in line) and (opening := _opening(line)):
+        marked = "```" in line or "~~~" in line
+        if lines is None:
+            if marked and (opening := _opening(line)):
                 fence, language, quoted = opening
-                block = Block(language)
+                lines = []
             continue
-        inner = re.sub(r"^[ \t]*>[ \t]?", "", line) if quoted else line
-        last = _last_line(inner, fence) if fence in inner else None
-        if last is not None:
-            if last.strip(WHITE):
-                block.lines.append(last)
-            yield Block(block.language, block.lines, closed=True)
-            block = None
-        elif fence in line and (opening := _opening(line)) and opening[1] and opening[0].startswith(fence):
-            yield block
+        inner = _QUOTED.sub("", line) if quoted else line
+        if not marked or fence not in inner:
+            lines.append(inner)
+        elif (last := _last_line(inner, fence)) is not None:
+            yield Block(language, [*lines, last] if last.strip(WHITE) else lines, closed=True)
+            lines = None
+        elif (opening := _opening(line)) and opening[1] and opening[0].startswith(fence):
+            yield Block(language, lines, closed=False)
             fence, language, quoted = opening
-            block = Block(language)
+            lines = []
         else:
-            block.lines.append(inner)
-    if block is not None:
-        yield block
+            lines.append(inner)
+    if lines is not None:
+        yield Block(language, lines, closed=False)
 
 
 def _opening(line: str) -> tuple[str, str, bool] | None:
     """The fence that the line opens a block with, the language, and whether the line is quoted; None: it opens none."""
+    if line == "```":
+        return line, "", False
     if tildes := _TILDES.match(line):
         return tildes[1], _language(tildes[2]), False
     before, fence, info = _last_backticks(line)
@@ -90,6 +92,8 @@ def _opening(line: str) -> tuple[str, str, bool] | None:
 
 def _last_line(line: str, fence: str) -> str | None:
     """What stands before the fence that ends a block in this line; None: the block goes on."""
+    if line == fence:
+        return ""
     bare = line.strip(WHITE)
     if bare.startswith(fence):
         rest = bare.lstrip(fence[0]).strip(WHITE + ".,;:)")
