@@ -15,7 +15,7 @@ SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
 
 
 class ExactMatch(Grader, frozen=True):
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     strip: bool = True
     """Ignore white space around both sides."""
@@ -57,4 +57,6 @@ class ExactMatch(Grader, frozen=True):
 def _text(reference: Any) -> str:
     if isinstance(reference, bool) or not isinstance(reference, str | int | float):
         raise ScoringFault(f"reference must be a string or a number, not {type(reference).__name__}")
+    if not str(reference).strip():
+        raise ScoringFault("reference is empty, so every empty answer would be right")
     return str(reference)
