@@ -1,8 +1,8 @@
 """What a grader is: a frozen struct whose fields are its options, with the methods `check` and `score`.
 
-It says right or wrong, with a reward. Anything that it raises is an error, never a zero reward. How to add one, here or in
-a package of your own: docs/writing-a-grader.md. These names are stable. A grader that asks another service is a
-verifier.network.grader.NetworkGrader instead.
+It says right or wrong, with a reward; the thought before the answer has been taken off (verifier/answer.py). Anything that
+it raises is an error, never a zero reward. How to add one, here or in a package of your own: docs/writing-a-grader.md. These
+names are stable. A grader that asks another service is a verifier.network.grader.NetworkGrader instead.
 """
 
 import importlib
@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import msgspec
+
+from verifier.answer import OnAnswer
 
 LaneName = Literal["process", "network", "parts"]
 """Where a grader runs. process: in a killable grader process. network: in the service's event loop, because it waits for
@@ -56,15 +58,15 @@ class BaseGrader(msgspec.Struct, frozen=True):
         response: after a grader process has died, this tells whether the response or the reference answer did it."""
 
 
-class Grader(BaseGrader, frozen=True):
+class Grader(BaseGrader, OnAnswer, frozen=True):
     """A grader that computes: it runs in a grader process, which is killed at its deadline."""
 
     lane: ClassVar[LaneName] = "process"
 
     @abstractmethod
     def score(self, response: str, reference: Any) -> Judgment:
-        """Judges one response. A response that is wrong or cannot be read is incorrect. Raises ScoringFault when the
-        reference answer cannot be read."""
+        """Judges one response, of which it is given the answer. A response that is wrong or cannot be read is incorrect.
+        Raises ScoringFault when the reference answer cannot be read."""
 
 
 G = TypeVar("G", bound=BaseGrader)

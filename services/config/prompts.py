@@ -48,7 +48,7 @@ class ColumnMap(Strict):
     """Column with an object of grader options; without one, `prompts.options` hold for all rows."""
 
 
-ConventionName = Literal["plain", "gsm8k", "dapo-math-17k", "math", "aime", "apps", "mbpp", "ifeval"]
+ConventionName = Literal["plain", "gsm8k", "dapo-math-17k", "math", "aime", "apps", "mbpp", "ifeval", "multi-if"]
 """Names of well-known layouts. services/datasets/conventions.py reads each; docs/datasets.md shows each with an example."""
 
 
@@ -61,8 +61,8 @@ class PromptsConfig(Strict):
     """How a row becomes a problem: the name of a convention, or a table of your own column names. "plain" reads the columns
     `prompt` and `reference`, and `grader` and `options` where there are any."""
     grader: str | None = None
-    """Grader of all rows that name none. Without one, the convention's: "code" for apps and mbpp, "instructions" for ifeval,
-    "math" for the others."""
+    """Grader of all rows that name none. Without one, the convention's: "code" for apps and mbpp, "instructions" for ifeval
+    and multi-if, "math" for the others."""
     options: dict[str, Any] = {}
     """Options of the grader for all rows; a row's own options take precedence."""
     skip_unreadable: bool = False

@@ -85,6 +85,9 @@ class VerifierConfig(Strict):
     """Responses of one request; a larger request is answered 413."""
     max_body_bytes: int = Field(default=16 * 2**20, ge=1)
     """Bytes of one request; a larger one is answered 413. Raise it for references with large tests."""
+    read_deadline_s: float = Field(default=60.0, gt=0.0)
+    """Seconds that the headers of a request may take to come, and its body again; a slower one is answered 408. Raise it for
+    large requests over slow links."""
     max_depth: int = Field(default=64, ge=4)
     """Objects and arrays within each other in a request; a deeper one is answered 422."""
     max_queued_items: int = Field(default=16384, ge=1)

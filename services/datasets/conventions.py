@@ -10,13 +10,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from math import isnan
+from typing import Any
 
 from services.config.prompts import ColumnMap, ConventionName
 from services.datasets.programs import apps, mbpp
 from services.datasets.row_values import (
     UnreadableRow,
+    as_json,
     cell,
     first_column,
+    json_cell,
     prompt_cell,
     reference_cell,
     shown,
@@ -100,16 +103,34 @@ def aime(row: Row) -> Task:
 
 def ifeval(row: Row) -> Task:
     """IFEval: `prompt`, and the types and parameters of its constraints in `instruction_id_list` and `kwargs`."""
-    kinds = cell(row, "instruction_id_list", list, "a list of types such as punctuation:no_comma")
-    parameters = cell(row, "kwargs", list, "a list of objects, one for each of instruction_id_list")
-    if not kinds or len(kinds) != len(parameters):
-        raise UnreadableRow(f"{row.place}: {len(kinds)} types in instruction_id_list and {len(parameters)} in kwargs")
+    return Task(prompt_cell(row, "prompt"), _constraints(row, "instruction_id_list", "kwargs"))
+
+
+def multi_if(row: Row) -> Task:
+    """Multi-IF, of which the first turn is read: its columns are IFEval's with `turn_1_` before them, and its prompt is the
+    JSON text of a message. What later turns ask for depends on what was answered before."""
+    message = as_json(cell(row, "turn_1_prompt", object, ""))
+    prompt = Row(row.place, {"turn_1_prompt": [message] if isinstance(message, dict) else message})
+    reference = _constraints(row, "turn_1_instruction_id_list", "turn_1_kwargs")
+    return Task(prompt_cell(prompt, "turn_1_prompt"), reference)
+
+
+def _constraints(row: Row, types: str, parameters: str) -> Any:
+    """The reference of grader `instructions`, from the columns of the constraints' types and parameters. Either may be JSON
+    text, and so may the parameters of one constraint. Raises UnreadableRow."""
+    kinds = json_cell(row, types, list, "a list of types such as punctuation:no_comma")
+    given = json_cell(row, parameters, list, f"a list of objects, one for each of {types}")
+    if not kinds or len(kinds) != len(given):
+        raise UnreadableRow(f"{row.place}: {len(kinds)} types in {types} and {len(given)} in {parameters}")
     if NOT_JUDGED in kinds:
         raise UnreadableRow(f"{row.place} asks for a language ({NOT_JUDGED}), which grader instructions does not judge")
-    # Parquet gives every object the union of all parameters, with null where one has none.
-    given = [{name: value for name, value in (one or {}).items() if value is not None} for one in parameters]
-    constraints = [{"type": kind} | one for kind, one in zip(kinds, given, strict=True)]
-    return Task(prompt_cell(row, "prompt"), reference_cell(Row(row.place, {"kwargs": constraints}), "kwargs"))
+    constraints = []
+    for kind, one in zip(kinds, given, strict=True):
+        element = Row(row.place, {parameters: one})
+        own = json_cell(element, parameters, dict, f"a list of objects, one for each of {types}", empty={})
+        # Parquet gives every object the union of all parameters, with null where one has none.
+        constraints.append({"type": kind} | {name: value for name, value in own.items() if value is not None})
+    return reference_cell(Row(row.place, {parameters: constraints}), parameters)
 
 
 CONVENTIONS: Mapping[ConventionName, Convention] = {
@@ -121,6 +142,7 @@ CONVENTIONS: Mapping[ConventionName, Convention] = {
     "apps": Convention(apps, "code"),
     "mbpp": Convention(mbpp, "code"),
     "ifeval": Convention(ifeval, "instructions"),
+    "multi-if": Convention(multi_if, "instructions"),
 }
 
 
@@ -160,7 +182,7 @@ def _written_answer(row: Row) -> str:
 
 def _mapped(columns: ColumnMap, row: Row) -> Task:
     grader = None if columns.grader is None else cell(row, columns.grader, str, "the name of a grader")
-    own = {} if columns.options is None else cell(row, columns.options, dict, "an object", empty={})
+    own = {} if columns.options is None else json_cell(row, columns.options, dict, "an object", empty={})
     # Parquet gives every row the union of all option names, with null where a row has none.
     options = {name: value for name, value in own.items() if value is not None}
     return Task(prompt_cell(row, columns.prompt), reference_cell(row, columns.reference), grader, options)

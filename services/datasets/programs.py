@@ -12,6 +12,12 @@ from services.datasets.row_values import UnreadableRow, cell, first_column, is_j
 from services.datasets.sources import Row
 from services.datasets.task import Task
 
+WHERE = (
+    "Put all of it, with its imports, into one block that begins with ```python and ends with ```. "
+    "The last such block counts."
+)
+"""Ends every prompt: where grader `code` looks for the program (verifier/graders/code/program.py)."""
+
 
 def apps(row: Row) -> Task:
     """APPS and TACO: `question`, `input_output` with inputs, outputs and perhaps fn_name, perhaps `starter_code`."""
@@ -28,7 +34,7 @@ def apps(row: Row) -> Task:
                 f"{row.place}: column input_output has inputs or outputs that are not text, and no fn_name"
             )
         ask = "Write a Python program that reads from standard input and writes to standard output."
-        return Task(f"{question}\n\n{ask}", {"kind": "stdio", "tests": cases})
+        return Task(f"{question}\n\n{ask} {WHERE}", {"kind": "stdio", "tests": cases})
     if not isinstance(name, str) or not name.isidentifier() or not all(isinstance(given, list) for given in inputs):
         raise UnreadableRow(
             f"{row.place}: fn_name in column input_output must be a name, and each of inputs its arguments"
@@ -47,7 +53,7 @@ def apps(row: Row) -> Task:
     ask = f"Write a Python function `{name}`, outside of any class."
     if isinstance(starter, str) and starter.strip():
         ask += f" Its parameters are those of\n```python\n{starter.strip()}\n```"
-    return Task(f"{question}\n\n{ask}", reference)
+    return Task(f"{question}\n\n{ask}\n{WHERE}", reference)
 
 
 def mbpp(row: Row) -> Task:
@@ -59,7 +65,9 @@ def mbpp(row: Row) -> Task:
     name, example, _ = calls[0]
     reference = _function(row, name, [case for _, _, case in calls])
     task = text_cell(row, first_column(row, "text", "prompt")).rstrip()
-    return Task(f"{task}\n\nWrite a Python function `{name}`, which is called like this: `{example}`.", reference)
+    return Task(
+        f"{task}\n\nWrite a Python function `{name}`, which is called like this: `{example}`. {WHERE}", reference
+    )
 
 
 def _function(row: Row, name: str, cases: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Reads the cells of a row; errors name the place, the column and what it should hold."""
 
+import json
 import math
 from decimal import Decimal
 from typing import Any
@@ -31,6 +32,23 @@ def cell(row: Row, name: str, expected: type | tuple[type, ...], description: st
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not object):
         raise UnreadableRow(f"{row.place}: column {name} must be {description}, not {shown(value)}")
     return value
+
+
+def json_cell(row: Row, name: str, expected: type, description: str, *, empty: Any = None) -> Any:
+    """As `cell`, for a column that may hold the JSON text of what is expected: a file whose columns have one type each cannot
+    hold every object."""
+    value = as_json(cell(row, name, object, ""))
+    return cell(Row(row.place, {name: value}), name, expected, f"{description}, or its JSON text", empty=empty)
+
+
+def as_json(value: object) -> object:
+    """What a JSON text says. Any other value, and a text that is not JSON, as it is."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
 
 
 def first_column(row: Row, *names: str) -> str:

@@ -69,6 +69,7 @@ def test_the_service_shows_it_with_its_options(verifier: str) -> None:
     assert roman["fault"] == ""
     assert roman["summary"].startswith("Grader `roman`: the last Roman numeral")
     options = roman["options"]["$defs"]["Roman"]["properties"]
+    assert options.pop("thought")["default"] == ["<think>", "</think>"]  # the one that every grader has
     assert options == {
         "lower_case": {"type": "boolean", "default": False},
         "well_formed": {"type": "boolean", "default": True},

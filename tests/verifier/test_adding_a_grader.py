@@ -56,7 +56,7 @@ def test_the_command_verifies_with_it(copy: Path) -> None:
 def test_its_row_is_on_the_page(copy: Path) -> None:
     page = (copy / "docs" / "verifier.md").read_text(encoding="utf-8")
     summary = "the whole number that ends the response is even or odd, as the reference says"
-    assert f"| `parity` | {summary} | `bare` |\n" in page
+    assert f"| `parity` | {summary} | `bare`, `thought` |\n" in page
 
 
 def test_the_types_of_a_grader_are_checked(copy: Path) -> None:

@@ -38,7 +38,7 @@ def test_a_subclass_has_what_the_service_asks_for() -> None:
     assert (loaded.lane, loaded.version, loaded.cached) == ("process", "7", False)
     loaded.warm_up()
     assert loaded.unavailable() == ""
-    assert loaded.__struct_fields__ == ("strip",)
+    assert loaded.__struct_fields__ == ("strip", "thought")
 
 
 @pytest.mark.parametrize("name", ["Plain", "Judgment"])

@@ -9,7 +9,7 @@ EXACT = {"exact": OURS["exact"]}
 
 def test_a_row_is_what_the_grader_says_about_itself() -> None:
     summary = "the response, or what a pattern finds in it, is the reference, letter for letter"
-    assert table(EXACT) == HEAD + f"| `exact` | {summary} | `strip`, `case_sensitive`, `pattern` |\n"
+    assert table(EXACT) == HEAD + f"| `exact` | {summary} | `strip`, `case_sensitive`, `pattern`, `thought` |\n"
 
 
 def test_the_table_of_a_page_is_replaced_and_the_rest_stays() -> None:

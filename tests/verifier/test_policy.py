@@ -147,9 +147,10 @@ def killed_from_outside(times: int) -> str:
     return asyncio.run(main())
 
 
-def status(*items: dict[str, Any], **settings: Any) -> str:
+def status(*items: dict[str, Any], headers: dict[str, str] | None = None, **settings: Any) -> str:
     with running(**settings) as verifier:
-        return str(httpx.post(f"{verifier.url}/v1/score", json={"items": items}, timeout=30).status_code)
+        url = f"{verifier.url}/v1/score"
+        return str(httpx.post(url, json={"items": items}, headers=headers, timeout=30).status_code)
 
 
 ITEM: dict[str, Any] = {"id": "a", "grader": "odd", "response": "right", "reference": "right"}
@@ -174,6 +175,15 @@ def without_a_token() -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(TOKENS_VARIABLE, "somebody=0123456789abcdef")
         return status(ITEM, authentication="bearer")
+
+
+def slow() -> str:
+    def body() -> Iterator[bytes]:
+        yield b"{"
+        time.sleep(1)
+
+    with running(read_deadline_s=0.2) as one:
+        return str(httpx.post(f"{one.url}/v1/score", content=body(), timeout=30).status_code)
 
 
 def asked_again() -> str:
@@ -233,6 +243,9 @@ OTHERS: dict[str, Callable[[], str]] = {
     "the request has too many bytes or items": lambda: status(ITEM, ITEM, max_batch_items=1),
     "the queue is full": full_queue,
     "the request has none of the service's tokens": without_a_token,
+    "the request does not come within `read_deadline_s`": slow,
+    "the request says that it is not JSON": lambda: status(ITEM, headers={"Content-Type": "text/plain"}),
+    "the request has more than 100 headers, or 16 KiB of them": lambda: status(ITEM, headers={"X-Long": "x" * 2**14}),
     "a group has an error or a timeout": asked_again,
     "it still has one after `attempts`": given_up,
     "the scoring service or the stream server is away": service_away,

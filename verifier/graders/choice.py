@@ -1,50 +1,35 @@
 """Grader `choice`: the response states the letter of the right choice of a multiple-choice question.
 
-The letter is looked for, in this order: in the last complete \\boxed{}; after the last "the answer is", "Answer:" or "I
-choose"; in the last letter in bold; in a response that is nothing but the letter; and, by option, in the last letter that
-stands alone. The first of these that states anything decides. Incorrect: no letter, a letter that is not a choice, two
-different letters in one place ("B or C"), a letter that is denied ("not B"), and the text of another choice after the right
-letter.
+The letter is looked for, in this order: in the last complete \\boxed{}; in the last <answer> tags; after the last "the answer
+is", "Answer:" or "I choose", in English or a language of statement.py; in the last "C is correct"; in the last letter in bold;
+in a last line, or a response, that is nothing but the letter, with the choice's own text or a reason behind it; and,
+by option, in the last letter that stands alone. The first of these that states anything decides. What follows the letter in a
+new sentence, or as a reason, does not count, nor do letters that are rejected ("not B but C"). Incorrect: no letter, a
+letter that is not a choice, two different letters in one place ("B or C"), a letter that is denied ("not B"), and the text of
+another choice after the right letter.
 
-The reference is a letter, the index of the choice from 0, or, with `texts`, the full text of a choice. A reference that is not
-one of these is a fault, and so is a text that two choices share. Every step is linear in the length of the response.
+The reference is a letter, the index of the choice from 0, or, with `texts`, the full text of a choice. Choices may be digits;
+an integer is then the digit, not an index. A reference that is not one of these is a fault, and so is a text that two
+choices share. Every step is linear in the length of the response.
 """
 
 import re
-import string
-from collections import deque
+import unicodedata
 from typing import Any, ClassVar
 
 from verifier.grader import Grader, Judgment, ScoringFault
+from verifier.graders import statement
 from verifier.graders.math.extract import boxed
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
-LONGEST_STATEMENT = 300
-"""Characters that are read after "the answer is"."""
-
-STATED = re.compile(
-    r"\b(?:answer|choice|option)\b(?:\s+(?:choice|option|letter))?(?:\s+(?:is|would be|should be|must be))\b\s*:?"
-    r"|\banswer\s*:|\bI\s+(?:choose|pick|select)\b",
-    re.IGNORECASE,
-)
-NEGATED = re.compile(r"\s*(?:is\s+)?(?:not|neither|none|isn't|never|unclear|unknown)\b", re.IGNORECASE)
-DENIED = re.compile(
-    r"\b(?:not|neither|nor|none|never|unlikely|except|but|unclear|unknown)\b|n't\b|[!¬]\s*\(?[A-Za-z]\b"
-    r"|\\(?:neg|lnot|not|sim|overline|bar|cancel|xcancel|bcancel|sout|complement)(?![a-zA-Z])",
-    re.IGNORECASE,
-)
-BEHIND_LETTER = re.compile(r"\s*(?:\^|'(?!\w))")
-LETTER = re.compile(r"^\W*[a-z](?![A-Za-z'])|(?<![A-Za-z'\\])[A-Z](?![A-Za-z'])|(?<![A-Za-z])[A-Z](?=')")
-BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*")
-DECORATION = re.compile(r"\\(?:text|textbf|mathbf|mathrm|textrm|mbox|rm|bf)\b|[{}$*_`\\]")
-SENTENCE_END = re.compile(r"\n|[.;!?](?=\s|$)")
+LABELS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 
 
 class ChoiceAnswer(Grader, frozen=True):
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
 
     choices: str = "ABCDE"
-    """The letters, in the order of the choices."""
+    """The letters, or digits, in the order of the choices."""
     texts: tuple[str, ...] = ()
     """The full texts of the choices, in order. With them, an answer or a reference may be a text."""
     last_letter: bool = False
@@ -53,8 +38,9 @@ class ChoiceAnswer(Grader, frozen=True):
     def __post_init__(self) -> None:
         if not self.choices or len(set(self.choices.upper())) != len(self.choices):
             raise ScoringFault(f"option choices = {self.choices!r} must be different letters")
-        if not set(self.choices.upper()) <= set(string.ascii_uppercase):
-            raise ScoringFault(f"option choices = {self.choices!r} must be letters from A to Z")
+        labels = set(self.choices.upper())
+        if not labels <= LABELS or (len(labels) > 1 and len({label.isdigit() for label in labels}) > 1):
+            raise ScoringFault(f"option choices = {self.choices!r} must be letters from A to Z, or digits alone")
         if self.texts and len(self.texts) > len(self.choices):
             raise ScoringFault(f"option texts has {len(self.texts)} texts for {len(self.choices)} letters")
         if not all(map(_canonical, self.texts)):
@@ -65,7 +51,7 @@ class ChoiceAnswer(Grader, frozen=True):
 
     def score(self, response: str, reference: Any) -> Judgment:
         gold = self._letter_of_reference(reference)
-        stated = self._stated(response)
+        stated = self._stated(unicodedata.normalize("NFKC", response))  # full-width letters are letters
         if stated is None:
             return Judgment(False, "the response states no choice")
         letters = self._letters(stated)
@@ -79,48 +65,58 @@ class ChoiceAnswer(Grader, frozen=True):
     def _stated(self, response: str) -> str | None:  # noqa: PLR0911
         if (box := boxed(response)) is not None:
             return box.text or ""
-        if stated := deque(STATED.finditer(response), maxlen=1):
-            rest = response[stated[0].end() : stated[0].end() + LONGEST_STATEMENT].lstrip(" :*\n")
-            if NEGATED.match(rest):
-                return ""
-            rest = rest.partition("**")[0]  # the answer was in bold up to there
-            end = SENTENCE_END.search(rest, 2)
-            return rest[: end.start()] if end else rest
-        bold = [found[1] for found in BOLD.finditer(response) if self._letters(found[1])]
+        if (tagged := statement.tagged(response)) is not None:
+            return tagged
+        if (stated := statement.stated(response)) is not None:
+            return stated
+        if (correct := statement.called_correct(response)) is not None:
+            return correct
+        bold = [found for found in statement.bold(response) if self._letters(found)]
         if bold:
             return bold[-1]
-        if len(response) <= LONGEST_STATEMENT and self._is_only_choice(response):
+        lines = response.strip().splitlines()
+        for line in (lines[0], lines[-1]) if lines else ():
+            if (line is lines[-1] or len(response) <= statement.LONGEST) and self._is_only_choice(line):
+                return line
+        if len(response) <= statement.LONGEST and self._letter_of_text(response) is not None:
             return response
         if self.last_letter:
-            alone = re.findall(rf"(?<![\w'-])([{self.choices.upper()}])(?![\w'-])", response)
+            alone = re.findall(rf"{statement.BEFORE}(?<!-)([{self.choices.upper()}]){statement.BEHIND}(?!-)", response)
             return alone[-1] if alone else None
         return None
 
-    def _is_only_choice(self, response: str) -> bool:
-        text = response.strip().splitlines()[0] if response.strip() else ""
-        return bool(re.match(r"\(?[A-Za-z]\)?(?:$|[.):,])", text)) or _canonical(response) in map(
-            _canonical, self.texts
-        )
+    def _is_only_choice(self, line: str) -> bool:
+        found = statement.ONLY.match(line) if len(line) <= statement.LONGEST else None
+        if found is None:
+            return False
+        rest = line[found.end() :].lstrip(" -\u2013\u2014*_")
+        separated = found[2] or not rest.strip()
+        return bool(separated) or self._letter_of_text(rest) is not None
 
     def _letters(self, stated: str) -> set[str]:
         """The choices that the statement names. With texts, a text after a letter must be that letter's own."""
-        plain = DECORATION.sub(" ", stated).strip()
+        plain = statement.DECORATION.sub(" ", stated).strip()
         if (whole := self._letter_of_text(plain)) is not None:
             return {whole}
-        if _denies(stated):
+        if len(plain) > statement.LONGEST_READ:
             return set()
-        named = re.match(r"[\s(\[]*([A-Za-z])(?![A-Za-z'])[\s)\].:,-]*(.*)", plain, re.DOTALL)
+        plain = statement.without_rejected(plain)
+        if statement.denies(plain) or statement.denies_in_tex(stated):
+            return set()
+        plain, behind = statement.split(plain)
         letters = self.choices.upper()
-        found = set(re.findall(rf"(?<![\w'])([{letters}])(?![\w'])", plain))
+        found = set(re.findall(rf"{statement.BEFORE}([{letters}]){statement.BEHIND}", plain))
         found |= set(re.findall(r"\(([A-Z])\)", plain))  # may be outside the choices, and is then wrong
-        if named:
+        found -= statement.words_of_one_letter(plain)
+        if named := statement.FIRST.match(plain):
             first, rest = named[1].upper(), named[2].strip(" .")
-            if "A" in found and not re.match(r"[\s(\[]*A\b", plain) and re.search(r"\bA [a-z]", plain):
-                found.discard("A")  # the article
-            if named[1].isupper() or not rest:
+            if (named[1].isupper() or named[1].isdigit() or not rest) and first not in statement.words_of_one_letter(
+                plain
+            ):
                 found.add(first)
-            if rest and (other := self._letter_of_text(rest)) is not None:
-                found.add(other)
+            for text in (rest, behind):
+                if text and (other := self._letter_of_text(text)) is not None:
+                    found.add(other)
         return found
 
     def _letter_of_text(self, text: str) -> str | None:
@@ -130,6 +126,8 @@ class ChoiceAnswer(Grader, frozen=True):
     def _letter_of_reference(self, reference: Any) -> str:
         letters = self.choices.upper()
         if isinstance(reference, int) and not isinstance(reference, bool):
+            if letters.isdigit():
+                return self._letter_of_reference(str(reference))
             if 0 <= reference < len(self.texts or letters):
                 return letters[reference]
             raise ScoringFault(
@@ -143,15 +141,6 @@ class ChoiceAnswer(Grader, frozen=True):
         if len(bare) == 1 and bare in letters[: len(self.texts) or None]:
             return bare
         raise ScoringFault(f"reference {reference[:SHOWN_CHARACTERS]!r} is not one of the choices {letters}")
-
-
-def _denies(stated: str) -> bool:
-    """Whether the statement says what the answer is not, before the first letter or around it."""
-    letter = LETTER.search(stated)
-    before = stated[: letter.end()] if letter else stated
-    return DENIED.search(before) is not None or (
-        letter is not None and BEHIND_LETTER.match(stated, letter.end()) is not None
-    )
 
 
 def _canonical(text: str) -> str:

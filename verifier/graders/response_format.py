@@ -19,6 +19,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
+from verifier.answer import Tags
 from verifier.grader import Grader, Judgment, ScoringFault
 
 TAG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]{0,63}")
@@ -55,6 +56,9 @@ class ResponseFormat(Grader, frozen=True):
     """Name of a tag -> the most characters between its opening and its closing."""
     forbidden: tuple[str, ...] = ()
     """Texts that must not occur in the response, in upper and lower case as written."""
+    thought: Tags | None = None
+    """What opens and what closes a thought that is not looked at. By default all of the response is, because the thought's
+    tags are part of its form."""
     ends_with: str | None = None
     """Text that the response must end with; white space after it is ignored. None: any end."""
 

@@ -9,6 +9,10 @@ import math
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
+from verifier.graders.fences import fenced_blocks
+
+JSON = ("", "json", "jsonc", "json5")
+"""Languages of the blocks that are read; what is in them is strict JSON all the same."""
 MAX_DEPTH = 64
 """Arrays and objects within each other: far more than anyone writes on purpose, and within every reader's own limits."""
 
@@ -51,20 +55,9 @@ def same(left: Any, right: Any) -> bool:
 
 
 def last_fenced_json(text: str) -> str | None:
-    """The body of the last complete block between ``` lines that is marked json or not marked at all."""
-    found: str | None = None
-    body: list[str] | None = None
-    wanted = False
-    for line in text.splitlines(keepends=True):
-        bare = line.strip()
-        if body is None:
-            if bare.startswith("```"):
-                body, wanted = [], bare[3:].strip().lower() in ("", "json")
-        elif bare != "```":
-            body.append(line)
-        else:
-            found, body = "".join(body) if wanted else found, None
-    return found
+    """The body of the last complete fenced block that is marked json or not marked at all. None: there is none."""
+    found = [block for block in fenced_blocks(text) if block.closed and block.language in JSON]
+    return found[-1].text if found else None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

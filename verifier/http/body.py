@@ -12,8 +12,8 @@ async def read_body(request: Request, limit_bytes: int) -> bytearray | None:
     pipe and not the answer that says why.
 
     Waits for: the client to send.
-    Until: the connection closes; there is no deadline.
-    Ended by: the end of the body, too much of it, or the client's disconnect.
+    Until: verifier.read_deadline_s, which the caller sets.
+    Ended by: the end of the body, too much of it, the deadline, or the client's disconnect.
     Metric: none; a client that sends slowly holds nothing but its own connection.
     """
     body, received = bytearray(), 0

@@ -14,6 +14,7 @@ from services.clock import now_s
 from verifier import metrics
 from verifier.contract import Refusal
 from verifier.http.auth import BearerTokens
+from verifier.http.head import TOO_LARGE, too_large
 
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 REQUEST_ID = b"x-request-id"
@@ -51,8 +52,11 @@ class Front:
             await send(message)
 
         try:
-            if caller is None:
-                await refuse_entry(send_with_id)
+            if too_large(scope):
+                await refuse_entry(send_with_id, 431, TOO_LARGE)
+            elif caller is None:
+                advice = "send one of the service's tokens: Authorization: Bearer TOKEN"
+                await refuse_entry(send_with_id, 401, advice, (b"www-authenticate", b"Bearer"))
             else:
                 await self._app(scope, receive, send_with_id)
         finally:
@@ -81,11 +85,11 @@ class Front:
         log.log(logging.WARNING if trouble else logging.INFO, json.dumps(line))
 
 
-async def refuse_entry(send: Send) -> None:
-    metrics.REQUESTS_REFUSED.labels("401").inc()
-    body = msgspec.json.encode(Refusal("send one of the service's tokens: Authorization: Bearer TOKEN", "$"))
-    headers = [(b"content-type", b"application/json"), (b"www-authenticate", b"Bearer")]
-    headers.append((b"content-length", str(len(body)).encode()))
+async def refuse_entry(send: Send, status: int, error: str, *more: tuple[bytes, bytes]) -> None:
+    """more: headers of the answer."""
+    metrics.REQUESTS_REFUSED.labels(str(status)).inc()
+    body = msgspec.json.encode(Refusal(error, "$"))
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *more]
     headers.append((b"connection", b"close"))  # the rest of such a request is not read
-    await send({"type": "http.response.start", "status": 401, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -26,7 +26,7 @@ EXAMPLES: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
                     "id": "b",
                     "verdict": "error",
                     "reward": None,
-                    "detail": "unknown options fuzzy; this grader knows strip, case_sensitive, pattern",
+                    "detail": "unknown options fuzzy; this grader knows strip, case_sensitive, pattern, thought",
                     "elapsed_s": 0.0,
                 },
             ]
@@ -44,8 +44,11 @@ def openapi_parts() -> tuple[dict[str, Any], dict[str, Any]]:
     )
     refusals = {
         "401": "The service requires a bearer token, and this request has none of its tokens",
+        "408": "The body took too long to come",
         "413": "More bytes or items than the service takes in one request",
+        "415": "The body is of another content type than JSON",
         "422": "A malformed request; `path` says where",
+        "431": "Too many headers, or too large ones",
         "503": "Saturated; come back after the seconds in Retry-After",
     }
     asked = {name: {"value": example} for name, (example, _) in EXAMPLES.items()}

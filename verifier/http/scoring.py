@@ -1,5 +1,6 @@
 """POST /v1/score: a batch in, a verdict for each item out, and a queue that refuses rather than grows."""
 
+import asyncio
 import json
 import logging
 import math
@@ -31,7 +32,15 @@ def add_scoring(app: FastAPI, settings: VerifierConfig, grading: Grading, operat
     @app.post("/v1/score", openapi_extra=operation, summary="Judge a batch of responses", response_class=Response)
     async def score(request: Request) -> Response:
         """Each item gets a verdict of its own: one that cannot be judged does not harm the others."""
-        body = await read_body(request, settings.max_body_bytes)
+        if (kind := request.headers.get("content-type")) is not None and not is_json(kind):
+            advice = f"the content type is {kind[:80]!r}; send Content-Type: application/json"
+            return refuse(415, advice, headers={"Connection": "close"})
+        try:
+            async with asyncio.timeout(settings.read_deadline_s):
+                body = await read_body(request, settings.max_body_bytes)
+        except TimeoutError:
+            late = f"the body took more than verifier.read_deadline_s = {settings.read_deadline_s:g}"
+            return refuse(408, late, headers={"Connection": "close"})
         if body is None:
             fault = f"the body is larger than verifier.max_body_bytes = {settings.max_body_bytes}; send smaller batches"
             return refuse(413, fault, headers={"Connection": "close"})  # the rest of the body may still be coming
@@ -48,6 +57,12 @@ def add_scoring(app: FastAPI, settings: VerifierConfig, grading: Grading, operat
             log_without_verdict(request.state.request_id, items, scores)
         results = [ScoreResult.of(item, score) for item, score in zip(items, scores, strict=True)]
         return Response(_encoder.encode(ScoreResponse(results)), media_type="application/json")
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a Content-Type names JSON. Browsers send forms and plain text to any host unasked, but JSON only where they may."""
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def require_known_graders(items: Sequence[ScoreItem], catalogue: Catalogue) -> None:

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 
 from services.config.verifier import VerifierConfig
 from services.metrics import waiting
+from verifier.http.head import protocol
 
 LAST_ANSWERS_S = 30  # how long requests of others that are still being scored may take when the service stops
 
@@ -19,6 +20,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=protocol(settings.read_deadline_s),
                 log_config=None,
                 access_log=False,
                 lifespan="off",

@@ -3,11 +3,12 @@
 from abc import abstractmethod
 from typing import Any, ClassVar
 
+from verifier.answer import OnAnswer
 from verifier.grader import BaseGrader, Judgment, LaneName
 from verifier.network.endpoints import Endpoints
 
 
-class NetworkGrader(BaseGrader, frozen=True):
+class NetworkGrader(BaseGrader, OnAnswer, frozen=True):
     """A grader that waits for another service: it runs in the verifier's event loop, and its endpoint has the deadline."""
 
     lane: ClassVar[LaneName] = "network"
@@ -19,5 +20,5 @@ class NetworkGrader(BaseGrader, frozen=True):
 
     @abstractmethod
     async def score(self, response: str, reference: Any, endpoints: Endpoints) -> Judgment:
-        """Judges one response. Raises ScoringFault when no verdict is possible, because of the reference answer or because
-        the service is away."""
+        """Judges one response, of which it is given the answer. Raises ScoringFault when no verdict is possible, because of
+        the reference answer or because the service is away."""

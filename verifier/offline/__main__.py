@@ -35,6 +35,7 @@ from verifier.attempts import ask_again
 from verifier.contract import ScoreItem
 from verifier.grading import Grading, open_grading
 from verifier.network.endpoints import Endpoints
+from verifier.offline.check_references import option_fault
 from verifier.offline.lines import Defaults, Line, read_lines
 from verifier.offline.report import Report
 from verifier.supervised import supervised
@@ -51,6 +52,8 @@ def main() -> int:
     defaults = Defaults(arguments.grader, _options(arguments.options), settings.max_depth)
     if arguments.grader not in graders():
         raise InputError(f"--grader {arguments.grader}: no such grader; known: {known_graders()}")
+    if defaults.options and (fault := option_fault(defaults.grader, defaults.options)):
+        raise InputError(f"--options {arguments.options}: {fault}")
     ignored: set[str] = set()
     used, count = _checked(arguments.file, defaults, ignored)
     report = Report()

@@ -8,7 +8,8 @@ grader process.
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from services.graders import graders
 from verifier.contract import ScoreItem
@@ -35,6 +36,20 @@ def faults_of(item: ScoreItem) -> Iterator[str]:
         yield f"grader {grader}: {fault}"
     except Exception as fault:
         yield f"grader {grader} failed: {type(fault).__name__}: {fault}"
+
+
+def option_fault(grader: str, options: Mapping[str, Any]) -> str:
+    """Why a grader, or a grader that it asks, cannot be built with these options; empty: it can."""
+    try:
+        built = build_grader(load_grader(graders()[grader]), options)
+    except ScoringFault as fault:
+        return f"grader {grader}: {fault}"
+    for part in built.parts if isinstance(built, Combine) else ():
+        if part.grader not in graders():
+            return f'there is no grader "{part.grader}" for a part'
+        if fault_ := option_fault(part.grader, part.options):
+            return fault_
+    return ""
 
 
 def main() -> None:

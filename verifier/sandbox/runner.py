@@ -33,6 +33,29 @@ if TYPE_CHECKING:  # importing it would take longer than the rest of this file
 RAISED_CHARACTERS = 200  # of an exception's text
 STACK_BYTES = 64 * 2**20
 LEFTOVERS_S = 5.0
+STREAMS = {f"{folder}{name}": fd for folder in ("/dev/fd/", "/proc/self/fd/") for fd, name in enumerate("012")}
+STREAMS |= {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
+# What contest sites import before the program, and their starter code takes for granted. docs/sandbox.md has this list.
+GIVEN_MODULES = (
+    "bisect collections copy datetime functools heapq io itertools json math operator random re statistics string sys "
+    "typing"
+)
+GIVEN_NAMES = {
+    "bisect": "bisect_left bisect_right insort insort_left insort_right",
+    "collections": "Counter OrderedDict defaultdict deque namedtuple",
+    "copy": "deepcopy",
+    "decimal": "Decimal getcontext",
+    "fractions": "Fraction",
+    "functools": "cache cmp_to_key lru_cache partial reduce",
+    "heapq": "heapify heappop heappush heappushpop heapreplace nlargest nsmallest",
+    "itertools": "accumulate chain combinations combinations_with_replacement count cycle groupby islice pairwise permutations "
+    "product repeat zip_longest",
+    "math": "ceil comb factorial floor gcd inf isqrt lcm log log2 sqrt",
+    "operator": "itemgetter",
+    "string": "ascii_letters ascii_lowercase ascii_uppercase",
+    "typing": "Any Callable DefaultDict Deque Dict FrozenSet Generator Generic Iterable Iterator List Mapping Optional Sequence "
+    "Set Tuple Type TypeVar Union",
+}
 
 
 def main() -> types.CodeType | None:
@@ -47,6 +70,9 @@ def main() -> types.CodeType | None:
         setattr(builtins, name, _sitebuiltins.Quitter(name, "Ctrl-D (i.e. EOF)"))
     sys.path[:] = [folder for folder in sys.path if folder]
     sys.argv[:] = ["program.py"]
+    if hasattr(sys, "set_int_max_str_digits"):
+        sys.set_int_max_str_digits(0)  # it guards servers against floods; the limits below guard this process
+    open_streams_by_name()
     keep(commands, results, limits["own_namespaces"])
     send(results, b"S")
     command = receive(commands)
@@ -114,7 +140,9 @@ def serve_function(program: str, entry_point: str, commands: int, results: int, 
     module = types.ModuleType("program")
     sys.modules["program"] = module
     try:
-        exec(compile(program, "<program>", "exec", dont_inherit=True), module.__dict__)  # not our __future__
+        code = compile(program, "<program>", "exec", dont_inherit=True)  # not our __future__
+        give(code, module.__dict__)
+        exec(code, module.__dict__)
         find(module, entry_point)
     except BaseException as fault:
         send(results, b"X", raised(fault))
@@ -143,8 +171,11 @@ def call(module: types.ModuleType, entry_point: str, command: bytes, results: in
 
 
 def find(module: types.ModuleType, entry_point: str) -> Any:
-    """The function called `name`, or `Class.method` of an instance made without arguments."""
+    """The function called `name`, or `Class.method` of an instance made without arguments. A function that the module lacks
+    is looked for in its class Solution, as on LeetCode."""
     found: Any = module
+    if not hasattr(module, entry_point.partition(".")[0]) and hasattr(module, "Solution"):
+        entry_point = f"Solution.{entry_point}"
     for name in entry_point.split("."):
         found = getattr(found() if isinstance(found, type) else found, name)
     if not callable(found):
@@ -169,6 +200,47 @@ def serve_program(program: str, commands: int, results: int, limits: dict[str, A
             return code
         send(results, b"E", ending(child, limits))
     return None
+
+
+def give(code: types.CodeType, names: dict[str, Any]) -> None:
+    """Put into a program's names what it uses and would have to import. What it does not use is not imported: that takes
+    time."""
+    used: set[str] = set()
+    unread = [code]
+    while unread:
+        part = unread.pop()
+        used.update(part.co_names)
+        unread += [inner for inner in part.co_consts if isinstance(inner, types.CodeType)]
+    used -= vars(builtins).keys()
+    for module in used.intersection(GIVEN_MODULES.split()):
+        names[module] = __import__(module)
+    for module, given in GIVEN_NAMES.items():
+        for name in used.intersection(given.split()) - names.keys():
+            if hasattr(__import__(module), name):  # older Pythons lack some
+                names[name] = getattr(__import__(module), name)
+
+
+def open_streams_by_name() -> None:
+    """Let a program open /dev/stdin and its like: without /proc they lead nowhere."""
+    open_file, open_fd = io.open, os.open
+
+    def fd_of(file: Any) -> int | None:
+        try:
+            return STREAMS.get(os.fspath(file))
+        except (TypeError, ValueError):
+            return None
+
+    def open_by_name(file: Any, *rest: Any, **named: Any) -> Any:
+        fd = fd_of(file)
+        return open_file(file if fd is None else os.dup(fd), *rest, **named)
+
+    def open_fd_by_name(path: Any, *rest: Any, **named: Any) -> int:
+        fd = fd_of(path)
+        return open_fd(path, *rest, **named) if fd is None else os.dup(fd)
+
+    for module in (builtins, io):
+        module.open = open_by_name  # type: ignore[attr-defined]
+    os.open = open_fd_by_name
 
 
 def read_from(text: str) -> None:
@@ -263,4 +335,6 @@ if __name__ == "__main__":
     to_run = main()
     if to_run is not None:
         sys.modules["__main__"] = types.ModuleType("__main__")
+        give(to_run, sys.modules["__main__"].__dict__)
+        sys.modules["__main__"].__file__ = sys.argv[0]
         exec(to_run, sys.modules["__main__"].__dict__)

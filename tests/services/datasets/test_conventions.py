@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from services.config.prompts import ColumnMap, ConventionName, PromptsConfig
 from services.datasets.conventions import CONVENTIONS, convention, last_boxed
+from services.datasets.programs import WHERE
 from services.datasets.row_values import UnreadableRow
 from services.datasets.sources import Row
 from services.datasets.task import Task
@@ -134,7 +135,9 @@ def io(**tests: Any) -> str:
 
 def test_a_program_that_reads_and_prints_is_tested_by_what_it_prints() -> None:
     task = read("apps", question="Add.\n", input_output=io(inputs=["1 2\n", ["3", "4"]], outputs=["3\n", ["7", ""]]))
-    assert task.prompt == "Add.\n\nWrite a Python program that reads from standard input and writes to standard output."
+    assert task.prompt == (
+        f"Add.\n\nWrite a Python program that reads from standard input and writes to standard output. {WHERE}"
+    )
     assert task.reference == {
         "kind": "stdio",
         "tests": [{"stdin": "1 2\n", "stdout": "3\n"}, {"stdin": "3\n4", "stdout": "7\n"}],
@@ -155,7 +158,7 @@ def test_a_function_is_called_and_its_results_may_each_be_in_a_list(outputs: lis
     }
     assert task.prompt == (
         "Add.\n\nWrite a Python function `add`, outside of any class. Its parameters are those of\n"
-        "```python\nclass Solution:\n    def add(self, a, b):\n```"
+        f"```python\nclass Solution:\n    def add(self, a, b):\n```\n{WHERE}"
     )
 
 
@@ -172,7 +175,7 @@ def test_assertions_become_calls_with_what_they_expect() -> None:
         ],
     }
     assert task.prompt == (
-        "Find the largest.\n\nWrite a Python function `top`, which is called like this: `top([3, 1], k=1)`."
+        f"Find the largest.\n\nWrite a Python function `top`, which is called like this: `top([3, 1], k=1)`. {WHERE}"
     )
     assert read("mbpp", prompt="Find it.", test_list=["assert f() == 1"]).prompt.startswith("Find it.")  # type: ignore[union-attr]
 
@@ -220,9 +223,57 @@ def test_rows_of_ifeval_are_lists_of_constraints() -> None:
     ]
 
 
+FEW = {"num_words": 3, "relation": "at least"}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "parameters"),
+    [
+        (["length_constraints:number_words"], [json.dumps(FEW)]),
+        (["length_constraints:number_words"], json.dumps([FEW])),
+        ('["length_constraints:number_words"]', [FEW]),
+        ('["length_constraints:number_words"]', json.dumps([json.dumps(FEW)])),
+        (["length_constraints:number_words"], [json.dumps(FEW | {"keywords": None})]),
+    ],
+)
+def test_constraints_may_be_json_text(kinds: Any, parameters: Any) -> None:
+    task = read("ifeval", prompt="Write.", instruction_id_list=kinds, kwargs=parameters)
+    assert task.reference == [{"type": "length_constraints:number_words"} | FEW]
+
+
+@pytest.mark.parametrize("nothing", ["{}", "null", None, {}])
+def test_a_constraint_without_parameters_may_be_written_in_every_way(nothing: Any) -> None:
+    task = read("ifeval", prompt="Write.", instruction_id_list=["punctuation:no_comma"], kwargs=[nothing])
+    assert task.reference == [{"type": "punctuation:no_comma"}]
+
+
+def test_of_multi_if_the_first_turn_is_read() -> None:
+    task = read(
+        "multi-if",
+        turn_1_prompt='{"role": "user", "content": "Write."}',
+        turn_1_instruction_id_list=["length_constraints:number_words"],
+        turn_1_kwargs=[json.dumps(FEW)],
+        turn_2_prompt='{"role": "user", "content": "Again."}',
+    )
+    assert task.prompt == [{"role": "user", "content": "Write."}]
+    assert task.reference == [{"type": "length_constraints:number_words"} | FEW]
+
+
+def test_options_of_a_row_may_be_json_text() -> None:
+    columns = ColumnMap(prompt="q", reference="a", options="o")
+    assert read(columns, q="?", a="1", o='{"strip": true, "pattern": null}').options == {"strip": True}
+    with pytest.raises(UnreadableRow, match="column o must be an object, or its JSON text, not str 'strict'"):
+        read(columns, q="?", a="1", o="strict")
+
+
 @pytest.mark.parametrize(
     ("name", "fields", "says"),
     [
+        ("ifeval", {"prompt": "?", "instruction_id_list": ["a"], "kwargs": ["{"]}, "column kwargs must be a list of objects"),
+        ("ifeval", {"prompt": "?", "instruction_id_list": ["a"], "kwargs": ["[1]"]}, "or its JSON text, not list [1]"),
+        ("ifeval", {"prompt": "?", "instruction_id_list": ["a"], "kwargs": [3]}, "or its JSON text, not int 3"),
+        ("ifeval", {"prompt": "?", "instruction_id_list": "a", "kwargs": [{}]}, "column instruction_id_list must be a list"),
+        ("multi-if", {"turn_1_prompt": "{}"}, "has no column turn_1_instruction_id_list"),
         ("plain", {"prompt": "?"}, "has no column reference; it has prompt. Name the right ones in prompts.columns"),
         ("plain", {"prompt": "?", "reference": True, "grader": None}, "column grader must be the name of a grader, not NoneType"),
         ("gsm8k", {"question": "?", "answer": "It is 42."}, "column answer does not end in a line `#### 42`"),

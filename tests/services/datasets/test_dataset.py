@@ -110,7 +110,7 @@ def test_a_reference_survives_the_wire_whatever_number_it_is(tmp_path: Path) -> 
         (row(reference=None), "line 3: column reference must be a JSON value other than null, not NoneType None"),
         (row(grader="maths"), f'line 3: there is no grader "maths"; the known ones are {known_graders()}'),
         (row(grader=1), "line 3: column grader must be the name of a grader, not int 1"),
-        (row(options=[1]), "line 3: column options must be an object, not list [1]"),
+        (row(options=[1]), "line 3: column options must be an object, or its JSON text, not list [1]"),
     ],
 )
 def test_a_broken_row_is_named_with_its_place_and_what_is_wrong(tmp_path: Path, bad: Any, says: str) -> None:

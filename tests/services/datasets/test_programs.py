@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from services.datasets.programs import apps, mbpp
+from services.datasets.programs import WHERE, apps, mbpp
 from services.datasets.row_values import UnreadableRow
 from services.datasets.sources import Row
 
@@ -17,7 +17,7 @@ def test_an_assertion_becomes_a_call_and_its_result() -> None:
     task = mbpp(row(text="Add.", test_list=["assert add(1, b=[2]) == (3, {1: 2})"]))
     case = {"args": [1], "kwargs": {"b": [2]}, "expected": [3, {"1": 2}]}
     assert task.reference == {"kind": "function", "entry_point": "add", "tests": [case]}
-    assert task.prompt == "Add.\n\nWrite a Python function `add`, which is called like this: `add(1, b=[2])`."
+    assert task.prompt == f"Add.\n\nWrite a Python function `add`, which is called like this: `add(1, b=[2])`. {WHERE}"
 
 
 def test_an_assertion_with_a_call_in_it_is_not_run() -> None:
@@ -35,4 +35,4 @@ def test_a_function_is_asked_for_by_name_with_its_starter_code() -> None:
     task = apps(row(question="Add.", input_output=tests, starter_code="def add(a, b):\n"))
     assert task.reference["tests"] == [{"args": [1, 2], "expected": 3}]  # each result was in a list of its own
     assert isinstance(task.prompt, str)
-    assert task.prompt.endswith("Its parameters are those of\n```python\ndef add(a, b):\n```")
+    assert task.prompt.endswith(f"Its parameters are those of\n```python\ndef add(a, b):\n```\n{WHERE}")

@@ -27,6 +27,14 @@ def test_the_answer_is_compared_letter_for_letter(
     assert build_grader(ExactMatch, options).score(response, reference).correct is correct
 
 
+@pytest.mark.parametrize("reference", ["", " \n\t"])
+def test_an_empty_reference_is_a_fault_for_every_response(reference: str) -> None:
+    with pytest.raises(ScoringFault, match="reference is empty"):
+        ExactMatch(strip=False).check(reference)
+    with pytest.raises(ScoringFault, match="reference is empty"):
+        ExactMatch().score("", reference)
+
+
 @pytest.mark.parametrize("reference", [None, True, ["12"], {"answer": 12}])
 def test_a_reference_that_is_no_text_is_a_fault_and_not_a_wrong_answer(reference: object) -> None:
     with pytest.raises(ScoringFault, match="reference must be a string or a number"):

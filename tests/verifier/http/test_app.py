@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
 from tests.verifier.running import Running, running
@@ -165,3 +166,27 @@ def test_the_documentation_describes_the_contract(verifier: Running) -> None:
     assert schemas["ScoreItem"]["required"] == ["id", "grader", "response", "reference"]
     assert schemas["ScoreResult"]["properties"]["verdict"] == {"enum": ["correct", "error", "incorrect", "timeout"]}
     assert "swagger" in httpx.get(f"{verifier.url}/docs").text
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("application/json", 200),
+        ("application/json; charset=utf-8", 200),
+        ("Application/JSON", 200),
+        ("application/vnd.ratchet+json", 200),
+        (None, 200),
+        ("text/plain", 415),
+        ("application/x-www-form-urlencoded", 415),
+        ("multipart/form-data; boundary=x", 415),
+        ("", 415),
+    ],
+)
+def test_only_json_is_read(verifier: Running, kind: str | None, expected: int) -> None:
+    headers = {} if kind is None else {"Content-Type": kind}
+    answered = httpx.post(
+        f"{verifier.url}/v1/score", content=msgspec.json.encode({"items": [item()]}), headers=headers, timeout=30
+    )
+    assert answered.status_code == expected
+    if expected == 415:
+        assert "send Content-Type: application/json" in answered.json()["error"]

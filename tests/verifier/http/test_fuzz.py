@@ -258,7 +258,8 @@ def said_to(verifier: Verifier, request: bytes) -> bytes:
     answer = bytearray()
     with connection_to(verifier) as connection, contextlib.suppress(ConnectionError):
         connection.sendall(request)
-        connection.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # the service may have cut the request off by now
+            connection.shutdown(socket.SHUT_WR)
         while part := connection.recv(2**16):
             answer += part
     return bytes(answer)

@@ -19,5 +19,5 @@ def test_an_example_can_be_sent_and_read(name: str) -> None:
 
 def test_every_refusal_is_described() -> None:
     operation, schemas = openapi_parts()
-    assert set(operation["responses"]) == {"200", "401", "413", "422", "503"}
+    assert set(operation["responses"]) == {"200", "401", "408", "413", "415", "422", "431", "503"}
     assert {"ScoreRequest", "ScoreItem", "ScoreResponse", "ScoreResult", "Refusal"} == set(schemas)

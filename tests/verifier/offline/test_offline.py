@@ -105,6 +105,21 @@ def test_a_wrong_line_is_named_before_anything_is_graded(tmp_path: Path) -> None
         (["--grader", "maths"], 'no such grader; known: "choice"'),
         (["--options", "{"], "not JSON"),
         (["--options", "[1]"], "give a JSON object"),
+        (
+            ["--options", '{"tolerence": 1}'],
+            "grader math: unknown options tolerence; this grader knows unboxed, tolerance",
+        ),
+        (["--options", '{"tolerance": 2}'], "grader math: option tolerance = 2.0 must be at least 0 and below 1"),
+        (["--options", '{"tolerance": "much"}'], "grader math: options: Expected `float`, got `str`"),
+        (["--grader", "exact", "--options", '{"pattern": "("}'], "option pattern = '(' is not a regular expression"),
+        (
+            ["--grader", "combine", "--options", '{"parts": [{"grader": "maths"}]}'],
+            'there is no grader "maths" for a part',
+        ),
+        (
+            ["--grader", "combine", "--options", '{"parts": [{"grader": "exact", "options": {"fuzzy": true}}]}'],
+            "grader exact: unknown options fuzzy",
+        ),
         (["--processes", "0"], "verifier.processes = 0: input should be greater than or equal to 1"),
         (["--deadline", "-1"], "verifier.item_deadline_s = -1.0: input should be greater than 0"),
         (["--out", "FILE"], "is the file that is graded"),

@@ -15,7 +15,6 @@ machine has no sandbox, or the options are above the ceilings of [verifier.sandb
 import dataclasses
 import json
 import math
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -23,6 +22,7 @@ import msgspec
 
 from services.clock import now_s
 from verifier.grader import Grader, Judgment, ScoringFault
+from verifier.graders.code.program import program_in
 from verifier.graders.code.results import same, same_output
 from verifier.sandbox.launch import Launcher
 from verifier.sandbox.limits import Limits, limits_within
@@ -32,7 +32,6 @@ from verifier.sandbox.settings import settings_from_environment
 
 SHOWN_CHARACTERS = 60  # of what the program said, in the detail
 SMALLEST_MEMORY_MB = 64  # the interpreter alone takes a third of it
-_FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})(.*)", re.DOTALL)
 
 
 class FunctionTest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,7 +55,7 @@ class StdioReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
 
 
 class CodeTests(Grader, frozen=True):
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
     cached: ClassVar[bool] = True
 
     wall_s: float = 4.0
@@ -66,16 +65,17 @@ class CodeTests(Grader, frozen=True):
     """Memory of all its processes together."""
     pass_all: bool = True
     """If false, the reward is the share of tests passed. Either way, only a program that passes all of them is correct."""
-    float_tolerance: float = 0.0
+    float_tolerance: float | None = None
     """Largest difference, relative to the larger number or absolute, at which two numbers are equal unless both are whole.
-    Above 0, printed output is compared word by word."""
+    Above 0, printed output is compared word by word. null: 1e-6 for numbers that are not whole, or that share of those below
+    1, and printed output is compared line by line. 0: none."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.wall_s) and self.wall_s > 0):
             raise ScoringFault(f"option wall_s = {self.wall_s} must be above 0")
         if self.memory_mb < SMALLEST_MEMORY_MB:
             raise ScoringFault(f"option memory_mb = {self.memory_mb} is below {SMALLEST_MEMORY_MB}, which Python needs")
-        if not (math.isfinite(self.float_tolerance) and self.float_tolerance >= 0):
+        if self.float_tolerance is not None and not (math.isfinite(self.float_tolerance) and self.float_tolerance >= 0):
             raise ScoringFault(f"option float_tolerance = {self.float_tolerance} must be 0 or more")
 
     @classmethod
@@ -95,7 +95,8 @@ class CodeTests(Grader, frozen=True):
         if machine.launcher is None:
             raise ScoringFault(f"code cannot be graded here: {machine.missing}")
         try:
-            return self._judge(machine.launcher, limits, program_in(response), tests)
+            entry_point = tests.entry_point if isinstance(tests, FunctionReference) else None
+            return self._judge(machine.launcher, limits, program_in(response, entry_point), tests)
         except SandboxFailed as fault:
             raise ScoringFault(f"the sandbox did not start: {fault}") from fault
 
@@ -153,7 +154,7 @@ class CodeTests(Grader, frozen=True):
 
     def _fault(self, session: Session, test: FunctionTest | StdioTest) -> str | None:
         if isinstance(test, StdioTest):
-            return self._program_fault(session.test({"stdin": test.stdin}), test)
+            return self._program_fault(session.test({"stdin": test.stdin.removeprefix("\ufeff")}), test)
         return self._function_fault(session.test({"args": test.args, "kwargs": test.kwargs}), test)
 
     def _function_fault(self, finished: Finished, test: FunctionTest) -> str | None:
@@ -176,28 +177,6 @@ class CodeTests(Grader, frozen=True):
         if same_output(printed, test.stdout, self.float_tolerance):
             return None
         return f"printed {_shown(repr(printed[: SHOWN_CHARACTERS + 1]))}"
-
-
-def program_in(response: str) -> str:
-    """The content of the last fenced block, or all of the response if there is none. A fence that is never closed holds the
-    rest, as in Markdown; white space before the fence is taken off its lines as well."""
-    block: list[str] | None = None
-    lines = response.split("\n")
-    fence, indent = "", 0
-    last: list[str] | None = None
-    for line in lines:
-        mark = _FENCE.match(line)
-        if block is None:
-            # Letters and a backtick behind backticks are inline code.
-            if mark and not (mark[1][0] == "`" and "`" in mark[2]):
-                fence, indent, block = mark[1], mark.start(1), []
-                last = block
-        elif mark and mark[1].startswith(fence) and not mark[2].strip():
-            block = None
-        else:
-            spaces = len(line) - len(line.lstrip(" \t"))
-            block.append(line[min(indent, spaces) :])
-    return response if last is None else "\n".join(last) + "\n"
 
 
 def _ending(exit_code: int) -> str:

@@ -11,10 +11,12 @@ parameter and an unknown type are faults.
 
 Failure modes and departures from IFEval:
 - Language is not judged: `language:response_language` is an unknown type, and the english_ types check case alone.
-- Sentences are told apart by punctuation and a list of English abbreviations, not by a trained model. "don't" and
+- Sentences are told apart by punctuation and lists of English abbreviations, not by a trained model; a number that begins a
+  line, as in a list, and a quotation within a sentence end none. "don't" and
   "well-known" are one word each; a text without spaces, as in Chinese, is one word up to its punctuation.
 - Where IFEval's own check is met by less than its instruction asks for, this one is strict: keywords are not regular
-  expressions, sections and bullets stand at the beginning of a line, no passage is highlighted twice, exactly one of the
+  expressions, sections and bullets stand at the beginning of a line, no passage is highlighted twice, products and escaped stars
+  highlight nothing, bold italics divide nothing, exactly one of the
   options of a constrained response occurs, JSON is an object or an array, a repeated request is followed by an answer.
 - Invisible characters, such as a zero-width space, count as absent.
 - An empty response meets no constraint, not even "no comma".
@@ -37,7 +39,7 @@ AnyConstraint = LengthConstraint | WordingConstraint | LayoutConstraint
 
 
 class Instructions(Grader, frozen=True):
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
 
     all_must_hold: bool = True
     """If true, the reward is 1 when every constraint holds and 0 otherwise; if false, the share of those that hold. Either

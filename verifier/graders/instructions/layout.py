@@ -4,14 +4,23 @@ import re
 
 import msgspec
 
-from verifier.graders.instructions.text import Constraint, Count, Positive, Relation, Text, Texts, compare
-from verifier.graders.strict_json import NotJson, last_fenced_json, read_json
+from verifier.graders.instructions.text import Constraint, Count, Positive, Relation, Text, Texts, compare, folded
+from verifier.graders.strict_json import NotJson, read_json
 
 PLACEHOLDER = re.compile(r"\[([^\[\]\n]+)\]")
-EMPHASIS = re.compile(r"\*\*([^*\n]+)\*\*|\*([^*\n]+)\*")
+EMPHASIS = re.compile(r"(?<![\\*])(\*{1,3})(?![\s*])((?:\\.|[^*\n\\])+)(?<![\s\\])\1(?!\*)")
 TITLE = re.compile(r"<<([^<>\n]+)>>")
 NUMBERED = re.compile(r"\d{1,9}[.)]\s+\S")
 MARKDOWN_BEFORE = '#*_>" \t'  # what may stand before the first letter of a line
+
+
+ONE_BLOCK = re.compile(r"\A```(?:json)?\s*+(.*?)```\Z", re.DOTALL | re.IGNORECASE)
+COUNTED = (
+    r"(?:(\d{1,9})|([IVXLC]{2,7}|[IVX])(?![A-Za-z'\u2019])|([A-Z])(?![A-Za-z'\u2019])"
+    r"|((?i:one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve))(?![A-Za-z]))"
+)
+"""What numbers a section: digits, Roman numerals, a capital letter, or a word."""
+AROUND_SECTIONS = MARKDOWN_BEFORE + "-[(\u2022\u2013\u2014=~|<+\u201c"
 
 
 class NumberPlaceholders(Constraint, frozen=True, tag="detectable_content:number_placeholders"):
@@ -85,32 +94,32 @@ class NumberHighlightedSections(Constraint, frozen=True, tag="detectable_format:
     relation: Relation = "at least"
 
     def unmet(self, text: str) -> str | None:
-        count = sum(bool((found[1] or found[2]).strip()) for found in EMPHASIS.finditer(text))
+        count = sum(not _multiplies(text, found) for found in EMPHASIS.finditer(text))
         return compare(count, self.relation, self.num_highlights, "highlighted passages")
 
 
 class MultipleSections(Constraint, frozen=True, tag="detectable_format:multiple_sections"):
-    """The number of sections: lines that begin with the splitter and a number, such as `Section 1`; repeats count once."""
+    """The number of sections: lines that begin with the splitter and a number, a Roman numeral or a letter, such as
+    `Section 1`, perhaps in brackets or behind a mark; repeats count once."""
 
     section_spliter: Text  # IFEval's spelling
     num_sections: Positive
     relation: Relation = "at least"
 
     def unmet(self, text: str) -> str | None:
-        heading = re.compile(rf"{re.escape(self.section_spliter.strip())}\s?(\d{{1,9}})")
-        found = (heading.match(line.lstrip(MARKDOWN_BEFORE)) for line in text.splitlines())
-        numbers = {int(match[1]) for match in found if match}
+        heading = re.compile(rf"{re.escape(self.section_spliter.strip())}[\s:#.-]{{0,3}}{COUNTED}")
+        found = (heading.match(line.lstrip(AROUND_SECTIONS)) for line in text.splitlines())
+        numbers = {match[match.lastindex].lower().lstrip("0") for match in found if match and match.lastindex}
         return compare(len(numbers), self.relation, self.num_sections, "sections")
 
 
 class JsonFormat(Constraint, frozen=True, tag="detectable_format:json_format"):
-    """The whole response is one JSON object or array, read strictly; ``` lines around it are allowed."""
+    """The whole response is one JSON object or array, read strictly; ``` around it are allowed."""
 
     def unmet(self, text: str) -> str | None:
-        one_block = text.startswith("```") and text.endswith("```") and text.count("```") == 2
-        body = last_fenced_json(text) if one_block else text
+        block = ONE_BLOCK.match(text) if text.count("```") == 2 else None
         try:
-            value = read_json(text if body is None else body)
+            value = read_json(block[1] if block else text)
         except NotJson as fault:
             return str(fault)
         return None if isinstance(value, dict | list) else "neither an object nor an array"
@@ -139,7 +148,7 @@ class RepeatPrompt(Constraint, frozen=True, tag="combination:repeat_prompt"):
     prompt_to_repeat: Text
 
     def unmet(self, text: str) -> str | None:
-        repeated, spelled = (" ".join(part.split()).casefold() for part in (self.prompt_to_repeat, text))
+        repeated, spelled = (" ".join(folded(part).split()) for part in (self.prompt_to_repeat, text))
         if not spelled.startswith(repeated):
             return "does not repeat the request first"
         return None if spelled != repeated else "nothing after the repeated request"
@@ -151,7 +160,7 @@ class StartChecker(Constraint, frozen=True, tag="startend:start_checker"):
     start_phrase: Text
 
     def unmet(self, text: str) -> str | None:
-        held = text.lstrip('" ').casefold().startswith(self.start_phrase.strip().casefold())
+        held = folded(text).lstrip('" ').startswith(folded(self.start_phrase.strip()))
         return None if held else "begins otherwise"
 
 
@@ -161,7 +170,7 @@ class EndChecker(Constraint, frozen=True, tag="startend:end_checker"):
     end_phrase: Text
 
     def unmet(self, text: str) -> str | None:
-        held = text.rstrip('" ').casefold().endswith(self.end_phrase.strip().rstrip('" ').casefold())
+        held = folded(text).rstrip('" ').endswith(folded(self.end_phrase.strip()).rstrip('" '))
         return None if held else "ends otherwise"
 
 
@@ -171,6 +180,12 @@ class Quotation(Constraint, frozen=True, tag="startend:quotation"):
     def unmet(self, text: str) -> str | None:
         held = len(text) > 2 and text[0] == text[-1] == '"' and text[1:-1].strip()
         return None if held else "not within quotation marks"
+
+
+def _multiplies(text: str, found: re.Match[str]) -> bool:
+    """Whether stars stand between letters or digits on both sides, as in 2*3*4, which is a product."""
+    around = text[found.start() - 1 : found.start()] + text[found.end() : found.end() + 1]
+    return len(around) == 2 and around.isascii() and around.isalnum()
 
 
 LayoutConstraint = (

@@ -1,5 +1,6 @@
 """Constraints of grader `instructions` on how long a response is and how it is divided."""
 
+import re
 from typing import Literal
 
 from verifier.graders.instructions.text import (
@@ -10,9 +11,13 @@ from verifier.graders.instructions.text import (
     Text,
     compare,
     count_sentences,
+    folded,
     paragraphs,
     words,
 )
+
+BOLD_ITALICS = re.compile(r"(?<![\w*])\*{3}(?=[^\s*])[^*\n]*(?<=[^\s*])\*{3}(?![\w*])")
+AROUND_WORDS = "\"'\u201c\u201d\u2018\u2019*_#>.,!?:;()[]{}~`|<=+\u2022\u2013\u2014-"
 
 
 class NumberWords(Constraint, frozen=True, tag="length_constraints:number_words"):
@@ -36,7 +41,8 @@ class NumberSentences(Constraint, frozen=True, tag="length_constraints:number_se
 
 
 class NumberParagraphs(Constraint, frozen=True, tag="length_constraints:number_paragraphs"):
-    """The number of paragraphs, none of them empty; lines of *** (the default) or blank lines separate them."""
+    """The number of paragraphs, none of them empty. Lines of *** (the default) or blank lines separate them; bold italics such as
+    ***this*** do not."""
 
     num_paragraphs: Count
     relation: Relation = "exactly"
@@ -45,7 +51,7 @@ class NumberParagraphs(Constraint, frozen=True, tag="length_constraints:number_p
     def unmet(self, text: str) -> str | None:
         if self.separator == "blank line":
             return compare(len(paragraphs(text)), self.relation, self.num_paragraphs, "paragraphs")
-        parts = [part.strip() for part in text.split("***")]
+        parts = [part.strip() for part in BOLD_ITALICS.sub("text", text).split("***")]
         # A divider at the very beginning or end separates nothing.
         parts = parts[not parts[0] : len(parts) - (not parts[-1])]
         if not all(parts):
@@ -54,7 +60,8 @@ class NumberParagraphs(Constraint, frozen=True, tag="length_constraints:number_p
 
 
 class NthParagraphFirstWord(Constraint, frozen=True, tag="length_constraints:nth_paragraph_first_word"):
-    """The exact number of paragraphs, separated by blank lines; the nth (from 1) begins with the word, in any case."""
+    """The exact number of paragraphs, separated by blank lines; the nth (from 1) begins with the word, or with several
+    words, in any case."""
 
     num_paragraphs: Positive
     nth_paragraph: Positive
@@ -68,10 +75,14 @@ class NthParagraphFirstWord(Constraint, frozen=True, tag="length_constraints:nth
         found = paragraphs(text)
         if fault := compare(len(found), "exactly", self.num_paragraphs, "paragraphs"):
             return fault
-        first = found[self.nth_paragraph - 1].split(maxsplit=1)[0].strip("\"'“”‘’*_#>.,!?:;()").casefold()
-        return (
-            None if first == self.first_word.strip().casefold() else f"paragraph {self.nth_paragraph} begins otherwise"
-        )
+        wanted = [word.strip(AROUND_WORDS) for word in folded(self.first_word).split()]
+        begins = [
+            word.strip(AROUND_WORDS) for word in folded(found[self.nth_paragraph - 1]).split(maxsplit=2 * len(wanted))
+        ]
+        begins = [word for word in begins if word][: len(wanted)]
+        # IFEval cuts a word at the first mark, so that "it" begins "It's late".
+        cut = [*begins[:-1], re.split(r"[.,?!'\"]", begins[-1])[0]] if begins else []
+        return None if wanted in (begins, cut) else f"paragraph {self.nth_paragraph} begins otherwise"
 
 
 class NumberCharacters(Constraint, frozen=True, tag="length_constraints:number_characters"):

@@ -4,11 +4,13 @@ Everything here takes time linear in the text: no pattern starts again inside wh
 """
 
 import re
-from collections.abc import Iterator
+import unicodedata
 from itertools import groupby
 from typing import Annotated, Literal
 
 import msgspec
+
+from verifier.graders.instructions.sentences import sentences
 
 Relation = Literal["less than", "at most", "exactly", "at least", "more than"]
 Count = Annotated[int, msgspec.Meta(ge=0)]
@@ -17,11 +19,6 @@ Text = Annotated[str, msgspec.Meta(min_length=1, pattern=r"\S")]
 Texts = Annotated[list[Text], msgspec.Meta(min_length=1)]
 
 WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
-SENTENCE_END = re.compile(r"(?<![.!?…。！？])(?:[.!?…]++[\"'”’)\]*_]*+(?=\s|\Z)|[。！？]++)")
-ABBREVIATIONS = frozenset(
-    {"mr", "mrs", "ms", "dr", "prof", "sr", "jr", "st", "vs", "e.g", "i.e", "cf", "al", "vol", "approx", "a.m", "p.m"}
-)
-LONGEST_ABBREVIATION = 8
 INVISIBLE = re.compile(
     "[\\u00ad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180e\\u200b-\\u200f\\u2060-\\u206f\\u3164\\ufeff\\uffa0]"
 )
@@ -60,24 +57,25 @@ def paragraphs(text: str) -> list[str]:
 
 
 def count_sentences(text: str) -> int:
-    """The number of sentences. One ends at . ! ? before white space, except after abbreviations and initials, and with its
-    paragraph."""
-    return sum(1 for paragraph in paragraphs(text) for sentence in _sentences(paragraph) if WORD.search(sentence))
+    """The number of sentences. One ends at . ! ? before white space, except after abbreviations, initials and list numbers and
+    within what goes on, and with its paragraph."""
+    return sum(1 for paragraph in paragraphs(text) for sentence in sentences(paragraph) if WORD.search(sentence))
 
 
-def _sentences(paragraph: str) -> Iterator[str]:
-    start = 0
-    for end in SENTENCE_END.finditer(paragraph):
-        if end[0] != "." or not _is_abbreviation(
-            paragraph[max(start, end.start() - LONGEST_ABBREVIATION) : end.start()]
-        ):
-            yield paragraph[start : end.end()]
-            start = end.end()
-    yield paragraph[start:]
+def folded(text: str) -> str:
+    """The text without differences that are not meant: case, full width, and typographic apostrophes, quotation marks and
+    hyphens."""
+    return unicodedata.normalize("NFKC", text).translate(_PLAIN).casefold()
 
 
-def _is_abbreviation(before: str) -> bool:
-    """Whether a full stop belongs to an abbreviation. before: the characters up to it, enough for the longest abbreviation."""
-    pieces = re.split(r"[\s(\[\"'“*_]", before)
-    last = pieces[-1]
-    return last.lower() in ABBREVIATIONS or (len(last) == 1 and last.isupper() and last != "I")
+_PLAIN = str.maketrans(
+    {
+        mark: plain
+        for marks, plain in (
+            ("\u2018\u2019\u02bc\u2032\u00b4`", "'"),
+            ("\u201c\u201d\u201e", '"'),
+            ("\u2010\u2011", "-"),
+        )
+        for mark in marks
+    }
+)

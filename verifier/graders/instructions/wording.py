@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from verifier.graders.instructions.text import Constraint, Count, Relation, Text, Texts, compare, words
+from verifier.graders.instructions.text import Constraint, Count, Relation, Text, Texts, compare, folded, words
 
 Letter = Annotated[str, msgspec.Meta(min_length=1, max_length=1, pattern=r"\S")]
 
@@ -17,8 +17,8 @@ class KeywordExistence(Constraint, frozen=True, tag="keywords:existence"):
     keywords: Texts
 
     def unmet(self, text: str) -> str | None:
-        folded = text.casefold()
-        missing = [keyword for keyword in self.keywords if keyword.strip().casefold() not in folded]
+        plain = folded(text)
+        missing = [keyword for keyword in self.keywords if folded(keyword.strip()) not in plain]
         return f"without {missing[0]!r:.60}" if missing else None
 
 
@@ -30,7 +30,7 @@ class KeywordFrequency(Constraint, frozen=True, tag="keywords:frequency"):
     relation: Relation = "at least"
 
     def unmet(self, text: str) -> str | None:
-        count = text.casefold().count(self.keyword.strip().casefold())
+        count = folded(text).count(folded(self.keyword.strip()))
         return compare(count, self.relation, self.frequency, f"times {self.keyword.strip()!r:.60}")
 
 
@@ -40,10 +40,10 @@ class ForbiddenWords(Constraint, frozen=True, tag="keywords:forbidden_words"):
     forbidden_words: Texts
 
     def unmet(self, text: str) -> str | None:
-        folded = unicodedata.normalize("NFKC", text)  # full-width letters are letters
+        plain = folded(text)
         for word in self.forbidden_words:
-            wanted = re.escape(unicodedata.normalize("NFKC", word.strip()))
-            if re.search(rf"(?<![^\W_]){wanted}(?![^\W_])", folded, re.IGNORECASE):
+            wanted = re.escape(folded(word.strip()))
+            if re.search(rf"(?<![^\W_]){wanted}(?![^\W_])", plain):
                 return f"contains {word.strip()!r:.60}"
         return None
 

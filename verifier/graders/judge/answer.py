@@ -7,9 +7,9 @@ import json
 import re
 from typing import Any
 
+from verifier.answer import answer_of
 from verifier.network.chat import Reply
 
-_THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _FENCED = re.compile(r"\A```(?:json)?[ \t]*\n(.*)\n```\Z", re.DOTALL)
 
 
@@ -37,7 +37,7 @@ def read_score(reply: Reply, low: float, high: float) -> tuple[float, str]:
 def _object(reply: Reply, key: str) -> dict[str, Any]:
     if reply.cut:
         raise UnusableReply("its answer was cut at max_tokens")
-    text = _THOUGHT.sub("", reply.text, count=1).strip()
+    text = answer_of(reply.text).text.strip()
     if (fenced := _FENCED.match(text)) is not None:
         text = fenced[1]
     if not text:

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from tests.verifier.sandbox.machine import sandbox_or_skip
 from verifier.grader import ScoringFault, build_grader
-from verifier.graders.code.grader import CodeTests, program_in
+from verifier.graders.code.grader import CodeTests
+from verifier.graders.code.program import program_in
 from verifier.graders.code.results import same, same_output
 
 SQUARES = {"kind": "function", "entry_point": "f", "tests": [{"args": [x], "expected": x * x} for x in (3, 1, 2)]}
@@ -172,7 +173,7 @@ def test_a_sound_reference_passes_the_check(reference: Any) -> None:
         ("```python\nx = 1\n```\nand\n```python\nx = 2", "x = 2\n"),
         ("```x = 1``` is all", "```x = 1``` is all"),
         ("``` \nx = 1\r\n``` \n", "x = 1\r\n"),
-        ("```\n```", "\n"),
+        ("```\n```", ""),
     ],
 )
 def test_the_last_fenced_block_is_the_program(response: str, program: str) -> None:
@@ -212,9 +213,22 @@ def test_a_flood_is_read_at_once(flood: str) -> None:
         (float("nan"), float("nan"), 0.0, True),
         (float("nan"), 1.0, 1.0, False),
         (None, None, 0.0, True),
+        (0.1 + 0.2, 0.3, None, True),
+        (0.3333333333, 0.333333, None, True),
+        (2.67, 2.68, None, False),
+        (1, 2, None, False),
+        (1.0000001, 1, None, True),
+        (500000000.5, 500000001.5, None, False),
+        (0.0, 2.5e-8, None, False),
+        (1e-17, 0.0, None, True),
+        (10**400, 1.0, None, False),
+        (float("inf"), 1.0, None, False),
+        (float("nan"), float("nan"), None, True),
     ],
 )
-def test_results_are_compared_as_values_of_json(result: Any, expected: Any, tolerance: float, equal: bool) -> None:
+def test_results_are_compared_as_values_of_json(
+    result: Any, expected: Any, tolerance: float | None, equal: bool
+) -> None:
     assert same(result, expected, tolerance) is equal
 
 
@@ -251,9 +265,19 @@ def test_equality_is_symmetric_and_every_value_equals_itself(one: Any, other: An
         ("2.0", "2", 1e-6, True),
         ("1_0", "10", 1e-6, False),
         ("1" * 10**6, "1", 1e-6, False),
+        ("0.3333333333 yes", "0.333333 yes", None, True),
+        ("\ufeff1\n", "1\n", None, True),
+        ("1\n", "\ufeff1\n", 0.0, True),
+        ("0.30000001 yes", "0.3\nyes", None, False),
+        ("0.3  yes", "0.3 yes", None, False),
+        ("2.0", "2", None, False),
+        ("2", "2.0", None, False),
+        ("2.67", "2.68", None, False),
+        ("1000000", "1000001", None, False),
+        ("1.5 2\n2.5", "1.50000000001 2\n2.5\n", None, True),
     ],
 )
 def test_output_is_compared_by_line_or_by_word_with_a_tolerance(
-    printed: str, expected: str, tolerance: float, equal: bool
+    printed: str, expected: str, tolerance: float | None, equal: bool
 ) -> None:
     assert same_output(printed, expected, tolerance) is equal

@@ -322,7 +322,7 @@ def test_no_response_raises_anything(response: str) -> None:
 
 
 @given(
-    st.lists(st.sampled_from(["One", "two three", "4"]), min_size=1, max_size=6),
+    st.lists(st.sampled_from(["One", "Two three", "4 of them"]), min_size=1, max_size=6),
     st.sampled_from([". ", "! ", "?\n", "...\n"]),
 )
 def test_sentences_that_are_written_apart_are_counted_apart(sentences: list[str], between: str) -> None:
