@@ -5,16 +5,15 @@ keep them apart: learner/engine/separation.py), and every sum has a denominator 
 whole group, one forward says all that its sequences have to know about each other.
 """
 
-import heapq
 from bisect import bisect_left
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from learner.batch.rows import first_fit_decreasing, lay_out, spread
 from learner.batch.step_batch import StepBatch
 from learner.objective.ratios import segment_sum
-from services.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,48 +43,6 @@ class MicroBatch:
     """int64 [n]: response tokens of each."""
     counted: Tensor
     """int64 [n]: those of them that count."""
-
-
-def first_fit_decreasing(lengths: list[int], budget: int, *, share: bool = True) -> list[list[int]]:
-    """Rows of indices whose lengths sum to at most budget. Deterministic: longest first, ties by index.
-
-    share: whether a row may hold several.
-
-    Raises InputError when a single length exceeds the budget.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    if order and lengths[order[0]] > budget:
-        raise InputError(
-            f"a sequence of {lengths[order[0]]} tokens does not fit a row of learner.row_tokens = {budget}; raise it"
-        )
-    if not share:
-        return [[i] for i in order]
-    rows: list[list[int]] = []
-    room: list[int] = []
-    open_from = 0  # rows before it cannot take the shortest sequence
-    shortest = lengths[order[-1]] if order else 0
-    for i in order:
-        while open_from < len(rows) and room[open_from] < shortest:
-            open_from += 1
-        row = next((r for r in range(open_from, len(rows)) if room[r] >= lengths[i]), None)
-        if row is None:
-            rows.append([])
-            room.append(budget)
-            row = len(rows) - 1
-        rows[row].append(i)
-        room[row] -= lengths[i]
-    return rows
-
-
-def spread(sizes: list[int], parts: int) -> list[list[int]]:
-    """Indices in this many parts with nearly equal sums: longest first, each to the part that has least. Deterministic."""
-    shares: list[list[int]] = [[] for _ in range(parts)]
-    least = [(0, part) for part in range(parts)]
-    for i in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
-        size, part = heapq.heappop(least)
-        shares[part].append(i)
-        heapq.heappush(least, (size + sizes[i], part))
-    return shares
 
 
 def pack(
@@ -193,30 +150,19 @@ def _members(batch: StepBatch) -> list[list[int]]:
 def _micro_batch(batch: StepBatch, rows: list[list[int]]) -> MicroBatch:
     starts = batch.cu_seqlens.tolist()
     sequences = [i for row in rows for i in row]
-    totals = {i: len(batch.prompt_ids[i]) + starts[i + 1] - starts[i] for i in sequences}
-    width = max(sum(totals[i] for i in row) for row in rows)
-    # Positions that go on into the padding keep a row of one sequence free of a mask; packed rows pad with zeros.
-    one_each = all(len(row) == 1 for row in rows)
-    token_ids = torch.zeros(len(rows), width, dtype=torch.int64)
-    position_ids = torch.arange(width).repeat(len(rows), 1) if one_each else torch.zeros_like(token_ids)
-    head: list[Tensor] = []
-    for r, row in enumerate(rows):
-        at = 0
-        for i in row:
-            prompt, response = batch.prompt_ids[i], batch.response_ids[starts[i] : starts[i + 1]]
-            split, end = at + len(prompt), at + totals[i]
-            token_ids[r, at:split] = prompt
-            token_ids[r, split:end] = response
-            position_ids[r, at:end] = torch.arange(totals[i])
-            head.append(torch.arange(r * width + split - 1, r * width + end - 1))
-            at = end
     token_index = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in sequences])
     lengths = torch.tensor([starts[i + 1] - starts[i] for i in sequences], dtype=torch.int64)
     sequence_index = torch.tensor(sequences, dtype=torch.int64)
+
+    def whole(i: int) -> tuple[Tensor, int]:
+        prompt = batch.prompt_ids[i]
+        return torch.cat([prompt, batch.response_ids[starts[i] : starts[i + 1]]]), len(prompt)
+
+    token_ids, position_ids, head_index = lay_out([[whole(i) for i in row] for row in rows])
     return MicroBatch(
         token_ids=token_ids,
         position_ids=position_ids,
-        head_index=torch.cat(head),
+        head_index=head_index,
         target_ids=batch.response_ids[token_index],
         temperature=batch.temperature[sequence_index].repeat_interleave(lengths),
         counts=batch.mask[token_index],

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.core_model_loading import revert_weight_conversion
 
 from learner.batch.packing import MicroBatch
+from learner.batch.rows import lay_out
 from learner.engine.head import ChunkedHead
 from learner.engine.predictor import Predictor
 from learner.objective.ratios import segment_mean
@@ -176,20 +177,7 @@ def scoring_batch(rows: Sequence[Sequence[Sequence[int]]]) -> MicroBatch:
     Laid out as training lays them (learner/batch/packing.py): positions restart with each sequence, and go on into the padding
     where each row has one.
     """
-    width = max(sum(map(len, row)) for row in rows)
-    one_each = all(len(row) == 1 for row in rows)
-    token_ids = torch.zeros(len(rows), width, dtype=torch.int64)
-    position_ids = torch.arange(width).repeat(len(rows), 1) if one_each else torch.zeros_like(token_ids)
-    head: list[Tensor] = []
-    for r, row in enumerate(rows):
-        at = 0
-        for sequence in row:
-            end = at + len(sequence)
-            token_ids[r, at:end] = torch.tensor(sequence)
-            position_ids[r, at:end] = torch.arange(len(sequence))
-            head.append(torch.arange(r * width + at, r * width + end - 1))
-            at = end
-    head_index = torch.cat(head)
+    token_ids, position_ids, head_index = lay_out([[(torch.tensor(sequence), 1) for sequence in row] for row in rows])
     lengths = torch.tensor([len(sequence) - 1 for row in rows for sequence in row])
     return MicroBatch(
         token_ids=token_ids,

@@ -3,8 +3,10 @@
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
+from learner.engine.protocol import GradientStep, TrainEngine
 from learner.objective.diagnostics import kl_estimate, one_way_bounds, sign_fractions
 from learner.objective.ess import ess_ratio
 from learner.objective.importance import importance_weight
@@ -95,3 +97,31 @@ def _parts_of_mismatch(objective: StepObjective, tokens: Tokens) -> dict[str, fl
         "before_batch_kl": kl_estimate(tokens.proximal_logp, tokens.behavior_logp),
         "within_batch_kl": kl_estimate(tokens.current_logp, tokens.proximal_logp),
     }
+
+
+def outcome(ess: EssRatios, seen: SeenByRanks, taken: GradientStep) -> dict[str, float | None]:
+    """Figures of StepReport, by name, that only a step which was tried has."""
+    return {
+        "loss": seen.loss,
+        "ess_ratio": ess.untruncated,
+        "truncated_ess_ratio": ess.truncated,
+        "one_way_ess_ratio": ess.one_way,
+        "grad_norm": taken.grad_norm,
+        "grad_norm_limit": taken.limit,
+    }
+
+
+def assert_ranks_agree(engine: TrainEngine, learning_rate: float) -> None:
+    """Compare every bit of it: ranks that step by different amounts hold different models from then on.
+
+    Raises RuntimeError on every rank alike.
+    """
+    if engine.world_size == 1:
+        return
+    own = torch.zeros(engine.world_size, dtype=torch.float64)
+    own[engine.rank] = learning_rate
+    rates = engine.sum_over_ranks(own).tolist()
+    if len(set(rates)) > 1:
+        raise RuntimeError(
+            f"ranks would step at different rates, {', '.join(map(repr, rates))}: their batches or settings differ"
+        )

@@ -9,12 +9,12 @@ from functools import partial
 import torch
 
 from learner.batch.step_batch import StepBatch
-from learner.engine.protocol import GradientStep, TrainEngine
+from learner.engine.protocol import TrainEngine
 from learner.objective.ess import learning_rate_factor
 from learner.step.baselines import Differentiated, baseline_of, baseline_shift
 from learner.step.inputs import StepInputs, without_pivots
 from learner.step.loss import StepLoss, StepObjective
-from learner.step.measure import EssRatios, SeenByRanks, ess_ratios, measure
+from learner.step.measure import EssRatios, SeenByRanks, assert_ranks_agree, ess_ratios, measure, outcome
 from learner.step.report import SkipReason, StepReport, report
 from learner.step.scores import Scores, score, score_other_policies
 from services.config.learner import LearnerConfig
@@ -75,25 +75,13 @@ class OptimizerStep:
 
         # Step.
         factor = learning_rate_factor(ess.untruncated, settings.ess, full_ess_ratio)
-        _assert_ranks_agree(engine, learning_rate * factor)
+        assert_ranks_agree(engine, learning_rate * factor)
         taken = engine.step(learning_rate * factor)
         if taken.applied and settings.reference.type == "ema":
             engine.blend_reference(settings.reference.decay, debiased=settings.reference.debiased)
         measured |= {"lr_factor": factor, "learning_rate": learning_rate * factor if taken.applied else math.nan}
         skipped = None if taken.applied else "non_finite_gradient"
-        return report(self.batch, skipped, **measured, **_outcome(ess, seen, taken))
-
-
-def _outcome(ess: EssRatios, seen: SeenByRanks, taken: GradientStep) -> dict[str, float | None]:
-    """Figures of StepReport, by name, that only a step which was tried has."""
-    return {
-        "loss": seen.loss,
-        "ess_ratio": ess.untruncated,
-        "truncated_ess_ratio": ess.truncated,
-        "one_way_ess_ratio": ess.one_way,
-        "grad_norm": taken.grad_norm,
-        "grad_norm_limit": taken.limit,
-    }
+        return report(self.batch, skipped, **measured, **outcome(ess, seen, taken))
 
 
 def _not_finite(ess: EssRatios, seen: SeenByRanks) -> SkipReason | None:
@@ -111,19 +99,3 @@ def _from_all_ranks(engine: TrainEngine, inputs: StepInputs, done: Differentiate
     logp, entropy, one_way_weight = engine.sum_over_ranks(flat).unbind()
     loss = float(engine.sum_over_ranks(torch.tensor(done.loss, dtype=torch.float64)))
     return SeenByRanks(loss, logp, entropy, one_way_weight)
-
-
-def _assert_ranks_agree(engine: TrainEngine, learning_rate: float) -> None:
-    """Compare every bit of it: ranks that step by different amounts hold different models from then on.
-
-    Raises RuntimeError on every rank alike.
-    """
-    if engine.world_size == 1:
-        return
-    own = torch.zeros(engine.world_size, dtype=torch.float64)
-    own[engine.rank] = learning_rate
-    rates = engine.sum_over_ranks(own).tolist()
-    if len(set(rates)) > 1:
-        raise RuntimeError(
-            f"ranks would step at different rates, {', '.join(map(repr, rates))}: their batches or settings differ"
-        )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
 from rollout.vllm import parent_watch
+from rollout.vllm.requests import sampling_parameters, text_for_grader
 from rollout.vllm.worker import StagedWeights
 from services import numa
 from services.clock import Deadline
@@ -146,7 +147,7 @@ class VllmEngine:
 
     async def sample(self, prompt: Prompt) -> tuple[Trajectory, ...]:
         greedy = prompt.temperature == 0
-        parameters = self._parameters(prompt, greedy=greedy)
+        parameters = sampling_parameters(prompt, self._end_token_ids, greedy=greedy)
         prompt_ids = prompt.token_ids.numpy().tolist()
         self._running_sequences += prompt.group_size
         try:
@@ -157,31 +158,6 @@ class VllmEngine:
             self._running_sequences -= prompt.group_size
         trajectories = tuple(self._trajectory(completion, prompt) for completion in output.outputs)
         return trajectories * prompt.group_size if greedy else trajectories
-
-    def _parameters(self, prompt: Prompt, *, greedy: bool) -> "SamplingParams":
-        """What the engine is asked for. Raises InputError if it does not take these values."""
-        from vllm.exceptions import VLLMClientError
-        from vllm.sampling_params import RequestOutputKind, SamplingParams
-
-        try:
-            return SamplingParams(
-                n=1 if greedy else prompt.group_size,
-                seed=None if greedy else prompt.seed,  # vLLM gives child i seed + i
-                temperature=prompt.temperature,
-                max_tokens=prompt.max_tokens,
-                stop_token_ids=[*prompt.stop_token_ids, *self._end_token_ids],
-                stop=list(prompt.stop),
-                include_stop_str_in_output=True,
-                logprobs=0,  # of the sampled token alone
-                flat_logprobs=True,
-                # Once, at the end: token by token costs the event loop more than sampling does. Stop texts need it.
-                detokenize=bool(prompt.stop),
-                skip_special_tokens=False,  # a stop text may be one
-                output_kind=RequestOutputKind.FINAL_ONLY,
-                skip_clone=True,
-            )
-        except (VLLMClientError, ValueError) as fault:
-            raise InputError(f"the engine refuses what {prompt.group_id} asks for: {fault}") from fault
 
     async def probe(self, token_ids: Sequence[int]) -> list[float]:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
@@ -314,15 +290,6 @@ class VllmEngine:
             raise self._dead(fault) from fault
         raise self._dead(RuntimeError(f"{name} ended without an output"))
 
-    def _text(self, completion: "CompletionOutput", prompt: Prompt) -> str:
-        """What the grader reads."""
-        token_ids = list(completion.token_ids)
-        if not prompt.keep_special_tokens:
-            return cast(str, self._tokenizer.decode(token_ids, skip_special_tokens=True))
-        if completion.finish_reason == "stop" and token_ids[-1] in (*prompt.stop_token_ids, *self._end_token_ids):
-            token_ids.pop()
-        return cast(str, self._tokenizer.decode(token_ids, skip_special_tokens=False))
-
     def _trajectory(self, completion: "CompletionOutput", prompt: Prompt) -> Trajectory:
         token_ids = completion.token_ids
         if completion.finish_reason not in ("stop", "length"):
@@ -336,7 +303,7 @@ class VllmEngine:
                 if span.end > span.start
             ),
             finish_reason=cast(Literal["stop", "length"], completion.finish_reason),
-            text=self._text(completion, prompt),
+            text=text_for_grader(completion, prompt, self._tokenizer, self._end_token_ids),
         )
 
     def _alive(self) -> "AsyncLLM":
