@@ -119,8 +119,8 @@ def test_every_logger_is_below_the_one_that_is_set_to_info() -> None:
 
 
 def test_one_wing_knows_vllm() -> None:
-    """It has two halves, one in each of two processes."""
-    assert importers("vllm") == {"rollout/vllm/engine.py", "rollout/vllm/worker.py"}
+    """It has two halves, one in each of two processes; what is asked and answered is a file beside the first."""
+    assert importers("vllm") == {f"rollout/vllm/{name}.py" for name in ("engine", "requests", "worker")}
 
 
 @pytest.mark.parametrize(
