@@ -20,6 +20,7 @@ from benchmarks.verifier.poison_texts import (
     WRONG_CODE,
     WRONG_MATH,
 )
+from verifier.graders.blank import is_blank
 
 MAX_BODY_BYTES = 2**18
 LONGEST_FLOOD = MAX_BODY_BYTES * 9 // 10
@@ -134,12 +135,17 @@ def flood(rng: random.Random) -> Poison:
     return graded("flood", "incorrect", grader, text, reference)
 
 
+def exact(verdict: str, response: str, reference: str, **options: Any) -> Poison:
+    """The verdict, unless the reference is blank: then it is an error."""
+    return graded("unicode", "error" if is_blank(reference) else verdict, "exact", response, reference, **options)
+
+
 def unicode(rng: random.Random) -> Poison:
     text, other = rng.sample(ODD_TEXTS, 2)
     makers: list[Callable[[], Poison]] = [
-        lambda: graded("unicode", "correct", "exact", text, text),
-        lambda: graded("unicode", "incorrect", "exact", text, other),
-        lambda: graded("unicode", "correct", "exact", f"{text}#{other}#", other, pattern="#(.*)#", strip=False),
+        lambda: exact("correct", text, text),
+        lambda: exact("incorrect", text, other),
+        lambda: exact("correct", f"{text}#{other}#", other, pattern="#(.*)#", strip=False),
         lambda: graded("unicode", "correct", "json", json.dumps([text]), {"value": [text]}),
         lambda: graded("unicode", "incorrect", "json", json.dumps([text]), {"value": [other]}),
         lambda: graded("unicode", "incorrect", "math", rf"\boxed{{{text}}}", "7"),
@@ -149,7 +155,7 @@ def unicode(rng: random.Random) -> Poison:
     made = rng.choice(makers)()
     if made.item["grader"] == "exact" and made.item["options"]:
         plain = "\n" not in text + other and "#" not in text + other
-        return made if plain else graded("unicode", "correct", "exact", text, text)
+        return made if plain else exact("correct", text, text)
     return made
 
 

@@ -109,8 +109,8 @@ def test_reading_its_settings_imports_no_torch(environment: dict[str, str], fold
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [
-        ("objective.capp=0.5", 'learner.objective.topr.capp: no such key; did you mean "cap"?'),
-        ("objective.cap=2.0", "learner.objective.topr.cap = 2.0: input should be less than or equal to 1"),
+        ("objective.capp=0.5", 'learner.objective.capp: no such key; did you mean "cap"?'),
+        ("objective.cap=2.0", "learner.objective.cap = 2.0: input should be less than or equal to 1"),
         ("objective.type=topp", 'no objective is called "topp"; did you mean "topr"? There are acpo,'),
         ("importance.cap=2.0", 'learner.objective.type = "topr" weighs for itself'),
     ],

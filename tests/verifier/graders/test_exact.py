@@ -29,9 +29,9 @@ def test_the_answer_is_compared_letter_for_letter(
 
 @pytest.mark.parametrize("reference", ["", " \n\t"])
 def test_an_empty_reference_is_a_fault_for_every_response(reference: str) -> None:
-    with pytest.raises(ScoringFault, match="reference is empty"):
+    with pytest.raises(ScoringFault, match=r"reference .* is empty"):
         ExactMatch(strip=False).check(reference)
-    with pytest.raises(ScoringFault, match="reference is empty"):
+    with pytest.raises(ScoringFault, match=r"reference .* is empty"):
         ExactMatch().score("", reference)
 
 

@@ -110,6 +110,6 @@ def test_the_last_complete_block_of_json_is_found(text: str, body: str | None) -
 
 
 def test_a_flood_of_fences_is_read_once() -> None:
-    start = time.perf_counter()
+    start_s = time.process_time()
     assert last_fenced_json("```\n" * 300_001) == ""
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start_s < 20  # minutes, if every fence were looked for from the beginning

@@ -182,9 +182,9 @@ def test_the_last_fenced_block_is_the_program(response: str, program: str) -> No
 
 @pytest.mark.parametrize("flood", ["`", "```\n", " ", "~~~ x\n", "\n", "``` `", " `", "```" + " "])
 def test_a_flood_is_read_at_once(flood: str) -> None:
-    start_s = time.perf_counter()
+    start_s = time.process_time()
     program_in(flood * (2**20 // len(flood)))
-    assert time.perf_counter() - start_s < 3.0
+    assert time.process_time() - start_s < 20.0  # minutes, if every sign were looked for from the beginning
 
 
 @pytest.mark.parametrize(
