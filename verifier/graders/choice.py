@@ -1,7 +1,7 @@
 """Grader `choice`: the response states the letter of the right choice of a multiple-choice question.
 
 The letter is looked for, in this order: in the last complete \\boxed{}; in the last <answer> tags; after the last "the answer
-is", "Answer:" or "I choose", in English or a language of statement.py; in the last "C is correct"; in the last letter in bold;
+is", "Answer:" or "I choose", in English or a language of stated_choice.py; in the last "C is correct"; in the last letter in bold;
 in a last line, or a response, that is nothing but the letter, with the choice's own text or a reason behind it; and,
 by option, in the last letter that stands alone. The first of these that states anything decides. What follows the letter in a
 new sentence, or as a reason, does not count, nor do letters that are rejected ("not B but C"). Incorrect: no letter, a
@@ -18,7 +18,7 @@ import unicodedata
 from typing import Any, ClassVar
 
 from verifier.grader import Grader, Judgment, ScoringFault
-from verifier.graders import statement
+from verifier.graders import stated_choice as statement
 from verifier.graders.math.extract import boxed
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail

@@ -1,7 +1,7 @@
 """Grader `number`: the number that the response states last is the reference number, exactly unless tolerance says otherwise.
 
 The number is, in this order: the last match of `pattern`, if it is set; the last complete \\boxed{}; what follows the last
-####; what follows the last "the answer is", in one of the languages of verifier/graders/stated.py; the last number of the
+####; what follows the last "the answer is", in one of the languages of verifier/graders/stated_value.py; the last number of the
 response. A box decides even when it holds no number.
 
 The grader reads thousands separators, a currency sign, a percent sign, a unit after the number, fractions, mixed numbers,
@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 from verifier.grader import Grader, Judgment, ScoringFault
 from verifier.graders.math.extract import boxed
-from verifier.graders.stated import (
+from verifier.graders.stated_value import (
     NOISE,
     has_rival,
     is_alternative,

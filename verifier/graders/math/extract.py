@@ -9,7 +9,7 @@ from collections import deque
 from typing import NamedTuple
 
 from verifier.graders.math.units import CANONICAL, PARTS
-from verifier.graders.stated import (
+from verifier.graders.stated_value import (
     NOISE,
     SENTENCE_END,
     has_rival,
