@@ -1,8 +1,8 @@
 """Grader `choice`: the response states the letter of the right choice of a multiple-choice question.
 
 The letter is looked for, in this order: in the last complete \\boxed{}; in the last <answer> tags; after the last "the answer
-is", "Answer:" or "I choose", in English or a language of stated_choice.py; in the last "C is correct"; in the last letter in bold;
-in a last line, or a response, that is nothing but the letter, with the choice's own text or a reason behind it; and,
+is", "Answer:" or "I choose", in English or a language of stated_choice.py; in the last "C is correct"; in the last letter in
+bold; in a last line, or a response, that is nothing but the letter, with the choice's own text or a reason behind it; and,
 by option, in the last letter that stands alone. The first of these that states anything decides. What follows the letter in a
 new sentence, or as a reason, does not count, nor do letters that are rejected ("not B but C"). Incorrect: no letter, a
 letter that is not a choice, two different letters in one place ("B or C"), a letter that is denied ("not B"), and the text of
@@ -18,7 +18,7 @@ import unicodedata
 from typing import Any, ClassVar
 
 from verifier.grader import Grader, Judgment, ScoringFault
-from verifier.graders import stated_choice as statement
+from verifier.graders import stated_choice
 from verifier.graders.math.extract import boxed
 
 SHOWN_CHARACTERS = 60  # of a wrong answer, in the detail
@@ -65,28 +65,30 @@ class ChoiceAnswer(Grader, frozen=True):
     def _stated(self, response: str) -> str | None:  # noqa: PLR0911
         if (box := boxed(response)) is not None:
             return box.text or ""
-        if (tagged := statement.tagged(response)) is not None:
+        if (tagged := stated_choice.tagged(response)) is not None:
             return tagged
-        if (stated := statement.stated(response)) is not None:
+        if (stated := stated_choice.stated(response)) is not None:
             return stated
-        if (correct := statement.called_correct(response)) is not None:
+        if (correct := stated_choice.called_correct(response)) is not None:
             return correct
-        bold = [found for found in statement.bold(response) if self._letters(found)]
+        bold = [found for found in stated_choice.bold(response) if self._letters(found)]
         if bold:
             return bold[-1]
         lines = response.strip().splitlines()
         for line in (lines[0], lines[-1]) if lines else ():
-            if (line is lines[-1] or len(response) <= statement.LONGEST) and self._is_only_choice(line):
+            if (line is lines[-1] or len(response) <= stated_choice.LONGEST) and self._is_only_choice(line):
                 return line
-        if len(response) <= statement.LONGEST and self._letter_of_text(response) is not None:
+        if len(response) <= stated_choice.LONGEST and self._letter_of_text(response) is not None:
             return response
         if self.last_letter:
-            alone = re.findall(rf"{statement.BEFORE}(?<!-)([{self.choices.upper()}]){statement.BEHIND}(?!-)", response)
+            alone = re.findall(
+                rf"{stated_choice.BEFORE}(?<!-)([{self.choices.upper()}]){stated_choice.BEHIND}(?!-)", response
+            )
             return alone[-1] if alone else None
         return None
 
     def _is_only_choice(self, line: str) -> bool:
-        found = statement.ONLY.match(line) if len(line) <= statement.LONGEST else None
+        found = stated_choice.ONLY.match(line) if len(line) <= stated_choice.LONGEST else None
         if found is None:
             return False
         rest = line[found.end() :].lstrip(" -\u2013\u2014*_")
@@ -95,24 +97,24 @@ class ChoiceAnswer(Grader, frozen=True):
 
     def _letters(self, stated: str) -> set[str]:
         """The choices that the statement names. With texts, a text after a letter must be that letter's own."""
-        plain = statement.DECORATION.sub(" ", stated).strip()
+        plain = stated_choice.DECORATION.sub(" ", stated).strip()
         if (whole := self._letter_of_text(plain)) is not None:
             return {whole}
-        if len(plain) > statement.LONGEST_READ:
+        if len(plain) > stated_choice.LONGEST_READ:
             return set()
-        plain = statement.without_rejected(plain)
-        if statement.denies(plain) or statement.denies_in_tex(stated):
+        plain = stated_choice.without_rejected(plain)
+        if stated_choice.denies(plain) or stated_choice.denies_in_tex(stated):
             return set()
-        plain, behind = statement.split(plain)
+        plain, behind = stated_choice.split(plain)
         letters = self.choices.upper()
-        found = set(re.findall(rf"{statement.BEFORE}([{letters}]){statement.BEHIND}", plain))
+        found = set(re.findall(rf"{stated_choice.BEFORE}([{letters}]){stated_choice.BEHIND}", plain))
         found |= set(re.findall(r"\(([A-Z])\)", plain))  # may be outside the choices, and is then wrong
-        found -= statement.words_of_one_letter(plain)
-        if named := statement.FIRST.match(plain):
+        found -= stated_choice.words_of_one_letter(plain)
+        if named := stated_choice.FIRST.match(plain):
             first, rest = named[1].upper(), named[2].strip(" .")
-            if (named[1].isupper() or named[1].isdigit() or not rest) and first not in statement.words_of_one_letter(
-                plain
-            ):
+            if (
+                named[1].isupper() or named[1].isdigit() or not rest
+            ) and first not in stated_choice.words_of_one_letter(plain):
                 found.add(first)
             for text in (rest, behind):
                 if text and (other := self._letter_of_text(text)) is not None:
