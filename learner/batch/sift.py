@@ -1,8 +1,8 @@
 """Which sequences of a scored group reach the loss; everything else is counted by reason.
 
 Invariants: a kept sequence has a token that counts, and every behavior log-prob of such tokens is finite. A kept group has at
-least two kept sequences, with different rewards unless `zero_variance = "train"`. The group mean therefore never sees a
-rejected sequence.
+least two kept sequences, with different rewards (and verdicts, where `zero_variance_of = "verdict"`) unless `zero_variance =
+"train"`. The group mean therefore never sees a rejected sequence.
 """
 
 from collections import Counter
@@ -16,16 +16,17 @@ import torch
 from torch import Tensor
 
 from learner.batch.stale import RULES, is_stale
+from learner.objective.baseline import all_equal
 from services.config.learner import LearnerConfig
 from services.errors import InputError
 from services.wire.prompt import Prompt
 from services.wire.score import ScoredGroup
 from services.wire.trajectory import Trajectory
-from services.wire.verdict import Score
+from services.wire.verdict import Score, Verdict
 
 GroupDrop = Literal["zero_variance", "single", "stale"]
-"""Why a whole group does not reach the loss. zero_variance: all rewards are equal. single: fewer than two sequences are left.
-stale: the rule for stale tokens drops it."""
+"""Why a whole group does not reach the loss. zero_variance: all rewards are equal, or all verdicts where
+`zero_variance_of` says so. single: fewer than two sequences are left. stale: the rule for stale tokens drops it."""
 SequenceDrop = Literal["non_finite", "truncated", "stale", "empty"]
 """Why a sequence does not reach the loss. non_finite: a behavior log-prob is not finite. truncated: it was cut by max_tokens
 under `truncated = "mask"`. stale: the rule for stale tokens leaves none that counts. empty: the prompt or the response has no
@@ -63,7 +64,7 @@ class Tally:
     dropped_sequences: dict[SequenceDrop, int] = field(default_factory=dict)
     """Sequences left out of their group. The sequences of a group dropped as stale are not looked at one by one."""
     zero_variance_groups: int = 0
-    """Groups whose rewards are all equal, whether or not they were dropped for it."""
+    """Groups whose rewards are all equal up to rounding, whether or not they were dropped for it."""
     masked_tokens: int = 0
     """Stale tokens that the rule for them leaves out of the loss."""
     mean_reward: float = float("nan")
@@ -90,6 +91,7 @@ def sift(scored: ScoredGroup, policy_version: int, settings: LearnerConfig) -> S
     if counting is None:
         return SiftedGroup(prompt=prompt, drop="stale")
     kept: list[KeptSequence] = []
+    verdicts: list[Verdict] = []
     reasons: Counter[SequenceDrop] = Counter()
     masked_tokens = 0
     for trajectory, score, counts in zip(trajectories, scored.scores, counting, strict=True):
@@ -98,9 +100,10 @@ def sift(scored: ScoredGroup, policy_version: int, settings: LearnerConfig) -> S
         reason = _why_dropped(trajectory, prompt, counts, settings)
         if reason is None:
             kept.append(KeptSequence(trajectory=trajectory, reward=reward, mask=counts.numpy().tobytes()))
+            verdicts.append(score.verdict)
         else:
             reasons[reason] += 1
-    drop = _why_group_dropped([sequence.reward for sequence in kept], settings)
+    drop = _why_group_dropped([sequence.reward for sequence in kept], verdicts, settings)
     return SiftedGroup(
         prompt=prompt,
         kept=() if drop else tuple(kept),
@@ -122,7 +125,7 @@ def tally(groups: Sequence[ScoredGroup], sifted: Sequence[SiftedGroup]) -> Tally
         sequences=len(scores),
         dropped_groups=dict(Counter(group.drop for group in sifted if group.drop is not None)),
         dropped_sequences=dict(dropped_sequences),
-        zero_variance_groups=sum(len({score.reward for score in group.scores}) == 1 for group in groups),
+        zero_variance_groups=sum(all_equal([_reward(score, group) for score in group.scores]) for group in groups),
         masked_tokens=sum(group.masked_tokens for group in sifted),
         mean_reward=_mean([score.reward for score in scores]),
         pass_rate=_mean([score.verdict == "correct" for score in scores]),
@@ -160,10 +163,11 @@ def _why_dropped(
     return None if finite[counts].all() else "non_finite"
 
 
-def _why_group_dropped(rewards: list[float], settings: LearnerConfig) -> GroupDrop | None:
-    """rewards: those of the sequences that are left."""
+def _why_group_dropped(rewards: list[float], verdicts: list[Verdict], settings: LearnerConfig) -> GroupDrop | None:
+    """rewards, verdicts: those of the sequences that are left."""
     if len(rewards) < 2:
         return "single"
-    if settings.zero_variance == "drop" and max(rewards) == min(rewards):
+    alike = settings.zero_variance_of == "verdict" and len(set(verdicts)) == 1
+    if settings.zero_variance == "drop" and (alike or all_equal(rewards)):
         return "zero_variance"
     return None

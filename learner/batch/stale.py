@@ -18,8 +18,11 @@ left out and counted as stale; tokens that do not count in the others are counte
 
 
 def is_stale(trajectory: Trajectory, policy_version: int, max_lag: int) -> Tensor:
-    """bool [L]: response tokens sampled more than max_lag learner steps before policy_version."""
-    return torch.from_numpy(policy_version - trajectory.policy_versions() > max_lag)
+    """bool [L]: response tokens sampled more than max_lag learner steps before policy_version, or as many after it.
+
+    A version after it is one of weights that a restart took back: as far from today's as the steps between them.
+    """
+    return torch.from_numpy(abs(policy_version - trajectory.policy_versions()) > max_lag)
 
 
 def train(stale: Sequence[Tensor]) -> Sequence[Tensor]:

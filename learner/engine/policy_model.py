@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.core_model_loading import revert_weight_conversion
 
 from learner.batch.packing import MicroBatch
@@ -44,21 +44,16 @@ class PolicyModel(nn.Module):
         config = AutoConfig.from_pretrained(settings.path, trust_remote_code=settings.trust_remote_code)
         longest = settings.max_length if isinstance(settings, ModelConfig) else None
         check_architecture(setting, settings.path, config, longest)
-        # A dropped activation would make the ratio current/behavior random, so nothing is dropped in training mode either.
-        quiet = {
-            name: 0.0
-            for name, value in config.to_dict().items()
-            if isinstance(value, float) and ("dropout" in name or "pdrop" in name or "jitter" in name)
-        }
+        _drop_nothing(config)
         loader: Any = AutoModelForCausalLM
         causal_lm, loading = loader.from_pretrained(
             settings.path,
+            config=config,
             dtype=model_dtype(settings),
             attn_implementation="sdpa",
             trust_remote_code=settings.trust_remote_code,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # they are refused here, with the others
-            **quiet,
         )
         check_loaded(setting, settings.path, loading)
         self.causal_lm = causal_lm
@@ -137,6 +132,19 @@ class PolicyModel(nn.Module):
         them, know the names of the checkpoint alone. What is returned may be views of what was given.
         """
         return list(revert_weight_conversion(self.causal_lm, dict(tensors)).items())
+
+
+def _drop_nothing(config: PreTrainedConfig | dict[str, Any]) -> None:
+    """Set every probability by which a model drops or jitters something in training mode to 0, in nested sections too.
+
+    A dropped activation or layer would make the ratio current/behavior random.
+    """
+    section = config if isinstance(config, dict) else vars(config)
+    for name, value in list(section.items()):
+        if isinstance(value, dict | PreTrainedConfig):
+            _drop_nothing(value)
+        elif type(value) in (int, float) and any(word in str(name) for word in ("drop", "jitter")):
+            section[name] = type(value)(0)  # configs are strict about their types
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from learner.batch.sift import SiftedGroup
+from learner.objective.baseline import all_equal
 from services.errors import InputError
 from services.wire.score import ScoredGroup
 
@@ -22,7 +23,7 @@ SHOWN_CHARACTERS = 200
 WORDS = {
     "zero_variance": "equal rewards",
     "single": "fewer than two responses left",
-    "stale": "tokens older than learner.max_lag",
+    "stale": "tokens more than learner.max_lag versions away",
     "truncated": "responses cut by max_tokens",
     "non_finite": "responses with log-probs that are not finite",
     "empty": "responses without a token",
@@ -48,6 +49,8 @@ class Drought:
     """Reason -> responses that were left out of their groups."""
     rewards: Counter[float] = field(default_factory=Counter)
     """Reward -> groups in which every response had it."""
+    shaped: int = 0
+    """Groups dropped for equal verdicts, though their rewards differ."""
     dead: int = 0
     """Groups that died since one came back scored."""
     causes: deque[str] = field(default_factory=lambda: deque(maxlen=SHOWN))
@@ -59,14 +62,18 @@ class Drought:
         for counts in (self.dropped, self.sequences, self.rewards):
             counts.clear()
         self.dead = 0
+        self.shaped = 0
 
     def count_dropped(self, scored: ScoredGroup, sifted: SiftedGroup) -> None:
         """A group came back and does not reach the loss. Raises NoUsableGroups when that was the last one to wait for."""
         self.dead = 0
         self.dropped[sifted.drop or ""] += 1
         self.sequences.update(sifted.dropped_sequences)
-        if len(rewards := {score.reward for score in scored.scores}) == 1:
-            self.rewards[rewards.pop() or 0.0] += 1
+        rewards = [score.reward or 0.0 for score in scored.scores]
+        if all_equal(rewards):
+            self.rewards[float(f"{rewards[0]:g}")] += 1
+        elif sifted.drop == "zero_variance" and not sifted.dropped_sequences:
+            self.shaped += 1
         self.answers.append(_answer(scored))
         if self.dropped.total() >= self._limit():
             shown = "\n".join(f"  {answer}" for answer in self.answers)
@@ -99,11 +106,14 @@ class Drought:
         return ", ".join(facts)
 
     def _which(self, reason: str) -> str:
-        if reason != "zero_variance" or not self.rewards:
+        if reason != "zero_variance" or not (self.rewards or self.shaped):
             return ""
-        if len(self.rewards) == 1:
+        if len(self.rewards) == 1 and not self.shaped:
             return f" (every reward was {next(iter(self.rewards)):g})"
-        return f" ({', '.join(f'{count} with {reward:g}' for reward, count in self.rewards.most_common(3))})"
+        facts = [f"{count} with {reward:g}" for reward, count in self.rewards.most_common(3)]
+        if self.shaped:
+            facts.append(f"{self.shaped} with equal verdicts alone")
+        return f"{' or verdicts' if self.shaped else ''} ({', '.join(facts)})"
 
     def _limit(self) -> int:
         return self.limit * LATER if self.has_counted else self.limit
@@ -116,6 +126,11 @@ class Drought:
             return "Groups arrive too late: raise learner.max_lag, or lower rollout.max_concurrent_sequences."
         if reason != "zero_variance":
             return "See the learner's log."
+        if self.shaped > self.rewards.total():
+            return (
+                "Rewards differ where verdicts do not: if they are graded, not shaped, set "
+                'learner.zero_variance_of = "reward".'
+            )
         if set(self.rewards) == {1.0}:
             return "The model solves all of these: take harder problems."
         return (

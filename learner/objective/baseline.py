@@ -4,6 +4,8 @@
 the sequence's gradient as it enters the step. Exact norms need one backward per sequence; the logit proxy needs a forward only.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -31,6 +33,12 @@ def reward_sign(reward: Tensor, group: Tensor) -> Tensor:
     low, high = _group_extremes(reward, group)
     rounding = ROUNDING * torch.maximum(low.abs(), high.abs())
     return torch.where((low == high)[group] | (above.abs() <= rounding[group]), torch.zeros_like(reward), above.sign())
+
+
+def all_equal(rewards: Sequence[float]) -> bool:
+    """Whether the rewards of one group differ by rounding alone: `reward_sign` is 0 for each of them."""
+    reward = torch.tensor(rewards, dtype=torch.float64)
+    return not reward_sign(reward, torch.zeros(len(reward), dtype=torch.int64)).any()
 
 
 def log_gradient_norm(

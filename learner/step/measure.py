@@ -88,9 +88,10 @@ def _parts_of_mismatch(objective: StepObjective, tokens: Tokens) -> dict[str, fl
     if objective.scores.weights_moved and objective.scores.proximal_logp is None:
         return {}
     # Whole sequences: behind older tokens the engine may have kept the key-value cache of older weights (rollout.kv_after_swap).
+    # A negative lag is that of a version which a restart took back.
     inputs = objective.inputs
-    older = segment_sum((inputs.batch.lag_steps > 0).long(), inputs.lengths) > 0
-    fresh = ~older.repeat_interleave(inputs.lengths)[inputs.batch.mask]
+    other = segment_sum((inputs.batch.lag_steps != 0).long(), inputs.lengths) > 0
+    fresh = ~other.repeat_interleave(inputs.lengths)[inputs.batch.mask]
     engines = kl_estimate(tokens.proximal_logp[fresh], tokens.behavior_logp[fresh]) if bool(fresh.any()) else None
     return {
         "engine_mismatch_kl": engines,

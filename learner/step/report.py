@@ -113,11 +113,11 @@ class StepReport:
         int,
         counter(
             "ratchet_learner_masked_tokens",
-            'Response tokens older than learner.max_lag that stale_tokens = "mask" left out of the loss.',
+            'Response tokens more than learner.max_lag versions away that stale_tokens = "mask" left out of the loss.',
             merge=of_the_batch,
         ),
     ]
-    """Tokens older than max_lag, left out of the loss under `stale_tokens = "mask"`."""
+    """Tokens more than max_lag versions away, left out of the loss under `stale_tokens = "mask"`."""
     mean_reward: Annotated[
         float,
         gauge(

@@ -264,8 +264,8 @@ class LearnerConfig(Strict):
     lag_control: LagControl = LagControl()
     """Lets the ESS ratio choose the lag."""
     stale_tokens: Literal["train", "drop", "mask"] = "drop"
-    """What happens to tokens more than max_lag steps old. train: nothing. drop: their group is dropped and replaced. mask:
-    they are left out of the loss."""
+    """What happens to tokens sampled more than max_lag steps before the learner's version, or after it, by weights that a
+    restart took back. train: nothing. drop: their group is dropped and replaced. mask: they are left out of the loss."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """The optimizer."""
     objective: ObjectiveConfig = OwpoObjective()
@@ -313,6 +313,10 @@ class LearnerConfig(Strict):
     zero_variance: Literal["drop", "train"] = "drop"
     """What happens to groups whose rewards are all equal: dropped and replaced, or kept for objectives that learn from
     them."""
+    zero_variance_of: Literal["reward", "verdict"] = "reward"
+    """What zero_variance compares. reward: rewards, up to rounding. verdict: verdicts as well, so that a group of wrong answers
+    which differ in shaping alone (length, form) has no variance, and neither has one of right answers. With rewards that are
+    graded in between, such as a judge's, use reward."""
     max_skipped_steps: int = Field(default=5, ge=1)
     """Consecutive steps skipped for a value that is not finite, after which the run stops."""
     max_unusable_groups: int = Field(default=200, ge=1)

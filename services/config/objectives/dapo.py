@@ -9,10 +9,11 @@ from services.config.objectives.base import DEVIATIONS, ClipRange, DualClip, Obj
 class DapoObjective(ObjectiveSettings):
     """DAPO (arXiv:2503.14476): asymmetric clip, token mean, dual clip.
 
-    Its dynamic sampling, which drops groups without variance, is learner.zero_variance = "drop", the default of every objective.
+    Its dynamic sampling drops groups whose accuracy does not vary: learner.zero_variance = "drop", as for every objective, with
+    learner.zero_variance_of = "verdict", a default of this one. Shaped rewards vary among wrong answers, too.
     """
 
-    published: ClassVar[Mapping[str, Any]] = {**DEVIATIONS, "aggregation": "token_mean"}
+    published: ClassVar[Mapping[str, Any]] = {**DEVIATIONS, "aggregation": "token_mean", "zero_variance_of": "verdict"}
     proportional: ClassVar[bool] = True
     type: Literal["dapo"] = "dapo"
     clip: ClipRange = ClipRange()

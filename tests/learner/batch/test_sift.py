@@ -35,6 +35,59 @@ def test_equal_rewards_are_dropped_and_counted_but_still_in_the_pass_rate(reward
     assert batch.tally.pass_rate == pytest.approx((count * (reward > 0) + 1) / (count + 2))
 
 
+@pytest.mark.parametrize("rewards", [[0.1 + 0.2, 0.3, 0.3], [0.1 + 0.7, 0.8], [-1e9 / 7, -1e9 * (1 / 7)]])
+def test_rewards_that_differ_by_rounding_alone_are_equal(rewards: list[float]) -> None:
+    assert len(set(rewards)) > 1
+    found = assemble([scored_group(0, rewards=rewards)], 0, settings()).tally
+    assert (found.dropped_groups, found.zero_variance_groups) == ({"zero_variance": 1}, 1)
+
+
+@pytest.mark.parametrize("rewards", [[1e-9, 0.0], [0.3, 0.3 + 1e-9], [1e9, 1e9 + 1.0]])
+def test_small_differences_of_rewards_are_variance(rewards: list[float]) -> None:
+    found = assemble([scored_group(0, rewards=rewards)], 0, settings())
+    assert (len(found), found.tally.zero_variance_groups) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "by_reward", "by_verdict"),
+    [
+        ([0.0, -0.5, -1.0], None, "zero_variance"),  # all wrong, and of different lengths
+        ([1.0, 0.5, 0.75], None, "zero_variance"),  # all right
+        ([1.0, -0.5, 0.0], None, None),
+        ([0.0, 0.0, 0.0], "zero_variance", "zero_variance"),
+    ],
+)
+def test_variance_is_that_of_rewards_or_of_verdicts(
+    rewards: list[float], by_reward: str | None, by_verdict: str | None
+) -> None:
+    group = scored_group(0, rewards=rewards)  # correct above 0
+    for what, drop in (("reward", by_reward), ("verdict", by_verdict)):
+        assert sift(group, 0, settings(zero_variance_of=what)).drop == drop
+        assert sift(group, 0, settings(zero_variance_of=what, zero_variance="train")).drop is None
+
+
+def test_equal_rewards_are_no_variance_though_verdicts_differ() -> None:
+    group = scored_group(0, rewards=[0.5, 0.5])
+    scores = tuple(
+        msgspec.structs.replace(s, verdict=v) for s, v in zip(group.scores, ("correct", "incorrect"), strict=True)
+    )
+    differing = msgspec.structs.replace(group, scores=scores)
+    assert sift(differing, 0, settings(zero_variance_of="verdict")).drop == "zero_variance"
+
+
+def test_only_the_verdicts_that_are_left_are_compared() -> None:
+    group = scored_group(0, rewards=[1.0, 0.0, -0.5], finish=["length", "stop", "stop"])
+    by_verdict = settings(zero_variance_of="verdict", truncated="mask")
+    assert sift(group, 0, by_verdict).drop == "zero_variance"
+
+
+def test_dapo_alone_goes_by_verdicts_unless_it_is_told_otherwise() -> None:
+    """Its dynamic sampling keeps a group with 0 < correct answers < all (arXiv:2503.14476, equation 8)."""
+    assert settings(objective={"type": "dapo"}).zero_variance_of == "verdict"
+    assert settings(objective={"type": "dapo"}, zero_variance_of="reward").zero_variance_of == "reward"
+    assert settings(objective={"type": "grpo"}).zero_variance_of == settings().zero_variance_of == "reward"
+
+
 @pytest.mark.parametrize("rule", ["train", "mask"])
 def test_lengths_and_cuts_are_those_of_everything_that_was_sampled(rule: str) -> None:
     groups = [
@@ -58,6 +111,15 @@ def test_each_rule_for_stale_tokens() -> None:
 def test_no_token_is_stale_at_a_lag_up_to_the_bound(rule: str) -> None:
     group = scored_group(0, rewards=[1.0, 0.0], responses=TWO, versions=[[(2, 2)], [(5, 3)]])
     assert assemble([group], 4, settings(stale_tokens=rule)).mask.all()
+
+
+@pytest.mark.parametrize("ahead", [3, 50])
+def test_tokens_of_versions_that_a_restart_took_back_are_stale_like_old_ones(ahead: int) -> None:
+    group = scored_group(0, rewards=[1.0, 0.0], responses=TWO, versions=[[(4, 1), (4 + ahead, 1)], [(6, 3)]])
+    train, drop, mask = (assemble([group], 4, settings(stale_tokens=rule)) for rule in ("train", "drop", "mask"))
+    assert train.mask.tolist() == [True] * 5
+    assert (len(drop), drop.tally.dropped_groups) == (0, {"stale": 1})
+    assert mask.mask.tolist() == [True, False, True, True, True]
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])

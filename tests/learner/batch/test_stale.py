@@ -48,3 +48,5 @@ def test_a_token_is_stale_above_the_bound_and_not_at_it() -> None:
         0, rewards=[1.0, 0.0], responses=[[1, 2, 3], [4]], versions=[[(1, 1), (2, 1), (3, 1)], [(4, 1)]]
     ).group.trajectories
     assert is_stale(trajectory, 4, 2).tolist() == [True, False, False]
+    assert is_stale(trajectory, 0, 2).tolist() == [False, False, True]  # versions that a restart took back
+    assert is_stale(trajectory, 2, 0).tolist() == [True, False, True]

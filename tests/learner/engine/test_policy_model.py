@@ -7,10 +7,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, FalconH1Config, Qwen2ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    DbrxConfig,
+    FalconH1Config,
+    GPT2Config,
+    OPTConfig,
+    PreTrainedConfig,
+    Qwen2ForCausalLM,
+)
 
 from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe
-from services.config.model import ModelConfig
+from services.config.model import ModelConfig, TeacherConfig
 from services.errors import InputError
 from tests.architectures import SIZES
 from tests.learner.tiny import VOCABULARY, write_tiny_model
@@ -40,6 +48,44 @@ def test_log_probs_are_those_of_the_model_in_training_mode_too(model: Path, chec
     assert torch.allclose(entropy, -(log_p.exp() * log_p).sum(-1), atol=1e-5)
     onehot = torch.nn.functional.one_hot(torch.tensor(TOKENS[1:]), log_p.shape[-1])
     assert torch.allclose(residual, (onehot - log_p.exp()).norm(dim=-1), atol=1e-5)
+
+
+DBRX: dict[str, Any] = {
+    "d_model": 32,
+    "n_heads": 4,
+    "n_layers": 2,
+    "vocab_size": 96,
+    "attn_config": {"kv_n_heads": 2, "rope_theta": 1e4, "clip_qkv": 8.0},
+    "ffn_config": {"ffn_hidden_size": 64, "moe_num_experts": 4, "moe_top_k": 2},
+}
+DROPPING: dict[str, tuple[PreTrainedConfig, dict[str, Any]]] = {
+    "whole layers": (OPTConfig(**SIZES, ffn_dim=64, word_embed_proj_dim=32), {"layerdrop": 0.5, "dropout": 0.0}),
+    "integers": (
+        GPT2Config(vocab_size=96, n_embd=32, n_layer=2, n_head=4),
+        {"attn_pdrop": 1, "resid_pdrop": 1, "embd_pdrop": 1},
+    ),
+    "a section": (DbrxConfig(**DBRX), {"attn_config": DBRX["attn_config"] | {"attn_pdrop": 0.9}}),
+    "an integer in a section": (DbrxConfig(**DBRX), {"attn_config": DBRX["attn_config"] | {"attn_pdrop": 1}}),
+}
+
+
+@pytest.mark.parametrize("role", ["policy", "teacher"])
+@pytest.mark.parametrize("what", DROPPING)
+def test_nothing_is_dropped_in_training_mode(what: str, role: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config, drops = DROPPING[what]
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**saved, **drops}))
+    settings = ModelConfig(path=str(tmp_path), max_length=11, dtype="float32")
+    teacher = TeacherConfig(path=str(tmp_path), dtype="float32")
+    own = PolicyModel(settings if role == "policy" else teacher, head_chunk_tokens=2, gradient_checkpointing=False)
+    with torch.no_grad():
+        still, *moved = (
+            own.train(mode)(*inputs(probe(TOKENS, packed=False), torch.device("cpu")))[0]
+            for mode in (False, True, True, True)
+        )
+    assert all(torch.allclose(logp, still, atol=1e-6) for logp in moved)
 
 
 def test_hidden_states_are_given_only_when_asked_for(model: Path) -> None:

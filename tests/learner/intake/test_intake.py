@@ -202,6 +202,17 @@ def test_groups_with_nothing_to_train_on_end_the_run_with_three_answers(tmp_path
     assert "ratchet verify" in said
 
 
+def test_a_drought_of_groups_with_equal_verdicts_alone_names_the_setting(tmp_path: Path) -> None:
+    bench = Bench(
+        tmp_path, "learner.max_unusable_groups=12", "deadlines.groups_s=30.0", "learner.zero_variance_of=verdict"
+    )
+    with pytest.raises(NoUsableGroups) as ended:
+        gathering(bench, lambda number: [0.0, -0.5] if number % 4 else [0.3, 0.1 + 0.2], 99).intake.gather()
+    said = str(ended.value)
+    assert "12 equal rewards or verdicts (3 with 0.3, 9 with equal verdicts alone)" in said
+    assert 'learner.zero_variance_of = "reward"' in said
+
+
 def test_once_a_group_has_counted_ten_times_as_many_may_come_to_nothing(tmp_path: Path) -> None:
     def rewards(number: int) -> list[float]:
         return [1.0, 0.0] if number == 0 else unusable(number)

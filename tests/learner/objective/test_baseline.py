@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from learner.engine.head import token_statistics
-from learner.objective.baseline import group_mean, log_gradient_norm, minimum_variance_baseline, reward_sign
+from learner.objective.baseline import all_equal, group_mean, log_gradient_norm, minimum_variance_baseline, reward_sign
 from learner.objective.importance import importance_weight
 from services.config.learner import ImportanceConfig
 from tests.learner.objective.strategies import SEEDS, groups, ragged
@@ -86,6 +86,7 @@ def test_a_reward_at_the_mean_has_no_sign_whatever_the_rounding_of_the_mean(tent
 def test_equal_rewards_have_no_sign(count: int, reward: float) -> None:
     equal = torch.full((count,), reward, dtype=torch.float64)
     assert (reward_sign(equal, torch.zeros(count, dtype=torch.int64)) == 0).all()
+    assert all_equal(equal.tolist())
 
 
 @given(SEEDS)

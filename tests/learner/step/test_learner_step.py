@@ -102,13 +102,15 @@ def test_mismatch_of_the_engines_is_told_from_lag_and_from_steps_on_the_batch() 
     assert lagged.within_batch_kl == 0.0
 
 
-def test_a_sequence_that_began_under_older_weights_says_nothing_of_the_engines() -> None:
-    """Its later tokens stand on the key-value cache of the older weights, where rollout.kv_after_swap keeps that."""
+def test_a_sequence_that_other_weights_had_a_part_in_says_nothing_of_the_engines() -> None:
+    """Its later tokens stand on the key-value cache of the older weights, where rollout.kv_after_swap keeps that. Weights
+    that a restart took back are other ones, too."""
     versions = [[(0, 1), (1, 2)]] * 2
     mixed = scored_group(0, rewards=[1.0, 0.0], versions=versions, responses=[[1, 2, 3]] * 2)
     fresh = scored_group(1, rewards=[1.0, 0.0], versions=[[(1, 3)]] * 2, responses=[[1, 2, 3]] * 2)
     config = settings(groups_per_step=1)
-    for group, known in ((mixed, False), (fresh, True)):
+    taken_back = scored_group(2, rewards=[1.0, 0.0], versions=[[(1, 2), (2, 1)]] * 2, responses=[[1, 2, 3]] * 2)
+    for group, known in ((mixed, False), (fresh, True), (taken_back, False)):
         report = learner_step(BigramEngine(), assemble([group], 1, config), config, learning_rate=1.0)
         assert (report.engine_mismatch_kl is not None) == known
 
