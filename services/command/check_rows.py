@@ -9,7 +9,7 @@ from services.config import RunConfig
 from services.config.prompts import PromptsConfig
 from services.datasets.dataset import Problem, origin_of, read_problems
 from services.datasets.rendering import Renderer
-from services.datasets.row_values import UnreadableRow
+from services.datasets.sources import UnreadableRow
 from services.errors import InputError
 
 NAMED = 10

@@ -6,7 +6,7 @@ from typing import Any
 
 from services.config.prompts import PromptsConfig
 from services.datasets.dataset import Problem, load_problems
-from services.datasets.row_values import UnreadableRow
+from services.datasets.sources import UnreadableRow
 from services.errors import InputError
 from services.models.template import check_end_tokens, check_plain_start, check_template, end_token_ids
 
