@@ -1,7 +1,6 @@
 """Checks of what can be known to be wrong before anything expensive starts: libraries, model, datasets, lengths, ports, GPUs."""
 
 import itertools
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from services.datasets.dataset import Problem
 from services.errors import InputError
 from services.models.folder import read_model_folder
 from services.run import made_of
+from services.run.checkpoint_files import read_object
 from services.run.checkpoint_names import latest_checkpoint
 from services.run.folder import RunFolder
 
@@ -112,18 +112,13 @@ def _check_gpus(config: RunConfig) -> list[str]:
 
 
 def check_checkpoint(config: RunConfig, training: Sequence[Problem], held_out: Sequence[Problem] | None) -> None:
-    """Raises InputError if the run's latest checkpoint is of something else, or of another number of ranks."""
+    """Raises InputError if the run's latest checkpoint is damaged, of something else, or of another number of ranks."""
     checkpoint = latest_checkpoint(RunFolder(config.folder).checkpoints)
     if checkpoint is None:
         return
     now = made_of.made_of(config, training, held_out)
-    try:
-        saved = made_of.saved_in(checkpoint)
-        written = json.loads((checkpoint / "engine.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
-        raise InputError(
-            f"the checkpoint {checkpoint} cannot be read: {fault}; delete it to go on from the one before"
-        ) from None
+    saved = made_of.saved_in(checkpoint)
+    written = read_object(checkpoint, "engine.json")
     made_of.check(saved, now, config.learner.checkpoint.accept_changed, origin=str(checkpoint))
     for key, is_now in (("ranks", config.learner.ranks), ("zero_stage", config.learner.zero_stage)):
         if written.get(key, is_now) != is_now:

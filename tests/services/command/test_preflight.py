@@ -138,3 +138,14 @@ def test_a_checkpoint_of_something_else_is_refused_before_anything_starts(
         return
     with pytest.raises(InputError, match=complaint):
         preflight.check_checkpoint(config, found[0].usable, None)
+
+
+@pytest.mark.parametrize("name", ["state.json", "engine.json"])
+def test_a_damaged_checkpoint_is_named_before_anything_starts(small_data: Path, name: str) -> None:
+    config = load(small_data / "run.toml", [f"runs_folder={small_data}/runs"])
+    checkpoint = config.folder / "checkpoints" / "step-00000002"
+    checkpoint.mkdir(parents=True)
+    for file in ("state.json", "engine.json"):
+        (checkpoint / file).write_text('{"ranks"' if file == name else "{}", encoding="utf-8")
+    with pytest.raises(InputError, match=rf"step-00000002/{name} is damaged: .*Delete the folder"):
+        preflight.check_checkpoint(config, check_rows(config)[0][0].usable, None)
