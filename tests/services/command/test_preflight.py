@@ -75,6 +75,7 @@ def test_compiling_the_model_on_a_cpu_needs_a_compiler(
 @pytest.mark.parametrize("content", ["{", "[]", "\x00"])
 def test_settings_of_a_model_that_are_not_json_are_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "run.toml").write_text(SMALLEST, encoding="utf-8")
+    (tmp_path / "train.jsonl").write_text('{"prompt": "1+1=", "reference": "2"}\n', encoding="utf-8")
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text(content, encoding="utf-8")
@@ -100,6 +101,7 @@ def test_quick_leaves_out_the_model_and_the_rows(tmp_path: Path) -> None:
     (tmp_path / "run.toml").write_text(SMALLEST, encoding="utf-8")
     config = load(tmp_path / "run.toml", [f"runs_folder={tmp_path}/runs"])
     preflight.check(config, quick=True)
+    (tmp_path / "train.jsonl").write_text('{"prompt": "1+1=", "reference": "2"}\n', encoding="utf-8")
     with pytest.raises(InputError, match=r"model\.path: no folder"):
         preflight.check(config)
 
