@@ -85,6 +85,13 @@ def _rarely_meant(config: RunConfig) -> list[str]:
             f"learner.reference.every_steps = {reference.every_steps} is below 5 x (max_lag + 1) x mini_batches = {least}: "
             "the reference is then hardly older than the data, and one-way weights are noise"
         )
+    optimizer, steps = config.learner.optimizer, config.learner.steps
+    if optimizer.warmup_steps >= steps:
+        highest = steps / (optimizer.warmup_steps + 1)  # learner/control/schedule.py
+        warnings.append(
+            f"learner.optimizer.warmup_steps = {optimizer.warmup_steps} is not below learner.steps = {steps}: the learning rate "
+            f"gets no higher than {highest:.2g} of learner.optimizer.learning_rate; lower warmup_steps"
+        )
     threads = config.learner.ranks * config.learner.cpu_threads + config.rollout.replicas * config.rollout.cpu_threads
     cores = len(os.sched_getaffinity(0))
     if config.device == "cpu" and threads > 2 * cores:
