@@ -132,7 +132,7 @@ def test_settings_do_not_change_after_loading(smallest: Path) -> None:
         ("learner.objective.weight_low=1.2", "the one-way bounds must enclose 1"),
         ("learner.objective.weight_high=0.9", "the one-way bounds must enclose 1"),
         ("learner.objective.weight_low=0.0", "the one-way bounds must enclose 1"),
-        ('weights.host="::1"', 'weights.gloo.host: "::1" is an IPv6 address or holds a port'),
+        ('weights.host="::1"', 'weights.host: "::1" is an IPv6 address or holds a port'),
         ('verifier.host="[::]"', 'verifier.host: "[::]" is an IPv6 address or holds a port'),
         (
             'learner.metrics_host="0.0.0.0:90"',
