@@ -25,6 +25,7 @@ from learner.ranks import Team
 from learner.records import Records
 from services.config import RunConfig
 from services.config.load import load
+from services.datasets.overlap import overlap_warning
 from services.datasets.rendering import RenderedProblems, Renderer
 from services.entry import DONE, INTERRUPTED, StopSignal, begin, end, redis_connection, service_parser
 from services.health import HealthServer
@@ -77,8 +78,8 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
     training = RenderedProblems(
         config.prompts, renderer, max_prompt_tokens=room, leave_out=partial(left_out, noted, "prompts")
     )
-    for warning in training.check(config.rollout.sampling.stop_token_ids):
-        log.warning("%s", warning)
+    stops = config.rollout.sampling.stop_token_ids
+    warnings = training.check(stops)
     held_out = None
     if config.evaluation:
         held_out = RenderedProblems(
@@ -88,6 +89,11 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
             limit=config.evaluation.max_prompts,
             leave_out=partial(left_out, noted, "evaluation.prompts"),
         )
+        warnings += held_out.check(stops)
+        if shared := overlap_warning(training.problems, held_out.problems):
+            warnings.append(shared)
+    for warning in dict.fromkeys(warnings):
+        log.warning("%s", warning)
     made = made_of.made_of(config, training.problems, held_out.read if held_out else None)
     beginning = Beginning.of(config, made, weights_only=weights_only)
     lost = [] if weights_only else _lost_groups(config, connection, beginning)

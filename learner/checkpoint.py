@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from services.errors import InputError
+from services.run.checkpoint_files import read_object
 from services.run.checkpoint_names import REPLACED, checkpoint_name, checkpoints_in
 
 DELETED = ".deleted-"
@@ -43,8 +44,8 @@ class Saved(dict[str, Any]):
 
 
 def read_json(checkpoint: Path, name: str) -> Saved:
-    """Read a JSON file of a checkpoint."""
-    return Saved(checkpoint, json.loads((checkpoint / name).read_text(encoding="utf-8")), f"{name}: ")
+    """Read a JSON file of a checkpoint. Raises InputError if it is damaged."""
+    return Saved(checkpoint, read_object(checkpoint, name), f"{name}: ")
 
 
 class Checkpoints:

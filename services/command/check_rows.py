@@ -1,5 +1,6 @@
 """Every row of every dataset of a run: read, rendered, and its reference asked of its grader, before anything is started."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,8 +9,9 @@ from services.command import reference_check
 from services.config import RunConfig
 from services.config.prompts import PromptsConfig
 from services.datasets.dataset import Problem, origin_of, read_problems
+from services.datasets.overlap import overlap_warning
 from services.datasets.rendering import Renderer
-from services.datasets.row_values import UnreadableRow
+from services.datasets.sources import UnreadableRow
 from services.errors import InputError
 
 NAMED = 10
@@ -48,8 +50,8 @@ class CheckedRows:
 
 
 def check_rows(config: RunConfig) -> tuple[list[CheckedRows], list[str]]:
-    """Look at every row. Returns the datasets and warnings about rows that are left out; raises InputError for those that may
-    not be, and for what is no matter of single rows."""
+    """Look at every row. Returns the datasets, and warnings about what is left out or looks wrong; raises InputError for rows
+    that may not be left out, and for what is no matter of single rows."""
     renderer = Renderer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     found = [_rendered(config, renderer, section, settings) for section, settings in sections(config).items()]
     _ask_graders(config, found)
@@ -64,7 +66,20 @@ def check_rows(config: RunConfig) -> tuple[list[CheckedRows], list[str]]:
             left = len(rows.unreadable) + len(rows.faults)
             first = [*rows.unreadable, *rows.faults.values()][0]
             warnings.append(f"{rows.section}: {left} rows are left out, {len(rows.usable)} used. The first: {first}")
-    return found, warnings
+    return found, list(dict.fromkeys([*warnings, *_looks_wrong(config, renderer, found)]))
+
+
+def _looks_wrong(config: RunConfig, renderer: Renderer, found: list[CheckedRows]) -> Iterator[str]:
+    """Warnings about how the problems are put to the model, and about held-out ones that are trained on."""
+    for rows in found:
+        settings = sections(config)[rows.section]
+        for warning in renderer.check(settings, rows.usable, stop_token_ids=config.rollout.sampling.stop_token_ids):
+            yield _as_in(rows.section, warning)
+    training, *others = found
+    for held_out in others:
+        asked = held_out.usable[: config.evaluation.max_prompts] if config.evaluation else []
+        if shared := overlap_warning(training.usable, asked):
+            yield shared
 
 
 def check_datasets(config: RunConfig) -> None:
@@ -80,7 +95,12 @@ def _read(section: str, settings: PromptsConfig) -> tuple[list[Problem], list[Un
         return read_problems(settings)
     except InputError as fault:
         # The reader of a dataset says `prompts` for both.
-        raise InputError(str(fault).replace("prompts.", f"{section}.")) from fault
+        raise InputError(_as_in(section, str(fault))) from fault
+
+
+def _as_in(section: str, said: str) -> str:
+    """What is said of settings of `prompts`, said of those of this section."""
+    return re.sub(r"(?<![\w.])prompts\.", f"{section}.", said)
 
 
 def sections(config: RunConfig) -> dict[str, PromptsConfig]:

@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -10,7 +11,7 @@ from services.command import preflight
 from services.command.run_lock import locked
 from services.command.run_processes import Supervise, redis_of, supervise
 from services.config import RunConfig
-from services.errors import InputError
+from services.errors import InputError, ServiceFailed
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
 from services.run.left_out import write_left_out
@@ -20,7 +21,7 @@ from services.run.summary import newest
 def evaluate(config: RunConfig, model: Path | None, supervise: Supervise = supervise) -> int:
     """Measure `model`, or the latest checkpoint of this run if it is None, and print the result; the exit code.
 
-    Raises InputError if there is nothing to evaluate, before anything is started.
+    Raises InputError if there is nothing to evaluate, before anything is started, and ServiceFailed if nothing came of it.
     """
     console = Console()
     name = config.name
@@ -40,7 +41,11 @@ def evaluate(config: RunConfig, model: Path | None, supervise: Supervise = super
         with redis_of(config, folder) as redis:
             code = supervise(config, redis, console, ["--evaluate-only"])
         rows = newest(read_json_lines(folder.evaluations), "policy_version")
-    if code == entry.DONE and rows:
+    if code == entry.DONE:
+        if not rows or not rows[-1]["prompts"]:
+            raise ServiceFailed(
+                f"the evaluation has no result: {_why(rows)}. {folder.logs} says more, in learner.log and verifier.log"
+            )
         found = rows[-1]
         what = str(model) if model is not None else f"{name} at policy version {found['policy_version']}"
         console.print(
@@ -50,6 +55,15 @@ def evaluate(config: RunConfig, model: Path | None, supervise: Supervise = super
             soft_wrap=True,
         )
     return code
+
+
+def _why(rows: list[dict[str, Any]]) -> str:
+    """Why there is none, as far as the learner's row says."""
+    if not rows:
+        return "the learner ended without one"
+    return (
+        f"none of the {rows[-1]['missing']} held-out prompts came back; each is dead or was sampled under other weights"
+    )
 
 
 def _empty(folder: RunFolder) -> None:

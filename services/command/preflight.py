@@ -1,7 +1,6 @@
 """Checks of what can be known to be wrong before anything expensive starts: libraries, model, datasets, lengths, ports, GPUs."""
 
 import itertools
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ from services.datasets.dataset import Problem
 from services.errors import InputError
 from services.models.folder import read_model_folder
 from services.run import made_of
+from services.run.checkpoint_files import read_object
 from services.run.checkpoint_names import latest_checkpoint
 from services.run.folder import RunFolder
 
@@ -85,6 +85,13 @@ def _rarely_meant(config: RunConfig) -> list[str]:
             f"learner.reference.every_steps = {reference.every_steps} is below 5 x (max_lag + 1) x mini_batches = {least}: "
             "the reference is then hardly older than the data, and one-way weights are noise"
         )
+    optimizer, steps = config.learner.optimizer, config.learner.steps
+    if optimizer.warmup_steps >= steps:
+        highest = steps / (optimizer.warmup_steps + 1)  # learner/control/schedule.py
+        warnings.append(
+            f"learner.optimizer.warmup_steps = {optimizer.warmup_steps} is not below learner.steps = {steps}: the learning rate "
+            f"gets no higher than {highest:.2g} of learner.optimizer.learning_rate; lower warmup_steps"
+        )
     threads = config.learner.ranks * config.learner.cpu_threads + config.rollout.replicas * config.rollout.cpu_threads
     cores = len(os.sched_getaffinity(0))
     if config.device == "cpu" and threads > 2 * cores:
@@ -112,18 +119,13 @@ def _check_gpus(config: RunConfig) -> list[str]:
 
 
 def check_checkpoint(config: RunConfig, training: Sequence[Problem], held_out: Sequence[Problem] | None) -> None:
-    """Raises InputError if the run's latest checkpoint is of something else, or of another number of ranks."""
+    """Raises InputError if the run's latest checkpoint is damaged, of something else, or of another number of ranks."""
     checkpoint = latest_checkpoint(RunFolder(config.folder).checkpoints)
     if checkpoint is None:
         return
     now = made_of.made_of(config, training, held_out)
-    try:
-        saved = made_of.saved_in(checkpoint)
-        written = json.loads((checkpoint / "engine.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
-        raise InputError(
-            f"the checkpoint {checkpoint} cannot be read: {fault}; delete it to go on from the one before"
-        ) from None
+    saved = made_of.saved_in(checkpoint)
+    written = read_object(checkpoint, "engine.json")
     made_of.check(saved, now, config.learner.checkpoint.accept_changed, origin=str(checkpoint))
     for key, is_now in (("ranks", config.learner.ranks), ("zero_stage", config.learner.zero_stage)):
         if written.get(key, is_now) != is_now:

@@ -49,7 +49,7 @@ def redis_of(config: RunConfig, folder: RunFolder) -> Iterator[RunRedis]:
             folder.redis_url.unlink(missing_ok=True)
 
 
-def begin_anew(config: RunConfig, redis: RunRedis) -> None:
+def empty_own_queues(config: RunConfig, redis: RunRedis) -> None:
     """Empty the queues that an earlier start of this run left on a server of its own: it has no checkpoint to go on from.
 
     Waits for: the run's own Redis server, which has just answered.

@@ -7,7 +7,7 @@ from rich.console import Console
 from services import entry
 from services.command import preflight, report
 from services.command.run_lock import locked
-from services.command.run_processes import Supervise, begin_anew, redis_of, supervise
+from services.command.run_processes import Supervise, empty_own_queues, redis_of, supervise
 from services.config import RunConfig
 from services.errors import InputError
 from services.run.checkpoint_names import checkpoint_name, checkpoints_in, latest_checkpoint, policy_version_of
@@ -35,7 +35,7 @@ def up(config: RunConfig, supervise: Supervise = supervise) -> int:
         write_left_out(folder.left_out, checked.left_out)
         with redis_of(config, folder) as redis:
             if redis.server is not None and latest_checkpoint(folder.checkpoints) is None:
-                begin_anew(config, redis)
+                empty_own_queues(config, redis)
             console.print(f"run folder {folder.path} (logs in {folder.logs})", highlight=False, soft_wrap=True)
             code = supervise(config, redis, console)
     if folder.summary.exists() and code == entry.DONE:

@@ -274,8 +274,8 @@ class LearnerConfig(Strict):
     """How token losses are added up. sequence_mean: the mean of each response, then over responses. token_mean: the mean
     over all tokens of the step. constant: each response's sum divided by constant_tokens, then the mean over responses."""
     constant_tokens: int | None = Field(default=None, ge=1)
-    """Tokens by which a response's sum is divided with aggregation = "constant", which needs it; use
-    rollout.sampling.max_tokens."""
+    """Tokens by which a response's sum is divided with aggregation = "constant", which needs it, and which alone may have it;
+    use rollout.sampling.max_tokens."""
     mini_batches: int = Field(default=1, ge=1)
     """Optimizer steps per learner step, each on its share of the groups. More than 1 makes the clip of an objective bind."""
     advantage: AdvantageConfig = AdvantageConfig()
@@ -378,6 +378,11 @@ class LearnerConfig(Strict):
         if self.aggregation == "constant" and self.constant_tokens is None:
             raise ValueError(
                 'learner.aggregation = "constant" needs learner.constant_tokens; set it to rollout.sampling.max_tokens'
+            )
+        if self.aggregation != "constant" and self.constant_tokens is not None:
+            raise ValueError(
+                f"learner.constant_tokens = {self.constant_tokens} has no effect with learner.aggregation = "
+                f'"{self.aggregation}"; leave it out, or set aggregation = "constant"'
             )
         if objective.references and self.reference.type not in objective.references:
             raise ValueError(

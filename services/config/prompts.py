@@ -66,9 +66,9 @@ class PromptsConfig(Strict):
     options: dict[str, Any] = {}
     """Options of the grader for all rows; a row's own options take precedence."""
     skip_unreadable: bool = False
-    """Whether rows that cannot be used are left out and counted: those that do not follow the convention, prompts that are
-    too long or that the template refuses, and references by which the grader cannot judge. By default such rows stop the run
-    before it starts."""
+    """Whether rows that cannot be used are left out and counted: lines that are not JSON, rows that do not follow the
+    convention, prompts that are too long or that the template refuses, and references by which the grader cannot judge. By
+    default such rows stop the run before it starts."""
     template: Literal["chat", "none"] = "chat"
     """How prompts become text. chat: they go through the tokenizer's chat template. none: the text is used as it is, for
     models without one."""

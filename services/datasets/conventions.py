@@ -15,17 +15,17 @@ from typing import Any
 from services.config.prompts import ColumnMap, ConventionName
 from services.datasets.programs import apps, mbpp
 from services.datasets.row_values import (
-    UnreadableRow,
     as_json,
     cell,
     first_column,
     json_cell,
     prompt_cell,
     reference_cell,
+    sendable,
     shown,
     text_cell,
 )
-from services.datasets.sources import Row
+from services.datasets.sources import Row, UnreadableRow
 from services.datasets.task import Task
 
 AIME_ANSWER = re.compile(
@@ -182,7 +182,9 @@ def _written_answer(row: Row) -> str:
 
 def _mapped(columns: ColumnMap, row: Row) -> Task:
     grader = None if columns.grader is None else cell(row, columns.grader, str, "the name of a grader")
-    own = {} if columns.options is None else json_cell(row, columns.options, dict, "an object", empty={})
+    own: dict[str, Any] = {}
+    if columns.options is not None:
+        own = sendable(row, columns.options, json_cell(row, columns.options, dict, "an object", empty={}))
     # Parquet gives every row the union of all option names, with null where a row has none.
     options = {name: value for name, value in own.items() if value is not None}
     return Task(prompt_cell(row, columns.prompt), reference_cell(row, columns.reference), grader, options)

@@ -10,8 +10,8 @@ import numpy as np
 
 from services.config.prompts import PromptsConfig
 from services.datasets.conventions import convention
-from services.datasets.row_values import UnreadableRow
-from services.datasets.sources import Row, rows
+from services.datasets.row_values import why_not_json
+from services.datasets.sources import Row, UnreadableRow, rows
 from services.errors import InputError
 from services.graders import graders, known_graders
 
@@ -74,9 +74,13 @@ def _problems(
     settings: PromptsConfig, default: str, unreadable: list[UnreadableRow], *, strict: bool = False
 ) -> Iterator[Problem]:
     """The problems, one by one. unreadable: collects why rows are left out. strict: the first of them is an error instead."""
+    if why := why_not_json(settings.options, "prompts.options"):
+        raise InputError(why)
     read = convention(settings.columns).read
     for index, row in enumerate(rows(settings.source)):
         try:
+            if isinstance(row, UnreadableRow):
+                raise row
             task = read(row)
         except UnreadableRow as fault:
             if strict:

@@ -8,8 +8,8 @@ import ast
 import json
 from typing import Any
 
-from services.datasets.row_values import UnreadableRow, cell, first_column, is_json, shown, text_cell
-from services.datasets.sources import Row
+from services.datasets.row_values import cell, first_column, sendable, shown, text_cell, why_not_json
+from services.datasets.sources import Row, UnreadableRow
 from services.datasets.task import Task
 
 WHERE = (
@@ -34,6 +34,7 @@ def apps(row: Row) -> Task:
                 f"{row.place}: column input_output has inputs or outputs that are not text, and no fn_name"
             )
         ask = "Write a Python program that reads from standard input and writes to standard output."
+        sendable(row, "input_output", cases)
         return Task(f"{question}\n\n{ask} {WHERE}", {"kind": "stdio", "tests": cases})
     if not isinstance(name, str) or not name.isidentifier() or not all(isinstance(given, list) for given in inputs):
         raise UnreadableRow(
@@ -71,10 +72,8 @@ def mbpp(row: Row) -> Task:
 
 
 def _function(row: Row, name: str, cases: list[dict[str, Any]]) -> dict[str, Any]:
-    if not is_json(cases):
-        raise UnreadableRow(
-            f"{row.place}: tests of {name} have values that JSON cannot hold, or integers beyond 64 bits"
-        )
+    if why := why_not_json(cases, "tests"):
+        raise UnreadableRow(f"{row.place}: a test of {name} is not JSON: {why}")
     return {"kind": "function", "entry_point": name, "tests": cases}
 
 
@@ -113,6 +112,7 @@ def _call(row: Row, test: Any) -> tuple[str, str, dict[str, Any]]:
     Arguments must survive JSON unchanged: a tuple would arrive as a list, and a program that prints it or uses it as a key
     would behave differently.
     """
+    why = None
     try:
         match ast.parse(test.strip()).body:
             case [ast.Assert(ast.Compare(ast.Call(ast.Name(name), args, keywords) as call, [ast.Eq()], [expected]))]:
@@ -122,12 +122,14 @@ def _call(row: Row, test: Any) -> tuple[str, str, dict[str, Any]]:
                 }
                 if keywords:
                     case["kwargs"] = {keyword.arg: ast.literal_eval(keyword.value) for keyword in keywords}
-                if is_json(case):  # f(**{}) is not: the name of its keyword is null
+                why = why_not_json(case, name)  # f(**{}) is not JSON: the name of its keyword is null
+                if why is None:
                     return name, ast.unparse(call), case
     except (ValueError, TypeError, SyntaxError, AttributeError, RecursionError, MemoryError):
         pass  # whichever way Python cannot read it, the row is refused below, with its text
     raise UnreadableRow(
         f"{row.place}: column test_list has {shown(test)}, which is not like `assert f(1, [2]) == 3` with JSON values"
+        + (f": {why}" if why else "")
     )
 
 

@@ -1,12 +1,14 @@
 """From problems to token ids for the engine, with the tokenizer of the model that is trained."""
 
 import itertools
-from collections.abc import Callable, Collection
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from services.config.prompts import PromptsConfig
-from services.datasets.dataset import Problem, load_problems
-from services.datasets.row_values import UnreadableRow
+from services.datasets.dataset import Problem, load_problems, origin_of
+from services.datasets.sources import UnreadableRow
 from services.errors import InputError
 from services.models.template import check_end_tokens, check_plain_start, check_template, end_token_ids
 
@@ -30,11 +32,13 @@ class Renderer:
 
         self._vocabulary = _vocabulary(path, trust_remote_code)
 
-    def check(self, settings: PromptsConfig, *, has_system_prompt: bool, stop_token_ids: Collection[int]) -> list[str]:
-        """What looks wrong with the template and the end tokens, as warnings; takes milliseconds.
+    def check(
+        self, settings: PromptsConfig, problems: Sequence[Problem], *, stop_token_ids: Collection[int]
+    ) -> list[str]:
+        """What looks wrong with the template, the end tokens and the way they meet these problems, as warnings; takes
+        milliseconds, and a look at the text of each problem.
 
-        has_system_prompt: whether the settings or a row have one. stop_token_ids: rollout.sampling.stop_token_ids. Raises
-        InputError where the template loses a part of the conversation.
+        stop_token_ids: rollout.sampling.stop_token_ids. Raises InputError where the template loses a part of the conversation.
         """
         from transformers import AutoConfig
 
@@ -47,8 +51,39 @@ class Renderer:
             warnings += check_template(
                 self._path,
                 self._tokenizer,
-                has_system_prompt=has_system_prompt,
+                has_system_prompt=settings.system_prompt is not None
+                or any(role == "system" for problem in problems for role, _ in _messages(problem)),
                 end_token_ids=(*ends, *stop_token_ids),
+                template_options=settings.chat_template_kwargs,
+            )
+        return warnings + self._special_tokens(settings, problems)
+
+    def _special_tokens(self, settings: PromptsConfig, problems: Sequence[Problem]) -> list[str]:
+        """Warnings about special tokens that the data writes: to the model they are the ends and beginnings of turns."""
+        added = self._tokenizer.added_tokens_decoder.values()
+        names = {str(token) for token in added if token.special} | set(self._tokenizer.all_special_tokens)
+        looked_for = re.compile("|".join(map(re.escape, sorted(filter(None, names), key=len, reverse=True))) or "(?!)")
+
+        def found_in(text: str) -> set[str]:
+            found = set(looked_for.findall(text))
+            ids = set(self._tokenizer.encode(text, add_special_tokens=False)) if found else set()
+            return {name for name in found if self._tokenizer.convert_tokens_to_ids(name) in ids}
+
+        warnings = []
+        if found := found_in(settings.system_prompt or ""):
+            warnings.append(f"prompts.system_prompt has special tokens of the tokenizer: {' '.join(sorted(found))}")
+        counts: Counter[str] = Counter()
+        holding = []
+        for problem in problems:
+            if found := set().union(*(found_in(content) for _, content in _messages(problem))):
+                counts.update(found)
+                holding.append(problem)
+        if holding:
+            said = ", ".join(f"{name} ({count})" for name, count in counts.most_common(5))
+            warnings.append(
+                f"{origin_of(settings)}: {len(holding)} of {len(problems)} prompts have special tokens of the tokenizer in their "
+                f"text: {said}. The model reads them as the template's own, for example as the end of a turn. The first: "
+                f"{_place(holding[0])}. Remove them from the text if they are not meant"
             )
         return warnings
 
@@ -124,6 +159,13 @@ def _vocabulary(path: str, trust_remote_code: bool) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def _messages(problem: Problem) -> list[tuple[str, str]]:
+    """(role, content) of each message; a text is one of the user."""
+    if isinstance(problem.prompt, str):
+        return [("user", problem.prompt)]
+    return [(message["role"], message["content"]) for message in problem.prompt]
+
+
 def _place(problem: Problem) -> str:
     return problem.place or f"dataset row {problem.row}"
 
@@ -165,13 +207,7 @@ class RenderedProblems:
 
     def check(self, stop_token_ids: Collection[int]) -> list[str]:
         """Warnings about how these problems are put to the model; see `Renderer.check`."""
-        has_system_prompt = self._settings.system_prompt is not None or any(
-            message["role"] == "system"
-            for problem in self.problems
-            if not isinstance(problem.prompt, str)
-            for message in problem.prompt
-        )
-        return self._renderer.check(self._settings, has_system_prompt=has_system_prompt, stop_token_ids=stop_token_ids)
+        return self._renderer.check(self._settings, self.problems, stop_token_ids=stop_token_ids)
 
     def token_ids(self, problem: Problem) -> list[int]:
         """The rendered prompt. Raises InputError naming the row."""

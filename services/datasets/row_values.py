@@ -2,18 +2,16 @@
 
 import json
 import math
+import re
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-from services.datasets.sources import Row
-from services.errors import InputError
+from services.datasets.sources import Row, UnreadableRow
 
 LARGEST_WIRE_INTEGER = 2**63 - 1
 """Integers beyond it do not survive every reader of JSON and msgpack."""
-
-
-class UnreadableRow(InputError):
-    """One row cannot be read; other rows of its dataset may be fine."""
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def cell(row: Row, name: str, expected: type | tuple[type, ...], description: str, *, empty: Any = None) -> Any:
@@ -31,7 +29,7 @@ def cell(row: Row, name: str, expected: type | tuple[type, ...], description: st
         return empty
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not object):
         raise UnreadableRow(f"{row.place}: column {name} must be {description}, not {shown(value)}")
-    return value
+    return sendable(row, name, value) if isinstance(value, str) else value
 
 
 def json_cell(row: Row, name: str, expected: type, description: str, *, empty: Any = None) -> Any:
@@ -62,6 +60,7 @@ def prompt_cell(row: Row, name: str) -> str | list[dict[str, str]]:
     if isinstance(value, str) and value.strip():
         return value
     if isinstance(value, list) and value and all(_is_message(message) for message in value):
+        sendable(row, name, value)
         return [{"role": message["role"], "content": message["content"]} for message in value]
     raise UnreadableRow(
         f"{row.place}: column {name} must be text or a list of messages with role and content, not {shown(value)}"
@@ -81,27 +80,61 @@ def reference_cell(row: Row, name: str) -> Any:
     value = cell(row, name, object, "")
     if isinstance(value, Decimal) or (isinstance(value, int) and abs(value) > LARGEST_WIRE_INTEGER):
         return str(value)
-    if value is None or not is_json(value):
+    if value is None:
         raise UnreadableRow(f"{row.place}: column {name} must be a JSON value other than null, not {shown(value)}")
+    return sendable(row, name, value)
+
+
+def sendable(row: Row, name: str, value: Any) -> Any:
+    """The value, which is that of column `name`. Raises UnreadableRow where it is not as `why_not_json` wants it."""
+    if why := why_not_json(value, name):
+        raise UnreadableRow(f"{row.place}: column {name} must be a JSON value: {why}")
     return value
 
 
-def is_json(value: object) -> bool:
-    """Whether a value survives msgpack and JSON unchanged."""
+def why_not_json(value: object, name: str) -> str | None:
+    """The place and the cause of what does not survive msgpack and JSON unchanged; None if all of the value does.
+
+    name: what the value is called: the place begins with it, as in "options.parts[0].limit".
+    """
+    try:
+        return next(_not_json(value, name), None)
+    except RecursionError:
+        return f"{name} is nested too deeply"
+
+
+def _not_json(value: object, place: str) -> Iterator[str]:
     if isinstance(value, dict):
-        return all(isinstance(key, str) and is_json(inner) for key, inner in value.items())
-    if isinstance(value, list):
-        return all(map(is_json, value))
-    if isinstance(value, float):
-        return math.isfinite(value)
+        for key, inner in value.items():
+            if isinstance(key, str):
+                yield from _not_json(key, f"a name in {place}")
+                yield from _not_json(inner, f"{place}.{key}")
+            else:
+                yield f"a name in {place} is {shown(key)}, and names are text"
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _not_json(inner, f"{place}[{index}]")
+    elif why := _why_not_scalar(value):
+        yield f"{place} is {shown(value)}, {why}"
+
+
+def _why_not_scalar(value: object) -> str | None:
+    if isinstance(value, str):
+        broken = not value.isascii() and LONE_SURROGATE.search(value)
+        return "which has half a surrogate pair, and is not Unicode text" if broken else None
     if isinstance(value, int):
-        return abs(value) <= LARGEST_WIRE_INTEGER
-    return value is None or isinstance(value, str)
+        return "an integer beyond 64 bits; write it as text" if abs(value) > LARGEST_WIRE_INTEGER else None
+    if value is None or (isinstance(value, float) and math.isfinite(value)):
+        return None
+    return "which JSON does not have"
 
 
 def shown(value: object) -> str:
     """The type and the beginning of a value, for error messages."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        text = "of too many digits to be shown"
     return f"{type(value).__name__} {text[:60]}{'...' if len(text) > 60 else ''}"
 
 

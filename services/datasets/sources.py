@@ -11,6 +11,10 @@ from services.config.prompts import HuggingFaceSource, JsonlSource, ParquetSourc
 from services.errors import InputError
 
 
+class UnreadableRow(InputError):
+    """One row cannot be read; other rows of its dataset may be fine."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of a dataset, as it was read."""
@@ -20,8 +24,9 @@ class Row:
     fields: dict[str, Any]
 
 
-def rows(source: JsonlSource | ParquetSource | HuggingFaceSource) -> Iterator[Row]:
-    """The rows of a source. Raises InputError, naming the place, at the first row that cannot be read."""
+def rows(source: JsonlSource | ParquetSource | HuggingFaceSource) -> Iterator[Row | UnreadableRow]:
+    """The rows of a source; in place of one that cannot be read, why. Raises InputError if the source as a whole cannot be
+    read."""
     match source:
         case JsonlSource():
             return _json_lines(source.path)
@@ -31,7 +36,7 @@ def rows(source: JsonlSource | ParquetSource | HuggingFaceSource) -> Iterator[Ro
             return _hugging_face(source)
 
 
-def _json_lines(path: Path) -> Iterator[Row]:
+def _json_lines(path: Path) -> Iterator[Row | UnreadableRow]:
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
@@ -41,12 +46,14 @@ def _json_lines(path: Path) -> Iterator[Row]:
                 try:
                     fields = msgspec.json.decode(line.removeprefix(b"\xef\xbb\xbf"))
                 except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as fault:
-                    raise InputError(
+                    yield UnreadableRow(
                         f"{place} is not JSON: {fault}. It begins {line[:60]!r}; write one JSON object per line, or remove it"
-                    ) from None
-                if not isinstance(fields, dict):
-                    raise InputError(f"{place} is {_kind(fields)}, not an object; write one JSON object per line")
-                yield Row(place, fields)
+                    )
+                    continue
+                if isinstance(fields, dict):
+                    yield Row(place, fields)
+                else:
+                    yield UnreadableRow(f"{place} is {_kind(fields)}, not an object; write one JSON object per line")
     except OSError as fault:
         raise InputError(f"cannot read the dataset {path}: {fault.strerror}; check prompts.source.path") from fault
 
@@ -66,7 +73,7 @@ def _parquet(path: Path) -> Iterator[Row]:
                     for fields in batch.to_pylist():
                         yield Row(f"{file} row {number}", fields)
                         number += 1
-        except (OSError, pyarrow.ArrowException) as fault:
+        except (OSError, pyarrow.ArrowException, UnicodeDecodeError) as fault:
             raise InputError(f"cannot read the dataset {file}: {fault}; check prompts.source.path") from fault
 
 

@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -17,8 +17,10 @@ from services.config import RunConfig
 from services.config.prompts import PromptsConfig
 from services.datasets.dataset import Problem, origin_of
 from services.errors import InputError
+from services.run.checkpoint_files import damaged, read_object
 from services.run.summary import installed_version
 
+Ingredient = TypedDict("Ingredient", {"is": str, "digest": str})
 MadeOf = dict[str, dict[str, str]]
 """Ingredient, by the setting that names it -> {"is": what the user sees of it, "digest": what is compared}."""
 
@@ -95,10 +97,13 @@ def check(
 
 
 def saved_in(checkpoint: Path) -> Mapping[str, Mapping[str, str]]:
-    """What the run of this checkpoint was made of; empty when a version of Ratchet wrote it that did not say."""
-    state = json.loads((checkpoint / "state.json").read_text(encoding="utf-8"))
-    found: Mapping[str, Mapping[str, str]] = state.get("made_of") or {}
-    return found
+    """What the run of this checkpoint was made of; empty when a version of Ratchet wrote it that did not say. Raises InputError
+    if it is damaged."""
+    try:
+        found = msgspec.convert(read_object(checkpoint, "state.json").get("made_of") or {}, dict[str, Ingredient])
+    except msgspec.ValidationError as fault:
+        raise damaged(checkpoint, "state.json", f"made_of: {fault}") from fault
+    return {name: {"is": one["is"], "digest": one["digest"]} for name, one in found.items()}
 
 
 def digest(made: MadeOf) -> str:

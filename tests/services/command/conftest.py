@@ -25,7 +25,9 @@ def small_data(tmp_path: Path) -> Path:
     tokenizer = Tokenizer(models.WordLevel(characters, unk_token="~"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="~").save_pretrained(tmp_path / "model")
-    (tmp_path / "model" / "config.json").write_text('{"model_type": "qwen2", "vocab_size": 14}', encoding="utf-8")
+    (tmp_path / "model" / "config.json").write_text(
+        '{"model_type": "qwen2", "vocab_size": 14, "eos_token_id": 0}', encoding="utf-8"
+    )
     settings = SMALLEST.replace("[prompts.source]", '[prompts]\ntemplate = "none"\ngrader = "number"\n[prompts.source]')
     (tmp_path / "run.toml").write_text(settings, encoding="utf-8")
     rows = ['{"prompt": "1+1=", "reference": "2"}', '{"prompt": "2+2=", "reference": "4"}']

@@ -1,6 +1,7 @@
 """Every row is looked at before a run; those that cannot be used are counted, named, and left out when that is asked for."""
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -95,3 +96,33 @@ def test_what_was_left_out_of_another_dataset_is_not_left_out_of_this(small_data
 
 def test_nothing_is_said_of_rows_that_are_fine() -> None:
     assert CheckedRows("prompts", []).told() == ""
+
+
+def test_held_out_rows_that_are_trained_on_are_a_warning(small_data: Path) -> None:
+    asked(small_data, GOOD, {"prompt": "2+2=", "reference": "4"}, {"prompt": "3+3=", "reference": "6"})
+    held_out = small_data / "held-out.jsonl"
+    held_out.write_text(
+        '{"prompt": "3+3=", "reference": "6"}\n{"prompt": "4+4=", "reference": "8"}\n', encoding="utf-8"
+    )
+
+    def warnings(path: str, **more: int) -> list[str]:
+        evaluation = f'evaluation={{prompts = {{source = {{type = "jsonl", path = "{path}"}}, template = "none"}}'
+        evaluation += "".join(f", {name} = {value}" for name, value in more.items()) + "}"
+        return check_rows(load(small_data / "run.toml", [evaluation]))[1]
+
+    (warning,) = warnings("held-out.jsonl")
+    assert "1 of 2 held-out prompts are also trained on" in warning
+    (warning,) = warnings("train.jsonl", max_prompts=2)
+    assert "2 of 2 held-out prompts are also trained on" in warning
+
+
+def test_what_looks_wrong_with_the_template_is_a_warning_with_the_rendered_text(small_data: Path) -> None:
+    config = asked(small_data, GOOD)
+    model = shutil.copytree(config.model.path, small_data / "chat-model")
+    (model / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m['content'] }}{% endfor %}", encoding="utf-8"
+    )
+    chat = load(small_data / "run.toml", [f"model.path={model}", "prompts.template=chat"])
+    (warning,) = check_rows(chat)[1]
+    assert "has no generation prompt" in warning
+    assert "Rendered: 'Ques8tion words?'" in warning

@@ -1,12 +1,17 @@
 """What `ratchet eval` does with folders; nothing here starts an engine or a learner."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from services.command.evaluate import evaluate
-from services.entry import INTERRUPTED
-from services.errors import InputError
+from services.command.run_processes import RunRedis
+from services.config import RunConfig
+from services.entry import DONE, INTERRUPTED
+from services.errors import InputError, ServiceFailed
 from services.run.folder import RunFolder
 from services.run.json_lines import JsonLines
 from tests.services.command.running import Recording, in_use, run
@@ -50,3 +55,31 @@ def test_a_run_without_a_checkpoint_has_nothing_to_evaluate(tmp_path: Path) -> N
     with pytest.raises(InputError, match="no checkpoint to evaluate; give a model folder with --model"):
         evaluate(run(tmp_path), None, Recording())
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        ([], "the learner ended without one"),
+        ([{"prompts": 3}, {"prompts": 0, "missing": 7}], "none of the 7 held-out prompts came back"),
+    ],
+)
+def test_an_evaluation_without_a_result_has_failed(tmp_path: Path, rows: list[dict[str, int]], why: str) -> None:
+    def learner(config: RunConfig, redis: RunRedis, console: Console, learner_options: Sequence[str] = ()) -> int:
+        with JsonLines(RunFolder(config.folder).evaluations) as lines:
+            for version, row in enumerate(rows):
+                lines.write(attempt=1, policy_version=version, k=0, avg_at_k=math.nan, pass_at_k=math.nan, **row)
+        return DONE
+
+    with pytest.raises(ServiceFailed, match=f"the evaluation has no result: {why}.*verifier.log"):
+        evaluate(run(tmp_path), tmp_path, learner)
+
+
+def test_an_evaluation_with_a_result_prints_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def learner(config: RunConfig, redis: RunRedis, console: Console, learner_options: Sequence[str] = ()) -> int:
+        with JsonLines(RunFolder(config.folder).evaluations) as lines:
+            lines.write(attempt=1, policy_version=0, k=4, avg_at_k=0.25, pass_at_k=0.5, prompts=2, missing=1)
+        return DONE
+
+    assert evaluate(run(tmp_path), tmp_path, learner) == DONE
+    assert "avg@4 0.2500, pass@4 0.5000 on 2 held-out prompts" in capsys.readouterr().out

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from learner.control.schedule import scheduled_learning_rate
 from services import numa
 from services.command import preflight
 from services.command.check_rows import check_rows
@@ -140,3 +141,31 @@ def test_a_checkpoint_of_something_else_is_refused_before_anything_starts(
         return
     with pytest.raises(InputError, match=complaint):
         preflight.check_checkpoint(config, found[0].usable, None)
+
+
+@pytest.mark.parametrize("name", ["state.json", "engine.json"])
+def test_a_damaged_checkpoint_is_named_before_anything_starts(small_data: Path, name: str) -> None:
+    config = load(small_data / "run.toml", [f"runs_folder={small_data}/runs"])
+    checkpoint = config.folder / "checkpoints" / "step-00000002"
+    checkpoint.mkdir(parents=True)
+    for file in ("state.json", "engine.json"):
+        (checkpoint / file).write_text('{"ranks"' if file == name else "{}", encoding="utf-8")
+    with pytest.raises(InputError, match=rf"step-00000002/{name} is damaged: .*Delete the folder"):
+        preflight.check_checkpoint(config, check_rows(config)[0][0].usable, None)
+
+
+@pytest.mark.parametrize(("warmup", "highest"), [(9, None), (10, "0.91"), (100000, "0.0001")])
+def test_a_warm_up_that_outlasts_the_run_is_a_warning(tmp_path: Path, warmup: int, highest: str | None) -> None:
+    (tmp_path / "run.toml").write_text(SMALLEST, encoding="utf-8")
+    overrides = [f"runs_folder={tmp_path}/runs", f"learner.optimizer.warmup_steps={warmup}"]
+    config = load(tmp_path / "run.toml", overrides)
+    said = [warning for warning in preflight.check(config, quick=True).warnings if "warmup_steps" in warning]
+    if highest is None:
+        assert said == []
+        return
+    assert (
+        f"warmup_steps = {warmup} is not below learner.steps = 10: the learning rate gets no higher than {highest} of"
+        in said[0]
+    )
+    rates = [scheduled_learning_rate(config.learner.optimizer, step, 10) for step in range(10)]
+    assert max(rates) / config.learner.optimizer.learning_rate == pytest.approx(float(highest), rel=0.01)

@@ -288,3 +288,8 @@ def test_a_roll_back_needs_a_whole_window_between_two_swaps(smallest: Path) -> N
     assert load(smallest, [*ten, "learner.reference.every_steps=30"]).learner.reference.roll_back == 0.1  # type: ignore[union-attr]
     with pytest.raises(InputError, match="every_steps = 29 to 30"):
         load(smallest, [*ten, "learner.reference.every_steps=29"])
+
+
+def test_constant_tokens_without_their_aggregation_are_refused(smallest: Path) -> None:
+    with pytest.raises(InputError, match=r"learner\.constant_tokens = 5 has no effect with learner\.aggregation"):
+        load(smallest, ["learner.constant_tokens=5"])

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from services.config.prompts import ColumnMap, ConventionName, PromptsConfig
 from services.datasets.conventions import CONVENTIONS, convention, last_boxed
 from services.datasets.programs import WHERE
-from services.datasets.row_values import UnreadableRow
-from services.datasets.sources import Row
+from services.datasets.sources import Row, UnreadableRow
 from services.datasets.task import Task
 from services.graders import graders
 from verifier.grader import build_grader, load_grader
@@ -299,7 +298,7 @@ def test_options_of_a_row_may_be_json_text() -> None:
         ("apps", {"question": " ", "input_output": io(inputs=["1"], outputs=["1"])}, "column question must be text"),
         ("apps", QUESTION | {"input_output": io(fn_name="f", inputs=["1"], outputs=[1])}, "and each of inputs its arguments"),
         ("apps", QUESTION | {"input_output": io(fn_name="f(", inputs=[[1]], outputs=[1])}, "fn_name in column input_output must"),
-        ("apps", QUESTION | {"input_output": io(fn_name="f", inputs=[[2**64]], outputs=[1])}, "integers beyond 64 bits"),
+        ("apps", QUESTION | {"input_output": io(fn_name="f", inputs=[[2**64]], outputs=[1])}, "tests[0].args[0] is int 184467"),
         ("apps", QUESTION | {"input_output": io(fn_name="f", inputs=[[{"1": 2}]], outputs=[1])}, "objects with numbers as name"),
         ("mbpp", {"text": "?", "test_list": []}, "column test_list must have tests, all of one function"),
         ("mbpp", {"text": "?", "test_list": ["assert f(1) == 1", "assert g(1) == 1"]}, "all of one function"),
@@ -313,6 +312,7 @@ def test_options_of_a_row_may_be_json_text() -> None:
         ("mbpp", {"text": "?", "test_list": ["assert f(1) == 1; import os"]}, "which is not like `assert f(1, [2]) == 3`"),
         ("mbpp", {"text": "?", "test_list": ["assert f(**{'a': 1}) == 1"]}, "which is not like `assert f(1, [2]) == 3`"),
         ("mbpp", {"text": "?", "test_list": ["assert f(" + "(" * 5000 + ") == 1"]}, "which is not like `assert f(1, [2]) == 3`"),
+        ("mbpp", {"text": "?", "test_list": [f"assert f({2**64}) == 1"]}, "f.args[0] is int 184467"),
         ("mbpp", {"text": "?", "test_list": [1]}, "column test_list has int 1, which is no"),
         ("ifeval", {"prompt": "?", "instruction_id_list": ["a"], "kwargs": []}, "1 types in instruction_id_list and 0 in kwargs"),
         ("ifeval", {"prompt": "?", "instruction_id_list": [], "kwargs": []}, "0 types in instruction_id_list"),

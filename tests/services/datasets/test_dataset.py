@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from services.config.prompts import PromptsConfig
-from services.datasets.dataset import Problem, PromptCursor, load_problems
+from services.datasets.dataset import Problem, PromptCursor, load_problems, read_problems
 from services.errors import InputError
 from services.graders import known_graders
 
@@ -56,6 +56,37 @@ def test_a_plain_row_is_a_problem(tmp_path: Path) -> None:
 def test_a_limit_reads_no_further(tmp_path: Path) -> None:
     path = jsonl(tmp_path, row(), row(), b"broken")
     assert len(load_problems(settings(path), limit=2)) == 2
+
+
+def test_options_that_cannot_be_sent_are_refused_with_their_place_or_left_out(tmp_path: Path) -> None:
+    path = jsonl(tmp_path, row(), row(options={"parts": [{"limit": 10**29}]}), row(options='{"pattern": "\\ud83d"}'))
+    with pytest.raises(
+        InputError,
+        match=r"line 2: column options must .*options\.parts\[0\]\.limit is int 1000.* beyond 64 bits.*skip_",
+    ):
+        load_problems(settings(path))
+    assert [problem.row for problem in load_problems(settings(path, skip_unreadable=True))] == [0]
+    problems, unreadable = read_problems(settings(path))
+    assert (len(problems), len(unreadable)) == (1, 2)
+    assert "options.pattern is str" in str(unreadable[1])
+
+
+def test_options_of_the_run_file_that_cannot_be_sent_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^prompts\.options\.limits\[1\] is int 1000.* beyond 64 bits"):
+        load_problems(settings(jsonl(tmp_path, row()), options={"limits": [1, 10**29]}))
+
+
+@pytest.mark.parametrize(
+    "line", [b"broken", b"[1]", rb'{"prompt": "q \ud83d x", "reference": "2"}', b'{"prompt": "\xff"}']
+)
+def test_a_line_that_is_not_an_object_is_refused_or_left_out(tmp_path: Path, line: bytes) -> None:
+    path = jsonl(tmp_path, row(), line, row())
+    with pytest.raises(
+        InputError, match=r"train\.jsonl line 2 is .*With skip_unreadable = true such rows are left out"
+    ):
+        load_problems(settings(path))
+    assert [problem.row for problem in load_problems(settings(path, skip_unreadable=True))] == [0, 2]
+    assert len(read_problems(settings(path))[1]) == 1
 
 
 def test_columns_are_mapped(tmp_path: Path) -> None:
@@ -177,10 +208,9 @@ def test_a_dataset_of_which_nothing_can_be_read_is_an_error_all_the_same(tmp_pat
         load_problems(settings(path, columns="gsm8k", skip_unreadable=True))
 
 
-def test_neither_broken_lines_nor_unknown_graders_are_left_out(tmp_path: Path) -> None:
-    for bad in (b"{broken", row(grader="maths")):
-        with pytest.raises(InputError, match="line 2"):
-            load_problems(settings(jsonl(tmp_path, row(), bad), skip_unreadable=True))
+def test_unknown_graders_are_not_left_out(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="line 2"):
+        load_problems(settings(jsonl(tmp_path, row(), row(grader="maths")), skip_unreadable=True))
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from services.datasets.programs import WHERE, apps, mbpp
-from services.datasets.row_values import UnreadableRow
-from services.datasets.sources import Row
+from services.datasets.sources import Row, UnreadableRow
 
 
 def row(**fields: Any) -> Row:

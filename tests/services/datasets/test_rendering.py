@@ -54,20 +54,48 @@ def test_what_a_template_does_is_checked_with_the_models_own_end_tokens(
     Qwen2Config(vocab_size=len(WORDS), eos_token_id=None).save_pretrained(tmp_path)
 
     def check(**fields: Any) -> list[str]:
-        return renderer.check(settings(**fields), has_system_prompt=True, stop_token_ids=())
+        return renderer.check(settings(**fields), [problem("1+1=")], stop_token_ids=())
 
     assert "begins every text with <s>" in check(template="none")[0]
     with pytest.raises(
         InputError, match="drops the system prompt"
     ):  # its words are not in this vocabulary, but in the text
         model("{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}").check(
-            settings(), has_system_prompt=True, stop_token_ids=()
+            settings(system_prompt="briefly"), [], stop_token_ids=()
         )
-    assert check() == []
+    assert check(system_prompt="briefly") == []
 
 
 def problem(prompt: Any) -> Problem:
     return Problem(row=7, prompt=prompt, reference="2", grader="exact")
+
+
+def test_arguments_of_the_chat_template_hold_for_its_check(model: Callable[..., Renderer], tmp_path: Path) -> None:
+    renderer = model(TEMPLATE + "{% if loud %}{{ raise_exception('too loud') }}{% endif %}")
+    Qwen2Config(vocab_size=len(WORDS), eos_token_id=None).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="too loud"):
+        renderer.check(settings(chat_template_kwargs={"loud": True}), [], stop_token_ids=())
+
+
+def test_special_tokens_in_the_text_of_rows_are_counted_and_named(
+    model: Callable[..., Renderer], tmp_path: Path
+) -> None:
+    renderer = model()
+    Qwen2Config(vocab_size=len(WORDS), eos_token_id=None).save_pretrained(tmp_path)
+    chat = [{"role": "user", "content": "1+1?"}, {"role": "user", "content": "</s>?"}]
+    rows = [problem("1+1="), problem("1</s><|assistant|>2?"), problem(chat), problem("1 < 2 </S> <|other|>")]
+    (warning,) = renderer.check(settings(), rows, stop_token_ids=())
+    assert (
+        "x: 2 of 4 prompts have special tokens of the tokenizer in their text: </s> (2), <|assistant|> (1)." in warning
+    )
+    assert "The first: dataset row 7" in warning
+    assert renderer.check(settings(), [rows[0], rows[3]], stop_token_ids=()) == []
+    (warning,) = renderer.check(settings(system_prompt="2</s>"), rows[:1], stop_token_ids=())
+    assert warning == "prompts.system_prompt has special tokens of the tokenizer: </s>"
+    # With template "none" it is the dataset that writes them.
+    assert all(
+        "special tokens" not in one for one in renderer.check(settings(template="none"), rows, stop_token_ids=())
+    )
 
 
 def test_template_none_is_the_text_as_it_is(model: Callable[..., Renderer]) -> None:

@@ -9,16 +9,15 @@ from hypothesis import strategies as st
 
 from services.datasets.row_values import (
     LARGEST_WIRE_INTEGER,
-    UnreadableRow,
     cell,
     first_column,
-    is_json,
     prompt_cell,
     reference_cell,
     shown,
     text_cell,
+    why_not_json,
 )
-from services.datasets.sources import Row
+from services.datasets.sources import Row, UnreadableRow
 from services.wire.codec import decode, encode
 from services.wire.prompt import Prompt
 from tests.learner.tiny import scored_group
@@ -70,21 +69,50 @@ def test_numbers_that_the_wire_cannot_hold_become_text() -> None:
     assert reference_cell(row(reference=Decimal("1.50")), "reference") == "1.50"
 
 
-@pytest.mark.parametrize("value", [None, float("nan"), {1: 2}, object(), [object()]])
-def test_a_reference_that_is_not_json_is_refused(value: object) -> None:
-    with pytest.raises(UnreadableRow, match="must be a JSON value other than null"):
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (None, "a JSON value other than null"),
+        (float("nan"), "reference is float nan, which JSON does not have"),
+        ({1: 2}, "a name in reference is int 1, and names are text"),
+        (object(), "reference is object <object"),
+        ([[], [object()]], r"reference\[1\]\[0\] is object"),
+        ({"tests": [{"args": [10**29]}]}, r"reference\.tests\[0\]\.args\[0\] is int 1000.*, an integer beyond 64 bits"),
+        ({"tests": [{"args": [10**5000]}]}, r"args\[0\] is int of too many digits.*, an integer beyond 64 bits"),
+        (["a", "\ud83d"], r"reference\[1\] is str .*half a surrogate pair"),
+        ({"\ud83d": 1}, "a name in reference is str .*half a surrogate pair"),
+        ([Decimal("1.5")], r"reference\[0\] is Decimal"),
+    ],
+)
+def test_a_reference_that_is_not_json_is_refused_with_place_and_cause(value: object, says: str) -> None:
+    with pytest.raises(UnreadableRow, match=f"line 7: column reference must be .*{says}"):
         reference_cell(row(reference=value), "reference")
+
+
+def test_a_value_that_is_nested_beyond_what_can_be_read_is_refused() -> None:
+    value: list[Any] = []
+    for _ in range(100_000):
+        value = [value]
+    assert why_not_json(value, "options") == "options is nested too deeply"
+    while value:  # else the interpreter takes it apart by recursion
+        value = value.pop()
+
+
+def test_a_text_that_is_not_unicode_is_refused() -> None:
+    for broken in ("\ud83d?", [{"role": "user", "content": "\ud83d?"}]):
+        with pytest.raises(UnreadableRow, match=r"line 7: column prompt must be a JSON value: prompt.* surrogate pair"):
+            prompt_cell(row(prompt=broken), "prompt")
 
 
 @given(
     st.recursive(
-        st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+        st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(st.characters()),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters()), inner, max_size=3),
         max_leaves=6,
     )
 )
 def test_json_values_survive_the_wire(value: object) -> None:
-    if is_json(value):
+    if why_not_json(value, "reference") is None:
         prompt = scored_group(0, rewards=[1.0]).group.prompt
         sent = Prompt(**{name: getattr(prompt, name) for name in Prompt.__struct_fields__} | {"reference": value})
         assert decode(encode(sent), Prompt).reference == value
