@@ -5,7 +5,6 @@ forming the next generation, under a prefix of its own in the same store, withou
 are independent of the default group that DeepSpeed uses. collective.py makes the backends keep to their deadline.
 """
 
-import ipaddress
 import re
 import socket
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 
 from services.clock import Deadline
 from services.errors import InputError, WeightSyncError
+from services.loopback import is_loopback
 from services.weights.collective import Collective, FormCollective, form_collective, form_in_time
 from services.wire.weights import Rendezvous, WeightManifest
 
@@ -61,7 +61,7 @@ class RendezvousStore:
 
     def __init__(self, host: str, port: int = 0) -> None:
         """port: 0 takes any free port, and the attribute `port` says which. Raises WeightSyncError when it cannot be bound."""
-        address = "127.0.0.1" if _is_loopback(host) else ""
+        address = "127.0.0.1" if is_loopback(host) else ""
         try:
             listener = socket.create_server((address, port), backlog=1024)
         except OSError as fault:
@@ -239,14 +239,6 @@ class ProcessGroupChannel:
 
 def _left(deadline: Deadline) -> timedelta:
     return timedelta(seconds=deadline.remaining_s())
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether the host is this machine alone, so that nobody else needs to reach it."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _ran_out_of_time(fault: Exception) -> bool:

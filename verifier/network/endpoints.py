@@ -12,6 +12,7 @@ import httpx
 
 from services.config.endpoints import EndpointConfig
 from services.errors import InputError
+from services.loopback import is_loopback
 from verifier.grader import ScoringFault
 from verifier.network.endpoint import Endpoint
 
@@ -71,7 +72,7 @@ def _token(name: str, settings: EndpointConfig, environ: Mapping[str, str]) -> s
 
 def _is_here(settings: EndpointConfig) -> bool:
     """Whether the endpoint is on this machine."""
-    return urlsplit(settings.url).hostname in ("localhost", "127.0.0.1", "::1")
+    return is_loopback(urlsplit(settings.url).hostname)
 
 
 def _client(settings: EndpointConfig, token: str | None) -> httpx.AsyncClient:

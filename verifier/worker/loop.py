@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 
 from services.config.verifier import VerifierConfig
 from services.errors import StreamError, WireError
+from services.loopback import is_loopback
 from services.metrics import waiting
 from services.streams import Claim, Stream
 from services.wire.codec import decode, encode
@@ -89,9 +91,11 @@ class StreamWorker:
         self._stop = stop
         self._outage = Outage("streams", "the stream server", stop)
         limits = httpx.Limits(keepalive_expiry=KEEP_ALIVE_S)
-        own_service = self._settings.url is None  # never through a proxy of the environment
+        here = self._settings.url is None or is_loopback(urlsplit(self._url).hostname)
         async with httpx.AsyncClient(
-            limits=limits, trust_env=not own_service, verify=client_context(self._settings)
+            limits=limits,
+            trust_env=not here,  # a proxy of the environment cannot reach this machine's own address
+            verify=client_context(self._settings),
         ) as http:
             self._client = ScoringClient(http, self._url, self._settings, stop)
             renewing = asyncio.create_task(self._renew())

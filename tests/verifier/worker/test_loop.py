@@ -18,6 +18,7 @@ from services.wire.codec import Array, decode, encode
 from services.wire.prompt import Prompt
 from services.wire.score import DeadGroup, ScoredGroup
 from services.wire.trajectory import Group, Trajectory, VersionSpan
+from tests.fakes.openai_server import unused_url
 from tests.fakes.streams import MemoryStream
 from tests.verifier.running import running
 from verifier.worker.loop import VerifierStreams
@@ -84,6 +85,18 @@ class Wiring:
 
 def verdicts(scored: ScoredGroup) -> list[str]:
     return [score.verdict for score in scored.scores]
+
+
+def test_a_service_on_this_machine_is_not_asked_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, unused_url())
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    wiring = Wiring()
+    wiring.feed(group(1, "right", "wrong"))
+    with running(None) as elsewhere, running(wiring.streams, url=elsewhere.url):
+        scored, _ = wiring.settled(1)
+    assert verdicts(scored["train-1"]) == ["correct", "incorrect"]
 
 
 def test_groups_cross_with_a_verdict_for_each_trajectory_and_nothing_else_changed() -> None:
