@@ -8,7 +8,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from services.command.doctor import PYTHONS
-from services.command.requirements import LEFT_OUT, ROOTS, normal, python_environment, unmet
+from services.command.requirements import LEFT_OUT, ROOTS, declared, normal, python_environment, unmet
 from services.run.summary import installed_version
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +60,10 @@ def test_every_declared_dependency_is_locked() -> None:
         assert re.sub(r"[-_.]+", "-", match[0]).lower() in pins("cpu.lock")
 
 
+def name_of(requirement: str) -> str:
+    return normal(Requirement(requirement).name)
+
+
 CLAIMED = {"cpu": ("3.11.0", "3.11.2", "3.11.3", "3.12.0", "3.13.0", "3.14.0"), "cuda": ("3.11.0", "3.11.3", "3.12.0")}
 
 
@@ -76,7 +80,12 @@ def would_install(lock: str, python: str) -> dict[str, str]:
 def missing_from(lock: str, python: str) -> list[str]:
     there = would_install(lock, python)
     roots = ["ratchet[test]", *ROOTS["cpu"]]
-    lacking = unmet(roots, there.get, left_out=LEFT_OUT["cpu"], environment=python_environment(python))
+    # Where set-up found the CUDA build of torch alone, its metadata asks for libraries that a CPU build does not.
+    of_cuda_build = [
+        name for name in map(name_of, declared("torch")) if name.startswith(("nvidia-", "cuda-", "triton"))
+    ]
+    left_out = [*LEFT_OUT["cpu"], *of_cuda_build]
+    lacking = unmet(roots, there.get, left_out=left_out, environment=python_environment(python))
     return [str(one) for one in lacking]
 
 
