@@ -93,24 +93,28 @@ class DeepSpeedEngine:
         self._deepspeed = deepspeed
         self._device = _join_ranks(deepspeed, device, settings.cpu_threads, collective_timeout_s)
         self._model_settings = model
-        self._hyperparameters = settings.optimizer
+        self.hyperparameters = settings.optimizer
         self._predictor_width = settings.objective.trains_predictor
         self._stage = settings.zero_stage
-        self._is_sharded = settings.zero_stage == 3
+        self.is_sharded = settings.zero_stage == 3
         self._postpones_reduction = _postpones_reduction(settings)
         config = _deepspeed_config(model, settings)  # refuses what does not go together before a model is loaded
-        self._model = _policy(model, settings)
+        self.model = _policy(model, settings)
+        """The policy on this rank; at stage 3 its parameters are partitioned."""
         self._teachers = _teachers(settings, self._device)
-        self._optimizer = _optimizer(self._model, settings.optimizer)
+        self._optimizer = _optimizer(self.model, settings.optimizer)
         self._optimizer.clips_itself = _clips_itself(model, settings)
-        self._limit = GradientLimit(settings.optimizer)
-        self._engine, *_ = deepspeed.initialize(model=self._model, optimizer=self._optimizer, config=config)
+        self.gradient_limit = GradientLimit(settings.optimizer)
+        """How long a gradient may be."""
+        self.wrapped, *_ = deepspeed.initialize(model=self.model, optimizer=self._optimizer, config=config)
+        """DeepSpeed's engine."""
         if self._stage > 0:
-            self._optimizer.zero = self._engine.optimizer
-        self._reference = ReferenceWeights(self._model.causal_lm, settings.reference, sharded=self._is_sharded)
+            self._optimizer.zero = self.wrapped.optimizer
+        self.reference = ReferenceWeights(self.model.causal_lm, settings.reference, sharded=self.is_sharded)
+        """The reference policy's part on this rank."""
         self._largest: list[Tensor] = []
         """Largest magnitude in each gradient since the last step; nan and inf come through."""
-        for parameter in self._model.parameters():
+        for parameter in self.model.parameters():
             parameter.register_hook(self._note_gradient)
         self._packs_rows = self._may_pack_rows() and settings.packed_rows
 
@@ -128,7 +132,7 @@ class DeepSpeedEngine:
 
     @property
     def reference_is_current(self) -> bool:
-        return self._reference.is_current
+        return self.reference.is_current
 
     @property
     def packs_rows(self) -> bool:
@@ -140,7 +144,7 @@ class DeepSpeedEngine:
         if isinstance(policy, int):
             with torch.no_grad():
                 return [TokenStatistics(*self._teachers[policy](*inputs(m, self._device))) for m in micro_batches]
-        with torch.no_grad(), self._reference.in_place() if policy == "reference" else contextlib.nullcontext():
+        with torch.no_grad(), self.reference.in_place() if policy == "reference" else contextlib.nullcontext():
             return [self._forward(m) for m in micro_batches]
 
     def backward(self, micro_batches: Sequence[MicroBatch], loss: LossFunction[R]) -> Backward[R]:
@@ -153,7 +157,7 @@ class DeepSpeedEngine:
     def backward_one_by_one(
         self, micro_batches: Sequence[MicroBatch], loss: LossFunction[R], total: GradientSum[R]
     ) -> Backward[R]:
-        parameters = list(self._model.parameters())
+        parameters = list(self.model.parameters())
         value = torch.zeros((), device=self._device)
         records: list[R] = []
         with self._unreduced():
@@ -180,7 +184,7 @@ class DeepSpeedEngine:
             share, record = loss(micro_batch, statistics)
             records.append(record)
         # Gradients are averaged over ranks, shares are to be summed.
-        self._engine.backward(share * self.world_size, scale_wrt_gas=False)
+        self.wrapped.backward(share * self.world_size, scale_wrt_gas=False)
         return share.detach()
 
     @contextlib.contextmanager
@@ -194,39 +198,39 @@ class DeepSpeedEngine:
         if self._stage == 0:  # reduces at the step
             yield
             return
-        with self._engine.coalesce_grad_reduction():
+        with self.wrapped.coalesce_grad_reduction():
             yield
 
     def step(self, learning_rate: float) -> GradientStep:
         if not self._gradients_finite():
             self.discard_gradients()
-            return GradientStep(math.nan, self._limit.now, applied=False)
-        limit = self._limit.now
+            return GradientStep(math.nan, self.gradient_limit.now, applied=False)
+        limit = self.gradient_limit.now
         if self._optimizer.clips_itself:
             self._optimizer.clip_norm = limit
         else:
-            self._engine.optimizer.clip_grad = limit
-        groups = self._engine.optimizer.param_groups
+            self.wrapped.optimizer.clip_grad = limit
+        groups = self.wrapped.optimizer.param_groups
         before = [group["lr"] for group in groups]
         try:
             for group in groups:
                 group["lr"] = learning_rate
-            self._engine.step()
+            self.wrapped.step()
         finally:
             for group, rate in zip(groups, before, strict=True):
                 group["lr"] = rate
         self._largest.clear()
-        norm = float(self._optimizer.grad_norm if self._optimizer.clips_itself else self._engine.get_global_grad_norm())
+        norm = float(self._optimizer.grad_norm if self._optimizer.clips_itself else self.wrapped.get_global_grad_norm())
         if not norm <= LARGEST_NORM:  # of finite gradients; nothing was applied
             return GradientStep(math.nan, limit, applied=False)
-        self._reference.is_current = False
-        self._limit.observe(norm)
+        self.reference.is_current = False
+        self.gradient_limit.observe(norm)
         return GradientStep(norm, limit, applied=True)
 
     def discard_gradients(self) -> None:
         self._optimizer.skip = True
         try:
-            self._engine.step()
+            self.wrapped.step()
         finally:
             self._optimizer.skip = False
             self._largest.clear()
@@ -234,13 +238,13 @@ class DeepSpeedEngine:
     # The reference
 
     def ratchet_reference(self) -> None:
-        self._reference.swap()
+        self.reference.swap()
 
     def roll_back_reference(self) -> None:
-        self._reference.roll_back()
+        self.reference.roll_back()
 
     def blend_reference(self, decay: float, *, debiased: bool = False) -> None:
-        self._reference.blend(decay, debiased=debiased)
+        self.reference.blend(decay, debiased=debiased)
 
     # Weights out
 
@@ -254,13 +258,13 @@ class DeepSpeedEngine:
         if self.rank != 0:
             return []
         # Buffers in their own dtype: a router's bias is float32 in a bfloat16 model.
-        buffers = [(name, buffer.to("cpu", copy=True)) for name, buffer in self._model.named_buffers_kept()]
-        return self._model.under_checkpoint_names([*weights, *buffers])
+        buffers = [(name, buffer.to("cpu", copy=True)) for name, buffer in self.model.named_buffers_kept()]
+        return self.model.under_checkpoint_names([*weights, *buffers])
 
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
         """Whole weights on rank 0, nothing elsewhere. Every rank must drain it; a tensor is valid until the next one."""
-        named = self._model.named_weights()
-        if not self._is_sharded:
+        named = self.model.named_weights()
+        if not self.is_sharded:
             if self.rank == 0:
                 yield from ((name, parameter.detach()) for name, parameter in named)
             return
@@ -282,9 +286,9 @@ class DeepSpeedEngine:
     # Checkpoints
 
     def save(self, folder: Path) -> None:
-        self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
-        if self._is_sharded or self.rank == 0:
-            self._reference.save(folder, self.rank)
+        self.wrapped.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+        if self.is_sharded or self.rank == 0:
+            self.reference.save(folder, self.rank)
         if self.rank == 0:
             (folder / "engine.json").write_text(json.dumps(self._description()))
         self.barrier()
@@ -299,18 +303,18 @@ class DeepSpeedEngine:
                     f"{key} = {self._description()[key]}; start it with the same value, or start a new run from its export"
                 )
         is_current = written["reference_is_current"]
-        self._engine.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
+        self.wrapped.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
         self._take_hyperparameters()
-        self._limit = GradientLimit(self._hyperparameters, written["mean_grad_norm"])
-        self._reference.load(folder, self.rank if self._is_sharded else 0, is_current=is_current)
+        self.gradient_limit = GradientLimit(self.hyperparameters, written["mean_grad_norm"])
+        self.reference.load(folder, self.rank if self.is_sharded else 0, is_current=is_current)
         # Checkpoints of before it was written have none; an average of many steps is what it comes to.
-        self._reference.average_weight = written.get("average_weight", math.inf)
+        self.reference.average_weight = written.get("average_weight", math.inf)
         self.barrier()
 
     def _take_hyperparameters(self) -> None:
         """Set the hyperparameters to those of the settings, which may have changed since the checkpoint brought its own."""
-        given = self._hyperparameters
-        for group in self._engine.optimizer.param_groups:
+        given = self.hyperparameters
+        for group in self.wrapped.optimizer.param_groups:
             group.update(betas=(given.beta1, given.beta2), eps=given.eps, weight_decay=given.weight_decay)
 
     def _description(self) -> dict[str, Any]:
@@ -319,9 +323,9 @@ class DeepSpeedEngine:
             "zero_stage": self._stage,
             "dtype": self._model_settings.dtype,
             "predictor_width": self._predictor_width,
-            "reference_is_current": self._reference.is_current,
-            "average_weight": self._reference.average_weight,
-            "mean_grad_norm": self._limit.mean,
+            "reference_is_current": self.reference.is_current,
+            "average_weight": self.reference.average_weight,
+            "mean_grad_norm": self.gradient_limit.mean,
         }
 
     # Ranks
@@ -353,7 +357,7 @@ class DeepSpeedEngine:
                 dist.barrier()
 
     def close(self) -> None:
-        self._engine.destroy()
+        self.wrapped.destroy()
         if dist.is_initialized():
             dist.destroy_process_group()
 
@@ -361,7 +365,7 @@ class DeepSpeedEngine:
 
     def _may_pack_rows(self) -> bool:
         """Whether policy and teachers keep the sequences of a row apart. Collective; raises InputError as `may_pack` does."""
-        named: list[tuple[str, PolicyModel, Policy]] = [("model.path", self._model, "current")]
+        named: list[tuple[str, PolicyModel, Policy]] = [("model.path", self.model, "current")]
         named += [(f"learner.teachers.{i}.path", teacher, i) for i, teacher in enumerate(self._teachers)]
         apart = []
         for setting, model, policy in named:
@@ -376,7 +380,7 @@ class DeepSpeedEngine:
         return all(apart)
 
     def _forward(self, micro_batch: MicroBatch) -> TokenStatistics:
-        return TokenStatistics(*self._engine(*inputs(micro_batch, self._device)))
+        return TokenStatistics(*self.wrapped(*inputs(micro_batch, self._device)))
 
     def _note_gradient(self, gradient: Tensor) -> None:
         self._largest.append(torch.linalg.vector_norm(gradient.detach(), ord=torch.inf, dtype=torch.float32))

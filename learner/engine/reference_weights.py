@@ -42,8 +42,9 @@ class ReferenceWeights:
         if settings.type == "ema":
             self._dtype = torch.float32  # bfloat16 would lose the small step of an average
         keeps_earlier = settings.type == "ratchet" and settings.roll_back is not None
-        self._copies = [self._copy_of(self._shard(p)) for p in self._parameters]
-        self._earlier = [self._copy_of(self._shard(p)) for p in self._parameters] if keeps_earlier else None
+        self.copies = [self._copy_of(self.shard_of(p)) for p in self._parameters]
+        """The reference, as this rank's part of each parameter."""
+        self._earlier = [self._copy_of(self.shard_of(p)) for p in self._parameters] if keeps_earlier else None
         self.average_weight = 1.0
         """What a debiased average has added up: the sum of the weights of all policies in it, the latest one's being 1."""
         self.is_current = True
@@ -57,14 +58,14 @@ class ReferenceWeights:
         """reference := current."""
         if self._earlier is not None:
             self._exchange(self._earlier)
-        for copy, parameter in zip(self._copies, self._parameters, strict=True):
-            copy.copy_(self._shard(parameter))
+        for copy, parameter in zip(self.copies, self._parameters, strict=True):
+            copy.copy_(self.shard_of(parameter))
         self.is_current = True
 
     def _exchange(self, earlier: list[Tensor]) -> None:
         """Make the earlier copies the present ones, and the other way round."""
-        self._earlier = self._copies
-        self._copies = earlier
+        self._earlier = self.copies
+        self.copies = earlier
 
     def roll_back(self) -> None:
         """reference := what it was before the last swap; may be called once after each.
@@ -81,8 +82,8 @@ class ReferenceWeights:
         """reference := decay x reference + (1 - decay) x current. debiased: with the decay that this step has left of it."""
         if debiased:
             decay, self.average_weight = debiased_decay(decay, self.average_weight)
-        for copy, parameter in zip(self._copies, self._parameters, strict=True):
-            shard = self._shard(parameter)
+        for copy, parameter in zip(self.copies, self._parameters, strict=True):
+            shard = self.shard_of(parameter)
             average = copy.to(shard.device)
             copy.copy_(average.lerp_(shard.to(average.dtype), 1 - decay))
         self.is_current = decay == 0
@@ -95,29 +96,29 @@ class ReferenceWeights:
         if self.is_current:
             yield
             return
-        holders = [self._holder(p) for p in self._parameters]
+        holders = [self.holder_of(p) for p in self._parameters]
         current = [holder.data for holder in holders]
-        self._release()
+        self.release()
         try:
-            for holder, copy in zip(holders, self._copies, strict=True):
+            for holder, copy in zip(holders, self.copies, strict=True):
                 holder.data = copy.to(holder.device, non_blocking=True).to(holder.dtype)
             yield
         finally:
-            self._release()
+            self.release()
             for holder, data in zip(holders, current, strict=True):
                 holder.data = data
 
     # Checkpoints
 
     def save(self, folder: Path, rank: int) -> None:
-        torch.save(self._copies, folder / f"reference_rank_{rank}.pt")
+        torch.save(self.copies, folder / f"reference_rank_{rank}.pt")
         if self._earlier is not None:
             torch.save(self._earlier, folder / f"earlier_reference_rank_{rank}.pt")
 
     def load(self, folder: Path, rank: int, *, is_current: bool) -> None:
         """In a checkpoint written without `roll_back`, the reference is the earlier reference, too."""
         path, earlier = folder / f"reference_rank_{rank}.pt", folder / f"earlier_reference_rank_{rank}.pt"
-        self._read(path, self._copies)
+        self._read(path, self.copies)
         if self._earlier is not None:
             self._read(earlier if earlier.exists() else path, self._earlier)
         self.is_current = is_current
@@ -135,18 +136,18 @@ class ReferenceWeights:
         pinned = self._offload and shard.is_cuda
         return torch.empty(shard.shape, dtype=self._dtype or shard.dtype, device=place, pin_memory=pinned).copy_(shard)
 
-    def _release(self) -> None:
+    def release(self) -> None:
         """Partition what stage 3 left gathered after a forward, or it would be the other policy's."""
         if self._sharded:
             for parameter in self._parameters:
                 if parameter.ds_status.name == "AVAILABLE":
                     parameter.partition()
 
-    def _shard(self, parameter: Any) -> Tensor:
+    def shard_of(self, parameter: Any) -> Tensor:
         """The part of a parameter that this rank holds."""
-        return self._holder(parameter).detach()
+        return self.holder_of(parameter).detach()
 
-    def _holder(self, parameter: Any) -> Tensor:
+    def holder_of(self, parameter: Any) -> Tensor:
         """The tensor that holds that part."""
         holder: Tensor = parameter.ds_tensor if self._sharded else parameter
         return holder

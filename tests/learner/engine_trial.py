@@ -97,10 +97,10 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     seen: dict[str, object] = {"ranks": engine.world_size}
 
     def shards() -> list[Tensor]:
-        return [engine._reference._shard(p).clone() for p in engine._model.parameters()]
+        return [engine.reference.shard_of(p).clone() for p in engine.model.parameters()]
 
     def reference() -> list[Tensor]:
-        return [r.clone() for r in engine._reference._copies]
+        return [r.clone() for r in engine.reference.copies]
 
     start = out / "start"
     if engine.rank == 0:
@@ -131,14 +131,14 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     # average, hidden states.
     for objective in ({"type": "acpo"}, {"type": "ppo_ewma"}, {"type": "opd", "outcome": 1.0}, POPO_RATIO):
         engine.load(start)
-        engine._model.shows_hidden = objective["type"] == "popo_ratio"
+        engine.model.shows_hidden = objective["type"] == "popo_ratio"
         teachers = held.teachers if objective["type"] == "opd" else ()
         config = settings(stage, (3, 2), objective=objective, teachers=teachers, mini_batches=2)
         report = two_steps(engine, config)
         after[str(objective["type"])] = weights(engine)
         reports[str(objective["type"])] = {"loss": report.loss, "optimizer_steps": report.optimizer_steps}
 
-    engine._model.shows_hidden = False
+    engine.model.shows_hidden = False
 
     # A moving average: all, nothing, or half of the way.
     engine.load(start)
@@ -165,12 +165,12 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     seen["reference differs after a step"] = not close(before, current)
     engine.ratchet_reference()
     seen["ratchet makes them equal"] = engine.reference_is_current
-    engine._reference.is_current = False  # really score with the copy
+    engine.reference.is_current = False  # really score with the copy
     now = shards()
     copies = [r.to(s.dtype) for r, s in zip(reference(), now, strict=True)]  # an average is held in float32
     seen["ratchet is bit-equal"] = all(map(torch.equal, copies, now))
     seen["ratchet scores equal"] = close(reference_logp(engine, "reference"), current)
-    engine._reference.is_current = True
+    engine.reference.is_current = True
     learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
     seen["a step leaves the reference"] = close(reference_logp(engine, "reference"), current)
 
@@ -183,10 +183,10 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
     uninterrupted = weights(engine)
     mean_norm = json.loads((middle / "engine.json").read_text())["mean_grad_norm"]
-    seen["steps move the mean norm"] = mean_norm > 0.0 and engine._limit.mean not in (None, mean_norm)
+    seen["steps move the mean norm"] = mean_norm > 0.0 and engine.gradient_limit.mean not in (None, mean_norm)
     engine.load(start)
     engine.load(middle)
-    seen["load restores the mean norm"] = engine._limit.mean == mean_norm
+    seen["load restores the mean norm"] = engine.gradient_limit.mean == mean_norm
     seen["load restores the reference"] = close(reference_logp(engine, "reference"), current)
     learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
     seen["continued equals uninterrupted"] = same(uninterrupted, weights(engine))
@@ -197,17 +197,17 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
         engine.roll_back_reference()
     seen["a roll-back scores as before the ratchet"] = close(reference_logp(engine, "reference"), before)
     # A checkpoint brings its own decay, betas and clip; what the settings say today goes before them.
-    given = engine._hyperparameters
-    engine._hyperparameters = given.model_copy(
+    given = engine.hyperparameters
+    engine.hyperparameters = given.model_copy(
         update={"weight_decay": 0.25, "beta2": 0.5, "max_grad_norm_ratio": 0.0, "max_grad_norm": 0.125}
     )
     engine.load(middle)
-    (group,) = engine._engine.optimizer.param_groups
+    (group,) = engine.wrapped.optimizer.param_groups
     seen["settings of today hold after a load"] = (group["weight_decay"], group["betas"][1]) == (
         0.25,
         0.5,
-    ) and engine._limit.now == 0.125
-    engine._hyperparameters = given
+    ) and engine.gradient_limit.now == 0.125
+    engine.hyperparameters = given
     engine.load(middle)
     lacking = out / "lacking"
     if engine.rank == 0:
@@ -228,7 +228,7 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     def poison(micro_batch: MicroBatch, statistics: TokenStatistics) -> tuple[Tensor, None]:
         return statistics.logp.sum() * (math.inf if engine.rank == engine.world_size - 1 else 1.0), None
 
-    rates = [group["lr"] for group in engine._engine.optimizer.param_groups]
+    rates = [group["lr"] for group in engine.wrapped.optimizer.param_groups]
     poisoned = pack(
         batch(settings(stage)), row_tokens=22, rows_per_micro_batch=2, rank=engine.rank, world_size=engine.world_size
     )
@@ -238,7 +238,7 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     seen["non-finite leaves the weights"] = same(here, weights(engine))
     learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
     seen["non-finite leaves the optimizer"] = same(uninterrupted, weights(engine))
-    seen["learning rate is restored"] = rates == [group["lr"] for group in engine._engine.optimizer.param_groups]
+    seen["learning rate is restored"] = rates == [group["lr"] for group in engine.wrapped.optimizer.param_groups]
 
     # Finite gradients whose squares overflow: not applied either, and the limit on gradients learns nothing from them.
     engine.load(middle)
@@ -250,7 +250,7 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     taken = engine.step(1.0)
     seen["a norm that overflows is not applied"] = not taken.applied and math.isnan(taken.grad_norm)
     seen["a norm that overflows leaves the weights"] = same(here, weights(engine))
-    seen["a norm that overflows leaves the limit"] = engine._limit.mean == mean_norm
+    seen["a norm that overflows leaves the limit"] = engine.gradient_limit.mean == mean_norm
     learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=1.0)
     seen["a norm that overflows leaves the optimizer"] = same(uninterrupted, weights(engine))
 
@@ -259,7 +259,7 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     for mean in (1e-9, 0.05, 0.1):
         engine.load(start)
         there = weights(engine)
-        engine._limit.mean = mean
+        engine.gradient_limit.mean = mean
         taken_with = learner_step(engine, batch(settings(stage)), settings(stage), learning_rate=50.0)
         moved.append([weight - there[name] for name, weight in weights(engine).items()])
     decay, short, long = moved  # the first is what weight decay does

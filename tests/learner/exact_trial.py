@@ -69,13 +69,13 @@ def main(model: Path, stage: int, out: Path) -> None:
     def fail() -> None:
         raise RuntimeError("the step failed")
 
-    before, own = [group["lr"] for group in engine._engine.optimizer.param_groups], engine._engine.step
-    engine._engine.step = fail
+    before, own = [group["lr"] for group in engine.wrapped.optimizer.param_groups], engine.wrapped.step
+    engine.wrapped.step = fail
     try:
         engine.step(0.25)
     except RuntimeError:
-        saved["rate is restored"] = before == [group["lr"] for group in engine._engine.optimizer.param_groups]
-    engine._engine.step = own
+        saved["rate is restored"] = before == [group["lr"] for group in engine.wrapped.optimizer.param_groups]
+    engine.wrapped.step = own
 
     # Whole learner steps, the second with a reference behind.
     engine.load(start)

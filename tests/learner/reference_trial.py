@@ -31,13 +31,13 @@ def close(a: list[Tensor], b: list[Tensor]) -> bool:
 
 def with_rounded_weights(engine: DeepSpeedEngine, score: Score) -> list[Tensor]:
     """What the current policy would say if its weights were bfloat16."""
-    holders = [engine._reference._holder(p) for p in engine._model.parameters()]
+    holders = [engine.reference.holder_of(p) for p in engine.model.parameters()]
     current = [holder.data for holder in holders]
-    engine._reference._release()
+    engine.reference.release()
     for holder in holders:
         holder.data = holder.data.bfloat16().to(holder.dtype)
     scored = score("current")
-    engine._reference._release()
+    engine.reference.release()
     for holder, data in zip(holders, current, strict=True):
         holder.data = data
     return scored
@@ -51,7 +51,7 @@ def reference_facts(
     heard: dict[str, list[Tensor]] = {}
     for name, settings in RATCHETS.items():
         engine.load(start)
-        engine._reference = ReferenceWeights(engine._model, settings, sharded=engine._is_sharded)
+        engine.reference = ReferenceWeights(engine.model, settings, sharded=engine.is_sharded)
         step()
         expected = with_rounded_weights(engine, score) if name == "bfloat16" else score("current")
         engine.ratchet_reference()  # before it: the weights of `start`
@@ -84,7 +84,7 @@ def reference_facts(
     averages = []
     for settings in AVERAGES.values():
         engine.load(start)
-        engine._reference = ReferenceWeights(engine._model, settings, sharded=engine._is_sharded)
+        engine.reference = ReferenceWeights(engine.model, settings, sharded=engine.is_sharded)
         for _ in range(2):
             step()
             engine.blend_reference(0.5)
