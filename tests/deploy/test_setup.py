@@ -126,6 +126,8 @@ def index_that_never_answers() -> Iterator[str]:
 def test_what_was_interrupted_starts_over(
     checkout: Path, environment: dict[str, str], index_that_never_answers: str, by: signal.Signals
 ) -> None:
+    # A shell that runs the tests in the background leaves SIGINT ignored, and a child would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     waiting = subprocess.Popen(
         [str(checkout / "scripts/setup.sh")],
         env=environment | {"PIP_INDEX_URL": index_that_never_answers},

@@ -6,13 +6,12 @@ import os
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
-from urllib.parse import urlsplit
 
 import httpx
 
 from services.config.endpoints import EndpointConfig
 from services.errors import InputError
-from services.loopback import is_loopback
+from services.loopback import is_loopback_url
 from verifier.grader import ScoringFault
 from verifier.network.endpoint import Endpoint
 
@@ -65,14 +64,9 @@ def _token(name: str, settings: EndpointConfig, environ: Mapping[str, str]) -> s
         raise InputError(f'{setting} = "{settings.api_key_env}": no such variable in the environment, or it is empty')
     if not token.isascii() or not token.isprintable() or " " in token:
         raise InputError(f'{setting} = "{settings.api_key_env}": its value is not a bearer token')
-    if settings.url.startswith("http:") and not _is_here(settings):
+    if settings.url.startswith("http:") and not is_loopback_url(settings.url):
         log.warning('endpoint "%s": its token travels unencrypted, because its url is http://', name)
     return token
-
-
-def _is_here(settings: EndpointConfig) -> bool:
-    """Whether the endpoint is on this machine."""
-    return is_loopback(urlsplit(settings.url).hostname)
 
 
 def _client(settings: EndpointConfig, token: str | None) -> httpx.AsyncClient:
@@ -82,5 +76,7 @@ def _client(settings: EndpointConfig, token: str | None) -> httpx.AsyncClient:
         limits=httpx.Limits(max_connections=count, max_keepalive_connections=count, keepalive_expiry=KEEP_ALIVE_S),
         timeout=None,  # each request is timed as a whole: an answer that comes a byte a second is late too
         follow_redirects=False,
-        trust_env=not _is_here(settings),  # a proxy of the environment cannot reach this machine's own address
+        trust_env=not is_loopback_url(
+            settings.url
+        ),  # a proxy of the environment cannot reach this machine's own address
     )

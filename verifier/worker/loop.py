@@ -12,13 +12,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 
 from services.config.verifier import VerifierConfig
 from services.errors import StreamError, WireError
-from services.loopback import is_loopback
+from services.loopback import is_loopback_url
 from services.metrics import waiting
 from services.streams import Claim, Stream
 from services.wire.codec import decode, encode
@@ -91,7 +90,7 @@ class StreamWorker:
         self._stop = stop
         self._outage = Outage("streams", "the stream server", stop)
         limits = httpx.Limits(keepalive_expiry=KEEP_ALIVE_S)
-        here = self._settings.url is None or is_loopback(urlsplit(self._url).hostname)
+        here = self._settings.url is None or is_loopback_url(self._url)
         async with httpx.AsyncClient(
             limits=limits,
             trust_env=not here,  # a proxy of the environment cannot reach this machine's own address
