@@ -47,7 +47,7 @@ def write_waiting(path: Path, waiting: Waiting) -> None:
 
 
 def read_waiting(path: Path) -> Waiting | None:
-    """What the file says; None when there is none, or another version wrote it."""
+    """What the file says; None when there is no file, or when another version of Ratchet wrote it."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Waiting)
     except (OSError, msgspec.MsgspecError):

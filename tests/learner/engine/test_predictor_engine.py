@@ -18,7 +18,8 @@ EVERY = [*FLOAT32, (2, 1, "bfloat16")]
 
 class Trials:
     def __init__(self, folder: Path) -> None:
-        self.folder, self.model = folder, write_tiny_model(folder / "model")
+        self.folder = folder
+        self.model = write_tiny_model(folder / "model")
         self.done: dict[tuple[int, int, str], dict[str, Any]] = {}
 
     def run(self, stage: int, ranks: int, dtype: str) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def _is_program(text: str) -> bool:
     """Whether the text is Python that does something: a number or a word of sample output is an expression as well."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # escapes in strings that are none
+            warnings.simplefilter("ignore")  # about escapes in strings that Python does not know
             statements = ast.parse(_clean(text)).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
