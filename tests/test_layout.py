@@ -120,13 +120,13 @@ def test_every_logger_is_below_the_one_that_is_set_to_info() -> None:
 
 def test_one_wing_knows_vllm() -> None:
     """It has two halves, one in each of two processes; what is asked and answered is a file beside the first."""
-    assert importers("vllm") == {f"rollout/vllm/{name}.py" for name in ("engine", "requests", "worker")}
+    assert importers("vllm") == {f"rollout/vllm/{name}.py" for name in ("engine", "launch", "requests", "worker")}
 
 
 @pytest.mark.parametrize(
     ("package", "adapter"),
     [
-        ("deepspeed", "learner/engine/deepspeed_engine.py"),
+        ("deepspeed", "learner/engine/deepspeed_setup.py"),
         ("redis", "services/streams/redis_connection.py"),
     ],
 )

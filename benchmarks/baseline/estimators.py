@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.baseline.gradients import Gradients
 from learner.objective.advantage import advantages, group_advantages
 from learner.objective.baseline import group_mean, minimum_variance_baseline
-from services.config.learner import AdvantageConfig
+from services.config.advantage import AdvantageConfig
 
 YARDSTICK = "group mean"
 """What all others are a ratio to."""

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from services.config.learner import LagControl
+from services.config.control import LagControl
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from services.config.learner import ReferenceConfig
+from services.config.reference import ReferenceConfig
 
 Verdict = Literal["swap", "not_due", "pass_rate_fell", "roll_back"]
 

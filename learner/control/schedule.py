@@ -1,6 +1,6 @@
 """The learning rate of each step, before the ESS factor."""
 
-from services.config.learner import OptimizerConfig
+from services.config.optimizer import OptimizerConfig
 
 
 def scheduled_learning_rate(settings: OptimizerConfig, step: int, steps: int) -> float:

@@ -1,4 +1,4 @@
 """The model that learns: the interface of a training engine, and its adapter to DeepSpeed.
 
-Start reading at protocol.py; deepspeed_engine.py is the only file that imports deepspeed.
+Start reading at protocol.py; deepspeed_setup.py is the only file that imports deepspeed.
 """

@@ -1,4 +1,4 @@
-"""TrainEngine over DeepSpeed ZeRO 0-3, on CPU (gloo, float32 or bfloat16) and GPU (NCCL): the only file importing deepspeed.
+"""TrainEngine over DeepSpeed ZeRO 0-3, on CPU (gloo, float32 or bfloat16) and GPU (NCCL).
 
 The reference policy is a second copy of this rank's weights (reference_weights.py). Each teacher is a model of its own, whole
 on every rank.
@@ -6,12 +6,8 @@ on every rank.
 
 import contextlib
 import json
-import logging
 import math
-import os
-import socket
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,21 +17,27 @@ from torch import Tensor
 
 from learner.batch.packing import MicroBatch
 from learner.checkpoint import read_json
+from learner.engine.deepspeed_setup import (
+    clips_itself,
+    deepspeed_config,
+    import_deepspeed,
+    join_ranks,
+    postpones_reduction,
+)
 from learner.engine.export import write_folder
 from learner.engine.gradient_limit import GradientLimit
+from learner.engine.optimizer import LARGEST_NORM, make_optimizer
 from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe, probe_logp
 from learner.engine.protocol import Backward, GradientStep, GradientSum, LossFunction, Policy, TokenStatistics
 from learner.engine.reference_weights import ReferenceWeights
 from learner.engine.separation import Separation, may_pack, measure_separation
-from services.config.learner import LearnerConfig, OptimizerConfig
+from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
 from services.errors import InputError
 from services.metrics import waiting
 
 GATHER_ELEMENTS = 2**27
 """At stage 3 parameters are gathered for a snapshot in portions of about this many elements."""
-LARGEST_NORM = math.sqrt(torch.finfo(torch.float32).max)
-"""A longer gradient is not applied: its square overflows in float32, in which all ZeRO stages but 3 compute norms."""
 TAG = "engine"
 """Name of DeepSpeed's part of a checkpoint."""
 R = TypeVar("R")
@@ -54,29 +56,6 @@ def _collective() -> Iterator[None]:
         yield
 
 
-class _SkippableAdamW(torch.optim.AdamW):
-    """AdamW with a step that can be skipped: DeepSpeed then clears its gradients in its own way and no weight moves."""
-
-    skip = False
-    clips_itself = False
-    """At stage 0 in float32 gradients are clipped here, because DeepSpeed clips there without saying what the norm was."""
-    clip_norm = math.inf
-    grad_norm = math.nan
-    zero: Any = None
-    """DeepSpeed's optimizer around this one, where there is one; it knows the norm before it calls `step`."""
-
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        if self.skip:
-            return
-        if self.clips_itself:
-            parameters = [p for group in self.param_groups for p in group["params"]]
-            self.grad_norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm))
-        elif self.zero is not None:
-            self.grad_norm = float(self.zero._global_grad_norm)
-        if self.grad_norm <= LARGEST_NORM:  # not so for nan
-            super().step(closure)
-
-
 class DeepSpeedEngine:
     """One per process. The process group comes from torchrun's environment, or is made for a single rank."""
 
@@ -89,21 +68,21 @@ class DeepSpeedEngine:
         collective_timeout_s: float = 1800.0,
     ) -> None:
         """collective_timeout_s: how long a collective waits for the other ranks."""
-        deepspeed = _import_deepspeed(device)
+        deepspeed = import_deepspeed(device)
         self._deepspeed = deepspeed
-        self._device = _join_ranks(deepspeed, device, settings.cpu_threads, collective_timeout_s)
+        self._device = join_ranks(deepspeed, device, settings.cpu_threads, collective_timeout_s)
         self._model_settings = model
         self.hyperparameters = settings.optimizer
         self._predictor_width = settings.objective.trains_predictor
         self._stage = settings.zero_stage
         self.is_sharded = settings.zero_stage == 3
-        self._postpones_reduction = _postpones_reduction(settings)
-        config = _deepspeed_config(model, settings)  # refuses what does not go together before a model is loaded
+        self._postpones_reduction = postpones_reduction(settings)
+        config = deepspeed_config(model, settings)  # refuses what does not go together before a model is loaded
         self.model = _policy(model, settings)
         """The policy on this rank; at stage 3 its parameters are partitioned."""
         self._teachers = _teachers(settings, self._device)
-        self._optimizer = _optimizer(self.model, settings.optimizer)
-        self._optimizer.clips_itself = _clips_itself(model, settings)
+        self._optimizer = make_optimizer(self.model, settings.optimizer)
+        self._optimizer.clips_itself = clips_itself(model, settings)
         self.gradient_limit = GradientLimit(settings.optimizer)
         """How long a gradient may be."""
         self.wrapped, *_ = deepspeed.initialize(model=self.model, optimizer=self._optimizer, config=config)
@@ -390,50 +369,6 @@ class DeepSpeedEngine:
         return int(self.sum_over_ranks(finite.to(torch.int64))) == self.world_size
 
 
-def _import_deepspeed(device: Literal["cpu", "cuda"]) -> Any:
-    if device == "cpu":
-        os.environ["DS_ACCELERATOR"] = "cpu"  # has to be set before the first import
-    import deepspeed  # type: ignore[import-untyped]
-    import deepspeed.ops  # type: ignore[import-untyped]
-    from deepspeed.utils import logger  # type: ignore[import-untyped]
-
-    logger.setLevel(logging.WARNING)
-    if device == "cpu":
-        # Otherwise the first init_distributed spends about 25 s on compiling a shared-memory op.
-        deepspeed.ops.__compatible_ops__ = {}
-    return deepspeed
-
-
-def _join_ranks(
-    deepspeed: Any, device: Literal["cpu", "cuda"], cpu_threads: int, collective_timeout_s: float
-) -> torch.device:
-    """Start the process group; returns this rank's device."""
-    _one_rank_unless_torchrun()
-    if device == "cpu":
-        torch.set_num_threads(cpu_threads)
-        own = torch.device("cpu")
-    else:
-        own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(own)
-    deepspeed.init_distributed(
-        "gloo" if device == "cpu" else "nccl",
-        timeout=timedelta(seconds=collective_timeout_s),
-        verbose=False,
-        dist_init_required=True,
-    )
-    return own
-
-
-def _one_rank_unless_torchrun() -> None:
-    """Without torchrun's environment, set one for a single rank."""
-    if "RANK" in os.environ:
-        return
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-
-
 def _policy(model: ModelConfig, settings: LearnerConfig) -> PolicyModel:
     policy = PolicyModel(
         model,
@@ -460,62 +395,8 @@ def _teachers(settings: LearnerConfig, device: torch.device) -> list[PolicyModel
     ]
 
 
-def _optimizer(policy: PolicyModel, settings: OptimizerConfig) -> _SkippableAdamW:
-    return _SkippableAdamW(
-        policy.parameters(),
-        lr=settings.learning_rate,
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.eps,
-        weight_decay=settings.weight_decay,
-    )
-
-
-def _clips_itself(model: ModelConfig, settings: LearnerConfig) -> bool:
-    return settings.zero_stage == 0 and model.dtype == "float32"
-
-
-def _postpones_reduction(settings: LearnerConfig) -> bool:
-    """Whether gradients are looked at one by one before they are reduced over ranks (`backward_one_by_one`)."""
-    return settings.advantage.baseline == "minimum_variance_exact"
-
-
 def _is_filler(micro_batch: MicroBatch) -> bool:
     return len(micro_batch.sequence_index) == 0
-
-
-def _deepspeed_config(model: ModelConfig, settings: LearnerConfig) -> dict[str, Any]:
-    postpones_reduction = _postpones_reduction(settings)
-    config: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": 1,
-        "gradient_accumulation_steps": 1,
-        # Every step() is a boundary, after any number of micro-batches. Postponed reductions have one of their own.
-        "managed_gradient_accumulation": postpones_reduction and settings.zero_stage > 0,
-        # This makes DeepSpeed clip at all; the norm is set again before each step.
-        "gradient_clipping": 0.0 if _clips_itself(model, settings) else settings.optimizer.max_grad_norm,
-        "zero_allow_untested_optimizer": True,
-        "zero_force_ds_cpu_optimizer": False,
-        "zero_optimization": {
-            "stage": settings.zero_stage,
-            "overlap_comm": False,
-            # At stage 3 everything is partitioned between two uses, so that the policies can be exchanged.
-            "stage3_param_persistence_threshold": 0,
-            "stage3_max_reuse_distance": 0,
-        },
-        "steps_per_print": 2**31,
-    }
-    if model_dtype(model) == torch.bfloat16:
-        if postpones_reduction:
-            raise InputError(
-                'learner.advantage.baseline = "minimum_variance_exact" postpones reductions, which DeepSpeed does only for '
-                'float32; set model.dtype = "float32", or the baseline "minimum_variance"'
-            )
-        if settings.zero_stage == 0:
-            raise InputError(
-                "learner.zero_stage = 0 cannot add up float32 gradients of a bfloat16 model; set learner.zero_stage = 1"
-            )
-        config["bf16"] = {"enabled": True}
-        config["data_types"] = {"grad_accum_dtype": "fp32"}
-    return config
 
 
 def _portions(named: list[tuple[str, Any]]) -> Iterator[list[tuple[str, Any]]]:

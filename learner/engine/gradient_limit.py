@@ -10,7 +10,7 @@ multiple of their mean needs no statistics to settle and is ours. What it does a
 
 import math
 
-from services.config.learner import OptimizerConfig
+from services.config.optimizer import OptimizerConfig
 
 DECAY = 0.9
 """Decay of the mean: about ten optimizer steps, the length of Adam's momentum."""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from services.config.learner import Reference
+from services.config.reference import Reference
 from services.errors import InputError
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from learner.objective.baseline import ROUNDING, group_mean, reward_sign
-from services.config.learner import AdvantageConfig
+from services.config.advantage import AdvantageConfig
 
 SAMPLE_STD_EPSILON = 1e-6
 """Added to the sample standard deviation, as GRPO was published (arXiv:2402.03300)."""

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from services.config.learner import EssConfig
+from services.config.control import EssConfig
 
 
 def ess_ratio(log_weight: Tensor) -> float:

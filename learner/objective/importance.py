@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from learner.objective.ratios import LOWEST_LOG_WEIGHT, segment_cumsum, segment_sum
-from services.config.learner import ImportanceConfig
+from services.config.advantage import ImportanceConfig
 
 
 def log_importance(log_ratio: Tensor, lengths: Tensor, settings: ImportanceConfig) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from learner.engine.deepspeed_engine import DeepSpeedEngine
 from learner.engine.reference_weights import ReferenceWeights
-from services.config.learner import EmaReference, Reference, ReferenceConfig
+from services.config.reference import EmaReference, Reference, ReferenceConfig
 
 RATCHETS: dict[str, Reference] = {
     "default": ReferenceConfig(roll_back=0.5),

@@ -13,7 +13,8 @@ from learner.control.ess import EssControl
 from learner.objective.ess import learning_rate_factor
 from learner.step.learner_step import learner_step
 from learner.step.report import StepReport, report
-from services.config.learner import EssConfig, LearnerConfig
+from services.config.control import EssConfig
+from services.config.learner import LearnerConfig
 from tests.fakes.train_engine import BigramEngine
 from tests.learner.every_objective import settings
 from tests.learner.tiny import scored_group

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner.control.lag_window import LagWindow, observe
-from services.config.learner import LagControl
+from services.config.control import LagControl
 
 RATIOS = st.lists(st.floats(0, 1) | st.just(math.nan), max_size=80)
 CONTROL = st.builds(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner.control.ratchet import EarlierReference, RatchetState, Verdict, observe
-from services.config.learner import ReferenceConfig
+from services.config.reference import ReferenceConfig
 
 RATES = st.lists(st.floats(0, 1) | st.just(math.nan), max_size=60)
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner.control.schedule import scheduled_learning_rate
-from services.config.learner import OptimizerConfig
+from services.config.optimizer import OptimizerConfig
 
 
 @given(st.integers(0, 20), st.integers(21, 200), st.floats(0, 1))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from learner.engine.gradient_limit import LEAST, GradientLimit
-from services.config.learner import OptimizerConfig
+from services.config.optimizer import OptimizerConfig
 
 norms = st.floats(1e-4, 100.0)
 

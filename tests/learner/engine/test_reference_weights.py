@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from learner.engine.reference_weights import ReferenceWeights, debiased_decay
-from services.config.learner import EmaReference, FixedReference, ReferenceConfig
+from services.config.reference import EmaReference, FixedReference, ReferenceConfig
 from services.errors import InputError
 
 STORAGES = [{}, {"dtype": "bfloat16"}, {"offload": True}, {"dtype": "bfloat16", "offload": True}]

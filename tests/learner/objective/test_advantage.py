@@ -10,7 +10,7 @@ from torch import Tensor
 
 from learner.objective.advantage import advantages, group_advantages, pivots
 from learner.objective.baseline import group_mean, minimum_variance_baseline, reward_sign
-from services.config.learner import AdvantageConfig
+from services.config.advantage import AdvantageConfig
 from tests.learner.objective.strategies import SEEDS, groups
 
 NORMALIZE = st.sampled_from(["none", "sample_std", "population_std"])

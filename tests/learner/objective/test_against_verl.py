@@ -13,7 +13,7 @@ from torch import Tensor
 from learner.objective import OBJECTIVES
 from learner.objective.advantage import group_advantages
 from learner.objective.aggregate import aggregate, token_scale
-from services.config.learner import AdvantageConfig
+from services.config.advantage import AdvantageConfig
 from tests.learner.every_objective import settings
 from tests.learner.objective.strategies import ragged, tokens_of
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from learner.engine.head import token_statistics
 from learner.objective.baseline import all_equal, group_mean, log_gradient_norm, minimum_variance_baseline, reward_sign
 from learner.objective.importance import importance_weight
-from services.config.learner import ImportanceConfig
+from services.config.advantage import ImportanceConfig
 from tests.learner.objective.strategies import SEEDS, groups, ragged
 
 GROUPS = groups()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner.objective.ess import ess_ratio, learning_rate_factor
-from services.config.learner import EssConfig
+from services.config.control import EssConfig
 
 LOG_WEIGHTS = st.lists(st.floats(-1e4, 1e4), min_size=1, max_size=50).map(
     lambda x: torch.tensor(x, dtype=torch.float64)

@@ -9,7 +9,7 @@ from torch import Tensor
 from learner.objective.aggregate import aggregate, token_scale
 from learner.objective.importance import importance_weight, log_importance, within_bounds
 from learner.objective.ratios import segment_cumsum, sequence_log_weight
-from services.config.learner import ImportanceConfig
+from services.config.advantage import ImportanceConfig
 from tests.learner.objective.strategies import SEEDS, ragged, tokens_of
 
 LEVELS = ["token", "sequence", "prefix", "none"]

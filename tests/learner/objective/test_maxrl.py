@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from learner.objective.advantage import group_advantages
-from services.config.learner import AdvantageConfig
+from services.config.advantage import AdvantageConfig
 from tests.learner.every_objective import settings
 
 MAXRL = AdvantageConfig(baseline="mean", normalize="mean")

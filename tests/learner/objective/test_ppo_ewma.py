@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from learner.objective.ppo_ewma import ppo_ewma
-from services.config.learner import EmaReference
 from services.config.objectives.ppo_ewma import PpoEwmaObjective
+from services.config.reference import EmaReference
 from tests.learner.every_objective import settings
 from tests.learner.objective.strategies import gradient, tokens_at
 

@@ -19,7 +19,8 @@ from prometheus_client import REGISTRY
 from transformers import Qwen2ForCausalLM
 
 from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
-from rollout.vllm.engine import VllmEngine, refuse_what_was_changed
+from rollout.vllm.engine import VllmEngine
+from rollout.vllm.launch import refuse_what_was_changed
 from services.clock import Deadline
 from services.config.run import RunConfig
 from services.errors import InputError, WeightSyncError

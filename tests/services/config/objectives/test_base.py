@@ -2,7 +2,8 @@ from typing import Literal
 
 import pytest
 
-from services.config.learner import AdvantageConfig, LearnerConfig
+from services.config.advantage import AdvantageConfig
+from services.config.learner import LearnerConfig
 from services.config.model import TeacherConfig
 from services.config.objectives.base import ClipRange, ObjectiveSettings
 from services.config.objectives.decoupled_ppo import DecoupledPpoObjective

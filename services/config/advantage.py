@@ -1,0 +1,67 @@
+"""[learner.advantage] and [learner.importance]: what a response counts for, and by how much."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from services.config.base import Strict
+
+
+class AdvantageConfig(Strict):
+    """How rewards become advantages within a group."""
+
+    baseline: Literal[
+        "mean",
+        "leave_one_out",
+        "length_weighted",
+        "median",
+        "log_mean_exp",
+        "positives",
+        "minimum_variance",
+        "minimum_variance_exact",
+    ] = "minimum_variance"
+    """The number subtracted from each reward of a group. mean: the group's mean. leave_one_out: the mean of the other
+    responses. length_weighted: the mean weighted by response length. median: needs an odd group size; the pivot itself is
+    left out. log_mean_exp: tau log mean exp(R / tau). positives: no baseline; only rewards above `positive_above` count,
+    equally within their group. minimum_variance: the off-policy optimal baseline (arXiv:2602.17616), with a proxy for the
+    gradient norms computed from the logits. minimum_variance_exact: with the norms themselves, at the cost of one backward
+    per sequence and two more gradients in memory; use it to check the proxy."""
+    normalize: Literal["none", "sample_std", "population_std", "mean", "median_deviation"] = "none"
+    """What advantages are divided by. none: nothing. sample_std: the group's sample standard deviation plus 1e-6 (GRPO).
+    population_std: its population standard deviation. mean: its mean reward (MaxRL), which gives hard prompts more weight; for
+    rewards of at least 0, and a group whose mean is not above 0 has no advantages. median_deviation: the median distance
+    from the median plus 1e-3, times the fraction of rewards that differ from the median (MC-GRPO's released code); needs
+    the baseline median."""
+    tau: float = Field(default=1.0, gt=0.0)
+    """Temperature of the baseline log_mean_exp, in units of reward; the other baselines ignore it."""
+    positive_above: float = 0.5
+    """Rewards above this count as positive under the baseline positives; the other baselines ignore it."""
+
+    @model_validator(mode="after")
+    def median_deviations_are_from_the_median(self) -> Self:
+        if self.normalize == "median_deviation" and self.baseline != "median":
+            raise ValueError(
+                f'normalize = "median_deviation" needs baseline = "median", not "{self.baseline}"; set it, or use "sample_std"'
+            )
+        return self
+
+
+class ImportanceConfig(Strict):
+    """Importance weights current/behavior, or proximal/behavior for the clipped objectives."""
+
+    level: Literal["token", "sequence", "prefix", "none"] = "sequence"
+    """Tokens over which ratios are multiplied: the token alone, the whole sequence, or the sequence up to the token. none:
+    every weight is 1."""
+    action: Literal["truncate", "mask", "reject"] = "truncate"
+    """What happens to weights outside the bounds. truncate: they are cut to the cap. mask: their tokens are left out.
+    reject: their whole sequences are left out. Denominators still count what is left out."""
+    cap: float = Field(default=8.0, ge=1.0, le=1e30)
+    """Upper bound of a weight. Lower it when a few sequences dominate a step (a low ESS ratio); that adds bias."""
+    floor: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Lower bound of a weight, for mask and reject; truncation has none."""
+
+    @model_validator(mode="after")
+    def truncation_has_no_floor(self) -> Self:
+        if self.action == "truncate" and self.floor > 0:
+            raise ValueError(f'floor = {self.floor} has no effect with action = "truncate"; use mask or reject')
+        return self
