@@ -1,11 +1,12 @@
 """A first look at Ratchet on one GPU: what dies, hangs or waits, and where a learner step spends its time.
 
-    python -m benchmarks.gpu.check [--cpu] [--only WORD,...] [--seconds 300]
+    python -m benchmarks.gpu.check [--plan learner] [--cpu] [--only WORD,...] [--seconds 300]
 
 Every step is a process of its own with a time limit. Each row of the table is printed as it comes and kept in check.json;
 everything else that the steps say is in check.log. Both are written to $OUT, by default .bench/gpu. It measures; it
-asserts nothing. --cpu: the same code, tiny and over gloo, to test the check itself. README.md beside it says how to carry
-it to a machine without a network and how to read what comes back.
+asserts nothing. --plan learner: steps of larger models against what others do, instead. --cpu: the same code, tiny and over
+gloo, to test the check itself. README.md beside it says how to carry it to a machine without a network and how to read
+what comes back.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu.card import MARK, Card
-from benchmarks.gpu.plan import Step, chosen
+from benchmarks.gpu.plan import PROGRAMS, Step, chosen
 
 QUIET = {
     "PYTHONUNBUFFERED": "1",
@@ -113,11 +114,11 @@ def run_step(table: Table, step: Step, limit_s: float, card: Card) -> None:
     table.add(step.name, {"case": "END", "verdict": verdict, "seconds": round(time.monotonic() - began_s, 1)})
 
 
-def run(card: Card, only: str, seconds: float, out: Path) -> None:
-    """All chosen steps, one list after the other, within so many seconds."""
+def run(card: Card, only: str, seconds: float, out: Path, program: str = "check") -> None:
+    """All chosen steps of this program, one list after the other, within so many seconds."""
     card.models.mkdir(parents=True, exist_ok=True)
-    table = Table(out, {"cpu": card.cpu, "seconds": seconds, "only": only})
-    for together in chosen(only):
+    table = Table(out, {"program": program, "cpu": card.cpu, "seconds": seconds, "only": only})
+    for together in chosen(only, PROGRAMS[program]):
         left_s = seconds - table.elapsed_s()
         threads = [
             threading.Thread(
@@ -136,6 +137,7 @@ def run(card: Card, only: str, seconds: float, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plan", choices=list(PROGRAMS), default="check", help="which steps (default: check)")
     parser.add_argument("--cpu", action="store_true", help="tiny and over gloo, to test the check itself")
     parser.add_argument("--only", default="", help="words, by comma: the steps whose name begins with one")
     parser.add_argument("--seconds", type=float, default=300.0, help="for all steps together")
@@ -149,7 +151,7 @@ def main() -> None:
         module, _, function = asked.step.partition(":")
         getattr(importlib.import_module(f"benchmarks.gpu.{module}"), function)(card, asked.argument)
         return
-    run(card, asked.only, asked.seconds, Path(os.environ.get("OUT", ".bench/gpu")))
+    run(card, asked.only, asked.seconds, Path(os.environ.get("OUT", ".bench/gpu")), asked.plan)
 
 
 if __name__ == "__main__":

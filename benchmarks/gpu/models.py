@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.gpu.card import Card, case, row
 
-SHAPES: dict[str, dict[str, Any]] = {  # Qwen2.5 of that size; the last is for a machine without a GPU
+SHAPES: dict[str, dict[str, Any]] = {  # Qwen2.5 and Qwen3 of that size; the last is for a machine without a GPU
     "0.5B": {
         "hidden_size": 896,
         "intermediate_size": 4864,
@@ -23,6 +23,30 @@ SHAPES: dict[str, dict[str, Any]] = {  # Qwen2.5 of that size; the last is for a
         "num_hidden_layers": 28,
         "num_attention_heads": 12,
         "num_key_value_heads": 2,
+    },
+    "0.6B": {
+        "hidden_size": 1024,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+    },
+    "1.7B": {
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+    },
+    "4B": {
+        "hidden_size": 2560,
+        "intermediate_size": 9728,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
     },
     "tiny": {
         "hidden_size": 32,
@@ -62,14 +86,15 @@ def versions(card: Card, _: str) -> None:
 
 def models(card: Card, names: str) -> None:
     """Write models of random weights, large enough that distributions are not flat."""
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import AutoModelForCausalLM, PreTrainedConfig, Qwen2Config, Qwen3Config
 
     for name in ("tiny",) if card.cpu else names.split(","):
         with case(name):
             if (card.models / name / "config.json").exists():
                 continue
             torch.manual_seed(0)
-            config = Qwen2Config(
+            family = Qwen3Config if "head_dim" in SHAPES[name] else Qwen2Config
+            config: PreTrainedConfig = family(
                 vocab_size=vocabulary(card),
                 max_position_embeddings=32768,
                 tie_word_embeddings=True,
@@ -78,7 +103,7 @@ def models(card: Card, names: str) -> None:
             )
             began_s = time.monotonic()
             with card.device:
-                model = Qwen2ForCausalLM(config).bfloat16()
+                model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
             part = card.models / f"{name}.part"
             model.save_pretrained(part)
             part.rename(card.models / name)

@@ -1,4 +1,4 @@
-"""Which steps the check takes, in order of value, and how long each may last."""
+"""Which steps each program takes, in order of value, and how long each may last."""
 
 from dataclasses import dataclass, field
 
@@ -38,11 +38,28 @@ PLAN: list[list[Step]] = [
 ]
 
 
-def chosen(words: str) -> list[list[Step]]:
+LEARNER: list[list[Step]] = [
+    [Step("versions", "models:versions")],
+    [Step("models", "models:models", "0.6B,1.7B,4B", 100)],
+    [Step("1.7B rows of 16k", "learner:learner", "1.7B,16384,65536,1024", 90)],
+    [Step("1.7B kept", "learner:learner", "1.7B,16384,65536,1024,kept", 60)],
+    [Step("1.7B others", "learner:others", "1.7B,65536,1024", 120)],
+    [Step("0.6B rows of 4k", "learner:learner", "0.6B,4096,65536,1024", 60)],
+    [Step("1.7B rows of 4k", "learner:learner", "1.7B,4096,65536,1024", 60)],
+    [Step("1.7B rows of 32k", "learner:learner", "1.7B,32768,65536,8192", 60)],
+    [Step("4B rows of 16k", "learner:learner", "4B,16384,65536,1024", 90)],
+    [Step("0.6B others", "learner:others", "0.6B,65536,1024", 90)],
+]
+"""A learner step on models of three sizes, and what others do with the same sequences."""
+
+PROGRAMS = {"check": PLAN, "learner": LEARNER}
+
+
+def chosen(words: str, plan: list[list[Step]] = PLAN) -> list[list[Step]]:
     """The steps whose name begins with one of these words, by comma, and those that they need; all of them for ""."""
     beginnings = tuple(words.split(",")) if words else ("",)
-    names = {step.name for together in PLAN for step in together if step.name.startswith(beginnings)}
-    if any(name.startswith(NEED_MODELS) for name in names):
+    names = {step.name for together in plan for step in together if step.name.startswith(beginnings)}
+    if plan is LEARNER or any(name.startswith(NEED_MODELS) for name in names):
         names.add("models")
-    lists = [[step for step in together if step.name in names] for together in PLAN]
+    lists = [[step for step in together if step.name in names] for together in plan]
     return [together for together in lists if together]

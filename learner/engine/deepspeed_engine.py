@@ -81,7 +81,7 @@ class DeepSpeedEngine:
         self.model = _policy(model, settings)
         """The policy on this rank; at stage 3 its parameters are partitioned."""
         self._teachers = _teachers(settings, self._device)
-        self._optimizer = make_optimizer(self.model, settings.optimizer)
+        self._optimizer = make_optimizer(self.model, settings.optimizer, self._device)
         self._optimizer.clips_itself = clips_itself(model, settings)
         self.gradient_limit = GradientLimit(settings.optimizer)
         """How long a gradient may be."""

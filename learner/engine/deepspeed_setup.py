@@ -91,7 +91,9 @@ def deepspeed_config(model: ModelConfig, settings: LearnerConfig) -> dict[str, A
             raise InputError(
                 "learner.zero_stage = 0 cannot add up float32 gradients of a bfloat16 model; set learner.zero_stage = 1"
             )
-        config["bf16"] = {"enabled": True}
+        # A gradient is added to its float32 sum as soon as it is there, and not kept in bfloat16 until the end of the backward:
+        # 2 bytes a parameter less at stage 1, the same sums. The other stages add up in their own ways.
+        config["bf16"] = {"enabled": True, "immediate_grad_update": True}
         config["data_types"] = {"grad_accum_dtype": "fp32"}
     return config
 

@@ -35,11 +35,16 @@ class SkippableAdamW(torch.optim.AdamW):
             super().step(closure)
 
 
-def make_optimizer(policy: PolicyModel, settings: OptimizerConfig) -> SkippableAdamW:
+def make_optimizer(policy: PolicyModel, settings: OptimizerConfig, device: torch.device) -> SkippableAdamW:
+    """Make the optimizer of the policy's parameters, whose float32 states will lie on `device`.
+
+    On a GPU it is fused: one kernel for the update, without the temporary of 4 bytes a parameter of the ordinary one.
+    """
     return SkippableAdamW(
         policy.parameters(),
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),
         eps=settings.eps,
         weight_decay=settings.weight_decay,
+        fused=device.type == "cuda",
     )

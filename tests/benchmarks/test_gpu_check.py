@@ -2,15 +2,22 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.gpu.card import MARK, Card
 from benchmarks.gpu.check import run
 from benchmarks.gpu.head import head
-from benchmarks.gpu.plan import PLAN, Step, chosen
+from benchmarks.gpu.learner import others
+from benchmarks.gpu.models import models
+from benchmarks.gpu.plan import LEARNER, PLAN, Step, chosen
 from benchmarks.gpu.profiled import kind_of
 from benchmarks.gpu.weights import weights
+
+
+def rows_of(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line.removeprefix(MARK)) for line in out.splitlines() if line.startswith(MARK)]
 
 
 def test_steps_run_as_processes_and_leave_a_table(
@@ -30,12 +37,22 @@ def test_the_head_and_the_weights_are_measured(tmp_path: Path, capsys: pytest.Ca
     card = Card(cpu=True, models=tmp_path)
     head(card, "")
     weights(card, "")
-    rows = [json.loads(line.removeprefix(MARK)) for line in capsys.readouterr().out.splitlines()]
+    rows = rows_of(capsys.readouterr().out)
     assert {row["case"] for row in rows} == {
         *("its four products alone", "chunk 512", "chunk 1024", "chunk 2048", "whole logits", "today", "digest alone")
     }
     assert not [row for row in rows if "failed" in row]
     assert rows[-1]["same"] is True
+
+
+def test_padded_steps_of_others_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = Card(cpu=True, models=tmp_path)
+    models(card, "1.7B")
+    others(card, "1.7B,65536,1024")
+    rows = rows_of(capsys.readouterr().out)
+    [row] = [row for row in rows if row["case"] == "padded, whole logits, 4 at once"]
+    assert row["tokens"] < row["padded_tokens"]
+    assert row["tokens_s"] > 0
 
 
 def test_a_step_without_time_left_is_not_begun(tmp_path: Path) -> None:
@@ -51,9 +68,12 @@ def test_steps_are_chosen_by_their_beginnings_with_the_models_they_need() -> Non
     assert names("") == [step.name for together in PLAN for step in together]
     assert names("watchdog,streams") == ["watchdog", "streams"]
     assert names("profile 0.5B") == ["models", "profile 0.5B"]
+    assert [step.name for together in chosen("4B", LEARNER) for step in together] == ["models", "4B rows of 16k"]
 
 
-@pytest.mark.parametrize("step", [step for together in PLAN for step in together], ids=lambda step: step.name)
+@pytest.mark.parametrize(
+    "step", [step for together in (*PLAN, *LEARNER) for step in together], ids=lambda step: step.name
+)
 def test_every_step_names_a_function_of_the_package(step: Step) -> None:
     module, _, function = step.work.partition(":")
     source = (Path(__file__).parents[2] / "benchmarks/gpu" / f"{module}.py").read_text(encoding="utf-8")
