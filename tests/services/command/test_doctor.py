@@ -11,7 +11,8 @@ import pytest
 
 from services import numa
 from services.command import doctor
-from services.command.doctor import Finding, diagnose, render
+from services.command.doctor import diagnose, render
+from services.command.finding import Finding
 
 
 def by_subject(findings: list[Finding]) -> dict[str, Finding]:
