@@ -137,6 +137,8 @@ def _status(arguments: argparse.Namespace) -> int:
 def _doctor(arguments: argparse.Namespace) -> int:
     from services.command import doctor
 
+    if arguments.overrides and arguments.config is None:
+        raise InputError("--set overrides a setting of a run file; give the file, as in `ratchet doctor RUN.toml`")
     run = load(arguments.config, arguments.overrides) if arguments.config else None
     findings = doctor.diagnose(arguments.device or (run.device if run else "cpu"), run)
     print(doctor.render(findings))
