@@ -1,6 +1,7 @@
 """What vLLM is given for a run; nothing here starts it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,3 +69,20 @@ def test_vllm_knows_every_argument(tmp_path: Path) -> None:
 
     for overrides in ([], ["device=cuda"], ["device=cuda", "rollout.kv_cache_gib=2"]):
         AsyncEngineArgs(**given(tmp_path, *overrides))
+
+
+@pytest.mark.parametrize(("overrides", "starts"), [([], False), (["rollout.kv_cache_gib=4"], True)])
+def test_beside_a_learner_that_has_taken_its_memory_the_engine_starts_only_with_a_cache_of_its_own_size(
+    tmp_path: Path, overrides: list[str], starts: bool
+) -> None:
+    """vLLM's own check of free memory, of which a GPU of 80 GiB has 33 left."""
+    from vllm.v1.worker.utils import request_memory
+
+    arguments = given(tmp_path, "device=cuda", *overrides)
+    snapshot: Any = SimpleNamespace(total_memory=80 * 2**30, free_memory=33 * 2**30, device_="cuda:0")
+    cache: Any = SimpleNamespace(gpu_memory_utilization=arguments["gpu_memory_utilization"])
+    if starts:
+        assert request_memory(snapshot, cache) <= snapshot.free_memory
+        return
+    with pytest.raises(ValueError, match="less than desired GPU memory utilization"):
+        request_memory(snapshot, cache)
