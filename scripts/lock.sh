@@ -38,7 +38,8 @@ gpu)
         --no-header --no-annotate --no-emit-index-url --no-emit-find-links --quiet --output-file lock >/dev/null)
     {
         echo '# Everything that a GPU host runs (Linux, x86_64, Python 3.11 or 3.12), exact. Written by `make lock-gpu`; install with'
-        echo '#   pip install torch==2.13.0 && DS_BUILD_OPS=0 pip install --no-build-isolation -r requirements/gpu.lock'
+        echo '#   pip install torch==2.13.0 setuptools wheel'
+        echo '#   DS_BUILD_OPS=0 DS_IGNORE_CUDA_DETECTION=1 pip install --no-build-isolation -r requirements/gpu.lock && pip install --no-deps .'
         # A marker says what kind of host this is, on each line, and on some the Python that needs the package.
         sed -E "s/ and (platform_machine|sys_platform|platform_python_implementation|implementation_name) [!=]= '[A-Za-z0-9_]+'//g
             s/ ; $newest\$//; s/'/\"/g" "$draft/lock"

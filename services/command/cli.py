@@ -83,7 +83,12 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     config.set_defaults(run=_config)
 
     doctor = command("doctor", "say what this machine lacks, and what to do about it")
-    doctor.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="what runs will use (default: cpu)")
+    entry.add_config_arguments(doctor, optional=True)
+    doctor.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        help="what runs will use (default: that of the run file, or cpu without one)",
+    )
     doctor.set_defaults(run=_doctor)
 
     for room, what in ((ROLLOUT, "one sampling replica"), (VERIFIER, "the scoring service"), (LEARNER, "the learner")):
@@ -132,6 +137,9 @@ def _status(arguments: argparse.Namespace) -> int:
 def _doctor(arguments: argparse.Namespace) -> int:
     from services.command import doctor
 
-    findings = doctor.diagnose(arguments.device)
+    if arguments.overrides and arguments.config is None:
+        raise InputError("--set overrides a setting of a run file; give the file, as in `ratchet doctor RUN.toml`")
+    run = load(arguments.config, arguments.overrides) if arguments.config else None
+    findings = doctor.diagnose(arguments.device or (run.device if run else "cpu"), run)
     print(doctor.render(findings))
     return entry.DONE if all(finding.ok for finding in findings) else entry.BAD_INPUT

@@ -3,7 +3,6 @@
 It imports nothing heavy: versions come from package metadata, facts of the hardware from the operating system.
 """
 
-import ctypes.util
 import importlib.metadata
 import importlib.util
 import os
@@ -11,14 +10,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from services import numa
 from services.command import reference_check, requirements
+from services.command.disk_room import disk_finding
+from services.command.finding import Finding
+from services.command.gpu_findings import gpu_findings
+from services.command.nvidia import GpuHost, NvidiaSmi
 from services.command.redis_binary import find_binary
 from services.command.requirements import normal
+from services.config import RunConfig
 from services.errors import RatchetError
 from services.run.summary import installed_version
 
@@ -33,25 +36,17 @@ SET_UP = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was checked."""
-
-    subject: str
-    ok: bool
-    seen: str
-    action: str = ""
-    """What to do about it; empty if ok."""
-
-
-def diagnose(device: str) -> list[Finding]:
+def diagnose(device: str, run: RunConfig | None = None, host: GpuHost | None = None) -> list[Finding]:
     """Check everything that a run on `device` ("cpu" or "cuda") needs from this machine. A problem is a finding, and is
-    never raised."""
+    never raised.
+
+    run: a run to compare GPUs and disk with. host: who is asked about GPUs; this machine's driver by default.
+    """
     kind: Device = "cuda" if device == "cuda" else "cpu"
     found = [_python(kind), _compiled(), _torch(kind), _engine(kind), *_pinned(kind), _requirements(kind)]
     found += [_redis(), _sandbox(), *([_numa()] if kind == "cpu" else [])]
-    found += [_cores(kind), _memory(), _shared_memory(kind), _disk()]
-    return [*found, *_gpus()] if kind == "cuda" else found
+    found += [_cores(kind), _memory(), _shared_memory(kind), disk_finding(kind, run)]
+    return [*found, *gpu_findings(host or NvidiaSmi(), run)] if kind == "cuda" else found
 
 
 def render(findings: Iterable[Finding]) -> str:
@@ -232,50 +227,3 @@ def _shared_memory(device: Device) -> Finding:
         "/dev/shm", gib >= least, f"{gib:.2f} GiB free",
         "" if gib >= least else f"give it {least} GiB; Docker: --shm-size 2g, Compose: shm_size",
     )  # fmt: skip
-
-
-def _disk() -> Finding:
-    gib = shutil.disk_usage(Path.cwd()).free / GIB
-    ok = gib >= 2
-    return Finding(
-        "disk", ok, f"{gib:.1f} GiB free in {Path.cwd()}", "" if ok else "checkpoints need space: free 2 GiB"
-    )
-
-
-def _gpus() -> list[Finding]:
-    """GPUs and NCCL.
-
-    Waits for: nvidia-smi.
-    Until: 30 s.
-    Ended by: its answer, or the deadline, which kills it.
-    Metric: none; `ratchet doctor` serves none.
-    """
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        action = "install the NVIDIA driver; in a container, start it with --gpus all; or use --device cpu"
-        return [Finding("GPU", False, "no nvidia-smi", action)]
-    try:
-        answer = subprocess.run(
-            [command, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"],
-            capture_output=True, text=True, timeout=30, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError) as fault:
-        return [Finding("GPU", False, f"nvidia-smi failed: {fault}", "reload or reinstall the NVIDIA driver")]
-    gpus = [line.strip() for line in answer.stdout.splitlines() if line.strip()]
-    enough = len(gpus) >= 2
-    found = Finding(
-        "GPU", enough, f"{len(gpus)}: " + "; ".join(gpus),
-        "" if enough else "use at least 2 on one machine: NCCL does not let the learner and a replica share one",
-    )  # fmt: skip
-    nccl = _nccl()
-    action = "" if nccl else "install it: " + SET_UP["cuda"]
-    return [found, Finding("NCCL", nccl is not None, nccl or "libnccl not found", action)]
-
-
-def _nccl() -> str | None:
-    """The path or name of the NCCL library, or None."""
-    try:
-        files = importlib.metadata.files("nvidia-nccl-cu13") or []
-    except importlib.metadata.PackageNotFoundError:
-        return ctypes.util.find_library("nccl")
-    return next((str(path) for path in files if path.name.startswith("libnccl.so")), None)

@@ -1,6 +1,5 @@
 """Checks of what can be known to be wrong before anything expensive starts: libraries, model, datasets, lengths, ports, GPUs."""
 
-import itertools
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -8,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services import numa
+from services.command import gpus
 from services.command.check_places import check_folder, check_ports, check_redis, check_verifier
 from services.command.check_rows import check_datasets, check_rows
 from services.command.objective_check import check_objective
@@ -19,8 +19,6 @@ from services.run import made_of
 from services.run.checkpoint_files import read_object
 from services.run.checkpoint_names import latest_checkpoint
 from services.run.folder import RunFolder
-
-GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def check(config: RunConfig, *, quick: bool = False) -> Checked:
     look(lambda: check_ports(config))
     look(lambda: check_redis(config))
     look(lambda: check_verifier(config))
-    look(lambda: _check_gpus(config))
+    look(lambda: gpus.check(config))
     if not quick:
         look(lambda: check_datasets(config))
     # What takes longer comes last, and is left for the next time when there is something to mend already.
@@ -102,22 +100,6 @@ def _rarely_meant(config: RunConfig) -> list[str]:
     return warnings
 
 
-def _check_gpus(config: RunConfig) -> list[str]:
-    """Raises InputError if the run takes more GPUs than there are. None at all is a warning: the run may be for another
-    machine."""
-    needed = len(gpus(config))
-    there = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-    if needed <= there:
-        return []
-    said = (
-        f'device = "cuda" and the run takes {needed} GPUs (learner.ranks = {config.learner.ranks}, rollout.replicas = '
-        f"{config.rollout.replicas} of rollout.tensor_parallel = {config.rollout.tensor_parallel}), and this machine has {there}"
-    )
-    if there:
-        raise InputError(f'{said}; lower these, or set device = "cpu"')
-    return [said]
-
-
 def check_checkpoint(config: RunConfig, training: Sequence[Problem], held_out: Sequence[Problem] | None) -> None:
     """Raises InputError if the run's latest checkpoint is damaged, of something else, or of another number of ranks."""
     checkpoint = latest_checkpoint(RunFolder(config.folder).checkpoints)
@@ -135,35 +117,13 @@ def check_checkpoint(config: RunConfig, training: Sequence[Problem], held_out: S
             )
 
 
-def gpus(config: RunConfig) -> list[str]:
-    """The GPUs that the run takes, of those this process may use: first the learner's ranks', then each replica's.
-
-    Raises InputError if CUDA_VISIBLE_DEVICES has too few. If it is not set, the GPUs are numbered and not counted.
-    """
-    if config.device == "cpu":
-        return []
-    needed = config.learner.ranks + config.rollout.replicas * config.rollout.tensor_parallel
-    given = os.environ.get(GPUS_VARIABLE)
-    if given is None:
-        return [str(number) for number in range(needed)]
-    # As CUDA reads it: indices or UUIDs; entries after the first invalid one are ignored.
-    visible = list(itertools.takewhile(lambda name: name not in ("", "-1"), (n.strip() for n in given.split(","))))
-    if len(visible) < needed:
-        raise InputError(
-            f'{GPUS_VARIABLE} = "{given}" has {len(visible)} GPUs, and the run takes {needed}: learner.ranks = '
-            f"{config.learner.ranks}, and rollout.tensor_parallel = {config.rollout.tensor_parallel} for each of "
-            f"rollout.replicas = {config.rollout.replicas}; lower these, or let it see more GPUs"
-        )
-    return visible[:needed]
-
-
 def _check_machine(config: RunConfig) -> None:
     """What vLLM's CPU build takes from the machine, and would otherwise die without in the middle of its start."""
     numa.provide()
-    if not config.rollout.enforce_eager and shutil.which(os.environ.get("CXX", "g++")) is None:
+    if not config.engine_is_eager and shutil.which(os.environ.get("CXX", "g++")) is None:
         raise InputError(
             "rollout.enforce_eager = false has vLLM compile the model with a C++ compiler, and there is no g++ here; "
-            "install it (Debian, Ubuntu: apt-get install g++), or leave rollout.enforce_eager at true"
+            "install it (Debian, Ubuntu: apt-get install g++), or leave rollout.enforce_eager out"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from rich.console import Console
 
 from services import entry
-from services.command import preflight
+from services.command import gpus
 from services.command.live_display import LiveDisplay
 from services.command.redis_server import RedisServer
 from services.command.rooms import LEARNER, ROLLOUT, VERIFIER, python_module
@@ -77,6 +77,7 @@ def supervise(config: RunConfig, redis: RunRedis, console: Console, learner_opti
 
     Returns the exit code. Raises what Supervisor.run raises. learner_options: more arguments of the learner.
     """
+    config = gpus.fitted(config)
     folder = RunFolder(config.folder)
     shutil.rmtree(folder.services, ignore_errors=True)
     folder.waiting.unlink(missing_ok=True)  # of an earlier start
@@ -107,25 +108,25 @@ def _services(
     """The learner, and what it depends on, nearest first."""
     ranks = config.learner.ranks
     width = config.rollout.tensor_parallel
-    visible = preflight.gpus(config)
+    taken = gpus.assigned(config)
     common = [str(folder.settings), "--services-folder", str(folder.services)]
 
-    def service(name: str, command: list[str], gpus: Sequence[str], **more: str) -> Service:
+    def service(name: str, command: list[str], own: Sequence[str], **more: str) -> Service:
         environment = {entry.REDIS_URL_VARIABLE: redis_url, **more}
-        if gpus:
-            environment[preflight.GPUS_VARIABLE] = ",".join(gpus)
+        if own:
+            environment[gpus.VARIABLE] = ",".join(own)
         return Service(name, command, folder.logs / f"{name}.log", environment)
 
     module = [LEARNER, *common, *learner_options]
     if ranks > 1:
         module = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", *module]
     threads = {"OMP_NUM_THREADS": str(config.learner.cpu_threads)}
-    learner = service("learner", python_module(*module), visible[:ranks], **threads)
+    learner = service("learner", python_module(*module), taken[:ranks], **threads)
     rollouts = [
         service(
             f"rollout-{i}",
             python_module(ROLLOUT, *common, "--replica-id", f"rollout-{i}"),
-            visible[ranks + i * width :][:width],
+            taken[ranks + i * width :][:width],
         )
         for i in range(config.rollout.replicas)
     ]

@@ -1,10 +1,19 @@
 """[rollout]: the engine that samples, and how much it takes on at once."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from services.config.base import Host, Strict
+
+GPU_FRACTION = 0.85
+"""gpu_memory_fraction by default."""
+CPU_CACHE_GIB = 1.0
+"""kv_cache_gib by default on CPU."""
+SHARED_CACHE_GIB = 4.0
+"""kv_cache_gib by default on a GPU that learner and replicas share."""
+GPU_STEP_TOKENS = 8192
+"""max_num_batched_tokens by default on GPU. vLLM's own, the way that it is started here, is 2048."""
 
 
 class SamplingConfig(Strict):
@@ -38,17 +47,22 @@ class RolloutConfig(Strict):
     max_concurrent_sequences: int = Field(default=256, ge=1)
     """Sequences that one engine samples at the same time. Lower it if the engine preempts for lack of KV cache; it has to
     hold at least one group."""
-    kv_cache_gib: float = Field(default=1.0, gt=0.0)
-    """GiB of KV cache of an engine on CPU; on GPU, gpu_memory_fraction decides."""
-    gpu_memory_fraction: float = Field(default=0.85, gt=0.0, le=1.0)
-    """Fraction of a GPU's memory that the engine takes, weights included. Lower it if something else runs on that GPU; on
-    CPU, kv_cache_gib decides."""
+    kv_cache_gib: float | None = Field(default=None, gt=0.0)
+    """GiB of KV cache of an engine, on each of its GPUs. Default: on CPU 1; on a GPU of its own what gpu_memory_fraction leaves,
+    and 4 on a GPU that it shares with the learner, where a size of its own keeps what the learner allocates out of it."""
+    gpu_memory_fraction: float | None = Field(default=None, gt=0.0, le=1.0)
+    """Fraction of a GPU's memory that the engine takes, weights included; without kv_cache_gib alone. Default: 0.85. Lower it
+    if something else runs on that GPU."""
     cpu_threads: int = Field(default=1, ge=1)
     """Compute threads of an engine on CPU. Raise it where cores are idle."""
     tensor_parallel: int = Field(default=1, ge=1)
     """GPUs that one replica spreads the model over. Raise it when the model does not fit on one GPU."""
-    enforce_eager: bool = True
-    """Whether the engine runs without CUDA graphs and compilation. False samples faster on GPU and starts more slowly."""
+    max_num_batched_tokens: int | None = Field(default=None, ge=1)
+    """Tokens that the engine computes in one step, prompts included: more of them fill the cache sooner, and take more memory.
+    At least max_concurrent_sequences + 1. Default: 8192 on GPU, and what vLLM takes on CPU."""
+    enforce_eager: bool | None = None
+    """Whether the engine runs without CUDA graphs and compilation. Default: on CPU it does, on GPU it does not, which samples
+    small models several times faster and starts a minute or two later. Set it to true if capturing graphs fails."""
     kv_after_swap: Literal["keep", "recompute"] = "keep"
     """What happens to requests in flight when weights change: keep their KV cache, or prefill them again under the new
     weights. recompute removes the mismatch of the old cache and costs a prefill of every running request per swap."""
@@ -57,3 +71,22 @@ class RolloutConfig(Strict):
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """Port of /healthz, /readyz and /metrics. 0 takes any free port, recorded in the run folder. With several replicas on
     one machine it has to be 0."""
+
+    @model_validator(mode="after")
+    def one_setting_sizes_the_cache(self) -> Self:
+        if self.kv_cache_gib is not None and self.gpu_memory_fraction is not None:
+            raise ValueError(
+                f"rollout.kv_cache_gib = {self.kv_cache_gib} and rollout.gpu_memory_fraction = {self.gpu_memory_fraction} both "
+                "size the engine's KV cache; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def a_step_holds_every_sequence(self) -> Self:
+        least = self.max_concurrent_sequences + 1  # the probe is a sequence, too
+        if self.max_num_batched_tokens is not None and self.max_num_batched_tokens < least:
+            raise ValueError(
+                f"rollout.max_num_batched_tokens = {self.max_num_batched_tokens} is less than a token for each of "
+                f"rollout.max_concurrent_sequences + 1 = {least}; raise the first or lower the second"
+            )
+        return self

@@ -62,6 +62,12 @@ class RunConfig(Strict):
     def folder(self) -> Path:
         return (self.runs_folder / self.name).resolve()
 
+    @property
+    def engine_is_eager(self) -> bool:
+        """rollout.enforce_eager, or its default on this device."""
+        eager = self.rollout.enforce_eager
+        return self.device == "cpu" if eager is None else eager
+
     @model_validator(mode="after")
     def channel_fits_device(self) -> Self:
         if self.device == "cpu" and self.weights.type == "nccl":

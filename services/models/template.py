@@ -89,15 +89,30 @@ def check_end_tokens(path: str, end_token_ids: Collection[int], stop_token_ids: 
 def end_token_ids(path: str, config: Any, tokenizer: Any, vocabulary: int) -> tuple[int, ...]:
     """End-of-sequence tokens of the model, of its generation config and of its tokenizer, sorted: the three may differ.
 
-    config: the part of it that is about text. vocabulary: a tokenizer may know tokens that the model has no row for.
+    path: a folder, or a name on the hub, which is asked for the generation config unless it is here already. config: the part
+    of it that is about text. vocabulary: a tokenizer may know tokens that the model has no row for.
     """
     from transformers import GenerationConfig
 
     found: list[Any] = [getattr(config, "eos_token_id", None), tokenizer.eos_token_id]
-    if (Path(path) / "generation_config.json").is_file():
-        found.append(GenerationConfig.from_pretrained(path).eos_token_id)
+    folder = _folder_of_generation_config(path)
+    if folder is not None:
+        found.append(GenerationConfig.from_pretrained(folder).eos_token_id)
     flat = [token for entry in found for token in (entry if isinstance(entry, list) else [entry])]
     return tuple(sorted({int(token) for token in flat if token is not None and token < vocabulary}))
+
+
+def _folder_of_generation_config(path: str) -> Path | None:
+    """Where the model's generation_config.json is; None for a model without one."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    if Path(path).is_dir():
+        return Path(path) if (Path(path) / "generation_config.json").is_file() else None
+    try:
+        return Path(hf_hub_download(path, "generation_config.json")).parent
+    except EntryNotFoundError:  # also where the hub is out of reach, and the model was downloaded without such a file
+        return None
 
 
 def _doubled_start(path: str, tokenizer: Any, text: str) -> list[str]:

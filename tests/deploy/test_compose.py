@@ -8,10 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
+from services.command.gpu_findings import caches
 from services.config.load import load
 
 ROOT = Path(__file__).parents[2]
-RUNS = sorted((ROOT / "deploy" / "runs").glob("*.toml"))
+ALL_RUNS = sorted((ROOT / "deploy" / "runs").glob("*.toml"))
+GPU_RUNS = [path for path in ALL_RUNS if load(path).device == "cuda"]
+RUNS = [path for path in ALL_RUNS if load(path).weights.host == "learner"]
+"""Those for Compose; the others are for `ratchet up`."""
 SERVICES = {"redis", "prometheus", "verifier", "rollout", "learner", "verifier-gpu", "rollout-gpu", "learner-gpu"}
 
 
@@ -85,6 +89,28 @@ def test_each_profile_runs_the_three_rooms_from_one_image(compose: dict[str, Any
             assert device["driver"] == "nvidia"
         if name != room:
             assert room in service["networks"]["default"]["aliases"]
+
+
+def test_gpu_services_keep_what_they_compile_and_are_told_of_networks(compose: dict[str, Any]) -> None:
+    for name in ("rollout-gpu", "learner-gpu"):
+        environment = compose["services"][name]["environment"]
+        for variable in caches({}, Path("/root")):
+            assert environment[variable].startswith("/ratchet/runs/"), "the volume"
+        for variable in ("NCCL_DEBUG", "NCCL_SOCKET_IFNAME", "NCCL_IB_DISABLE", "GLOO_SOCKET_IFNAME"):
+            assert environment[variable] is None, "passed on if it is set, and else left to the library"
+
+
+def test_a_gpu_service_has_time_for_its_checkpoint(compose: dict[str, Any]) -> None:
+    for path in GPU_RUNS:
+        assert load(path).deadlines.shutdown_s <= 360, path.name
+    assert {s["stop_grace_period"] for n, s in compose["services"].items() if n.endswith("-gpu")} == {"6m"}
+
+
+def test_the_gpu_image_keeps_what_python_compiles_and_has_no_cuda_home() -> None:
+    for kind in ("cpu", "gpu"):
+        text = (ROOT / "deploy" / f"Dockerfile.{kind}").read_text(encoding="utf-8")
+        assert "RUN .venv/bin/python -m compileall -q -j 0 .venv/lib" in text
+        assert not any(line.startswith("ENV") and "CUDA_HOME" in line for line in text.splitlines())
 
 
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)

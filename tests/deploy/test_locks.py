@@ -126,6 +126,25 @@ def test_the_project_claims_the_pythons_that_were_looked_at() -> None:
         assert (min(minors), max(minors)) == (oldest[1], newest[1])
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["requirements/gpu.lock", "scripts/lock.sh", "scripts/setup.sh", "deploy/Dockerfile.gpu", "docs/deploying.md"],
+)
+def test_deepspeed_is_never_built_in_a_way_that_asks_for_the_cuda_toolkit(path: str) -> None:
+    """Its setup.py asks each op whether it could be built, and where there is a GPU but no toolkit that raises."""
+    lines = [line for line in (ROOT / path).read_text(encoding="utf-8").splitlines() if "DS_BUILD_OPS=0" in line]
+    assert lines
+    assert all("DS_IGNORE_CUDA_DETECTION=1" in line for line in lines)
+
+
+def test_the_lock_for_gpus_begins_as_the_script_writes_it() -> None:
+    header = [
+        line for line in (ROOT / "requirements/gpu.lock").read_text(encoding="utf-8").splitlines() if line[0] == "#"
+    ]
+    script = (ROOT / "scripts/lock.sh").read_text(encoding="utf-8")
+    assert all(f"echo '{line}'" in script for line in header)
+
+
 @pytest.mark.parametrize("script", ["scripts/setup.sh", "scripts/lock.sh", "scripts/fresh_machine.sh", ".ci/run"])
 def test_scripts_are_executable_and_parse(script: str) -> None:
     assert (ROOT / script).stat().st_mode & 0o111

@@ -38,6 +38,8 @@ def ratchet(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
             "ratchet: nowhere is not a run folder: it has no settings.toml. Give one like runs/NAME",
         ),
         (["doctor", "--device", "tpu"], "invalid choice: 'tpu'"),
+        (["doctor", "nofile.toml"], "ratchet: no configuration at nofile.toml"),
+        (["doctor", "--set", "device=cuda"], "ratchet: --set overrides a setting of a run file; give the file"),
         (["rollout"], "ratchet rollout: the following arguments are required: config; see `ratchet rollout --help`"),
         (["learner", "nofile.toml"], "ratchet: no configuration at nofile.toml"),
     ],

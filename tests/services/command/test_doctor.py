@@ -11,7 +11,11 @@ import pytest
 
 from services import numa
 from services.command import doctor
-from services.command.doctor import Finding, diagnose, render
+from services.command.doctor import diagnose, render
+from services.command.finding import Finding
+from services.config.load import load
+from tests.fakes.gpu_host import MadeUpHost, card
+from tests.services.config.test_load import SMALLEST
 
 
 def by_subject(findings: list[Finding]) -> dict[str, Finding]:
@@ -132,6 +136,17 @@ def test_without_a_driver_cuda_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     gpu = by_subject(diagnose("cuda"))["GPU"]
     assert (gpu.ok, gpu.seen) == (False, "no nvidia-smi")
+
+
+def test_gpus_and_disk_are_compared_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run.toml").write_text(SMALLEST, encoding="utf-8")
+    run = load(tmp_path / "run.toml", ["device=cuda", "weights.type=nccl", f"runs_folder={tmp_path}/runs"])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    found = by_subject(diagnose("cuda", run, MadeUpHost([card()])))
+    assert "the run takes 2 GPUs" in found["GPU"].action
+    assert found["driver"].ok
+    assert found["disk"].seen.endswith(f"free in {tmp_path}")
+    assert "driver" not in by_subject(diagnose("cpu", run, MadeUpHost()))
 
 
 def test_no_redis_server_anywhere_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from services.command.run_processes import write_settings
 from services.command.supervisor import Service
 from services.command.up import up
 from services.config.load import load
+from services.config.rollout import SHARED_CACHE_GIB
 from services.entry import INTERRUPTED, REDIS_URL_VARIABLE
 from services.run.folder import RunFolder
 from tests.services.command.running import run
@@ -38,6 +39,26 @@ def test_settings_with_a_password_are_for_this_user_alone(tmp_path: Path, url: s
 def test_every_service_sees_its_own_gpus_and_the_supervisor_watches_redis(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    seen = record_gpus(monkeypatch)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "9,8,7,6,5,4,3")
+    overrides = ["learner.ranks=2", "rollout.replicas=2", "rollout.tensor_parallel=2"]
+    up(run(tmp_path, "device=cuda", "weights.type=nccl", *overrides))
+    assert seen == {"learner": "9,8", "rollout-0": "7,6", "rollout-1": "5,4", "verifier": "as they are"}
+
+
+def test_one_gpu_is_for_learner_and_replica_and_the_engine_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = record_gpus(monkeypatch)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")
+    config = run(tmp_path, "device=cuda")
+    up(config)
+    assert seen == {"learner": "7", "rollout-0": "7", "verifier": "as they are"}
+    assert load(RunFolder(config.folder).settings).rollout.kv_cache_gib == SHARED_CACHE_GIB
+
+
+def record_gpus(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Instead of starting services: the GPUs that each would see, filled in by `up`."""
     seen: dict[str, str] = {}
 
     class Recording:
@@ -61,7 +82,4 @@ def test_every_service_sees_its_own_gpus_and_the_supervisor_watches_redis(
             return INTERRUPTED
 
     monkeypatch.setattr(run_processes, "Supervisor", Recording)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "9,8,7,6,5,4,3")
-    overrides = ["learner.ranks=2", "rollout.replicas=2", "rollout.tensor_parallel=2"]
-    up(run(tmp_path, "device=cuda", "weights.type=nccl", *overrides))
-    assert seen == {"learner": "9,8", "rollout-0": "7,6", "rollout-1": "5,4", "verifier": "as they are"}
+    return seen

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -103,4 +104,18 @@ def test_end_tokens_are_those_of_config_generation_config_and_tokenizer(tmp_path
         7,
         9,
     )  # the model has no row 10
-    assert end_token_ids("a/name", SimpleNamespace(), SimpleNamespace(eos_token_id=None), 10) == ()
+
+
+def test_a_name_on_the_hub_has_the_end_tokens_of_its_generation_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    model = tmp_path / "models--a--name"
+    for folder in ("refs", "snapshots/123"):
+        (model / folder).mkdir(parents=True)
+    (model / "refs" / "main").write_text("123", encoding="utf-8")
+    ends = end_token_ids("a/name", SimpleNamespace(), SimpleNamespace(eos_token_id=None), 10)
+    assert ends == ()
+    (model / "snapshots/123/generation_config.json").write_text('{"eos_token_id": [7, 9]}', encoding="utf-8")
+    assert end_token_ids("a/name", SimpleNamespace(), SimpleNamespace(eos_token_id=1), 10) == (1, 7, 9)
