@@ -17,7 +17,7 @@ from services.entry import BAD_INPUT
 ROOT = Path(__file__).parents[2]
 HELM = str(Path(sys.executable).with_name("helm"))
 CHART = ROOT / "deploy/k8s"
-RUN = ROOT / "deploy/runs/gsm8k-gpu.toml"
+RUN = ROOT / "deploy/runs/gsm8k-2x80gb.toml"
 GIVEN = ("--set-file", f"run.toml={RUN}", "--set", "redis.existingSecret=redis-password")
 VARIANTS = {
     "default": (),
