@@ -6,7 +6,6 @@ a whole checkpoint to find.
 """
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any
 from services.errors import InputError
 from services.run.checkpoint_files import read_object
 from services.run.checkpoint_names import REPLACED, checkpoint_name, checkpoints_in
+from services.run.json_text import json_text
 
 DELETED = ".deleted-"
 """Prefix of a checkpoint of which parts may be gone."""
@@ -75,7 +75,7 @@ class Checkpoints:
 
     def commit(self, staging: Path, policy_version: int, state: dict[str, Any]) -> Path:
         """Add the state, make everything durable, give the checkpoint its name, and delete the oldest ones beyond `keep`."""
-        (staging / "state.json").write_text(json.dumps({"schema": SCHEMA, **state}), encoding="utf-8")
+        (staging / "state.json").write_text(json_text({"schema": SCHEMA, **state}), encoding="utf-8")
         for path in [*staging.rglob("*"), staging]:
             _sync(path)
         final = self._folder / checkpoint_name(policy_version)

@@ -12,6 +12,7 @@ from services.command.check_places import check_folder, check_ports, check_redis
 from services.command.check_rows import check_datasets, check_rows
 from services.command.objective_check import check_objective
 from services.config import RunConfig
+from services.config.effect import ineffective
 from services.datasets.dataset import Problem
 from services.errors import InputError
 from services.models.folder import read_model_folder
@@ -72,7 +73,7 @@ def check(config: RunConfig, *, quick: bool = False) -> Checked:
         look(rows)
     if faults:
         raise InputError("\n".join(faults))
-    return Checked([*warnings, *_rarely_meant(config)], left_out)
+    return Checked([*warnings, *_rarely_meant(config), *ineffective(config)], left_out)
 
 
 def _rarely_meant(config: RunConfig) -> list[str]:

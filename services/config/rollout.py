@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from services.config.base import Host, Strict
+from services.config.effect import OnlyWith
 
 
 class SamplingConfig(Strict):
@@ -38,12 +39,12 @@ class RolloutConfig(Strict):
     max_concurrent_sequences: int = Field(default=256, ge=1)
     """Sequences that one engine samples at the same time. Lower it if the engine preempts for lack of KV cache; it has to
     hold at least one group."""
-    kv_cache_gib: float = Field(default=1.0, gt=0.0)
+    kv_cache_gib: Annotated[float, OnlyWith("device", "cpu")] = Field(default=1.0, gt=0.0)
     """GiB of KV cache of an engine on CPU; on GPU, gpu_memory_fraction decides."""
-    gpu_memory_fraction: float = Field(default=0.85, gt=0.0, le=1.0)
+    gpu_memory_fraction: Annotated[float, OnlyWith("device", "cuda")] = Field(default=0.85, gt=0.0, le=1.0)
     """Fraction of a GPU's memory that the engine takes, weights included. Lower it if something else runs on that GPU; on
     CPU, kv_cache_gib decides."""
-    cpu_threads: int = Field(default=1, ge=1)
+    cpu_threads: Annotated[int, OnlyWith("device", "cpu")] = Field(default=1, ge=1)
     """Compute threads of an engine on CPU. Raise it where cores are idle."""
     tensor_parallel: int = Field(default=1, ge=1)
     """GPUs that one replica spreads the model over. Raise it when the model does not fit on one GPU."""

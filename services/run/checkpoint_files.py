@@ -1,16 +1,16 @@
 """The JSON files of a checkpoint."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from services.errors import InputError
+from services.run.json_text import read_json
 
 
 def read_object(checkpoint: Path, name: str) -> dict[str, Any]:
     """The JSON object in the file `name` of a checkpoint. Raises InputError if it is missing, cut off or something else."""
     try:
-        found = json.loads((checkpoint / name).read_text(encoding="utf-8"))
+        found = read_json((checkpoint / name).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as fault:
         raise damaged(checkpoint, name, str(fault)) from fault
     if not isinstance(found, dict):
