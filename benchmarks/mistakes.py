@@ -265,7 +265,7 @@ def unmatched_references(trial: Trial) -> Iterator[Sequence[str]]:
 
 MISTAKES = (
     Mistake("`rollout.sampling.temperature = 2.5`", r"temperature", setting("rollout.sampling.temperature=2.5")),
-    Mistake("`redis.url` is that of a web server", r"(?i)http|not a redis", web_server),
+    Mistake("`redis.url` is that of a web server", r"(?i)no usable answer|http", web_server),
     Mistake("a token that the model has no row for", r"rows for \d+ ids|has no row for", token_without_a_row),
     Mistake(
         f"1 reference of {ROWS} that the grader cannot judge by",

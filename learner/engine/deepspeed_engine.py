@@ -16,6 +16,7 @@ from torch import Tensor
 
 from learner.batch.packing import MicroBatch
 from learner.checkpoint import read_json
+from learner.engine.checkpoint_parts import check_parts
 from learner.engine.deepspeed_setup import (
     clips_itself,
     deepspeed_config,
@@ -282,6 +283,7 @@ class DeepSpeedEngine:
                     f"{key} = {self._description()[key]}; start it with the same value, or start a new run from its export"
                 )
         is_current = written["reference_is_current"]
+        check_parts(folder, self.rank, self.world_size)
         self.wrapped.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
         self._take_hyperparameters()
         self.gradient_limit = GradientLimit(self.hyperparameters, written["mean_grad_norm"])

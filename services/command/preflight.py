@@ -17,7 +17,7 @@ from services.datasets.dataset import Problem
 from services.errors import InputError
 from services.models.folder import read_model_folder
 from services.run import made_of
-from services.run.checkpoint_files import read_object
+from services.run.checkpoint_files import check_whole, read_object
 from services.run.checkpoint_names import latest_checkpoint
 from services.run.folder import RunFolder
 
@@ -127,6 +127,7 @@ def check_checkpoint(config: RunConfig, training: Sequence[Problem], held_out: S
     now = made_of.made_of(config, training, held_out)
     saved = made_of.saved_in(checkpoint)
     written = read_object(checkpoint, "engine.json")
+    check_whole(checkpoint)
     made_of.check(saved, now, config.learner.checkpoint.accept_changed, origin=str(checkpoint))
     for key, is_now in (("ranks", config.learner.ranks), ("zero_stage", config.learner.zero_stage)):
         if written.get(key, is_now) != is_now:

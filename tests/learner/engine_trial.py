@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -220,6 +221,21 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
         engine.load(lacking)
     except InputError as error:
         seen["a checkpoint that lacks something is refused"] = "no engine.json: reference_is_current" in str(error)
+
+    spoiled = out / "spoiled"
+    if engine.rank == 0:
+        shutil.copytree(middle, spoiled)
+        for path in spoiled.rglob("*.pt"):  # every rank looks at some of them
+            with path.open("r+b") as file:
+                file.seek(path.stat().st_size // 2)
+                byte = file.read(1)[0]
+                file.seek(-1, 1)
+                file.write(bytes([byte ^ 8]))
+    engine.barrier()
+    try:
+        engine.load(spoiled)
+    except InputError as error:
+        seen["a checkpoint with a changed bit is refused"] = ".pt is damaged: " in str(error)
 
     # A gradient that is not finite on one rank alone: nothing moves anywhere, and what follows is as if it never was.
     engine.load(middle)
