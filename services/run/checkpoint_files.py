@@ -6,7 +6,6 @@ from typing import Any
 from services.errors import InputError
 from services.run.json_text import read_json
 
-
 STATE = "state.json"
 """The file of a checkpoint that is written last; it has the state of the run, and the sizes of the others."""
 
