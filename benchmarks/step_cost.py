@@ -11,7 +11,6 @@ against itself says what such an interval is worth. Not measured: several ranks,
 """
 
 import argparse
-import json
 import math
 import statistics
 import tempfile
@@ -32,6 +31,7 @@ from learner.engine.deepspeed_engine import DeepSpeedEngine
 from learner.step.learner_step import learner_step
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
+from services.run.json_text import json_text
 
 VOCABULARY, HIDDEN, LAYERS = 4096, 256, 4
 GROUPS, GROUP_SIZE, PROMPT_TOKENS, SHORTEST, LONGEST = 8, 4, 8, 8, 40
@@ -267,7 +267,7 @@ def main() -> None:
         "targets_met": met,
         "machine": machine(("torch", "deepspeed", "transformers")),
     }
-    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
     print(f"written: {path}")
 
 

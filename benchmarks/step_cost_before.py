@@ -9,7 +9,6 @@ the other with its 95 % interval, and writes it as JSON.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.machine import machine
 from benchmarks.step_cost import ratio
+from services.run.json_text import json_text
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = (
@@ -106,7 +106,7 @@ def main() -> None:
         "rounds": given.rounds,
         "machine": machine(("torch", "deepspeed", "transformers")),
     }
-    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
     print(f"written: {path}")
 
 

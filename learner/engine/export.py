@@ -45,6 +45,7 @@ def write_folder(settings: ModelConfig, weights: Iterable[tuple[str, Tensor]], f
     key = "dtype" if "dtype" in config else "torch_dtype"
     if config.get(key) != settings.dtype:
         config[key] = settings.dtype
+        # Infinity in it, as some recurrent models have, stays: that is how transformers writes and reads it.
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

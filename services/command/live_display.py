@@ -3,7 +3,7 @@
 On a terminal it redraws one panel; elsewhere it prints a line every few seconds, so that a log stays readable.
 """
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -15,10 +15,12 @@ from rich.text import Text
 
 from services.clock import now_s
 from services.command.rooms import LEARNER, ROLLOUT
+from services.command.service_warnings import ServiceWarnings
+from services.command.shown import number
+from services.command.tail import Tail
 from services.config import RunConfig
 from services.run.addresses import addresses
 from services.run.folder import RunFolder
-from services.run.json_lines import json_rows
 from services.run.waiting import Waiting, read_waiting
 
 REDRAW_EVERY_S = 0.5
@@ -28,39 +30,21 @@ SLOW_S = 30.0
 BARS = " ▁▂▃▄▅▆▇█"
 
 
-class Tail:
-    """Reads the rows that are appended to a JSON lines file."""
-
-    def __init__(self, path: Path) -> None:
-        """Rows that are there already are skipped."""
-        self._path = path
-        self._offset = path.stat().st_size if path.exists() else 0
-
-    def read(self) -> list[dict[str, Any]]:
-        """The rows since the last call; a line that is not finished yet is left for the next call."""
-        if not self._path.exists():
-            return []
-        with self._path.open("rb") as lines:
-            lines.seek(self._offset)
-            new = lines.read()
-        whole = new.rpartition(b"\n")[0]
-        self._offset += len(whole) + bool(whole)
-        return json_rows(whole)
-
-
 class LiveDisplay:
     """Shows a run from the files that it writes; it asks nothing of the services."""
 
-    def __init__(self, config: RunConfig, console: Console) -> None:
+    def __init__(self, config: RunConfig, console: Console, known: Sequence[str] = ()) -> None:
+        """known: warnings that the console has shown before."""
         folder = RunFolder(config.folder)
         self._config = config
         self._console = console
         self._folder = folder
         self._steps = Tail(folder.steps)
         self._evaluations = Tail(folder.evaluations)
+        self._warnings = ServiceWarnings(folder.logs, known)
         self._step: dict[str, Any] | None = None  # the newest
         self._pass_rates: list[float] = []
-        self._evaluated: list[tuple[int, float]] = []  # (policy version, accuracy)
+        self._evaluated: list[tuple[int, float | None]] = []  # (policy version, accuracy)
         self._start_s = now_s()
         self._shown_s = self._start_s
         self._stepped_s = self._start_s
@@ -74,12 +58,14 @@ class LiveDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._warn()  # of what ended the run, perhaps
         if self._live:
             self._live.stop()
 
     def tick(self) -> None:
         """Draw, if it is time to. Called often."""
         now = now_s()
+        self._warn()
         new_evaluations = self._read(now)
         if self._live:
             if now - self._shown_s >= REDRAW_EVERY_S:
@@ -92,15 +78,21 @@ class LiveDisplay:
             self._shown_s = now
             self._phase = phase
 
+    def _warn(self) -> None:
+        """Print what the services warn of; above the panel, where there is one."""
+        for said in self._warnings.read():
+            self._console.print(Text.assemble(("warning: ", "yellow"), said), soft_wrap=True)
+
     def _read(self, now: float) -> bool:
         """Take in new rows; returns whether there was an evaluation."""
-        for row in self._steps.read():
+        for row in self._steps.rows():
             self._step = row
             self._stepped_s = now
-            self._pass_rates.append(row["pass_rate"])
+            if row["pass_rate"] is not None:
+                self._pass_rates.append(row["pass_rate"])
             if self._first_step is None:
                 self._first_step = (now, row["sampled_trajectories"])
-        rows = self._evaluations.read()
+        rows = self._evaluations.rows()
         self._evaluated += [(row["policy_version"], row["avg_at_k"]) for row in rows]
         return bool(rows)
 
@@ -129,13 +121,13 @@ class LiveDisplay:
         if step is None:
             return [("waiting for", self._waiting_for())]
         facts = [
-            ("pass rate", f"{step['pass_rate']:.2f}  {sparkline(self._pass_rates, 32)}"),
+            ("pass rate", f"{number(step['pass_rate'], 2)}  {sparkline(self._pass_rates, 32)}"),
             (
                 "held-out accuracy",
-                "  ".join(f"{accuracy:.3f} @{version}" for version, accuracy in self._evaluated[-4:]) or "-",
+                "  ".join(f"{number(accuracy)} @{version}" for version, accuracy in self._evaluated[-4:]) or "-",
             ),
-            ("lag", f"{step['mean_lag_steps']:.2f} steps (at most {step['max_lag_steps']})"),
-            ("ESS ratio", f"{step['ess_ratio']:.3f}  (learning rate x {step['lr_factor']:.2f})"),
+            ("lag", f"{number(step['mean_lag_steps'], 2)} steps (at most {step['max_lag_steps']})"),
+            ("ESS ratio", f"{number(step['ess_ratio'])}  (learning rate x {number(step['lr_factor'], 2)})"),
             ("groups", group_counts(step["groups"])),
         ]
         if self._is_slow(now) and (waiting := self._groups()):
@@ -164,11 +156,12 @@ class LiveDisplay:
         step = self._step
         facts.append(f"step {step['step']}/{self._config.learner.steps}")
         facts.append(
-            f"pass rate {step['pass_rate']:.2f}  lag {step['mean_lag_steps']:.2f}  ESS {step['ess_ratio']:.2f}"
+            f"pass rate {number(step['pass_rate'], 2)}  lag {number(step['mean_lag_steps'], 2)}  "
+            f"ESS {number(step['ess_ratio'], 2)}"
         )
         if self._evaluated:
             version, accuracy = self._evaluated[-1]
-            facts.append(f"held-out {accuracy:.3f} @{version}")
+            facts.append(f"held-out {number(accuracy)} @{version}")
         if self._is_slow(now) and (waiting := self._groups()):
             facts.append(f"waiting for step {waiting.step}: {waiting.said()}")
         return "  ".join(facts)

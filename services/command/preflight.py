@@ -12,11 +12,12 @@ from services.command.check_places import check_folder, check_ports, check_redis
 from services.command.check_rows import check_datasets, check_rows
 from services.command.objective_check import check_objective
 from services.config import RunConfig
+from services.config.effect import ineffective
 from services.datasets.dataset import Problem
 from services.errors import InputError
 from services.models.folder import read_model_folder
 from services.run import made_of
-from services.run.checkpoint_files import read_object
+from services.run.checkpoint_files import check_whole, read_object
 from services.run.checkpoint_names import latest_checkpoint
 from services.run.folder import RunFolder
 
@@ -70,7 +71,7 @@ def check(config: RunConfig, *, quick: bool = False) -> Checked:
         look(rows)
     if faults:
         raise InputError("\n".join(faults))
-    return Checked([*warnings, *_rarely_meant(config)], left_out)
+    return Checked([*warnings, *_rarely_meant(config), *ineffective(config)], left_out)
 
 
 def _rarely_meant(config: RunConfig) -> list[str]:
@@ -108,6 +109,7 @@ def check_checkpoint(config: RunConfig, training: Sequence[Problem], held_out: S
     now = made_of.made_of(config, training, held_out)
     saved = made_of.saved_in(checkpoint)
     written = read_object(checkpoint, "engine.json")
+    check_whole(checkpoint)
     made_of.check(saved, now, config.learner.checkpoint.accept_changed, origin=str(checkpoint))
     for key, is_now in (("ranks", config.learner.ranks), ("zero_stage", config.learner.zero_stage)):
         if written.get(key, is_now) != is_now:

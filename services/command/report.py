@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from services.command.shown import number
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
 from services.run.summary import newest
@@ -20,27 +21,27 @@ def show(folder: RunFolder, summary: dict[str, Any], console: Console) -> None:
     table.add_column("", justify="right")
     groups, lag, ess = summary["groups"], summary["lag_steps"], summary["ess_ratio"]
     rows = [
-        ("held-out accuracy before", _number(summary["accuracy_before"])),
-        ("held-out accuracy after", _number(summary["accuracy_after"])),
+        ("held-out accuracy before", number(summary["accuracy_before"])),
+        ("held-out accuracy after", number(summary["accuracy_after"])),
         ("tokens sampled / trained on", f"{summary['sampled_tokens']:,} / {summary['trained_tokens']:,}"),
         (
             "groups trained / dropped / dead",
             f"{groups['trained']} / {sum(groups['dropped'].values())} / {groups['dead']}",
         ),
-        ("lag, steps: mean / p95 / max", f"{_number(lag['mean'])} / {lag['p95']} / {lag['max']}"),
-        ("ESS ratio: mean / min", f"{_number(ess['mean'])} / {_number(ess['min'])}"),
+        ("lag, steps: mean / p95 / max", f"{number(lag['mean'])} / {lag['p95']} / {lag['max']}"),
+        ("ESS ratio: mean / min", f"{number(ess['mean'])} / {number(ess['min'])}"),
         (
             "weight broadcasts",
-            f"{summary['weight_syncs']}, half within {_number(summary['weight_sync_seconds']['p50'])} s",
+            f"{summary['weight_syncs']}, half within {number(summary['weight_sync_seconds']['p50'])} s",
         ),
         (
             "sampling stood still for each",
-            f"{_number(summary['sampling_gap_seconds']['p50'])} s (p95 {_number(summary['sampling_gap_seconds']['p95'])})",
+            f"{number(summary['sampling_gap_seconds']['p50'])} s (p95 {number(summary['sampling_gap_seconds']['p95'])})",
         ),
         ("largest weight gap", f"{summary['weight_gap_nats_max'] or 0:.1e} nats"),
         (
             "idle: learner / rollout",
-            f"{_number(summary['idle_ratio']['learner'])} / {_number(summary['idle_ratio']['rollout'])}",
+            f"{number(summary['idle_ratio']['learner'])} / {number(summary['idle_ratio']['rollout'])}",
         ),
     ]
     for name, value in rows:
@@ -91,7 +92,3 @@ def draw(folder: RunFolder) -> Path:
     control.grid(alpha=0.3)
     figure.savefig(folder.picture, dpi=110)
     return folder.picture
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -68,14 +68,26 @@ class Supervise(Protocol):
     """Starts the services of a run and sees it through: `supervise`, or what a test puts in its place."""
 
     def __call__(
-        self, config: RunConfig, redis: RunRedis, console: Console, learner_options: Sequence[str] = ()
+        self,
+        config: RunConfig,
+        redis: RunRedis,
+        console: Console,
+        learner_options: Sequence[str] = (),
+        known: Sequence[str] = (),
     ) -> int: ...
 
 
-def supervise(config: RunConfig, redis: RunRedis, console: Console, learner_options: Sequence[str] = ()) -> int:
+def supervise(
+    config: RunConfig,
+    redis: RunRedis,
+    console: Console,
+    learner_options: Sequence[str] = (),
+    known: Sequence[str] = (),
+) -> int:
     """Start the services of the run and display it until the learner is done or a signal stops it.
 
-    Returns the exit code. Raises what Supervisor.run raises. learner_options: more arguments of the learner.
+    Returns the exit code. Raises what Supervisor.run raises. learner_options: more arguments of the learner. known:
+    warnings that the console has shown.
     """
     config = gpus.fitted(config)
     folder = RunFolder(config.folder)
@@ -84,7 +96,7 @@ def supervise(config: RunConfig, redis: RunRedis, console: Console, learner_opti
     write_settings(config, folder)
     learner, feeding = _services(config, folder, redis.url, learner_options)
     stopping = entry.StopSignal()
-    with LiveDisplay(config, console) as display:
+    with LiveDisplay(config, console, known) as display:
         supervisor = Supervisor(
             learner,
             feeding,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from services.command.live_display import group_counts
+from services.command.shown import number
 from services.config.load import load
 from services.errors import InputError, RatchetError
 from services.run.addresses import addresses
@@ -27,16 +28,16 @@ def describe(path: Path) -> str:
     if steps:
         last = steps[-1]
         lines.append(
-            f"  step {last['step']} of {config.learner.steps}: pass rate {last['pass_rate']:.3f}, "
-            f"ESS ratio {last['ess_ratio']:.3f}, lag {last['mean_lag_steps']:.2f} steps"
+            f"  step {last['step']} of {config.learner.steps}: pass rate {number(last['pass_rate'])}, "
+            f"ESS ratio {number(last['ess_ratio'])}, lag {number(last['mean_lag_steps'], 2)} steps"
         )
         lines.append(f"  groups: {group_counts(last['groups'])}")
     if (waiting := read_waiting(folder.waiting)) and waiting.step > (steps[-1]["step"] if steps else 0):
         lines.append(f"  step {waiting.step} waits for groups: {waiting.said()}")
     for evaluation in newest(read_json_lines(folder.evaluations), "policy_version"):
         lines.append(
-            f"  held-out at version {evaluation['policy_version']}: avg@{evaluation['k']} {evaluation['avg_at_k']:.4f}, "
-            f"pass@{evaluation['k']} {evaluation['pass_at_k']:.4f}"
+            f"  held-out at version {evaluation['policy_version']}: avg@{evaluation['k']} {number(evaluation['avg_at_k'], 4)}, "
+            f"pass@{evaluation['k']} {number(evaluation['pass_at_k'], 4)}"
         )
     own = folder.redis_url
     url = own.read_text(encoding="utf-8") if own.exists() else config.redis.url

@@ -37,7 +37,7 @@ def up(config: RunConfig, supervise: Supervise = supervise) -> int:
             if redis.server is not None and latest_checkpoint(folder.checkpoints) is None:
                 empty_own_queues(config, redis)
             console.print(f"run folder {folder.path} (logs in {folder.logs})", highlight=False, soft_wrap=True)
-            code = supervise(config, redis, console)
+            code = supervise(config, redis, console, known=checked.warnings)
     if folder.summary.exists() and code == entry.DONE:
         report.draw(folder)
         report.show(folder, json.loads(folder.summary.read_text(encoding="utf-8")), console)

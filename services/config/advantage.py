@@ -1,10 +1,11 @@
 """[learner.advantage] and [learner.importance]: what a response counts for, and by how much."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from services.config.base import Strict
+from services.config.effect import OnlyWith
 
 
 class AdvantageConfig(Strict):
@@ -32,9 +33,9 @@ class AdvantageConfig(Strict):
     rewards of at least 0, and a group whose mean is not above 0 has no advantages. median_deviation: the median distance
     from the median plus 1e-3, times the fraction of rewards that differ from the median (MC-GRPO's released code); needs
     the baseline median."""
-    tau: float = Field(default=1.0, gt=0.0)
+    tau: Annotated[float, OnlyWith(".baseline", "log_mean_exp")] = Field(default=1.0, gt=0.0)
     """Temperature of the baseline log_mean_exp, in units of reward; the other baselines ignore it."""
-    positive_above: float = 0.5
+    positive_above: Annotated[float, OnlyWith(".baseline", "positives")] = 0.5
     """Rewards above this count as positive under the baseline positives; the other baselines ignore it."""
 
     @model_validator(mode="after")
@@ -46,18 +47,21 @@ class AdvantageConfig(Strict):
         return self
 
 
+WEIGHED = OnlyWith(".level", "token", "sequence", "prefix")
+
+
 class ImportanceConfig(Strict):
     """Importance weights current/behavior, or proximal/behavior for the clipped objectives."""
 
     level: Literal["token", "sequence", "prefix", "none"] = "sequence"
     """Tokens over which ratios are multiplied: the token alone, the whole sequence, or the sequence up to the token. none:
     every weight is 1."""
-    action: Literal["truncate", "mask", "reject"] = "truncate"
+    action: Annotated[Literal["truncate", "mask", "reject"], WEIGHED] = "truncate"
     """What happens to weights outside the bounds. truncate: they are cut to the cap. mask: their tokens are left out.
     reject: their whole sequences are left out. Denominators still count what is left out."""
-    cap: float = Field(default=8.0, ge=1.0, le=1e30)
+    cap: Annotated[float, WEIGHED] = Field(default=8.0, ge=1.0, le=1e30)
     """Upper bound of a weight. Lower it when a few sequences dominate a step (a low ESS ratio); that adds bias."""
-    floor: float = Field(default=0.0, ge=0.0, le=1.0)
+    floor: Annotated[float, WEIGHED] = Field(default=0.0, ge=0.0, le=1.0)
     """Lower bound of a weight, for mask and reject; truncation has none."""
 
     @model_validator(mode="after")

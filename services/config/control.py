@@ -1,10 +1,13 @@
 """[learner.ess] and [learner.lag_control]: what the effective sample size decides."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from services.config.base import Strict
+from services.config.effect import OnlyWith
+
+ENABLED = OnlyWith(".enabled", True)
 
 
 class EssConfig(Strict):
@@ -12,15 +15,17 @@ class EssConfig(Strict):
 
     enabled: bool = True
     """Whether the learning rate is scaled by the ESS ratio. Objectives other than OWPO turn it off unless told otherwise."""
-    rule: Literal["sqrt", "linear"] = "sqrt"
+    rule: Annotated[Literal["sqrt", "linear"], ENABLED] = "sqrt"
     """How the factor follows the ESS ratio: its square root, or the ratio itself."""
-    full_ratio: float = Field(default=1.0, gt=0.0, le=1.0)
+    full_ratio: Annotated[float, ENABLED, OnlyWith("learner.lag_control.enabled", True)] = Field(
+        default=1.0, gt=0.0, le=1.0
+    )
     """The ESS ratio at and above which a step is taken whole. Lower it where engine and learner differ numerically, so that
     even on-policy steps stay below 1; or measure it with calibrate_steps."""
-    calibrate_steps: int = Field(default=0, ge=0)
+    calibrate_steps: Annotated[int, ENABLED] = Field(default=0, ge=0)
     """If above 0, full_ratio is the median ESS ratio of the first calibrate_steps steps, which are synchronous and taken
     whole."""
-    floor: float = Field(default=0.1, ge=0.0, le=1.0)
+    floor: Annotated[float, ENABLED] = Field(default=0.1, ge=0.0, le=1.0)
     """The smallest factor: however low the ESS ratio, the learning rate keeps this fraction."""
 
     @model_validator(mode="after")
@@ -39,11 +44,11 @@ class LagControl(Strict):
 
     enabled: bool = False
     """Whether the lag follows the ESS ratio. Without it groups are issued up to max_lag steps ahead."""
-    target_ess_ratio: float = Field(default=0.6, gt=0.0, lt=1.0)
+    target_ess_ratio: Annotated[float, ENABLED] = Field(default=0.6, gt=0.0, lt=1.0)
     """The ESS ratio, relative to ess.full_ratio, that the lag is steered to."""
-    band: float = Field(default=0.1, ge=0.0, lt=0.5)
+    band: Annotated[float, ENABLED] = Field(default=0.1, ge=0.0, lt=0.5)
     """The lag stays as it is while the mean ESS ratio is within this distance of the target."""
-    smoothing_steps: int = Field(default=5, ge=1)
+    smoothing_steps: Annotated[int, ENABLED] = Field(default=5, ge=1)
     """Learner steps over which the ESS ratio is averaged before the lag may change."""
-    least: int = Field(default=1, ge=0)
+    least: Annotated[int, ENABLED] = Field(default=1, ge=0)
     """Learner steps ahead that groups may always be issued; 0 lets the loop go down to synchronous training."""

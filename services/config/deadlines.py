@@ -1,8 +1,11 @@
 """[deadlines]: how long each wait may last, in seconds. No wait is without a deadline."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from services.config.base import Strict
+from services.config.effect import OnlyWith
 
 
 class DeadlinesConfig(Strict):
@@ -17,7 +20,7 @@ class DeadlinesConfig(Strict):
     longer than an engine takes to start."""
     groups_s: float = Field(default=1800.0, gt=0)
     """Seconds that the learner waits for the groups of a step. Raise it when sampling and scoring one step take longer."""
-    evaluation_s: float = Field(default=1800.0, gt=0)
+    evaluation_s: Annotated[float, OnlyWith("evaluation")] = Field(default=1800.0, gt=0)
     """Seconds that the learner waits for all results of an evaluation. Raise it for large held-out sets."""
     weight_join_s: float = Field(default=60.0, gt=0)
     """Seconds in which all members of a generation have to meet in the process group of the weights."""

@@ -9,6 +9,7 @@ from services.config.advantage import AdvantageConfig, ImportanceConfig
 from services.config.base import Host, Strict
 from services.config.checkpoint import CheckpointConfig
 from services.config.control import EssConfig, LagControl
+from services.config.effect import OnlyAbove, OnlyWith
 from services.config.model import TeacherConfig
 from services.config.objectives.base import Aggregation
 from services.config.objectives.owpo import OwpoObjective
@@ -48,13 +49,15 @@ class LearnerConfig(Strict):
     use rollout.sampling.max_tokens."""
     mini_batches: int = Field(default=1, ge=1)
     """Optimizer steps per learner step, each on its share of the groups. More than 1 makes the clip of an objective bind."""
-    advantage: AdvantageConfig = AdvantageConfig()
+    advantage: Annotated[AdvantageConfig, OnlyAbove("learner.objective.outcome", 0)] = AdvantageConfig()
     """How rewards become advantages."""
     importance: ImportanceConfig = ImportanceConfig()
     """Importance weights of the objectives that use them."""
     ess: EssConfig = EssConfig()
     """How the learning rate follows the effective sample size."""
-    reference: Annotated[Reference, Field(discriminator="type")] = ReferenceConfig()
+    reference: Annotated[Reference, Field(discriminator="type"), OnlyWith("learner.objective.references")] = (
+        ReferenceConfig()
+    )
     """The reference policy, for the objectives that have one."""
     teachers: Annotated[tuple[TeacherConfig, ...], Field(strict=False)] = ()
     """Models to distill from, for the objectives opd and mopd; none by default."""
@@ -83,7 +86,7 @@ class LearnerConfig(Strict):
     zero_variance: Literal["drop", "train"] = "drop"
     """What happens to groups whose rewards are all equal: dropped and replaced, or kept for objectives that learn from
     them."""
-    zero_variance_of: Literal["reward", "verdict"] = "reward"
+    zero_variance_of: Annotated[Literal["reward", "verdict"], OnlyWith(".zero_variance", "drop")] = "reward"
     """What zero_variance compares. reward: rewards, up to rounding. verdict: verdicts as well, so that a group of wrong answers
     which differ in shaping alone (length, form) has no variance, and neither has one of right answers. With rewards that are
     graded in between, such as a judge's, use reward."""

@@ -1,10 +1,11 @@
 """[learner.optimizer]: AdamW, the limits on its gradients, and the learning rate over the run."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
 from services.config.base import Strict
+from services.config.effect import OnlyWith
 
 
 class OptimizerConfig(Strict):
@@ -29,7 +30,7 @@ class OptimizerConfig(Strict):
     be above 1."""
     schedule: Literal["constant", "linear"] = "constant"
     """Learning rate after warm-up: constant, or linear from learning_rate to final_fraction of it at the last step."""
-    final_fraction: float = Field(default=0.0, ge=0.0, le=1.0)
+    final_fraction: Annotated[float, OnlyWith(".schedule", "linear")] = Field(default=0.0, ge=0.0, le=1.0)
     """Fraction of learning_rate at the last step, with schedule = "linear"; ignored otherwise."""
     warmup_steps: int = Field(default=0, ge=0)
     """Learner steps in which the learning rate rises linearly to learning_rate; 0 begins at the full rate."""

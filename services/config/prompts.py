@@ -5,6 +5,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from services.config.base import LocalPath, Strict
+from services.config.effect import OnlyWith
+
+CHAT = OnlyWith(".template", "chat")
 
 
 class JsonlSource(Strict):
@@ -72,10 +75,10 @@ class PromptsConfig(Strict):
     template: Literal["chat", "none"] = "chat"
     """How prompts become text. chat: they go through the tokenizer's chat template. none: the text is used as it is, for
     models without one."""
-    system_prompt: str | None = None
+    system_prompt: Annotated[str | None, CHAT] = None
     """System message put before each prompt, with template "chat"; none by default. Say here how answers should be marked,
     for example within \\boxed{}."""
-    chat_template_kwargs: dict[str, Any] = {}
+    chat_template_kwargs: Annotated[dict[str, Any], CHAT] = {}
     """Arguments of the chat template, such as {enable_thinking = false}; the model's page says which it knows."""
     shuffle: bool = True
     """Whether each epoch goes through the rows in an order of its own, which `seed` decides. Turn it off for a curriculum

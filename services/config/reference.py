@@ -1,10 +1,11 @@
 """[learner.reference]: which weights the reference policy has, and where they are kept."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from services.config.base import Strict
+from services.config.effect import OnlyWith
 
 
 class ReferenceCopy(Strict):
@@ -12,7 +13,7 @@ class ReferenceCopy(Strict):
 
     dtype: Literal["model", "bfloat16"] = "model"
     """Dtype that the reference is kept in. bfloat16 halves its memory when the model is in float32, and rounds it."""
-    offload: bool = False
+    offload: Annotated[bool, OnlyWith("device", "cuda")] = False
     """Whether the reference is kept in host memory and on the device only during a forward. Saves the device's memory and
     costs a copy per step."""
 
@@ -25,9 +26,9 @@ class ReferenceConfig(ReferenceCopy):
     """Optimizer steps between swaps. A shorter period lets the policy move away faster."""
     gated: bool = True
     """Whether a swap happens only if the smoothed pass rate did not fall since the last one."""
-    tolerance: float = Field(default=0.02, ge=0.0)
+    tolerance: Annotated[float, OnlyWith(".gated", True)] = Field(default=0.02, ge=0.0)
     """A fall of the pass rate up to this, as a fraction, counts as none. Raise it when the pass rate is noisy."""
-    smoothing_steps: int = Field(default=10, ge=1)
+    smoothing_steps: Annotated[int, OnlyWith(".gated", True), OnlyWith(".roll_back")] = Field(default=10, ge=1)
     """Learner steps over which the pass rate is averaged."""
     roll_back: float | None = Field(default=None, lt=1.0)
     """If the pass rate falls by more than this fraction after a swap, the reference returns to the one before it, which

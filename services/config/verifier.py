@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from services.config.base import Host, LocalPath, Strict
+from services.config.effect import OnlyWith
 from services.config.endpoints import EndpointsConfig
 from services.config.sandbox import START_S, Bubblewrap, SandboxConfig
 
@@ -52,7 +53,7 @@ class VerifierConfig(Strict):
     """Port of the service. 0 takes any free port, recorded in the run folder."""
     url: str | None = None
     """URL of a scoring service that runs elsewhere. Without one, the stream worker uses the service in its own process."""
-    ca_certificate: LocalPath | None = None
+    ca_certificate: Annotated[LocalPath | None, OnlyWith(".url")] = None
     """PEM file that the certificate of `url` is checked with; by default the system's certificates."""
     tls_certificate: LocalPath | None = None
     """PEM file with the service's certificate; with it and tls_key the service speaks HTTPS. By default it speaks HTTP."""

@@ -4,6 +4,8 @@ import json
 import os
 from pathlib import Path
 
+from services.run.json_text import json_text
+
 
 def announce_address(folder: Path | None, service: str, url: str) -> None:
     """Write the address of a service; the service calls it once it listens. Without a folder this does nothing."""
@@ -11,7 +13,7 @@ def announce_address(folder: Path | None, service: str, url: str) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     draft = folder / f".{service}.json"
-    draft.write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
+    draft.write_text(json_text({"url": url, "pid": os.getpid()}), encoding="utf-8")
     draft.rename(folder / f"{service}.json")
 
 

@@ -1,11 +1,12 @@
 """The JSON lines of a run: appended row by row, readable while they grow and after a crash."""
 
-import json
 import os
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
+
+from services.run.json_text import infinite, json_text, read_json
 
 
 class JsonLines:
@@ -18,8 +19,12 @@ class JsonLines:
             self._file.write("\n")  # otherwise the first row of this start would be lost in it
 
     def write(self, **fields: Any) -> None:
-        """Append a row."""
-        self._file.write(json.dumps({"at_unix_s": round(time.time(), 3), **fields}) + "\n")
+        """Append a row. A number that is not finite becomes null; `infinite` says which of them were not nan, and nan is what
+        was not measured, or what `skipped` names."""
+        row = {"at_unix_s": round(time.time(), 3), **fields}
+        if found := infinite(row):
+            row["infinite"] = found
+        self._file.write(json_text(row) + "\n")
 
     def close(self) -> None:
         self._file.close()
@@ -32,7 +37,7 @@ class JsonLines:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of such a file; an empty list when it does not exist yet."""
+    """The rows of such a file; an empty list when it does not exist yet. What is null or was not finite is None."""
     return json_rows(path.read_bytes()) if path.exists() else []
 
 
@@ -41,7 +46,7 @@ def json_rows(lines: bytes) -> list[dict[str, Any]]:
     rows = []
     for line in lines.split(b"\n"):
         with suppress(ValueError):  # not JSON, or not text
-            rows.append(json.loads(line))
+            rows.append(read_json(line))
     return rows
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from services.datasets.dataset import Problem
+from services.run.json_text import json_text
 
 
 def write_left_out(path: Path, sections: Mapping[str, tuple[Sequence[Problem], Collection[int]]]) -> None:
@@ -23,7 +24,7 @@ def write_left_out(path: Path, sections: Mapping[str, tuple[Sequence[Problem], C
     }
     path.unlink(missing_ok=True)
     if content:
-        path.write_text(json.dumps(content), encoding="utf-8")
+        path.write_text(json_text(content), encoding="utf-8")
 
 
 def left_out(path: Path, section: str, problems: Sequence[Problem]) -> Collection[int]:

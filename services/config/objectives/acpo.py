@@ -1,10 +1,11 @@
 """ACPO. Its functions: learner/objective/acpo.py."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from services.config.effect import SEVERAL_STEPS
 from services.config.objectives.base import DEVIATIONS, DualClip, ObjectiveSettings
 
 
@@ -14,17 +15,17 @@ class AcpoObjective(ObjectiveSettings):
     published: ClassVar[Mapping[str, Any]] = DEVIATIONS
     proportional: ClassVar[bool] = True
     type: Literal["acpo"] = "acpo"
-    bins: int = Field(default=5, ge=1, le=10_000)
+    bins: Annotated[int, SEVERAL_STEPS] = Field(default=5, ge=1, le=10_000)
     """Equal parts of [0, 1] that token probabilities are sorted into. More bins need more tokens a step."""
-    alpha: float = Field(default=3.0, ge=0.0)
+    alpha: Annotated[float, SEVERAL_STEPS] = Field(default=3.0, ge=0.0)
     """Width added to `base` for each unit of standard deviation of the bin's ratios. 0 makes it PPO's clip."""
-    base: float = Field(default=0.2, ge=0.0)
+    base: Annotated[float, SEVERAL_STEPS] = Field(default=0.2, ge=0.0)
     """Width of a bin whose ratios do not scatter, or that is empty."""
-    narrowest: float = Field(default=0.0, ge=0.0)
+    narrowest: Annotated[float, SEVERAL_STEPS] = Field(default=0.0, ge=0.0)
     """Smallest width of any bin; at most `base`."""
-    widest: float = Field(default=3.0, ge=0.0)
+    widest: Annotated[float, SEVERAL_STEPS] = Field(default=3.0, ge=0.0)
     """Largest width of any bin; at least `base`. Lower it to hold rare tokens closer."""
-    dual_clip: DualClip = 3.0
+    dual_clip: Annotated[DualClip, SEVERAL_STEPS] = 3.0
     """Bound on the loss of a token with a negative advantage, in multiples of |A|."""
 
     @model_validator(mode="after")

@@ -1,10 +1,11 @@
 """BAPO. Its functions: learner/objective/bapo.py."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from services.config.effect import SEVERAL_STEPS
 from services.config.objectives.base import DEVIATIONS, DualClip, ObjectiveSettings
 
 
@@ -13,19 +14,19 @@ class BapoObjective(ObjectiveSettings):
 
     published: ClassVar[Mapping[str, Any]] = {**DEVIATIONS, "aggregation": "token_mean"}
     type: Literal["bapo"] = "bapo"
-    balance: float = Field(default=1.0, gt=0.0)
+    balance: Annotated[float, SEVERAL_STEPS] = Field(default=1.0, gt=0.0)
     """Ratio of the positive to the negative part that is aimed at. Raise it to favor what was right."""
-    low: float = Field(default=0.6, ge=0.0, le=1.0)
+    low: Annotated[float, SEVERAL_STEPS] = Field(default=0.6, ge=0.0, le=1.0)
     """Where the lower bound of the ratio starts in each step."""
-    low_most: float = Field(default=0.8, ge=0.0, le=1.0)
+    low_most: Annotated[float, SEVERAL_STEPS] = Field(default=0.8, ge=0.0, le=1.0)
     """How far the lower bound may rise; at least `low`."""
-    high: float = Field(default=1.2, ge=1.0)
+    high: Annotated[float, SEVERAL_STEPS] = Field(default=1.2, ge=1.0)
     """Where the upper bound of the ratio starts in each step."""
-    high_most: float = Field(default=2.0, ge=1.0, le=1e9)
+    high_most: Annotated[float, SEVERAL_STEPS] = Field(default=2.0, ge=1.0, le=1e9)
     """How far the upper bound may rise; at least `high`. Ratios above e^20, about 5e8, are cut before."""
-    stride: float = Field(default=0.05, ge=1e-4)
+    stride: Annotated[float, SEVERAL_STEPS] = Field(default=0.05, ge=1e-4)
     """How much a bound rises at a time. A small one finds a tighter balance."""
-    dual_clip: DualClip = 3.0
+    dual_clip: Annotated[DualClip, SEVERAL_STEPS] = 3.0
     """Bound on the loss of a token with a negative advantage, in multiples of |A|."""
 
     @model_validator(mode="after")

@@ -1,8 +1,9 @@
 """CISPO. Its functions: learner/objective/cispo.py."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from services.config.effect import SEVERAL_STEPS
 from services.config.objectives.base import DEVIATIONS, ClipRange, ObjectiveSettings
 
 
@@ -12,5 +13,5 @@ class CispoObjective(ObjectiveSettings):
     published: ClassVar[Mapping[str, Any]] = {**DEVIATIONS, "aggregation": "token_mean"}
     proportional: ClassVar[bool] = True
     type: Literal["cispo"] = "cispo"
-    clip: ClipRange = ClipRange(low=1.0, high=0.2)
+    clip: Annotated[ClipRange, SEVERAL_STEPS] = ClipRange(low=1.0, high=0.2)
     """Range of the ratio current/proximal that weights the log-prob. Acts only with learner.mini_batches above 1."""

@@ -1,8 +1,9 @@
 """DAPO. Its functions: learner/objective/dapo.py."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from services.config.effect import SEVERAL_STEPS
 from services.config.objectives.base import DEVIATIONS, ClipRange, DualClip, ObjectiveSettings
 
 
@@ -16,7 +17,7 @@ class DapoObjective(ObjectiveSettings):
     published: ClassVar[Mapping[str, Any]] = {**DEVIATIONS, "aggregation": "token_mean", "zero_variance_of": "verdict"}
     proportional: ClassVar[bool] = True
     type: Literal["dapo"] = "dapo"
-    clip: ClipRange = ClipRange()
+    clip: Annotated[ClipRange, SEVERAL_STEPS] = ClipRange()
     """Range of the ratio current/proximal. Acts only with learner.mini_batches above 1."""
-    dual_clip: DualClip = 3.0
+    dual_clip: Annotated[DualClip, SEVERAL_STEPS] = 3.0
     """Bound on the loss of a token with a negative advantage, in multiples of |A|."""

@@ -1,11 +1,14 @@
 """Decoupled PPO. Its functions: learner/objective/decoupled_ppo.py."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from services.config.effect import SEVERAL_STEPS, OnlyWith
 from services.config.objectives.base import DEVIATIONS, SYMMETRIC, ClipRange, DualClip, Numerator, ObjectiveSettings
+
+LOG_LINEAR = OnlyWith(".proximal", "log_linear")
 
 
 class DecoupledPpoObjective(ObjectiveSettings):
@@ -19,16 +22,16 @@ class DecoupledPpoObjective(ObjectiveSettings):
     proximal: Literal["exact", "log_linear"] = "exact"
     """Where proximal log-probs come from. exact: scored with the weights that the batch began with, one more forward.
     log_linear: a point between the behavior policy and the current one by the token's lag, without a forward."""
-    at_lag_zero: Literal["current", "behavior"] = "current"
+    at_lag_zero: Annotated[Literal["current", "behavior"], LOG_LINEAR] = "current"
     """What log_linear takes for the proximal policy of a token without lag. current: the ratio is 1, so that such a token has no
     trust region, however many optimizer steps its batch gets. behavior: the clip is around the policy that sampled it."""
     mismatch_cap: float = Field(default=5.0, ge=1.0)
     """Bound on each token's mismatch ratio proximal/behavior."""
     above_cap: Literal["mask", "truncate"] = "mask"
     """What happens to a token beyond that bound: left out of the sum, or its mismatch ratio cut to it."""
-    clip: ClipRange = SYMMETRIC
+    clip: Annotated[ClipRange, SEVERAL_STEPS, LOG_LINEAR] = SYMMETRIC
     """Range of the ratio current/proximal."""
-    dual_clip: DualClip = None
+    dual_clip: Annotated[DualClip, SEVERAL_STEPS, LOG_LINEAR] = None
     """Bound on the loss of a token with a negative advantage, in multiples of |A|; unset: none."""
 
     @property

@@ -1,8 +1,9 @@
 """Dr. GRPO. Its functions: learner/objective/dr_grpo.py."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from services.config.effect import SEVERAL_STEPS
 from services.config.objectives.base import PLAIN, SYMMETRIC, Aggregation, ClipRange, DualClip, ObjectiveSettings
 
 
@@ -13,7 +14,7 @@ class DrGrpoObjective(ObjectiveSettings):
     aggregations: ClassVar[tuple[Aggregation, ...]] = ("constant",)
     proportional: ClassVar[bool] = True
     type: Literal["dr_grpo"] = "dr_grpo"
-    clip: ClipRange = SYMMETRIC
+    clip: Annotated[ClipRange, SEVERAL_STEPS] = SYMMETRIC
     """Range of the ratio current/proximal. Acts only with learner.mini_batches above 1."""
-    dual_clip: DualClip = None
+    dual_clip: Annotated[DualClip, SEVERAL_STEPS] = None
     """Bound on the loss of a token with a negative advantage, in multiples of |A|; unset: none."""

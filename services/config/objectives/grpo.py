@@ -1,8 +1,9 @@
 """GRPO. Its functions: learner/objective/grpo.py."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from services.config.effect import SEVERAL_STEPS
 from services.config.objectives.base import DEVIATIONS, SYMMETRIC, ClipRange, DualClip, ObjectiveSettings
 
 
@@ -12,7 +13,7 @@ class GrpoObjective(ObjectiveSettings):
     published: ClassVar[Mapping[str, Any]] = DEVIATIONS
     proportional: ClassVar[bool] = True
     type: Literal["grpo"] = "grpo"
-    clip: ClipRange = SYMMETRIC
+    clip: Annotated[ClipRange, SEVERAL_STEPS] = SYMMETRIC
     """Range of the ratio current/proximal. Acts only with learner.mini_batches above 1."""
-    dual_clip: DualClip = None
+    dual_clip: Annotated[DualClip, SEVERAL_STEPS] = None
     """Bound on the loss of a token with a negative advantage, in multiples of |A|; unset: none."""

@@ -1,8 +1,9 @@
 """GSPO. Its functions: learner/objective/gspo.py."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from services.config.effect import SEVERAL_STEPS
 from services.config.objectives.base import DEVIATIONS, Aggregation, ClipRange, ObjectiveSettings
 
 
@@ -13,6 +14,6 @@ class GspoObjective(ObjectiveSettings):
     aggregations: ClassVar[tuple[Aggregation, ...]] = ("sequence_mean",)
     proportional: ClassVar[bool] = True
     type: Literal["gspo"] = "gspo"
-    clip: ClipRange = ClipRange(low=3e-4, high=4e-4)
+    clip: Annotated[ClipRange, SEVERAL_STEPS] = ClipRange(low=3e-4, high=4e-4)
     """Range of the sequence's ratio, far narrower than a token's: a mean over many tokens scatters less. Acts only with
     learner.mini_batches above 1."""

@@ -1,8 +1,9 @@
 """MaxRL. Its functions: learner/objective/maxrl.py."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from services.config.effect import SEVERAL_STEPS
 from services.config.objectives.base import PLAIN, SYMMETRIC, ClipRange, DualClip, ObjectiveSettings
 
 
@@ -19,7 +20,7 @@ class MaxrlObjective(ObjectiveSettings):
     }
     proportional: ClassVar[bool] = True
     type: Literal["maxrl"] = "maxrl"
-    clip: ClipRange = SYMMETRIC
+    clip: Annotated[ClipRange, SEVERAL_STEPS] = SYMMETRIC
     """Range of the ratio current/proximal. Acts only with learner.mini_batches above 1."""
-    dual_clip: DualClip = None
+    dual_clip: Annotated[DualClip, SEVERAL_STEPS] = None
     """Bound on the loss of a token with a negative advantage, in multiples of |A|; unset: none."""

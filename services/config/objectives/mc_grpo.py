@@ -1,8 +1,9 @@
 """MC-GRPO. Its functions: learner/objective/mc_grpo.py."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
+from services.config.effect import SEVERAL_STEPS
 from services.config.objectives.base import PLAIN, SYMMETRIC, ClipRange, DualClip, ObjectiveSettings
 
 
@@ -16,7 +17,7 @@ class McGrpoObjective(ObjectiveSettings):
     published: ClassVar[Mapping[str, Any]] = {**PLAIN, "advantage": {"baseline": "median", "normalize": "none"}}
     baselines: ClassVar[tuple[str, ...]] = ("median",)
     type: Literal["mc_grpo"] = "mc_grpo"
-    clip: ClipRange = SYMMETRIC
+    clip: Annotated[ClipRange, SEVERAL_STEPS] = SYMMETRIC
     """Range of the ratio current/proximal. Acts only with learner.mini_batches above 1."""
-    dual_clip: DualClip = None
+    dual_clip: Annotated[DualClip, SEVERAL_STEPS] = None
     """Bound on the loss of a token with a negative advantage, in multiples of |A|; unset: none."""

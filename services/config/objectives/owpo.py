@@ -1,9 +1,10 @@
 """One-Way Policy Optimization over the clipped surrogate. Its functions: learner/objective/owpo.py."""
 
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from services.config.effect import SEVERAL_STEPS
 from services.config.objectives.base import ClipRange, DualClip, ObjectiveSettings
 
 
@@ -31,7 +32,7 @@ class OwpoObjective(OneWaySettings):
     """OWPO (arXiv:2605.22156; our reading): one-way weights on the clipped surrogate. The defaults of [learner] are its own."""
 
     type: Literal["owpo"] = "owpo"
-    clip: ClipRange = ClipRange()
+    clip: Annotated[ClipRange, SEVERAL_STEPS] = ClipRange()
     """Range of the ratio current/proximal. Acts only with learner.mini_batches above 1."""
-    dual_clip: DualClip = None
+    dual_clip: Annotated[DualClip, SEVERAL_STEPS] = None
     """Bound on the loss of a token with a negative advantage, in multiples of |A|; unset: none."""

@@ -1,10 +1,11 @@
 """POPO. Its functions: learner/objective/popo.py."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from services.config.effect import OnlyAbove
 from services.config.objectives.base import PLAIN, Aggregation, Numerator, ObjectiveSettings
 
 FORMER = ("above_one", "similarity")
@@ -33,10 +34,10 @@ class PopoObjective(ObjectiveSettings):
     """Weight of the similarity to the twin. 0 turns it off, with the predictor and its memory."""
     beta: float = Field(default=0.01, ge=0.0)
     """Weight of the entropy of positive responses, in nats a token. Raise it when answers become all alike."""
-    predictor_width: int = Field(default=4096, ge=1)
+    predictor_width: Annotated[int, OnlyAbove(".alpha", 0)] = Field(default=4096, ge=1)
     """Hidden width of the predictor, a network of two layers. It adds about 2 x width x hidden size parameters to those
     that are trained; choose about the model's hidden size."""
-    noise: float = Field(default=0.01, ge=0.0)
+    noise: Annotated[float, OnlyAbove(".alpha", 0)] = Field(default=0.01, ge=0.0)
     """Standard deviation of the noise on the twin's representation."""
 
     @model_validator(mode="before")

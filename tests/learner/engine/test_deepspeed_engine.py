@@ -45,6 +45,7 @@ FACTS = [
     "load restores the mean norm",
     "a limit on the norm is kept to",
     "a checkpoint that lacks something is refused",
+    "a checkpoint with a changed bit is refused",
     *(
         f"{kept}: {fact}"
         for kept in ("default", "offload", "bfloat16")

@@ -22,7 +22,12 @@ class Recording:
         self.seen: list[list[str]] = []
 
     def __call__(
-        self, config: RunConfig, redis: RunRedis, console: Console, learner_options: Sequence[str] = ()
+        self,
+        config: RunConfig,
+        redis: RunRedis,
+        console: Console,
+        learner_options: Sequence[str] = (),
+        known: Sequence[str] = (),
     ) -> int:
         self.seen.append(sorted(path.name for path in config.folder.iterdir()))
         (config.folder / "left-over").touch()

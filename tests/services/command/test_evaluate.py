@@ -65,7 +65,13 @@ def test_a_run_without_a_checkpoint_has_nothing_to_evaluate(tmp_path: Path) -> N
     ],
 )
 def test_an_evaluation_without_a_result_has_failed(tmp_path: Path, rows: list[dict[str, int]], why: str) -> None:
-    def learner(config: RunConfig, redis: RunRedis, console: Console, learner_options: Sequence[str] = ()) -> int:
+    def learner(
+        config: RunConfig,
+        redis: RunRedis,
+        console: Console,
+        learner_options: Sequence[str] = (),
+        known: Sequence[str] = (),
+    ) -> int:
         with JsonLines(RunFolder(config.folder).evaluations) as lines:
             for version, row in enumerate(rows):
                 lines.write(attempt=1, policy_version=version, k=0, avg_at_k=math.nan, pass_at_k=math.nan, **row)
@@ -76,7 +82,13 @@ def test_an_evaluation_without_a_result_has_failed(tmp_path: Path, rows: list[di
 
 
 def test_an_evaluation_with_a_result_prints_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def learner(config: RunConfig, redis: RunRedis, console: Console, learner_options: Sequence[str] = ()) -> int:
+    def learner(
+        config: RunConfig,
+        redis: RunRedis,
+        console: Console,
+        learner_options: Sequence[str] = (),
+        known: Sequence[str] = (),
+    ) -> int:
         with JsonLines(RunFolder(config.folder).evaluations) as lines:
             lines.write(attempt=1, policy_version=0, k=4, avg_at_k=0.25, pass_at_k=0.5, prompts=2, missing=1)
         return DONE

@@ -80,7 +80,13 @@ def test_queues_that_are_left_without_a_checkpoint_are_emptied(tmp_path: Path) -
     config = run(tmp_path)
     counted: list[int] = []
 
-    def supervise(config: RunConfig, redis: RunRedis, console: Console, learner_options: Sequence[str] = ()) -> int:
+    def supervise(
+        config: RunConfig,
+        redis: RunRedis,
+        console: Console,
+        learner_options: Sequence[str] = (),
+        known: Sequence[str] = (),
+    ) -> int:
         connection = RedisConnection(redis.url)
         log = RedisIssueLog(connection, RedisStream(connection, config.name, "prompts", "learner", 60.0))
         counted.append(log.issued_count())

@@ -8,7 +8,7 @@ import pytest
 from learner.checkpoint import Checkpoints, read_json
 from services.errors import InputError
 from services.run import made_of
-from services.run.checkpoint_files import read_object
+from services.run.checkpoint_files import check_whole, read_object, sizes
 
 WHOLE = json.dumps({"schema": 1, "made_of": {"seed": {"is": "0", "digest": "abc"}}})
 
@@ -52,3 +52,46 @@ def test_a_record_of_what_a_run_was_made_of_is_whole_or_named(checkpoint: Path, 
     (checkpoint / "state.json").write_text(json.dumps({"schema": 1, "made_of": record}), encoding="utf-8")
     with pytest.raises(InputError, match=r"state\.json is damaged: made_of: .*Delete the folder"):
         made_of.saved_in(checkpoint)
+
+
+PARTS = ("engine/model_states.pt", "engine/optim_states.pt", "reference_rank_0.pt", "engine.json")
+
+
+def committed(folder: Path) -> Path:
+    """A checkpoint as the learner commits it."""
+    checkpoints = Checkpoints(folder, keep=2)
+    with checkpoints.staging(2) as staging:
+        for name in PARTS:
+            (staging / name).parent.mkdir(exist_ok=True)
+            (staging / name).write_bytes(WHOLE.encode())
+        return checkpoints.commit(staging, 2, {"made_of": {}})
+
+
+def test_a_whole_checkpoint_is_read(tmp_path: Path) -> None:
+    checkpoint = committed(tmp_path)
+    check_whole(checkpoint)
+    assert Checkpoints.state(checkpoint)["files"] == dict.fromkeys(PARTS, len(WHOLE)) == sizes(checkpoint)
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "it is missing"),
+        (b"", f"it has 0 bytes and was written with {len(WHOLE)}"),
+        (b"PK\3\4", "it has 4 bytes"),
+    ],
+)
+def test_a_part_that_is_missing_or_cut_off_is_named_before_an_engine_starts(
+    tmp_path: Path, part: str, content: bytes | None, why: str
+) -> None:
+    checkpoint = committed(tmp_path)
+    (checkpoint / part).unlink() if content is None else (checkpoint / part).write_bytes(content)
+    with pytest.raises(
+        InputError, match=rf"step-00000002/{part} is damaged: {why}.*Delete the folder .*step-00000002 to go on from"
+    ):
+        Checkpoints.state(checkpoint)
+
+
+def test_a_checkpoint_of_before_sizes_were_written_is_read(checkpoint: Path) -> None:
+    check_whole(checkpoint)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.command.live_display import Tail
+from services.command.tail import Tail
 from services.run.folder import RunFolder
 from services.run.json_lines import JsonLines, read_json_lines
 from services.run.summary import newest, summarize, write
@@ -49,9 +49,9 @@ def test_the_next_start_begins_on_a_line_of_its_own(tmp_path: Path) -> None:
         lines.close()
         with path.open("a", encoding="utf-8") as file:
             file.write('{"step": 9, "cut')
-        assert [row["step"] for row in shown.read()] == [step]
+        assert [row["step"] for row in shown.rows()] == [step]
     JsonLines(path).close()
-    assert shown.read() == []
+    assert shown.rows() == []
     assert [row["step"] for row in read_json_lines(path)] == [1, 2]
 
 

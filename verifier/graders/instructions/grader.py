@@ -18,6 +18,8 @@ Failure modes and departures from IFEval:
   expressions, sections and bullets stand at the beginning of a line, no passage is highlighted twice, products and escaped stars
   highlight nothing, bold italics divide nothing, exactly one of the
   options of a constrained response occurs, JSON is an object or an array, a repeated request is followed by an answer.
+- Bullets may also be + or a round point, and need a space; "I'm" is one word, and not in capitals; a comma of any script is a
+  comma; a postscript begins a line and says something.
 - Invisible characters, such as a zero-width space, count as absent.
 - An empty response meets no constraint, not even "no comma".
 - Constraints say nothing about sense: combine them with a judge where that matters.
@@ -39,7 +41,7 @@ AnyConstraint = LengthConstraint | WordingConstraint | LayoutConstraint
 
 
 class Instructions(Grader, frozen=True):
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
 
     all_must_hold: bool = True
     """If true, the reward is 1 when every constraint holds and 0 otherwise; if false, the share of those that hold. Either

@@ -9,7 +9,6 @@ from verifier.graders.strict_json import NotJson, read_json
 
 PLACEHOLDER = re.compile(r"\[([^\[\]\n]+)\]")
 EMPHASIS = re.compile(r"(?<![\\*])(\*{1,3})(?![\s*])((?:\\.|[^*\n\\])+)(?<![\s\\])\1(?!\*)")
-TITLE = re.compile(r"<<([^<>\n]+)>>")
 NUMBERED = re.compile(r"\d{1,9}[.)]\s+\S")
 MARKDOWN_BEFORE = '#*_>" \t'  # what may stand before the first letter of a line
 
@@ -117,7 +116,7 @@ class JsonFormat(Constraint, frozen=True, tag="detectable_format:json_format"):
     """The whole response is one JSON object or array, read strictly; ``` around it are allowed."""
 
     def unmet(self, text: str) -> str | None:
-        block = ONE_BLOCK.match(text) if text.count("```") == 2 else None
+        block = ONE_BLOCK.match(text)  # a second block within it would not be JSON
         try:
             value = read_json(block[1] if block else text)
         except NotJson as fault:
@@ -129,7 +128,11 @@ class Title(Constraint, frozen=True, tag="detectable_format:title"):
     """A title in double angular brackets within one line, such as <<poem of joy>>."""
 
     def unmet(self, text: str) -> str | None:
-        return None if any(found[1].strip() for found in TITLE.finditer(text)) else "no <<title>>"
+        for line in text.splitlines():
+            start, end = line.find("<<"), line.rfind(">>")
+            if 0 <= start < end and line[start:end].strip("<> \t"):
+                return None
+        return "no <<title>>"
 
 
 class TwoResponses(Constraint, frozen=True, tag="combination:two_responses"):
@@ -137,6 +140,8 @@ class TwoResponses(Constraint, frozen=True, tag="combination:two_responses"):
 
     def unmet(self, text: str) -> str | None:
         parts = [part.strip() for part in text.split("******")]
+        # A divider at the very beginning or end separates nothing.
+        parts = parts[not parts[0] : len(parts) - (not parts[-1])]
         if len(parts) != 2 or not all(parts):
             return f"{len([part for part in parts if part])} responses, not two"
         return "two equal responses" if parts[0] == parts[1] else None

@@ -23,6 +23,9 @@ ENTITY = re.compile(r"(?<!\\)&(?:[a-zA-Z][a-zA-Z0-9]{1,7}|#\d{1,5}|#x[0-9a-fA-F]
 """A character as HTML writes it, &le; for one."""
 CURRENCIES = {"€": "euros", "£": "sterling", "₹": "rupees", "¥": "yen", "₽": "rubles", "₩": "won"}
 COMPILED_RULES = [(rule.compiled(), rule.replacement) for rule in RULES]
+SYMPY_MATRIX = re.compile(
+    r"(?<![a-zA-Z\\])(?:(?:sympy|sp)\.)?Matrix\(\s*\[\s*(?P<rows>\[[^\[\]()]*\](?:\s*,\s*\[[^\[\]()]*\])*|[^\[\]()]+)\s*\]\s*\)"
+)
 DOUBLED = re.compile(r"\\\\(?=[a-zA-Z])")
 SPACED_THOUSANDS = re.compile(r"(?<![\d.,])(\d{1,3})((?: \d{3})+)(?![\d.])")
 GROUPED_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
@@ -33,6 +36,7 @@ def plain(latex: str) -> str:
     """The same mathematics in our way of writing. Words in \\text{} stay, except that `and`, `or` and the names of functions
     become commands there too."""
     text = _in_ascii(ENTITY.sub(lambda entity: html.unescape(entity[0]), latex))
+    text = SYMPY_MATRIX.sub(_matrix, text)
     if "\\begin" not in text:  # where there are no rows, two backslashes are one that was escaped
         text = DOUBLED.sub(r"\\", text)
     text = _with_currencies(text).strip(" *\n")
@@ -41,6 +45,14 @@ def plain(latex: str) -> str:
         text = apply(pattern, replacement, text)
     text = with_arguments(text)
     return _with_joined_thousands(text).strip()
+
+
+def _matrix(found: re.Match[str]) -> str:
+    """sympy's matrix as LaTeX; a plain list is a column."""
+    inner = found["rows"]
+    rows = re.findall(r"\[([^\[\]]*)\]", inner) if inner.startswith("[") else inner.split(",")
+    cells = r" \\ ".join(" & ".join(row.split(",")) for row in rows)
+    return rf"\begin{{pmatrix}}{cells}\end{{pmatrix}}"
 
 
 def _in_ascii(text: str) -> str:

@@ -46,6 +46,10 @@ def apply(pattern: re.Pattern[str], replacement: str, text: str) -> str:
 
 # fmt: off
 RULES = (
+    Rule("power before the base of a logarithm", r"\log^2_3 x", r"\log_3^2 x",
+         r"\\log\s*\^\s*(\{[^{}]*\}|[0-9a-zA-Z])\s*_\s*(\{[^{}]*\}|[0-9a-zA-Z])", r"\\log_\2^\1"),
+    Rule("letter before a noun", r"y\text{-axis}", r"\text{y-axis}",
+         r"(?<![a-zA-Z\\])([a-zA-Z])\s*\\text\s*\{\s*-(axis|axes|intercept|coordinate|direction|plane)\s*\}", r"\\text{\1-\2}"),
     Rule("environments with a star", r"\begin{align*}", r"\begin{align}",
          r"\\(begin|end)\s*\{([a-zA-Z]+)\*\}", r"\\\1{\2}", before=("product in code",)),
     Rule("circled numbers in text", r"\text{\textcircled{2}}", r"\textcircled{2}",

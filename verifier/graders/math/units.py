@@ -6,6 +6,7 @@ a product.
 """
 
 import re
+from decimal import Decimal
 from typing import NamedTuple
 
 from verifier.graders.math.expression import Unreadable
@@ -94,6 +95,15 @@ TEXT_PART = re.compile(r"\\text\s*\{([^{}]*+(?:\{-?\d\}[^{}]*+)*+)\}(?:\s*\^\s*\
 TRAILING_WORDS = re.compile(
     r"(?<=[\d)} ])(?<![a-zA-Z\\])([a-zA-Z]{2,}(?:[ /]{1,3}[a-zA-Z]+){0,4})(?:\s*\^\s*\{?\s*([23])\s*\}?)?$"
 )
+SMALLER = {
+    ("h", "min"): 60, ("min", "s"): 60, ("day", "h"): 24, ("week", "day"): 7, ("year", "month"): 12, ("ft", "in"): 12,
+    ("yd", "ft"): 3, ("lb", "oz"): 16, ("m", "cm"): 100, ("km", "m"): 1000, ("kg", "g"): 1000, ("dollar", "cent"): 100,
+}  # fmt: skip
+"""Units of which one is so many of the other, that stand side by side: 5 feet 6 inches."""
+COMPOUND = re.compile(
+    r"(\d{1,9})\s*\\?(?:text\s*\{\s*)?([a-zA-Z]+)\.?(?:\s*,?\s*and)?[\s,]*\}?\s*(?:\\text\s*\{\s*and\s*\}\s*)?(\d{1,9}(?:\.\d{1,9})?)"
+    r"\s*\\?(?:text\s*\{\s*)?([a-zA-Z]+)\.?\s*\}?"
+)
 LEADING_MONEY = re.compile(r"([-+]?)\s*\\text\{(dollars|euros|sterling|rupees|yen|rubles|won)\}")
 SCALE = re.compile(r"\^\\circ\s*(?:\\text\{\s*)?([CF])(?:elsius|ahrenheit)?\s*\}?$")
 
@@ -112,6 +122,8 @@ def without_unit(text: str) -> Measured:
     """The number and what stands around it. Raises Unreadable for words that change the amount."""
     text = text.strip()
     unit = ""
+    if (compound := COMPOUND.fullmatch(text)) and (both := _in_the_smaller(*compound.groups())):
+        return both
     if money := LEADING_MONEY.match(text):
         text, unit = money[1] + text[money.end() :].strip(), CANONICAL[money[2]]
     if scale := SCALE.search(text):
@@ -143,6 +155,15 @@ def without_unit(text: str) -> Measured:
     if unit == "degree":
         return Measured(text, "", degrees=True)
     return Measured(text, unit)
+
+
+def _in_the_smaller(number: str, unit: str, rest: str, smaller: str) -> Measured | None:
+    """12 minutes and 30 seconds as 750 seconds; None for units that do not stand side by side, and for 12 minutes 75 seconds."""
+    pair = CANONICAL.get(unit.lower(), ""), CANONICAL.get(smaller.lower(), "")
+    factor = SMALLER.get(pair)
+    if factor is None or Decimal(rest) >= factor:
+        return None
+    return Measured(str(int(number) * factor + Decimal(rest)), pair[1])
 
 
 def units_agree(one: str, other: str) -> bool:

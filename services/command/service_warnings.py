@@ -1,0 +1,73 @@
+"""What the services warn of in their logs, for the terminal of `ratchet up`: each warning once.
+
+A warning that differs from an earlier one in its numbers alone is the same, such as that of every step. Of the structured lines
+that a verifier writes for single requests the first alone is shown.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from services.command.tail import Tail
+
+LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (?P<level>[A-Z]+) +(?P<name>[\w.]+): (?P<message>.*)")
+"""A line as services.entry.start_logging has it written; what follows without such a beginning belongs to it."""
+LEVELS = ("WARNING", "ERROR", "CRITICAL")
+MOST = 40
+"""Different warnings of one service that are shown; the log has all of them."""
+_NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
+
+
+class ServiceWarnings:
+    """Follows the logs of one run."""
+
+    def __init__(self, logs: Path, known: Iterable[str] = ()) -> None:
+        """logs: the folder of the logs; what is in them already is skipped. known: warnings that were shown before."""
+        self._logs = logs
+        self._tails = {path: Tail(path) for path in logs.glob("*.log")}
+        self._seen = {("", _NUMBER.sub("#", message)) for message in known}
+        self._shown: Counter[str] = Counter()
+
+    def read(self) -> list[str]:
+        """What is to be shown now, each with the name of its service."""
+        for path in self._logs.glob("*.log"):
+            if path not in self._tails:
+                self._tails[path] = Tail(path).from_the_start()
+        found = []
+        for path, tail in sorted(self._tails.items()):
+            for name, message in warnings_in(tail.lines().decode("utf-8", errors="replace")):
+                if (said := self._first(path, name, message)) is not None:
+                    found.append(said)
+        return found
+
+    def _first(self, path: Path, name: str, message: str) -> str | None:
+        """The text to show; None where it was shown before."""
+        structured = message.startswith("{")
+        key = ("", _NUMBER.sub("#", message)) if not structured else (path.stem, name)
+        if key in self._seen:
+            return None
+        self._seen.add(key)
+        self._shown[path.stem] += 1
+        if self._shown[path.stem] > MOST:
+            return None
+        more = ""
+        if structured or self._shown[path.stem] == MOST:
+            more = f" (more are in {path})"
+        return f"{path.stem}: {message}{more}"
+
+
+def warnings_in(text: str) -> Iterator[tuple[str, str]]:
+    """The logger and the message, over several lines where it has them, of each warning in part of a log."""
+    name, message = "", ""
+    for line in text.splitlines():
+        begins = LINE.match(line)
+        if begins is None and not line.startswith("--- "):  # which the supervisor writes at a start
+            message += f"\n{line}" if message else ""
+            continue
+        if message:
+            yield name, message
+        is_warning = begins is not None and begins["level"] in LEVELS
+        name, message = (begins["name"], begins["message"]) if begins is not None and is_warning else ("", "")
+    if message:
+        yield name, message
