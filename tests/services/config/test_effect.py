@@ -77,7 +77,6 @@ TRIALS: list[tuple[list[str], str, list[str]]] = [
         "learner.reference.smoothing_steps=5",
         ["learner.reference.gated=false", "learner.reference.roll_back=0.3"],
     ),
-    (['device="cuda"'], "rollout.kv_cache_gib=2.0", []),
     (['device="cuda"'], "rollout.cpu_threads=3", []),
     ([], "rollout.gpu_memory_fraction=0.5", ['device="cuda"']),
     (['prompts.template="none"'], 'prompts.system_prompt="Be brief."', ['prompts.template="chat"']),
