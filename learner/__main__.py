@@ -206,13 +206,13 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
         )
         evaluator = Evaluator(config, held_out, collector, publisher)
     first_prompts = [training.token_ids(problem) for problem in training.problems[:64]]
-    probe = probe_tokens(first_prompts, min(config.weights.probe_tokens, config.model.max_length - 1))
+    probes = probe_tokens(first_prompts, min(config.weights.probe_tokens, config.model.max_length - 1))
     loop = TrainingLoop(
         config,
         team=team,
         state=beginning.state,
         intake=intake,
-        snapshots=Snapshots(team, config.weights, probe),
+        snapshots=Snapshots(team, config.weights, probes),
         publisher=publisher,
         evaluator=evaluator,
         records=records,

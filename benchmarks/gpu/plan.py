@@ -34,7 +34,7 @@ PLAN: list[list[Step]] = [
     [Step("scoring 0.5B", "scoring:scoring", "0.5B,4096", 60)],
     [Step("profile 1.5B", "profiled:profiled", "1.5B,4096,4,checkpointing", 90)],
     [Step("head", "head:head", "", 50)],
-    [Step("weights", "weights:weights", "", 60)],
+    [Step("weights", "weights:weights", "0.5B,1.5B", 60)],
 ]
 
 

@@ -1,33 +1,76 @@
-"""Weights from the card into buckets on it, with digests: today's way against one pinned buffer."""
+"""Weights from the card into kept buckets and their digests: what a snapshot costs the training thread, by the real path."""
 
 import torch
-import xxhash
 from torch import Tensor
 
-from benchmarks.gpu.card import Card, row
+from benchmarks.gpu.card import Card, case, row
+from benchmarks.gpu.models import SHAPES, vocabulary
+from learner.publish.kept_buckets import BucketPool
 from services.weights import buckets
+from services.weights.side_stream import Mark, SideStream
 
 
-def weights(card: Card, _: str) -> None:
-    """3 GB of bfloat16 parameters, as in 1.5B of them."""
-    count, shape = (4, (64, 16)) if card.cpu else (112, (1536, 8960))
-    tensors = [(f"p{i}", torch.randn(shape, device=card.device, dtype=torch.bfloat16)) for i in range(count)]
-    gb, mib = sum(tensor.numel() * 2 for _, tensor in tensors) / 1e9, 1 if card.cpu else 256
-    to = None if card.cpu else card.device
-    snapshot, snapshot_s = card.timed(
-        lambda: [(name, tensor.to("cpu", torch.bfloat16, copy=True)) for name, tensor in tensors], 2
+def weights(card: Card, names: str) -> None:
+    """names: models of models.SHAPES, by comma. For each: over NCCL (buckets on the card) and over gloo (pinned buckets)."""
+    for name in ("tiny",) if card.cpu else names.split(","):
+        for device, pinned in ((card.device, False), (torch.device("cpu"), not card.cpu)):
+            with case(f"{name} on {device.type}"):
+                _one(card, name, device, pinned=pinned)
+
+
+def _one(card: Card, name: str, device: torch.device, *, pinned: bool) -> None:
+    """A first snapshot, which takes memory, and two into the same memory; the last is read by digests while a step runs."""
+    tensors = _parameters(card, name)
+    shapes = [(n, torch.empty_like(tensor, device="meta")) for n, tensor in tensors]
+    pool = BucketPool(shapes, 1 if card.cpu else 256, device, pinned=pinned)
+    side = SideStream(card.device)
+
+    def copy() -> tuple[float, float]:
+        """(seconds until the training thread goes on, seconds until the copy is there)."""
+        kept, filling = pool.take()
+        assert kept.hold(filling)
+
+        def queue() -> Mark:
+            for n, tensor in tensors:
+                kept.named[n].copy_(tensor, non_blocking=True)
+            return Mark(card.device)
+
+        mark, thread_s = card.clocked(queue)
+        _, done_s = card.clocked(mark.wait)
+        kept.release(arrived=True)
+        return thread_s, thread_s + done_s
+
+    _, first_s = card.clocked(copy)
+    times = [copy() for _ in range(2)]
+    kept, _ = pool.take()
+    digests, digest_s = card.clocked(lambda: [side.digest(flat) for flat in kept.flat])
+    plain, pageable_s = card.clocked(lambda: [buckets.digest(flat.cpu()) for flat in kept.flat])
+    gib = sum(flat.numel() for flat in kept.flat) / 2**30
+    row(
+        f"{name}, buckets {'pinned' if pinned else 'on ' + device.type}",
+        gib=gib,
+        first_s=first_s,
+        training_thread_s=min(t for t, _ in times),
+        copied_s=min(t for _, t in times),
+        digest_s=digest_s,
+        pageable_digest_s=pageable_s,
+        same=digests == plain and _as_packed(tensors, kept.named),
     )
-    today, pack_s = card.timed(lambda: buckets.pack(snapshot, mib, to), 2)
-    row("today", gb=gb, snapshot_s=snapshot_s, pack_and_digest_s=pack_s, total_s=snapshot_s + pack_s)
-    flats = [flat for _, flat in today]
-    pageable, pageable_s = card.timed(lambda: [buckets.digest(flat) for flat in flats])
-    pinned = torch.empty(max(flat.numel() for flat in flats), dtype=torch.uint8, pin_memory=not card.cpu)
 
-    def pinned_digest(flat: Tensor) -> str:
-        view = pinned[: flat.numel()]
-        view.copy_(flat, non_blocking=True)
-        card.wait()
-        return xxhash.xxh3_128_hexdigest(view.numpy().data)
 
-    found, pinned_s = card.timed(lambda: [pinned_digest(flat) for flat in flats], 2)
-    row("digest alone", pageable_s=pageable_s, pinned_s=pinned_s, same=found == pageable)
+def _parameters(card: Card, name: str) -> list[tuple[str, Tensor]]:
+    """Tensors with the shapes of that model's parameters, in bfloat16."""
+    shape = SHAPES[name]
+    hidden, inner, layers = (shape[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers"))
+    key_values = hidden // shape["num_attention_heads"] * shape["num_key_value_heads"]
+    sizes = [("embed", (vocabulary(card), hidden))]
+    for layer in range(layers):
+        sizes += [(f"{layer}.{part}", (hidden, hidden)) for part in ("q", "o")]
+        sizes += [(f"{layer}.{part}", (key_values, hidden)) for part in ("k", "v")]
+        sizes += [(f"{layer}.{part}", (inner, hidden)) for part in ("gate", "up")]
+        sizes += [(f"{layer}.down", (hidden, inner)), (f"{layer}.norm", (hidden, 1))]
+    return [(part, torch.randn(size, device=card.device, dtype=torch.bfloat16)) for part, size in sizes]
+
+
+def _as_packed(tensors: list[tuple[str, Tensor]], named: dict[str, Tensor]) -> bool:
+    return all(torch.equal(named[name].to(tensor.device), tensor) for name, tensor in tensors)

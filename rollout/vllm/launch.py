@@ -6,6 +6,7 @@ vLLM is imported where it is used, after the environment is set, so that importi
 import os
 from typing import TYPE_CHECKING, Any
 
+from rollout.vllm.memory import engine_fraction
 from rollout.vllm.worker import StagedWeights
 from services import numa
 from services.config.run import RunConfig
@@ -106,8 +107,15 @@ def _engine_arguments(run: RunConfig) -> dict[str, Any]:
         if rollout.tensor_parallel == 1:
             arguments["distributed_executor_backend"] = "uni"
     else:
-        arguments["gpu_memory_utilization"] = rollout.gpu_memory_fraction
+        arguments["gpu_memory_utilization"] = engine_fraction(run, rollout.gpu_memory_fraction, _gpu_bytes())
     return arguments
+
+
+def _gpu_bytes() -> int:
+    """All memory of the first GPU, asked of the driver: this process makes no context on it."""
+    from vllm.platforms import current_platform
+
+    return int(current_platform.get_device_total_memory())
 
 
 def refuse_what_was_changed(run: RunConfig, llm: "AsyncLLM") -> None:

@@ -41,8 +41,9 @@ class RolloutConfig(Strict):
     kv_cache_gib: float = Field(default=1.0, gt=0.0)
     """GiB of KV cache of an engine on CPU; on GPU, gpu_memory_fraction decides."""
     gpu_memory_fraction: float = Field(default=0.85, gt=0.0, le=1.0)
-    """Fraction of a GPU's memory that the engine takes, weights included. Lower it if something else runs on that GPU; on
-    CPU, kv_cache_gib decides."""
+    """Fraction of a GPU's memory that a replica takes: the engine with its weights and, with weights.type = "nccl", a copy of
+    the weights that the next version is received into. Lower it if something else runs on that GPU; on CPU, kv_cache_gib
+    decides."""
     cpu_threads: int = Field(default=1, ge=1)
     """Compute threads of an engine on CPU. Raise it where cores are idle."""
     tensor_parallel: int = Field(default=1, ge=1)
