@@ -29,6 +29,7 @@ from services.datasets.overlap import overlap_warning
 from services.datasets.rendering import RenderedProblems, Renderer
 from services.entry import DONE, INTERRUPTED, StopSignal, begin, end, redis_connection, service_parser
 from services.health import HealthServer
+from services.identity import name_nccl_host
 from services.run import made_of
 from services.run.addresses import announce_address
 from services.run.folder import RunFolder
@@ -133,6 +134,7 @@ def main() -> int:
     parser.add_argument("--evaluate-only", action="store_true", help="evaluate the weights as they are, once")
     arguments = begin(parser)
     config = load(arguments.config, arguments.overrides)
+    name_nccl_host()
     is_first = os.environ.get("RANK", "0") == "0"
     prepared = prepare(config, weights_only=arguments.evaluate_only) if is_first else None
     waits = config.deadlines.first_replica_s, config.deadlines.groups_s, config.deadlines.evaluation_s

@@ -18,7 +18,7 @@ class Step:
 HEARTBEAT = {"TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC": "20"}
 """Of 480 s: what the default group's monitor waits before it ends a process in which a watchdog saw a failure."""
 
-NEED_MODELS = ("profile", "scoring")
+NEED_MODELS = ("profile", "scoring", "weights")
 
 PLAN: list[list[Step]] = [
     # Steps of one list run at the same time; what is timed runs alone.

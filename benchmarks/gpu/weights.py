@@ -1,17 +1,22 @@
 """Weights from the card into kept buckets and their digests: what a snapshot costs the training thread, by the real path."""
 
+import contextlib
+
 import torch
-from torch import Tensor
 
 from benchmarks.gpu.card import Card, case, row
-from benchmarks.gpu.models import SHAPES, vocabulary
+from benchmarks.gpu.models import model_path
+from learner.engine.outgoing import OutgoingWeights
+from learner.engine.policy_model import PolicyModel
 from learner.publish.kept_buckets import BucketPool
+from services.config.model import ModelConfig
 from services.weights import buckets
 from services.weights.side_stream import Mark, SideStream
 
 
 def weights(card: Card, names: str) -> None:
-    """names: models of models.SHAPES, by comma. For each: over NCCL (buckets on the card) and over gloo (pinned buckets)."""
+    """names: models that the step `models` has written, by comma. For each: buckets on the card, as over
+    NCCL, and pinned ones, as over gloo."""
     for name in ("tiny",) if card.cpu else names.split(","):
         for device, pinned in ((card.device, False), (torch.device("cpu"), not card.cpu)):
             with case(f"{name} on {device.type}"):
@@ -20,9 +25,9 @@ def weights(card: Card, names: str) -> None:
 
 def _one(card: Card, name: str, device: torch.device, *, pinned: bool) -> None:
     """A first snapshot, which takes memory, and two into the same memory; the last is read by digests while a step runs."""
-    tensors = _parameters(card, name)
-    shapes = [(n, torch.empty_like(tensor, device="meta")) for n, tensor in tensors]
-    pool = BucketPool(shapes, 1 if card.cpu else 256, device, pinned=pinned)
+    model = _policy(card, name)
+    outgoing = OutgoingWeights(model, lambda _: contextlib.nullcontext(), copies=True)
+    pool = BucketPool(outgoing.shapes(torch.bfloat16), 1 if card.cpu else 256, device, pinned=pinned)
     side = SideStream(card.device)
 
     def copy() -> tuple[float, float]:
@@ -31,8 +36,7 @@ def _one(card: Card, name: str, device: torch.device, *, pinned: bool) -> None:
         assert kept.hold(filling)
 
         def queue() -> Mark:
-            for n, tensor in tensors:
-                kept.named[n].copy_(tensor, non_blocking=True)
+            outgoing.copy(kept.named)
             return Mark(card.device)
 
         mark, thread_s = card.clocked(queue)
@@ -54,23 +58,11 @@ def _one(card: Card, name: str, device: torch.device, *, pinned: bool) -> None:
         copied_s=min(t for _, t in times),
         digest_s=digest_s,
         pageable_digest_s=pageable_s,
-        same=digests == plain and _as_packed(tensors, kept.named),
+        same=digests == plain
+        and all(torch.equal(kept.named[name], weight.detach().to(device)) for name, weight in model.named_weights()),
     )
 
 
-def _parameters(card: Card, name: str) -> list[tuple[str, Tensor]]:
-    """Tensors with the shapes of that model's parameters, in bfloat16."""
-    shape = SHAPES[name]
-    hidden, inner, layers = (shape[key] for key in ("hidden_size", "intermediate_size", "num_hidden_layers"))
-    key_values = hidden // shape["num_attention_heads"] * shape["num_key_value_heads"]
-    sizes = [("embed", (vocabulary(card), hidden))]
-    for layer in range(layers):
-        sizes += [(f"{layer}.{part}", (hidden, hidden)) for part in ("q", "o")]
-        sizes += [(f"{layer}.{part}", (key_values, hidden)) for part in ("k", "v")]
-        sizes += [(f"{layer}.{part}", (inner, hidden)) for part in ("gate", "up")]
-        sizes += [(f"{layer}.down", (hidden, inner)), (f"{layer}.norm", (hidden, 1))]
-    return [(part, torch.randn(size, device=card.device, dtype=torch.bfloat16)) for part, size in sizes]
-
-
-def _as_packed(tensors: list[tuple[str, Tensor]], named: dict[str, Tensor]) -> bool:
-    return all(torch.equal(named[name].to(tensor.device), tensor) for name, tensor in tensors)
+def _policy(card: Card, name: str) -> PolicyModel:
+    settings = ModelConfig(path=model_path(card, name), max_length=32768, dtype="bfloat16")
+    return PolicyModel(settings, head_chunk_tokens=512, gradient_checkpointing=False).to(card.device)
