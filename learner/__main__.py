@@ -29,6 +29,7 @@ from services.datasets.overlap import overlap_warning
 from services.datasets.rendering import RenderedProblems, Renderer
 from services.entry import DONE, INTERRUPTED, StopSignal, begin, end, redis_connection, service_parser
 from services.health import HealthServer
+from services.identity import name_nccl_host
 from services.run import made_of
 from services.run.addresses import announce_address
 from services.run.folder import RunFolder
@@ -133,6 +134,7 @@ def main() -> int:
     parser.add_argument("--evaluate-only", action="store_true", help="evaluate the weights as they are, once")
     arguments = begin(parser)
     config = load(arguments.config, arguments.overrides)
+    name_nccl_host()
     is_first = os.environ.get("RANK", "0") == "0"
     prepared = prepare(config, weights_only=arguments.evaluate_only) if is_first else None
     waits = config.deadlines.first_replica_s, config.deadlines.groups_s, config.deadlines.evaluation_s
@@ -206,13 +208,13 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
         )
         evaluator = Evaluator(config, held_out, collector, publisher)
     first_prompts = [training.token_ids(problem) for problem in training.problems[:64]]
-    probe = probe_tokens(first_prompts, min(config.weights.probe_tokens, config.model.max_length - 1))
+    probes = probe_tokens(first_prompts, min(config.weights.probe_tokens, config.model.max_length - 1))
     loop = TrainingLoop(
         config,
         team=team,
         state=beginning.state,
         intake=intake,
-        snapshots=Snapshots(team, config.weights, probe),
+        snapshots=Snapshots(team, config.weights, probes),
         publisher=publisher,
         evaluator=evaluator,
         records=records,

@@ -5,7 +5,7 @@ sent. Only rank 0 knows streams, clocks and signals, so the ranks cannot disagre
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,7 +36,7 @@ class _Step(msgspec.Struct, frozen=True, kw_only=True):
 class _Order(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["step", "probe", "snapshot", "ratchet", "roll_back", "save", "load", "export", "finish"]
     step: _Step | None = None
-    token_ids: tuple[int, ...] = ()
+    probes: tuple[tuple[int, ...], ...] = ()
     folder: str = ""
 
 
@@ -47,16 +47,6 @@ class TakenStep:
     report: StepReport
     lag_tokens: dict[int, int]
     """Lag in learner steps -> number of response tokens with that lag that reached the loss."""
-
-
-@dataclass(frozen=True)
-class TakenSnapshot:
-    """The weights of one policy version, before they are packed."""
-
-    tensors: list[tuple[str, Tensor]]
-    """Copies of the parameters by name, in the dtype they travel in. Empty on ranks other than 0."""
-    probe_logp: list[float]
-    """Log-probs of the probe's tokens after the first, nats."""
 
 
 class Team:
@@ -93,13 +83,19 @@ class Team:
 
     def probe_logp(self, probe: tuple[int, ...]) -> list[float]:
         """Log-probs of the probe's tokens after the first under the current weights, nats."""
-        with self._together(_Order(kind="probe", token_ids=probe)):
+        with self._together(_Order(kind="probe", probes=(probe,))):
             return self.engine.sequence_logp(probe)
 
-    def snapshot(self, probe: tuple[int, ...]) -> TakenSnapshot:
-        """Copy the weights in the dtype they travel in, with the log-probs of the probe under exactly those weights."""
-        with self._together(_Order(kind="snapshot", token_ids=probe)):
-            return self._snapshot(probe)
+    def weight_shapes(self) -> list[tuple[str, Tensor]]:
+        """What `snapshot` copies, in the dtype it travels in, as tensors on the meta device."""
+        return self.engine.weight_shapes(self._dtype)
+
+    def snapshot(self, probes: Sequence[tuple[int, ...]], into: Mapping[str, Tensor]) -> list[list[float]]:
+        """Copy the weights into the tensors of `weight_shapes`' names (`TrainEngine.copy_weights`), and return the log-probs of
+        each probe's tokens after the first under exactly those weights, nats."""
+        order = _Order(kind="snapshot", probes=tuple(probes))
+        with self._together(order):
+            return self._snapshot(order.probes, into)
 
     def ratchet(self) -> None:
         """Set the reference policy to the current policy."""
@@ -144,9 +140,9 @@ class Team:
             if order.step is not None:
                 self._step(order.step)
             elif order.kind == "probe":
-                self.engine.sequence_logp(order.token_ids)
+                self.engine.sequence_logp(order.probes[0])
             elif order.kind == "snapshot":
-                self._snapshot(order.token_ids)
+                self._snapshot(order.probes, {})
             elif order.kind == "ratchet":
                 self.engine.ratchet_reference()
             elif order.kind == "roll_back":
@@ -181,6 +177,7 @@ class Team:
         lags, tokens = torch.unique(batch.lag_steps[batch.mask].clamp(min=0), return_counts=True)
         return TakenStep(report, dict(zip(lags.tolist(), tokens.tolist(), strict=True)))
 
-    def _snapshot(self, probe: tuple[int, ...]) -> TakenSnapshot:
-        probe_logp = self.engine.sequence_logp(probe)
-        return TakenSnapshot(self.engine.snapshot(self._dtype), probe_logp)
+    def _snapshot(self, probes: Sequence[tuple[int, ...]], into: Mapping[str, Tensor]) -> list[list[float]]:
+        logps = [self.engine.sequence_logp(probe) for probe in probes]
+        self.engine.copy_weights(into)
+        return logps

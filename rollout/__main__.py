@@ -1,7 +1,6 @@
 """A rollout replica as a process: `python -m rollout RUN.toml`."""
 
 import asyncio
-import socket
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,14 +11,17 @@ from rollout.vllm.engine import VllmEngine
 from services.config import RunConfig
 from services.config.load import load
 from services.entry import DONE, INTERRUPTED, StopSignal, begin, end, redis_connection, service_parser
+from services.identity import name_nccl_host, replica_name
 
 
 def main(make_engine: Callable[[RunConfig], InferenceEngine] = VllmEngine) -> int:
     parser = service_parser("rollout")
-    parser.add_argument("--replica-id", metavar="NAME", help="the name of this replica (default: the host's name)")
+    name = "the name of this replica (default: the host's name and a suffix that lasts)"
+    parser.add_argument("--replica-id", metavar="NAME", help=name)
     arguments = begin(parser)
     config = load(arguments.config, arguments.overrides)
-    replica_id = arguments.replica_id or socket.gethostname()
+    name_nccl_host()
+    replica_id = arguments.replica_id or replica_name()
     return asyncio.run(_run(config, make_engine(config), replica_id, arguments.services_folder))
 
 

@@ -65,22 +65,24 @@ class InferenceEngine(Protocol):
         EngineFailed if the engine is dead, InputError if the prompt does not fit the model.
         """
 
-    async def probe(self, token_ids: Sequence[int]) -> list[float]:
+    async def probe(self, token_ids: Sequence[int], deadline: Deadline) -> list[float]:
         """Log-probs (nats, temperature 1) of each token but the first, given those before it, under the current weights.
 
-        One fewer than token_ids. Never answered from a cache. Raises EngineFailed if the engine is dead.
+        One fewer than token_ids. Never answered from a cache. Raises EngineFailed if the engine is dead, or does not answer
+        for long after the deadline.
         """
 
     async def join(self, rendezvous: Rendezvous, replica_id: str) -> None:
         """Leave the previous generation, if any, and become a member of this one. Sampling goes on.
 
         Returns when the group is formed. Raises WeightSyncError if it is not, after rendezvous.timeout_s at the latest;
-        then join the next generation.
+        then join the next generation. Raises EngineFailed if the engine does not answer for long after that.
         """
 
     async def stage_and_swap(self, manifest: WeightManifest, deadline: Deadline) -> SwapReport:
         """Receive manifest.policy_version from rank 0, verify every digest, swap between two engine steps.
 
         Sampling goes on during the transfer. Raises WeightSyncError if it fails or the deadline passes: nothing has
-        changed then, but the generation is spent; join the next. Raises EngineFailed if the swap itself failed.
+        changed then, but the generation is spent; join the next. Raises EngineFailed if the swap itself failed or the engine
+        does not answer for long after the deadline, InputError if there is no memory for the version or its swap.
         """

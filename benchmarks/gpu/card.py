@@ -74,6 +74,12 @@ class Card:
             best = min(best, time.monotonic() - began_s)
         return result, best
 
+    def clocked(self, work: Callable[[], R]) -> tuple[R, float]:
+        """(result, seconds until `work` returns), from an idle device; what it has given to the device may go on."""
+        self.wait()
+        began_s = time.monotonic()
+        return work(), time.monotonic() - began_s
+
     def forget_peak(self) -> None:
         if not self.cpu:
             torch.cuda.reset_peak_memory_stats()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.card import Card, row
-from benchmarks.gpu.groups import Mark, default_group, heard, rendezvous, root, within
+from benchmarks.gpu.groups import Kept, default_group, heard, rendezvous, root, within
 from services.errors import RatchetError
 from services.weights.collective import Collective
 from services.weights.process_group import BroadcastGroup, RendezvousStore
@@ -23,13 +23,13 @@ def watchdog(card: Card, _: str) -> None:
     """
     stall_s, observe_s = (0.0, 1.0) if card.cpu else (20.0, 65.0)
     default_group(card)
-    group = root(card, RendezvousStore("127.0.0.1"), 1, 10.0)
+    kept = Kept()
+    group = root(card, RendezvousStore("127.0.0.1"), 1, 10.0, form=kept.form)
     flat = torch.zeros(1 << 20, dtype=torch.uint8, device=card.device)
     group.broadcast(flat, within(5.0))
     stall = card.staller()
     began_s = time.monotonic()
-    stall(stall_s)
-    mark = Mark(card)
+    mark = kept.stall(card, stall, stall_s)
     raised, after_s = heard(lambda: group.broadcast(flat, within(8.0)))
     raised_s = time.monotonic()
     card.wait()

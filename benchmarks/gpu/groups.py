@@ -3,13 +3,14 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
 from benchmarks.gpu.card import Card
 from services.clock import Deadline
-from services.weights.collective import FormCollective, form_collective
+from services.weights.collective import Collective, FormCollective, TorchCollective, form_collective
 from services.weights.process_group import BroadcastGroup, RendezvousStore
 from services.wire.weights import Rendezvous
 
@@ -49,6 +50,26 @@ def root(
     """Rank 0 of a group that has so many seconds to form."""
     meeting = rendezvous(card, store.port, size, seconds, generation)
     return BroadcastGroup(meeting, 0, within(seconds), card.device, store.tcp_store, form)
+
+
+class Kept:
+    """Forms collectives as `form_collective` does, and remembers the last one."""
+
+    def __init__(self) -> None:
+        self.collective: TorchCollective | None = None
+
+    def form(self, *arguments: Any) -> Collective:
+        formed = form_collective(*arguments)
+        assert isinstance(formed, TorchCollective)
+        self.collective = formed
+        return formed
+
+    def stall(self, card: Card, stall: Callable[[float], None], seconds: float) -> "Mark":
+        """Keep the collective's stream busy for so long, as a member that is late does. Returns when that ended."""
+        assert self.collective is not None
+        with self.collective.side.current():
+            stall(seconds)
+            return Mark(card)
 
 
 def heard(work: Callable[[], object]) -> tuple[str, float]:

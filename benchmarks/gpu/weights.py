@@ -1,33 +1,68 @@
-"""Weights from the card into buckets on it, with digests: today's way against one pinned buffer."""
+"""Weights from the card into kept buckets and their digests: what a snapshot costs the training thread, by the real path."""
+
+import contextlib
 
 import torch
-import xxhash
-from torch import Tensor
 
-from benchmarks.gpu.card import Card, row
+from benchmarks.gpu.card import Card, case, row
+from benchmarks.gpu.models import model_path
+from learner.engine.outgoing import OutgoingWeights
+from learner.engine.policy_model import PolicyModel
+from learner.publish.kept_buckets import BucketPool
+from services.config.model import ModelConfig
 from services.weights import buckets
+from services.weights.side_stream import Mark, SideStream
 
 
-def weights(card: Card, _: str) -> None:
-    """3 GB of bfloat16 parameters, as in 1.5B of them."""
-    count, shape = (4, (64, 16)) if card.cpu else (112, (1536, 8960))
-    tensors = [(f"p{i}", torch.randn(shape, device=card.device, dtype=torch.bfloat16)) for i in range(count)]
-    gb, mib = sum(tensor.numel() * 2 for _, tensor in tensors) / 1e9, 1 if card.cpu else 256
-    to = None if card.cpu else card.device
-    snapshot, snapshot_s = card.timed(
-        lambda: [(name, tensor.to("cpu", torch.bfloat16, copy=True)) for name, tensor in tensors], 2
+def weights(card: Card, names: str) -> None:
+    """names: models that the step `models` has written, by comma. For each: buckets on the card, as over
+    NCCL, and pinned ones, as over gloo."""
+    for name in ("tiny",) if card.cpu else names.split(","):
+        for device, pinned in ((card.device, False), (torch.device("cpu"), not card.cpu)):
+            with case(f"{name} on {device.type}"):
+                _one(card, name, device, pinned=pinned)
+
+
+def _one(card: Card, name: str, device: torch.device, *, pinned: bool) -> None:
+    """A first snapshot, which takes memory, and two into the same memory; the last is read by digests while a step runs."""
+    model = _policy(card, name)
+    outgoing = OutgoingWeights(model, lambda _: contextlib.nullcontext(), copies=True)
+    pool = BucketPool(outgoing.shapes(torch.bfloat16), 1 if card.cpu else 256, device, pinned=pinned)
+    side = SideStream(card.device)
+
+    def copy() -> tuple[float, float]:
+        """(seconds until the training thread goes on, seconds until the copy is there)."""
+        kept, filling = pool.take()
+        assert kept.hold(filling)
+
+        def queue() -> Mark:
+            outgoing.copy(kept.named)
+            return Mark(card.device)
+
+        mark, thread_s = card.clocked(queue)
+        _, done_s = card.clocked(mark.wait)
+        kept.release(arrived=True)
+        return thread_s, thread_s + done_s
+
+    _, first_s = card.clocked(copy)
+    times = [copy() for _ in range(2)]
+    kept, _ = pool.take()
+    digests, digest_s = card.clocked(lambda: [side.digest(flat) for flat in kept.flat])
+    plain, pageable_s = card.clocked(lambda: [buckets.digest(flat.cpu()) for flat in kept.flat])
+    gib = sum(flat.numel() for flat in kept.flat) / 2**30
+    row(
+        f"{name}, buckets {'pinned' if pinned else 'on ' + device.type}",
+        gib=gib,
+        first_s=first_s,
+        training_thread_s=min(t for t, _ in times),
+        copied_s=min(t for _, t in times),
+        digest_s=digest_s,
+        pageable_digest_s=pageable_s,
+        same=digests == plain
+        and all(torch.equal(kept.named[name], weight.detach().to(device)) for name, weight in model.named_weights()),
     )
-    today, pack_s = card.timed(lambda: buckets.pack(snapshot, mib, to), 2)
-    row("today", gb=gb, snapshot_s=snapshot_s, pack_and_digest_s=pack_s, total_s=snapshot_s + pack_s)
-    flats = [flat for _, flat in today]
-    pageable, pageable_s = card.timed(lambda: [buckets.digest(flat) for flat in flats])
-    pinned = torch.empty(max(flat.numel() for flat in flats), dtype=torch.uint8, pin_memory=not card.cpu)
 
-    def pinned_digest(flat: Tensor) -> str:
-        view = pinned[: flat.numel()]
-        view.copy_(flat, non_blocking=True)
-        card.wait()
-        return xxhash.xxh3_128_hexdigest(view.numpy().data)
 
-    found, pinned_s = card.timed(lambda: [pinned_digest(flat) for flat in flats], 2)
-    row("digest alone", pageable_s=pageable_s, pinned_s=pinned_s, same=found == pageable)
+def _policy(card: Card, name: str) -> PolicyModel:
+    settings = ModelConfig(path=model_path(card, name), max_length=32768, dtype="bfloat16")
+    return PolicyModel(settings, head_chunk_tokens=512, gradient_checkpointing=False).to(card.device)

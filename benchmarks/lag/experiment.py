@@ -19,6 +19,7 @@ from benchmarks.lag.task import Task, prompts_of
 from learner.batch.step_batch import assemble
 from learner.control.ratchet import RatchetState, observe
 from learner.control.schedule import scheduled_learning_rate
+from learner.engine.outgoing import weight_copies
 from learner.engine.protocol import TrainEngine
 from learner.step.learner_step import learner_step
 from learner.step.report import StepReport
@@ -88,7 +89,7 @@ def experiment(
         given = responses(sampler.sample(prompts_of(asked), task.response_tokens, evaluation_draw))
         return sum(is_right(r, answer) for r, (_, answer) in zip(given, asked, strict=True)) / len(asked)
 
-    sampler.load(engine.snapshot(torch.float32))
+    sampler.load(weight_copies(engine, torch.float32))
     curve, reports, ratchet = [(0, accuracy(setting.final_samples))], [], RatchetState()
     for _ in range(min(setting.lag, settings.steps)):
         issue(0)
@@ -114,7 +115,7 @@ def experiment(
                 engine.roll_back_reference()
         reports.append(report)
         on_step(version + 1, report)
-        sampler.load(engine.snapshot(torch.float32))
+        sampler.load(weight_copies(engine, torch.float32))
         if version + 1 == settings.steps:
             curve.append((version + 1, accuracy(setting.final_samples)))
         elif (version + 1) % setting.evaluate_every == 0:

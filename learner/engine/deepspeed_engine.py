@@ -6,13 +6,13 @@ on every rank.
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from learner.batch.packing import MicroBatch
 from learner.checkpoint import read_json
@@ -27,6 +27,7 @@ from learner.engine.deepspeed_setup import (
 from learner.engine.export import write_folder
 from learner.engine.gradient_limit import GradientLimit
 from learner.engine.optimizer import LARGEST_NORM, make_optimizer
+from learner.engine.outgoing import OutgoingWeights, weight_copies
 from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe, probe_logp
 from learner.engine.protocol import Backward, GradientStep, GradientSum, LossFunction, Policy, TokenStatistics
 from learner.engine.reference_weights import ReferenceWeights
@@ -37,8 +38,6 @@ from services.errors import InputError
 from services.metrics import waiting
 from services.run.json_text import json_text
 
-GATHER_ELEMENTS = 2**27
-"""At stage 3 parameters are gathered for a snapshot in portions of about this many elements."""
 TAG = "engine"
 """Name of DeepSpeed's part of a checkpoint."""
 R = TypeVar("R")
@@ -92,6 +91,7 @@ class DeepSpeedEngine:
             self._optimizer.zero = self.wrapped.optimizer
         self.reference = ReferenceWeights(self.model.causal_lm, settings.reference, sharded=self.is_sharded)
         """The reference policy's part on this rank."""
+        self._outgoing = OutgoingWeights(self.model, self._gathered, copies=self.rank == 0)
         self._largest: list[Tensor] = []
         """Largest magnitude in each gradient since the last step; nan and inf come through."""
         for parameter in self.model.parameters():
@@ -228,39 +228,30 @@ class DeepSpeedEngine:
 
     # Weights out
 
-    def snapshot(self, dtype: torch.dtype) -> list[tuple[str, Tensor]]:
-        # Copied to the host one by one: at stage 3 the whole model may not fit on one device.
-        weights = [(name, tensor.to("cpu", dtype, copy=True)) for name, tensor in self._weights()]
-        return self._as_checkpoint(weights)
+    def weight_shapes(self, dtype: torch.dtype | None) -> list[tuple[str, Tensor]]:
+        return self._outgoing.shapes(dtype)
 
-    def _as_checkpoint(self, weights: list[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
-        """weights: all of them on rank 0, [] elsewhere. Returns them with the buffers of a checkpoint, under its names."""
-        if self.rank != 0:
-            return []
-        # Buffers in their own dtype: a router's bias is float32 in a bfloat16 model.
-        buffers = [(name, buffer.to("cpu", copy=True)) for name, buffer in self.model.named_buffers_kept()]
-        return self.model.under_checkpoint_names([*weights, *buffers])
+    def copy_weights(self, into: Mapping[str, Tensor]) -> None:
+        self._outgoing.copy(into)
 
-    def _weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Whole weights on rank 0, nothing elsewhere. Every rank must drain it; a tensor is valid until the next one."""
-        named = self.model.named_weights()
-        if not self.is_sharded:
-            if self.rank == 0:
-                yield from ((name, parameter.detach()) for name, parameter in named)
-            return
-        for portion in _portions(named):
-            with self._deepspeed.zero.GatheredParameters([p for _, p in portion]):
-                if self.rank == 0:
-                    yield from ((name, parameter.detach()) for name, parameter in portion)
+    def snapshot(self, dtype: torch.dtype | None) -> list[tuple[str, Tensor]]:
+        """What `weight_copies` makes of this engine."""
+        return weight_copies(self, dtype)
+
+    def _gathered(self, parameters: Sequence[nn.Parameter]) -> contextlib.AbstractContextManager[Any]:
+        """Inside it, these parameters are whole on this rank."""
+        if not self.is_sharded or not parameters:
+            return contextlib.nullcontext()
+        return self._deepspeed.zero.GatheredParameters(list(parameters))  # type: ignore[no-any-return]
 
     def sequence_logp(self, token_ids: Sequence[int]) -> list[float]:
         (statistics,) = self.token_statistics([probe(token_ids, packed=self._packs_rows)], "current")
         return probe_logp(token_ids, statistics.logp)
 
     def export(self, folder: Path) -> None:
-        weights = [(name, tensor.to("cpu", copy=True)) for name, tensor in self._weights()]
+        weights = self.snapshot(None)
         if self.rank == 0:
-            write_folder(self._model_settings, self._as_checkpoint(weights), folder)
+            write_folder(self._model_settings, weights, folder)
         self.barrier()
 
     # Checkpoints
@@ -400,16 +391,3 @@ def _teachers(settings: LearnerConfig, device: torch.device) -> list[PolicyModel
 
 def _is_filler(micro_batch: MicroBatch) -> bool:
     return len(micro_batch.sequence_index) == 0
-
-
-def _portions(named: list[tuple[str, Any]]) -> Iterator[list[tuple[str, Any]]]:
-    portion: list[tuple[str, Any]] = []
-    elements = 0
-    for name, parameter in named:
-        portion.append((name, parameter))
-        elements += parameter.ds_numel
-        if elements >= GATHER_ELEMENTS:
-            yield portion
-            portion, elements = [], 0
-    if portion:
-        yield portion

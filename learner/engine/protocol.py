@@ -4,7 +4,7 @@ Every method is called by all ranks, in the same order, with the same number of 
 parameter and reducing a gradient are collective, and wait for the other ranks as `barrier` does.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar
@@ -146,9 +146,15 @@ class TrainEngine(Protocol):
         """
         ...
 
-    def snapshot(self, dtype: torch.dtype) -> list[tuple[str, Tensor]]:
-        """Copies of the current weights, under the names and in the shapes that a checkpoint of the model has: all of them on
-        rank 0, [] on other ranks. Buffers of a checkpoint are among them, in their own dtype.
+    def weight_shapes(self, dtype: torch.dtype | None) -> list[tuple[str, Tensor]]:
+        """What `copy_weights` copies, as tensors on the meta device: names and shapes that a checkpoint of the model has, in this
+        dtype (None: each in its own). Buffers of a checkpoint are among them, in their own dtype. The same after every step.
+        """
+        ...
+
+    def copy_weights(self, into: Mapping[str, Tensor]) -> None:
+        """Copy the current weights into the tensors of `weight_shapes`' names, in their dtype. Every rank calls it; what it is
+        given counts on rank 0. On a GPU the copies are done when its current stream comes there.
         """
         ...
 

@@ -138,9 +138,16 @@ class WeightPublisher:
 
     def _bring(self, wanted: Snapshot) -> None:
         """Close the gap between wanted and confirmed, once, and say what came of it."""
-        if (report := self._replicas.bring(wanted)) is not None:
-            self._on_sync(report)
-        with self._changed:
-            self._confirmed_version = self._replicas.confirmed_version
-            self._kernel_gap_nats = self._replicas.kernel_gap_nats
-            self._changed.notify_all()
+        live = self._replicas.look(wanted.policy_version)
+        if not live or not wanted.hold():  # not held: its buckets are being filled with the version that follows it
+            return
+        try:
+            if (report := self._replicas.bring(wanted, live)) is not None:
+                self._on_sync(report)
+            with self._changed:
+                self._confirmed_version = self._replicas.confirmed_version
+                if (gap := self._replicas.kernel_gap) is not None:
+                    self._kernel_gap_nats = gap.largest_nats
+                self._changed.notify_all()
+        finally:
+            wanted.release(arrived=self._replicas.confirmed_version == wanted.policy_version)

@@ -7,7 +7,7 @@ generation. Going without any replica for too long, or a replica that holds othe
 import logging
 from dataclasses import dataclass
 
-from learner.control.mismatch import CAUSES, MOST_NATS, SAME_NATS, gap_bound
+from learner.control.mismatch import CAUSES, SAME_NATS, gap_bound
 from learner.metrics import GAP_NATS, GENERATION, REPLICAS, SYNC_SECONDS, SYNCS
 from learner.publish.exclusions import Exclusions
 from learner.publish.patience import Patience
@@ -18,9 +18,10 @@ from services.config import RunConfig
 from services.errors import DeadlineExceeded, InputError, WeightSyncError
 from services.metrics import waiting
 from services.weights.channel import WeightChannel
+from services.weights.gap import APART, in_words, is_within, widest
 from services.weights.membership import Membership
 from services.wire.membership import Confirmation, Lease
-from services.wire.weights import Rendezvous, WeightManifest
+from services.wire.weights import Gap, Rendezvous, WeightManifest
 
 log = logging.getLogger("ratchet.learner")
 
@@ -37,6 +38,7 @@ class SyncReport:
     transfer_s: list[float]
     running_sequences: int
     gap_nats: float
+    gap_mean_nats: float
     kernel_gap_nats: float | None
     """What engine and learner differ by for the weights on disk: the largest that any replica has measured so far."""
 
@@ -59,14 +61,14 @@ class ReplicaGroup:
         self._members: dict[str, str] = {}  # replica_id -> incarnation
         self.confirmed_version: int | None = None
         """The version that every member has confirmed; None before the first and after a failed broadcast."""
-        self.kernel_gap_nats: float | None = None
-        """Largest difference of the probe that a replica has measured with the weights on disk; None before the first."""
+        self.kernel_gap: Gap | None = None
+        """Largest difference of the probes that a replica has measured with the weights on disk; None before the first."""
         self.any_live = True
-        """Whether any replica was live and not left out at the last call of `bring`; True before the first."""
+        """Whether any replica was live and not left out at the last call of `look`; True before the first."""
 
-    def bring(self, wanted: Snapshot) -> SyncReport | None:
-        """Bring this version to every live replica, in a new generation if they changed. Returns None if there is nothing to
-        do, if no replica is live, or if it failed: then call again. Raises what ends the run."""
+    def look(self, wanted_version: int) -> dict[str, Lease]:
+        """The live replicas, if there is something to bring them: they changed, or not all of them have confirmed this version.
+        {} if there is nothing to do, or nobody to do it for. Raises what ends the run."""
         live = self._exclusions.trusted(self._membership.live(), now_s())
         self.any_live = bool(live)
         if not live:
@@ -74,18 +76,24 @@ class ReplicaGroup:
             if not self._patience.has_begun:
                 log.warning("no replica is left; waiting up to %.0f s for one", self._patience.longest_s)
             self._patience.without_replica(now_s())
-            return None
+            return {}
         self._patience.replica_is_live()
-        changed = self._members != {replica_id: lease.incarnation for replica_id, lease in live.items()}
-        if not changed and self.confirmed_version == wanted.policy_version:
-            return None
+        return {} if self._is_met(live) and self.confirmed_version == wanted_version else live
+
+    def bring(self, wanted: Snapshot, live: dict[str, Lease]) -> SyncReport | None:
+        """Bring this version to these replicas, in a new generation if they changed. Returns None if it failed: then look and
+        call again. Raises what ends the run."""
         try:
-            if changed:
+            if not self._is_met(live):
                 self._form(live)
             return self._send(wanted)
         except (WeightSyncError, DeadlineExceeded) as fault:  # not Unequal, which ends the run
             self._count_failure(fault)
             return None
+
+    def _is_met(self, live: dict[str, Lease]) -> bool:
+        """Whether the group's members are these replicas."""
+        return self._members == {replica_id: lease.incarnation for replica_id, lease in live.items()}
 
     def _form(self, live: dict[str, Lease]) -> None:
         """Form the next generation of the group from these replicas. Raises WeightSyncError or DeadlineExceeded.
@@ -120,13 +128,14 @@ class ReplicaGroup:
         out for a while.
         Metric: ratchet_waiting{room="learner", awaiting="replicas to confirm"}.
         """
-        manifest = self._manifest(wanted)
         start = now_s()
+        manifest = self._manifest(wanted)
         with waiting("learner", "replicas to confirm"):
             deadline = Deadline.after(self._config.deadlines.weight_transfer_s, "replicas to confirm the weights")
             self._roll_call.ask("swapped", self._generation, self._members, wanted.policy_version)
             self._membership.announce(manifest)
-            self._channel.send(manifest, wanted.flat, deadline)
+            with wanted.sending():
+                self._channel.send(manifest, wanted.flat, deadline)
             confirmed = self._roll_call.collect(deadline)
         seconds = now_s() - start
         gap = self._check_gaps(confirmed, wanted.policy_version)
@@ -156,15 +165,13 @@ class ReplicaGroup:
         return WeightManifest(
             policy_version=wanted.policy_version,
             pg_generation=self._generation,
-            buckets=wanted.buckets,
-            probe_token_ids=wanted.probe_token_ids,
-            probe_logp=wanted.probe_logp,
-            disk_logp=wanted.disk_logp,
-            max_gap_nats=self._max_gap_nats,
+            buckets=wanted.sealed(),
+            probes=wanted.probes,
+            bound=self._bound,
         )
 
-    def _report(self, confirmed: list[Confirmation], policy_version: int, seconds: float, gap: float) -> SyncReport:
-        """Count a confirmed broadcast, and say what it took. gap: the largest probe gap in nats."""
+    def _report(self, confirmed: list[Confirmation], policy_version: int, seconds: float, gap: Gap) -> SyncReport:
+        """Count a confirmed broadcast, and say what it took. gap: how far the replicas' probes are from the learner's."""
         SYNC_SECONDS.observe(seconds)
         SYNCS.labels("confirmed").inc()
         return SyncReport(
@@ -175,50 +182,50 @@ class ReplicaGroup:
             sampling_gap_s=[confirmation.pause_s for confirmation in confirmed],
             transfer_s=[confirmation.transfer_s for confirmation in confirmed],
             running_sequences=sum(confirmation.running_sequences for confirmation in confirmed),
-            gap_nats=gap,
-            kernel_gap_nats=self.kernel_gap_nats,
+            gap_nats=gap.largest_nats,
+            gap_mean_nats=gap.mean_nats,
+            kernel_gap_nats=None if self.kernel_gap is None else self.kernel_gap.largest_nats,
         )
 
     @property
-    def _max_gap_nats(self) -> float:
-        return gap_bound(self._config.weights, self._config.model.dtype, self.kernel_gap_nats)
+    def _bound(self) -> Gap:
+        return gap_bound(self._config.weights, self._config.model.dtype, self.kernel_gap)
 
-    def _check_gaps(self, confirmed: list[Confirmation], policy_version: int) -> float:
-        """Return the largest probe gap in nats. Raises Unequal for one above its bound, or that is not a number."""
+    def _check_gaps(self, confirmed: list[Confirmation], policy_version: int) -> Gap:
+        """Return how far the replicas' probes are from the learner's. Raises Unequal where that is above the bound."""
         for confirmation in confirmed:
             self._check_start(confirmation)
-        gap, bound = max(confirmation.gap_nats or 0.0 for confirmation in confirmed), self._max_gap_nats
-        GAP_NATS.set(gap)
+        gap, bound = widest(confirmation.gap or APART for confirmation in confirmed), self._bound
+        GAP_NATS.set(gap.largest_nats)
         for confirmation in confirmed:
-            if confirmation.gap_nats is None or not confirmation.gap_nats <= bound:
+            found = confirmation.gap or APART
+            if not is_within(found, bound):
                 rounding = (
                     ""
-                    if self.kernel_gap_nats is None
-                    else (
-                        f"; with the weights on disk the two differed by {self.kernel_gap_nats:.2g}, which is rounding"
-                    )
+                    if self.kernel_gap is None
+                    else f"; with the weights on disk the two differed by {in_words(self.kernel_gap)}, which is rounding"
                 )
                 raise Unequal(
                     f"replica {confirmation.replica_id} does not hold the learner's weights: after policy version "
-                    f"{policy_version} its probe differs by {confirmation.gap_nats} nats, above the bound of {bound:.2g}"
+                    f"{policy_version} its probes differ by {in_words(found)}, and may differ by {in_words(bound)}"
                     f"{rounding}. {CAUSES}. If the gap is rounding alone, raise weights.max_gap_nats"
                 )
         return gap
 
     def _check_start(self, confirmation: Confirmation) -> None:
         """Look at what a replica measured around its first swap. Raises Unequal."""
-        config, found = self._config, confirmation.kernel_gap_nats
+        config, found = self._config, confirmation.kernel_gap
         dtype = config.model.dtype
         if found is None:
             return
-        most = config.weights.max_gap_nats or MOST_NATS[dtype]
-        if not found <= most:
+        most = gap_bound(config.weights, dtype, None)
+        if not is_within(found, most):
             raise Unequal(
                 f"engine and learner compute different log-probs from the same folder, model.path = {config.model.path}: "
-                f"before any weights were sent, the probe of replica {confirmation.replica_id} differs by {found:.3g} nats, and "
-                f"rounding in {dtype} explains at most {most:.2g}. {CAUSES}"
+                f"before any weights were sent, the probes of replica {confirmation.replica_id} differ by {in_words(found)}, "
+                f"and rounding in {dtype} explains {in_words(most)}. {CAUSES}"
             )
-        self.kernel_gap_nats = max(found, self.kernel_gap_nats or 0.0)
+        self.kernel_gap = widest([found, self.kernel_gap or found])
         moved = confirmation.moved_nats
         if moved is not None and not moved <= max(SAME_NATS[dtype], config.weights.max_gap_nats or 0.0):
             raise Unequal(

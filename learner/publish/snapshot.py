@@ -1,85 +1,118 @@
-"""Snapshots: one policy version packed for the wire, with the probe by which replicas prove that they hold it."""
+"""Snapshots: one policy version in the buckets that it is sent from, with the probes by which replicas prove it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-import torch
 from torch import Tensor
 
+from learner.publish.kept_buckets import BucketPool, KeptBuckets
 from learner.ranks import Team
 from services.config.weights import WeightsConfig
-from services.weights.buckets import pack
+from services.weights.buckets import sealed
 from services.weights.process_group import bucket_device
-from services.wire.weights import Bucket
+from services.weights.side_stream import Mark, SideStream
+from services.wire.weights import Bucket, Probe
 
 
-@dataclass(frozen=True)
 class Snapshot:
-    """One policy version, packed for the wire."""
+    """One policy version, copied. Made by the training loop's thread, used by the publisher's."""
 
-    policy_version: int
-    buckets: tuple[Bucket, ...]
-    flat: tuple[Tensor, ...]
-    """The bytes of each bucket: uint8, on the device they are sent from."""
-    probe_token_ids: tuple[int, ...]
-    probe_logp: tuple[float, ...]
-    """Log-probs of the probe's tokens after the first, nats, under exactly these weights."""
-    disk_logp: tuple[float, ...] = ()
-    """The same under the weights on disk that the run was started with; empty where they are not known."""
+    def __init__(
+        self,
+        policy_version: int,
+        kept: KeptBuckets,
+        filling: int,
+        probes: Sequence[Probe],
+        *,
+        copied: Mark,
+        side: SideStream,
+    ) -> None:
+        """filling: the number by which `kept` knows this version. copied: where the stream of a GPU has copied it. side: that of
+        the publisher's thread, for digests."""
+        self.policy_version = policy_version
+        self.probes = tuple(probes)
+        self._kept = kept
+        self._filling = filling
+        self._copied = copied
+        self._side = side
+        self._buckets: tuple[Bucket, ...] | None = None
+
+    @property
+    def flat(self) -> tuple[Tensor, ...]:
+        """The bytes of each bucket: uint8, on the device they are sent from. To be read while it is held, after `sealed`."""
+        return self._kept.flat
+
+    def hold(self) -> bool:
+        """Keep the version until `release`; False when a later one has taken its place in memory."""
+        return self._kept.hold(self._filling)
+
+    def release(self, *, arrived: bool) -> None:
+        """End a `hold`. arrived: whether every replica has confirmed the version, so that the next may take its place."""
+        self._kept.release(arrived=arrived)
+
+    def sealed(self) -> tuple[Bucket, ...]:
+        """The buckets with their digests, which are computed at the first call, in the thread that calls. To be called while it
+        is held.
+
+        Waits for: a GPU, to have copied the weights; a CPU has when the snapshot is made.
+        Until: the copy is done; nobody else is awaited.
+        Ended by: the last kernel before it, or an error of the GPU.
+        Metric: ratchet_waiting{room="learner", awaiting="replicas to confirm"}.
+        """
+        if self._buckets is None:
+            self._copied.wait()
+            self._buckets = sealed(self._kept.layout, [self._side.digest(flat) for flat in self.flat])
+        return self._buckets
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Inside, the buckets are sent. Where that fails, the backend may read them for longer than anybody waits: they are given
+        up, and can still be sent."""
+        try:
+            yield
+        except BaseException:
+            self._kept.give_up()
+            raise
 
 
 class Snapshots:
     """Takes snapshots of the learner's weights. On rank 0; taking one is work for every rank."""
 
-    def __init__(self, team: Team, weights: WeightsConfig, probe: tuple[int, ...]) -> None:
-        """probe: the tokens whose log-probs learner and replicas compare (`probe_tokens`).
+    def __init__(self, team: Team, weights: WeightsConfig, probes: Sequence[tuple[int, ...]]) -> None:
+        """probes: the sequences of tokens whose log-probs learner and replicas compare (`probe_tokens`).
 
         To be made while the team holds the weights on disk, before a checkpoint is loaded.
         """
         self._team = team
         self._weights = weights
-        self._probe = probe
-        self._disk_logp = team.probe_logp(probe)
+        self._probes = [Probe(tokens, (), tuple(team.probe_logp(tokens))) for tokens in probes]
+        self._pool: BucketPool | None = None
+        self._side = SideStream(team.engine.device)
 
     def take(self, policy_version: int) -> Snapshot:
         """Copy the current weights, which are this policy version. Raises InputError when the backend cannot send them from
-        where they lie."""
-        taken = self._team.snapshot(self._probe)
-        device = bucket_device(self._weights.type, self._team.engine.device)
-        return pack_snapshot(
-            policy_version,
-            taken.tensors,
-            bucket_mib=self._weights.bucket_mib,
-            probe_token_ids=self._probe,
-            probe_logp=taken.probe_logp,
-            disk_logp=self._disk_logp,
-            device=device,
-        )
+        where they lie, or there is no memory for the copy."""
+        if self._pool is None:
+            self._pool = self._make_pool()
+        kept, filling = self._pool.take()
+        logps = self._team.snapshot([probe.token_ids for probe in self._probes], kept.named)
+        probes = [Probe(p.token_ids, tuple(logp), p.disk_logp) for p, logp in zip(self._probes, logps, strict=True)]
+        copied = Mark(self._team.engine.device)
+        return Snapshot(policy_version, kept, filling, probes, copied=copied, side=self._side)
+
+    def _make_pool(self) -> BucketPool:
+        here = self._team.engine.device
+        device = bucket_device(self._weights.type, here)
+        pinned = here.type == "cuda" and device.type == "cpu"
+        return BucketPool(self._team.weight_shapes(), self._weights.bucket_mib, device, pinned=pinned)
 
 
-def pack_snapshot(
-    policy_version: int,
-    tensors: Sequence[tuple[str, Tensor]],
-    *,
-    bucket_mib: int,
-    probe_token_ids: Sequence[int],
-    probe_logp: Sequence[float],
-    disk_logp: Sequence[float] = (),
-    device: torch.device | None = None,
-) -> Snapshot:
-    """Pack named tensors into buckets of at most bucket_mib MiB. device: where the buckets lie; None is the CPU."""
-    packed = pack(tensors, bucket_mib, device)
-    return Snapshot(
-        policy_version=policy_version,
-        buckets=tuple(bucket for bucket, _ in packed),
-        flat=tuple(flat for _, flat in packed),
-        probe_token_ids=tuple(probe_token_ids),
-        probe_logp=tuple(probe_logp),
-        disk_logp=tuple(disk_logp),
-    )
+def probe_tokens(prompts: Sequence[Sequence[int]], length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Two fixed sequences of real prompt tokens, at least two and at most `length` tokens each.
 
-
-def probe_tokens(prompts: Sequence[Sequence[int]], length: int) -> tuple[int, ...]:
-    """A fixed sequence of real prompt tokens, at least two and at most `length` of them."""
-    tokens = [token for prompt in prompts for token in prompt][:length]
-    return tuple(tokens if len(tokens) > 1 else tokens * 2)
+    The second follows the first in the prompts; where they do not reach that far, it is the first backwards.
+    """
+    tokens = [token for prompt in prompts for token in prompt]
+    tokens = tokens if len(tokens) > 1 else tokens * 2
+    first, second = tokens[:length], tokens[length : 2 * length]
+    return tuple(first), tuple(second if len(second) == len(first) else first[::-1])

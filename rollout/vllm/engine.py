@@ -7,7 +7,7 @@ used, after the environment is set, so that importing this file stays cheap.
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
@@ -36,6 +36,9 @@ T = TypeVar("T")
 _FIRST_POLL_S = 0.002
 _LAST_POLL_S = 0.05
 """The workers answer between two engine steps: asked often during a short transfer, seldom during a long one."""
+ANSWER_S = 30.0
+"""How long after a deadline an engine may take to answer what it was asked. It answers after the step in progress, so one
+that is silent for longer hangs."""
 
 
 class VllmEngine:
@@ -76,7 +79,8 @@ class VllmEngine:
         try:
             self._llm = await _in_daemon_thread(partial(self._launch, self._run))
             refuse_what_was_changed(self._run, self._alive())
-            await self._alive().update_weight_version(str(BASE_VERSION))
+            deadline = Deadline.after(self._run.deadlines.engine_start_s, "the engine to answer")
+            await self._answered("set_weight_version", self._alive().update_weight_version(str(BASE_VERSION)), deadline)
         except InputError:
             await self.stop()
             raise
@@ -116,7 +120,7 @@ class VllmEngine:
         trajectories = tuple(self._trajectory(completion, prompt) for completion in output.outputs)
         return trajectories * prompt.group_size if greedy else trajectories
 
-    async def probe(self, token_ids: Sequence[int]) -> list[float]:
+    async def probe(self, token_ids: Sequence[int], deadline: Deadline) -> list[float]:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         parameters = SamplingParams(
@@ -127,7 +131,7 @@ class VllmEngine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         salt = f"probe-{self._requests_total}"  # shares no cached prefix with anything
-        output = await self._generate(list(token_ids), parameters, salt, "probe")
+        output = await self._answered("a probe", self._generate(list(token_ids), parameters, salt, "probe"), deadline)
         entries = cast(Any, output.prompt_logprobs)
         return [float(entries.logprobs[entries.start_indices[position]]) for position in range(1, len(token_ids))]
 
@@ -137,15 +141,15 @@ class VllmEngine:
                 f"generation {rendezvous.pg_generation} was formed without {replica_id}; wait for the next"
             )
         async with self._changing_weights:
-            await self._ask("join_generation", encode(rendezvous), rendezvous.first_ranks[replica_id])
             deadline = Deadline.after(rendezvous.timeout_s + 5.0, f"generation {rendezvous.pg_generation} to form")
+            await self._ask("join_generation", encode(rendezvous), rendezvous.first_ranks[replica_id], by=deadline)
             with waiting("rollout", "the process group"):
                 await self._until_ready(deadline)
 
     async def stage_and_swap(self, manifest: WeightManifest, deadline: Deadline) -> SwapReport:
         async with self._changing_weights:
             asked_s = time.perf_counter()
-            refusals = await self._ask("stage_weights", encode(manifest), deadline.remaining_s())
+            refusals = await self._ask("stage_weights", encode(manifest), deadline.remaining_s(), by=deadline)
             for rank, refusal in enumerate(refusals):
                 if refusal is not None:
                     raise WeightSyncError(f"engine worker {rank}: {refusal}")
@@ -154,35 +158,40 @@ class VllmEngine:
             transfer_s = time.perf_counter() - asked_s
             running_sequences = self._running_sequences
             # To its end even if the caller is cancelled: weights without their label would mislabel tokens.
-            pause_s = await asyncio.shield(self._swap(manifest.policy_version))
+            pause_s = await asyncio.shield(self._swap(manifest.policy_version, deadline))
         return SwapReport(manifest.policy_version, transfer_s, pause_s, running_sequences)
 
-    async def _swap(self, policy_version: int) -> float:
-        """Swap while sampling is paused; returns the pause in seconds. No step runs between swap and label: spans are exact."""
-        from vllm.v1.engine.exceptions import EngineDeadError
+    async def _swap(self, policy_version: int, deadline: Deadline) -> float:
+        """Swap while sampling is paused; returns the pause in seconds. No step runs between swap and label: spans are exact.
 
-        llm = self._alive()
-        core = llm.engine_core
+        Raises EngineFailed, or InputError if there is no memory for the swap; what the engine holds is unknown then.
+        """
+        core = self._alive().engine_core
         recompute = self._run.rollout.kv_after_swap == "recompute"
         paused_s = time.perf_counter()
         try:
             # Not AsyncLLM.pause_generation: it sleeps another 20 ms to order its outputs.
-            await core.pause_scheduler_async(mode="keep", clear_cache=recompute)
-            await self._ask("swap_weights", policy_version)
-            await core.set_weight_version_async(str(policy_version))
+            await self._answered("pause", core.pause_scheduler_async(mode="keep", clear_cache=recompute), deadline)
+            for rank, refusal in enumerate(await self._ask("swap_weights", policy_version, by=deadline)):
+                if refusal is not None:
+                    raise InputError(f"engine worker {rank}: {refusal}")
+            await self._answered("set_weight_version", core.set_weight_version_async(str(policy_version)), deadline)
             self._policy_version = policy_version
             self._swaps_total += 1
-            await core.resume_scheduler_async()
+            await self._answered("resume", core.resume_scheduler_async(), deadline)
         except Exception as fault:
-            self._fault = f"swapping in version {policy_version} failed, what the engine holds is unknown: {fault}"
-            llm.output_processor.propagate_error(EngineDeadError())  # it stays paused, so no group may wait for it
-            raise EngineFailed(f"{self._fault}. Start the replica again") from fault
+            what = f"swapping in version {policy_version} failed, what the engine holds is unknown: {fault}"
+            self._give_up(what)  # it stays paused, so no group may wait for it
+            if isinstance(fault, InputError):
+                raise
+            raise EngineFailed(f"{what}. Start the replica again") from fault
         return time.perf_counter() - paused_s
 
     async def _until_ready(self, deadline: Deadline) -> None:
         """Ask every worker until its join or transfer is done.
 
-        Raises WeightSyncError with what the first worker that failed says, or if the deadline passes.
+        Raises WeightSyncError with what the first worker that failed says, or if the deadline passes; InputError if a worker has
+        no memory for what it is to receive.
 
         Waits for: the engine's workers.
         Until: `deadline`: rendezvous.timeout_s (deadlines.weight_join_s) + 5 s, or deadlines.weight_transfer_s.
@@ -191,8 +200,10 @@ class VllmEngine:
         """
         poll_s = _FIRST_POLL_S
         while True:
-            workers = await self._ask("weights_progress")
+            workers = await self._ask("weights_progress", by=deadline)
             for rank, (state, fault) in enumerate(workers):
+                if state == "out of memory":
+                    raise InputError(f"engine worker {rank}: {fault}")
                 if state == "failed":
                     raise WeightSyncError(f"engine worker {rank}: {fault}")
             if all(state == "ready" for state, _ in workers):
@@ -204,17 +215,49 @@ class VllmEngine:
             await asyncio.sleep(min(poll_s, left_s))
             poll_s = min(poll_s * 1.5, _LAST_POLL_S)
 
-    async def _ask(self, method: str, *arguments: Any) -> list[Any]:
+    async def _ask(self, method: str, *arguments: Any, by: Deadline) -> list[Any]:
+        """What each worker answers. Raises EngineFailed if the engine is dead, or does not answer in time."""
         from vllm.v1.engine.exceptions import EngineDeadError
 
         try:
-            return cast(list[Any], await self._alive().collective_rpc(method, args=arguments))
+            call = self._alive().collective_rpc(method, args=arguments)
+            return cast(list[Any], await self._answered(method, call, by))
         except EngineDeadError as fault:
             raise self._dead(fault) from fault
         except EngineFailed:
             raise
         except Exception as fault:  # vLLM raises it without a class of its own
             raise EngineFailed(f"{method} failed in the engine: {fault}") from fault
+
+    async def _answered(self, what: str, call: Awaitable[T], deadline: Deadline) -> T:
+        """The engine's answer to a call. Raises EngineFailed if it does not come: nobody knows then what the engine is doing.
+
+        Waits for: the engine, to end the step in progress and do what it is asked.
+        Until: ANSWER_S, 30 seconds, after the caller's deadline (deadlines.engine_start_s, deadlines.weight_join_s + 5 s or
+            deadlines.weight_transfer_s).
+        Ended by: the answer, the death of the engine, or that time (EngineFailed).
+        Metric: ratchet_waiting{room="rollout", awaiting="the process group"} or awaiting="a weight transfer".
+        """
+        try:
+            left_s = deadline.remaining_s()
+        except DeadlineExceeded:
+            left_s = 0.0
+        try:
+            async with asyncio.timeout(left_s + ANSWER_S) as patience:
+                return await call
+        except TimeoutError as fault:
+            if not patience.expired():
+                raise
+            self._give_up(f"the engine hangs: {what} was not answered within {left_s + ANSWER_S:.0f} s")
+            raise EngineFailed(f"{self._fault}. Start the replica again") from fault
+
+    def _give_up(self, fault: str) -> None:
+        """Take the engine for dead, and say so to every group in flight."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        self._fault = fault
+        if self._llm is not None:
+            self._llm.output_processor.propagate_error(EngineDeadError())
 
     async def _generate(
         self, prompt_ids: list[int], parameters: "SamplingParams", salt: str, name: str

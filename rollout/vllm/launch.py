@@ -4,8 +4,10 @@ vLLM is imported where it is used, after the environment is set, so that importi
 """
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from rollout.vllm.memory import engine_fraction
 from rollout.vllm.worker import StagedWeights
 from services import numa
 from services.config.rollout import CPU_CACHE_GIB, GPU_FRACTION, GPU_STEP_TOKENS
@@ -86,8 +88,11 @@ def _first_line(fault: Exception) -> str:
     return " ".join(said) or type(fault).__name__
 
 
-def engine_arguments(run: RunConfig) -> dict[str, Any]:
-    """The arguments of vLLM's AsyncEngineArgs for this run."""
+def engine_arguments(run: RunConfig, gpu_bytes: Callable[[], int] | None = None) -> dict[str, Any]:
+    """The arguments of vLLM's AsyncEngineArgs for this run.
+
+    gpu_bytes: says how much memory the first GPU has; by default the driver does.
+    """
     model, rollout = run.model, run.rollout
     arguments: dict[str, Any] = {
         "model": model.path,
@@ -114,13 +119,21 @@ def engine_arguments(run: RunConfig) -> dict[str, Any]:
     else:
         step_tokens = step_tokens or max(GPU_STEP_TOKENS, arguments["max_num_seqs"])
         if rollout.kv_cache_gib is None:
-            arguments["gpu_memory_utilization"] = rollout.gpu_memory_fraction or GPU_FRACTION
+            given = rollout.gpu_memory_fraction or GPU_FRACTION
+            arguments["gpu_memory_utilization"] = engine_fraction(run, given, (gpu_bytes or _gpu_bytes)())
         else:
             arguments["kv_cache_memory_bytes"] = int(rollout.kv_cache_gib * 2**30)
             arguments["gpu_memory_utilization"] = UNCHECKED_FRACTION
     if step_tokens is not None:
         arguments["max_num_batched_tokens"] = step_tokens
     return arguments
+
+
+def _gpu_bytes() -> int:
+    """All memory of the first GPU, asked of the driver: this process makes no context on it."""
+    from vllm.platforms import current_platform
+
+    return int(current_platform.get_device_total_memory())
 
 
 def refuse_what_was_changed(run: RunConfig, llm: "AsyncLLM") -> None:

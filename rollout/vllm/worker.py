@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 
-from rollout.weights.receiver import WeightReceiver
+from rollout.weights.receiver import WeightReceiver, out_of_memory
 from services.errors import WeightSyncError
 from services.wire.codec import decode
 from services.wire.weights import Rendezvous, WeightManifest
@@ -46,22 +46,29 @@ class StagedWeights:
         return None
 
     def weights_progress(self) -> tuple[str, str]:
-        """State ("busy", "ready" or "failed") of the last join or transfer, and what went wrong with it."""
+        """State of the last join or transfer, and what went wrong with it (TransferProgress)."""
         assert self._receiver is not None, "join_generation comes first"
         progress = self._receiver.progress()
         return progress.state, progress.fault
 
-    def swap_weights(self, policy_version: int) -> None:
-        """Put the staged version into the model. Sampling is paused.
+    def swap_weights(self, policy_version: int) -> str | None:
+        """Put the staged version into the model. Sampling is paused. Returns what to do if there is no memory for it, or None.
+
+        The model is then half of one version and half of another.
 
         It is vLLM's whole reload life cycle in one call: a bare load_weights corrupts some models, and half a reload
         kills the engine.
         """
         assert self._receiver is not None, "join_generation comes first"
         weights = self._receiver.take(policy_version)
-        _let_experts_be_packed_again(self.model_runner.get_model())
-        cast(Any, self).reload_weights(weights_iterator=weights, is_checkpoint_format=True)
-        _repack_output_layer(self.model_runner.get_model())
+        try:
+            _let_experts_be_packed_again(self.model_runner.get_model())
+            cast(Any, self).reload_weights(weights_iterator=weights, is_checkpoint_format=True)
+            _repack_output_layer(self.model_runner.get_model())
+        except torch.OutOfMemoryError as fault:
+            return out_of_memory(fault, "what the swap of weights needs beside them")
+        self._receiver.give_back()
+        return None
 
 
 def _let_experts_be_packed_again(model: torch.nn.Module) -> None:

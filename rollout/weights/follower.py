@@ -10,17 +10,19 @@ counts it in, and ends after `rejoin_deadline_s`. The learner's half is in learn
 
 import asyncio
 import logging
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
 
 from rollout.engine import BASE_VERSION, InferenceEngine, SwapReport
 from rollout.metrics import POLICY_VERSION, SAMPLING_GAP_SECONDS, SWAPS, TRANSFER_SECONDS, WEIGHT_GAP_NATS
 from services.clock import Deadline, now_s
 from services.config.deadlines import DeadlinesConfig
-from services.errors import WeightSyncError
+from services.errors import InputError, WeightSyncError
+from services.weights.gap import gap_between, in_words, is_within
 from services.weights.membership import Membership
 from services.wire.membership import Confirmation
-from services.wire.weights import Rendezvous, WeightManifest
+from services.wire.weights import Gap, Rendezvous, WeightManifest
 
 log = logging.getLogger("ratchet.rollout")
 
@@ -119,33 +121,51 @@ class WeightFollower:
             return
         try:
             deadline = Deadline.after(self._transfer_s, "weights from the learner")
-            before = await self._on_disk(manifest)
+            before = await self._on_disk(manifest, deadline)
             report = await self._engine.stage_and_swap(manifest, deadline)
-            after = await self._engine.probe(manifest.probe_token_ids)
-        except WeightSyncError as error:
+            after = await self._probe(manifest, deadline)
+        except (WeightSyncError, InputError) as error:
             log.warning("policy version %d did not arrive: %s", manifest.policy_version, error)
             self._leave_group()
             await self._confirm("swapped", manifest.pg_generation, manifest.policy_version, fault=str(error))
+            if isinstance(error, InputError):  # the next try would end the same way
+                raise
             return
-        if _largest_gap(manifest.probe_logp, after) <= manifest.max_gap_nats:
+        if is_within(after.gap, manifest.bound):
             self.ready.set()
         else:
             self.ready.clear()  # the learner stops the run when it reads the gap
         await self._confirm_swap(manifest, report, before, after)
 
+    async def _probe(self, manifest: WeightManifest, deadline: Deadline) -> "_Probed":
+        """Compare engine and learner by the first probe, and by the others where it says that they differ: one token by which
+        rounding goes far is not wrong weights, which differ at other tokens too."""
+        probed = _Probed([], gap_between((), ()))
+        for number, probe in enumerate(manifest.probes):
+            logp = await self._engine.probe(probe.token_ids, deadline)
+            probed = _Probed([*probed.logps, logp], gap_between(probe.logp, logp))
+            if is_within(probed.gap, manifest.bound):
+                break
+            log.warning(
+                "policy version %d: probe %d differs by %s", manifest.policy_version, number + 1, in_words(probed.gap)
+            )
+        return probed
+
     async def _confirm_swap(
-        self, manifest: WeightManifest, report: SwapReport, before: list[float] | None, after: list[float]
+        self, manifest: WeightManifest, report: SwapReport, before: list[list[float]] | None, after: "_Probed"
     ) -> None:
-        """Count a swap and tell the learner what it took. before: the probe under the weights on disk, if it was made."""
-        gap = _largest_gap(manifest.probe_logp, after)
+        """Count a swap and tell the learner what it took. before: the probes under the weights on disk, if they were made."""
         POLICY_VERSION.set(manifest.policy_version)
         SWAPS.inc()
         TRANSFER_SECONDS.observe(report.transfer_s)
         SAMPLING_GAP_SECONDS.observe(report.pause_s)
-        WEIGHT_GAP_NATS.set(gap)
-        moved = None
-        if before is not None and manifest.policy_version == 0:  # the same weights as on disk
-            moved = _largest_gap(before, after)
+        WEIGHT_GAP_NATS.set(after.gap.largest_nats)
+        kernel_gap = moved = None
+        if before is not None:
+            on_disk = [logp for probe in manifest.probes for logp in probe.disk_logp]
+            kernel_gap = gap_between(on_disk, list(chain.from_iterable(before)))
+            if manifest.policy_version == 0:  # the same weights as on disk
+                moved = max(gap_between(*pair).largest_nats for pair in zip(before, after.logps, strict=False))
         await self._confirm(
             "swapped",
             manifest.pg_generation,
@@ -153,16 +173,16 @@ class WeightFollower:
             transfer_s=report.transfer_s,
             pause_s=report.pause_s,
             running_sequences=report.running_sequences,
-            gap_nats=gap,
-            kernel_gap_nats=None if before is None else _largest_gap(manifest.disk_logp, before),
+            gap=after.gap,
+            kernel_gap=kernel_gap,
             moved_nats=moved,
         )
 
-    async def _on_disk(self, manifest: WeightManifest) -> list[float] | None:
-        """The probe's log-probs under the weights that the engine has read from disk; None once it has swapped."""
-        if self._engine.policy_version != BASE_VERSION or not manifest.disk_logp:
+    async def _on_disk(self, manifest: WeightManifest, deadline: Deadline) -> list[list[float]] | None:
+        """The probes' log-probs under the weights that the engine has read from disk; None once it has swapped."""
+        if self._engine.policy_version != BASE_VERSION or not all(probe.disk_logp for probe in manifest.probes):
             return None
-        return await self._engine.probe(manifest.probe_token_ids)
+        return [await self._engine.probe(probe.token_ids, deadline) for probe in manifest.probes]
 
     def _leave_group(self) -> None:
         self._generation = None
@@ -192,9 +212,11 @@ def _newest(messages: list[Rendezvous | WeightManifest | Confirmation]) -> list[
     return kept
 
 
-def _largest_gap(expected: Sequence[float], got: Sequence[float]) -> float:
-    """Largest absolute difference in nats; infinite if any is NaN or the lengths differ."""
-    if len(expected) != len(got):
-        return math.inf
-    gaps = [abs(e - g) for e, g in zip(expected, got, strict=True)]
-    return math.inf if any(math.isnan(gap) for gap in gaps) else max(gaps, default=0.0)
+@dataclass(frozen=True)
+class _Probed:
+    """What the engine said of the probes after a swap."""
+
+    logps: list[list[float]]
+    """Those of each probe that was made."""
+    gap: Gap
+    """That of the last one, on which the verdict is."""

@@ -17,18 +17,27 @@ from torch import Tensor
 
 from services.clock import Deadline
 from services.errors import RatchetError, WeightSyncError
-from services.weights.buckets import unpack, verify
-from services.weights.process_group import BroadcastGroup
+from services.weights.buckets import allocate, check_digest, unpack
+from services.weights.process_group import BroadcastGroup, bucket_device
+from services.weights.side_stream import Mark, SideStream
 from services.wire.weights import Rendezvous, WeightManifest
+
+
+def out_of_memory(fault: Exception, what: str) -> str:
+    """What to do about it, in a sentence."""
+    return (
+        f"the GPU has no memory for {what}: {str(fault).splitlines()[0]} Lower rollout.gpu_memory_fraction, which leaves more "
+        'beside the engine, or set weights.type = "gloo", which receives in host memory'
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class TransferProgress:
     """How the last join or transfer stands."""
 
-    state: Literal["busy", "ready", "failed"]
+    state: Literal["busy", "ready", "failed", "out of memory"]
     fault: str = ""
-    """Why it failed."""
+    """Why it failed, or what to do about memory."""
 
 
 class _Attempt:
@@ -42,6 +51,8 @@ class _Attempt:
     def _run(self) -> None:
         try:
             self._work()
+        except torch.OutOfMemoryError as fault:
+            self.progress = TransferProgress("out of memory", out_of_memory(fault, "a version to be received into"))
         except RatchetError as fault:
             self.progress = TransferProgress("failed", str(fault))
         except Exception as fault:
@@ -53,21 +64,25 @@ class _Attempt:
 class WeightReceiver:
     """Lives in one engine worker. Only `take` hands weights out, and only whole, proven ones."""
 
-    def __init__(self, device: torch.device) -> None:
-        """device: where the engine's weights are. Over NCCL buckets are received there, over gloo on the CPU."""
+    def __init__(self, device: torch.device, allocate: Callable[..., list[Tensor]] = allocate) -> None:
+        """device: where the engine's weights are. Over NCCL buckets are received there, over gloo on the CPU. allocate: takes
+        memory for them, as `buckets.allocate` does."""
         self._device = device
+        self._allocate = allocate
         self._attempt: _Attempt | None = None
         self._group: BroadcastGroup | None = None
         self._generation: int | None = None
         self._receiving_device = device
-        self._spare: list[Tensor] = []  # buckets of the previous version: the next one is received into them
+        self._spare: list[Tensor] = []  # buckets of the version in use: the next one is received into them
+        self._spare_since: Mark | None = None  # where the engine's stream had read them
         self._staged: tuple[WeightManifest, list[Tensor]] | None = None  # proven, and not taken yet
+        self._taken: list[Tensor] = []  # being put into the model
 
     def join(self, rendezvous: Rendezvous, rank: int) -> None:
         """Begin to meet the members of a generation; an earlier join or transfer is given up."""
         self.close()
         self._generation = rendezvous.pg_generation
-        self._receiving_device = self._device if rendezvous.backend == "nccl" else torch.device("cpu")
+        self._receiving_device = bucket_device(rendezvous.backend, self._device)
         deadline = Deadline.after(rendezvous.timeout_s, f"generation {rendezvous.pg_generation} to form")
 
         def meet() -> None:
@@ -97,23 +112,29 @@ class WeightReceiver:
         if self.progress().state == "busy":
             raise WeightSyncError("the previous transfer is still under way; join the next generation")
         deadline = Deadline.after(timeout_s, f"version {manifest.policy_version} from the learner")
-        buffers = self._fitting(manifest)
-        self._spare = []
+        spare, spare_since = self._spare, self._spare_since
+        self._spare = []  # until the next swap: a transfer that is given up goes on writing into them
         self._staged = None
 
         def receive() -> None:
             """Take in every bucket and verify it, in a thread.
 
-            Waits for: the learner's broadcast.
+            Waits for: the engine's stream, to have read the version before out of the buffers; then the learner's broadcast.
             Until: timeout_s (what is left of deadlines.weight_transfer_s).
             Ended by: the last bucket, the deadline, or a member that leaves.
             Metric: ratchet_waiting{room="rollout", awaiting="a weight transfer"}, in the rollout process.
             """
+            if spare_since is not None:
+                spare_since.wait()
+            side = SideStream(self._device)  # not shared: a transfer that was given up may go on with its own
+            with side.current():
+                buffers = self._fitting(manifest, spare)
+                side.finish()
             damage: WeightSyncError | None = None
             for position, (bucket, flat) in enumerate(zip(manifest.buckets, buffers, strict=True), start=1):
                 group.broadcast(flat, deadline)  # all of them, damaged or not: the other members pass them on
                 try:
-                    verify(bucket, flat, f"{position} of {len(buffers)}")
+                    check_digest(bucket, side.digest(flat), f"{position} of {len(buffers)}")
                 except WeightSyncError as fault:
                     damage = damage or fault
             if damage is not None:
@@ -128,7 +149,7 @@ class WeightReceiver:
         return self._attempt.progress if self._attempt else TransferProgress("failed", "nothing was begun; join first")
 
     def take(self, policy_version: int) -> Iterator[tuple[str, Tensor]]:
-        """The parameters staged for this version, once: views that are valid until `stage` is called again.
+        """The parameters staged for this version, once: views that are valid until `give_back`.
 
         Raises WeightSyncError if the version is not staged or was taken before.
         """
@@ -136,9 +157,19 @@ class WeightReceiver:
             raise WeightSyncError(f"version {policy_version} is not staged; stage it and wait until it is ready")
         manifest, buffers = self._staged
         self._staged = None
-        self._spare = buffers
+        self._taken = buffers
+        for flat in buffers:
+            if flat.is_cuda:  # it was allocated for another stream than the one that reads it now
+                flat.record_stream(torch.cuda.current_stream(flat.device))
         for bucket, flat in zip(manifest.buckets, buffers, strict=True):
             yield from unpack(bucket, flat)
+
+    def give_back(self) -> None:
+        """Say that what was taken is in the model, as far as the current stream of the engine has been told: the next version may
+        be received into its memory once that stream has come there."""
+        self._spare = self._taken
+        self._taken = []
+        self._spare_since = Mark(self._device)
 
     def close(self) -> None:
         """Leave the generation; a transfer under way fails."""
@@ -149,11 +180,14 @@ class WeightReceiver:
         if group is not None:
             group.close()
 
-    def _fitting(self, manifest: WeightManifest) -> list[Tensor]:
-        """Buffers for the manifest's buckets, uint8, one each: the spare ones if their sizes fit."""
+    def _fitting(self, manifest: WeightManifest, spare: list[Tensor]) -> list[Tensor]:
+        """Buffers for the manifest's buckets, uint8, one each: the spare ones if they fit. Raises torch.OutOfMemoryError."""
         sizes = [bucket.size_bytes for bucket in manifest.buckets]
-        if [flat.numel() for flat in self._spare] == sizes and all(
-            flat.device == self._receiving_device for flat in self._spare
+        if [flat.numel() for flat in spare] == sizes and all(
+            flat.device.type == self._receiving_device.type for flat in spare
         ):
-            return self._spare
-        return [torch.empty(size, dtype=torch.uint8, device=self._receiving_device) for size in sizes]
+            return spare
+        spare.clear()  # their memory first
+        # Pinned where it is on the host of a GPU, which then copies at full speed.
+        pinned = self._device.type == "cuda" and self._receiving_device.type == "cpu"
+        return self._allocate(manifest.buckets, self._receiving_device, pinned=pinned)

@@ -52,8 +52,9 @@ class RolloutConfig(Strict):
     """GiB of KV cache of an engine, on each of its GPUs. Default: on CPU 1; on a GPU of its own what gpu_memory_fraction leaves,
     and 4 on a GPU that it shares with the learner, where a size of its own keeps what the learner allocates out of it."""
     gpu_memory_fraction: Annotated[float | None, OnlyWith("device", "cuda")] = Field(default=None, gt=0.0, le=1.0)
-    """Fraction of a GPU's memory that the engine takes, weights included; without kv_cache_gib alone. Default: 0.85. Lower it
-    if something else runs on that GPU."""
+    """Fraction of a GPU's memory that a replica takes: the engine with its weights and, with weights.type = "nccl", a copy of
+    the weights that the next version is received into; without kv_cache_gib alone. Default: 0.85. Lower it if something else
+    runs on that GPU."""
     cpu_threads: Annotated[int, OnlyWith("device", "cpu")] = Field(default=1, ge=1)
     """Compute threads of an engine on CPU. Raise it where cores are idle."""
     tensor_parallel: int = Field(default=1, ge=1)

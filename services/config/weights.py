@@ -17,11 +17,12 @@ class _Channel(Strict):
     bucket_mib: int = Field(default=64, ge=1)
     """MiB of weights in one broadcast. Larger buckets mean fewer collectives and more memory at both ends."""
     probe_tokens: int = Field(default=64, ge=2)
-    """Tokens of the fixed sequence whose log-probs are compared after each broadcast, to prove that weights are equal."""
+    """Tokens of each of the two fixed sequences whose log-probs prove, after each broadcast, that weights are equal. The second
+    is compared only where the first says that they are not."""
     max_gap_nats: float | None = Field(default=None, gt=0.0)
-    """The run stops when a replica's probe differs from the learner's by more than this, in nats. Default: 0.001 in
-    float32; in bfloat16 three times what the two differ by for the weights on disk, at least 0.05 and at most 0.4. Raise it
-    only after you know where the difference comes from."""
+    """The run stops when a token of both probes differs between replica and learner by more than this, in nats. Default: 0.001 in
+    float32; in bfloat16 three times what the two differ by for the weights on disk, in the mean (0.02 to 0.12) and at nine in
+    ten tokens (0.05 to 0.3), and 1.0 at any token. Raise it only after you know where the difference comes from."""
     max_mismatch_nats: float | None = Field(default=None, gt=0.0)
     """Largest mean KL per token between engine and learner, in nats, over sequences sampled under the learner's current
     weights alone (engine_mismatch_kl in steps.jsonl). Above it there is a warning. Default: 0.0001 in float32; in bfloat16 the

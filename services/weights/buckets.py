@@ -1,7 +1,12 @@
-"""Flat byte buckets: each holds whole parameters, travels in one collective, and has a digest that both ends compute."""
+"""Flat byte buckets: each holds whole parameters, travels in one collective, and has a digest that both ends compute.
 
-from collections.abc import Iterable, Iterator
+Names, dtypes and shapes are the same in every version, so the places in the buckets are laid out once (`lay_out`), and each
+version is copied into the same memory.
+"""
 
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
 import torch
 import xxhash
 from torch import Tensor
@@ -13,41 +18,56 @@ ALIGNMENT_BYTES = 256
 """Enough for a view of any dtype, and fast for GPU copies."""
 
 
-def pack(
-    tensors: Iterable[tuple[str, Tensor]], bucket_mib: int, device: torch.device | None = None
-) -> list[tuple[Bucket, Tensor]]:
-    """Copy named parameters into uint8 buckets of at most bucket_mib; a larger parameter gets a bucket of its own.
+def lay_out(tensors: Iterable[tuple[str, Tensor]], bucket_mib: int) -> tuple[Bucket, ...]:
+    """Places for named tensors in buckets of at most bucket_mib; a larger tensor gets a bucket of its own.
 
-    Each tensor is copied before the next is asked for: under ZeRO-3 it is a view that becomes invalid after its gather.
-    Tensors may have any shape, dtype and stride. device: where the buckets lie, by default the CPU.
+    tensors: their shapes and dtypes count, so they may be on the meta device. The digests are empty: `sealed` writes them.
     """
     capacity_bytes = bucket_mib * 2**20
-    packed: list[tuple[Bucket, Tensor]] = []
+    buckets: list[Bucket] = []
     entries: list[TensorEntry] = []
-    flat, used_bytes = torch.empty(0, dtype=torch.uint8), 0
+    used_bytes = 0
 
-    def seal() -> None:
-        nonlocal entries
+    def close() -> None:
         if entries:
-            content = flat[:used_bytes]
-            packed.append((Bucket(used_bytes, digest(content), tuple(entries)), content))
-        entries = []
+            buckets.append(Bucket(used_bytes, "", tuple(entries)))
+        entries.clear()
 
     for name, tensor in tensors:
         size_bytes = tensor.numel() * tensor.element_size()
         offset = -(-used_bytes // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
         if not entries or offset + size_bytes > capacity_bytes:
-            seal()
-            flat, offset = torch.empty(max(capacity_bytes, size_bytes), dtype=torch.uint8, device=device), 0
-        else:
-            flat[used_bytes:offset] = 0  # the gap is part of the digest
+            close()
+            offset = 0
         dtype = str(tensor.dtype).removeprefix("torch.")
-        entry = TensorEntry(name, dtype, tuple(tensor.shape), offset)
-        _view(entry, flat).copy_(tensor.detach())
-        entries.append(entry)
+        entries.append(TensorEntry(name, dtype, tuple(tensor.shape), offset))
         used_bytes = offset + size_bytes
-    seal()
-    return packed
+    close()
+    return tuple(buckets)
+
+
+def allocate(buckets: Iterable[Bucket], device: torch.device, *, pinned: bool = False) -> list[Tensor]:
+    """Memory for the bytes of these buckets, uint8, filled with zeros: the gaps between tensors are part of a digest.
+
+    pinned: host memory that a GPU copies from and to by itself.
+    """
+    return [torch.zeros(bucket.size_bytes, dtype=torch.uint8, device=device, pin_memory=pinned) for bucket in buckets]
+
+
+def sealed(buckets: Iterable[Bucket], digests: Iterable[str]) -> tuple[Bucket, ...]:
+    """The buckets with their digests."""
+    pairs = zip(buckets, digests, strict=True)
+    return tuple(msgspec.structs.replace(bucket, digest=found) for bucket, found in pairs)
+
+
+def pack(tensors: Sequence[tuple[str, Tensor]], bucket_mib: int) -> list[tuple[Bucket, Tensor]]:
+    """Copies of named tensors, of any shape, dtype and stride, in new buckets on the CPU, with their digests."""
+    layout = lay_out(tensors, bucket_mib)
+    flats = allocate(layout, torch.device("cpu"))
+    places = {name: place for bucket, flat in zip(layout, flats, strict=True) for name, place in unpack(bucket, flat)}
+    for name, tensor in tensors:
+        places[name].copy_(tensor.detach())
+    return list(zip(sealed(layout, map(digest, flats)), flats, strict=True))
 
 
 def unpack(bucket: Bucket, flat: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -57,13 +77,12 @@ def unpack(bucket: Bucket, flat: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def digest(flat: Tensor) -> str:
-    """The xxh3-128 of a uint8 tensor's bytes, in hexadecimal."""
-    return xxhash.xxh3_128_hexdigest(flat.cpu().numpy().data)
+    """The xxh3-128 of the bytes of a uint8 tensor in host memory, in hexadecimal. Other threads run meanwhile."""
+    return xxhash.xxh3_128_hexdigest(flat.numpy().data)
 
 
-def verify(bucket: Bucket, flat: Tensor, position: str) -> None:
-    """Raises WeightSyncError when `flat` does not hold the bytes that were announced. position: for example "3 of 7"."""
-    received = digest(flat)
+def check_digest(bucket: Bucket, received: str, position: str) -> None:
+    """Raises WeightSyncError when a bucket arrived with another digest than was announced. position: such as "3 of 7"."""
     if received != bucket.digest:
         raise WeightSyncError(
             f"bucket {position} ({bucket.size_bytes} bytes, first parameter {_first(bucket)}) arrived with digest "

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from services.clock import Deadline
+from services.weights.side_stream import SideStream
 from services.wire.weights import Rendezvous
 
 
@@ -25,7 +26,10 @@ class Collective(Protocol):
     """What a backend gives to one member of a formed group."""
 
     def broadcast(self, flat: Tensor, timeout: timedelta) -> None:
-        """Send from rank 0 or receive; return when the bytes have moved. Raises RuntimeError after `timeout`."""
+        """Send from rank 0 or receive; return when the bytes have moved. Raises RuntimeError after `timeout`.
+
+        flat: nothing else is at work on it: what a GPU was to write there is written.
+        """
 
     def abort(self) -> None:
         """End the group; a `broadcast` that waits in another thread returns or raises."""
@@ -35,18 +39,23 @@ FormCollective = Callable[[Rendezvous, int, Any, timedelta, torch.device], Colle
 """Forms the group of a generation: rendezvous, own rank, the generation's store, time left, where the tensors lie."""
 
 
-class _TorchCollective:
+class TorchCollective:
     """A process group of torch, over gloo or NCCL."""
 
-    def __init__(self, group: Any) -> None:
+    def __init__(self, group: Any, device: torch.device) -> None:
+        """device: where the tensors lie."""
         self._group = group
+        self.side = SideStream(device)
+        """What NCCL waits for, and what waits for NCCL: neither training nor sampling, whose streams are others."""
 
     def broadcast(self, flat: Tensor, timeout: timedelta) -> None:
         options = dist.BroadcastOptions()
         options.rootRank = 0
         options.rootTensor = 0
         options.timeout = timeout
-        self._group.broadcast([flat], options).wait(timeout)
+        with self.side.current():
+            self.side.keep(flat)
+            self._group.broadcast([flat], options).wait(timeout)
 
     def abort(self) -> None:
         self._group.abort()
@@ -57,7 +66,7 @@ def form_collective(
 ) -> Collective:
     """Connect to the other members. Raises ValueError for a backend that is not here, RuntimeError for the rest."""
     if rendezvous.backend == "gloo":
-        return _TorchCollective(dist.ProcessGroupGloo(store, rank, rendezvous.size, timeout))
+        return TorchCollective(dist.ProcessGroupGloo(store, rank, rendezvous.size, timeout), torch.device("cpu"))
     if rendezvous.backend != "nccl":
         raise ValueError(f'backend "{rendezvous.backend}" is neither "nccl" nor "gloo"')
     if not hasattr(dist, "ProcessGroupNCCL"):
@@ -67,8 +76,10 @@ def form_collective(
         options._timeout = timeout
         # A communicator that is created in the background has a deadline; the blocking way waits for ever.
         options.config.blocking = 0
-        collective = _TorchCollective(dist.ProcessGroupNCCL(store, rank, rendezvous.size, options))
-        collective.broadcast(torch.zeros(1, dtype=torch.uint8, device=device), timeout)  # it connects at first use
+        collective = TorchCollective(dist.ProcessGroupNCCL(store, rank, rendezvous.size, options), device)
+        with collective.side.current():
+            first = torch.zeros(1, dtype=torch.uint8, device=device)
+        collective.broadcast(first, timeout)  # it connects at first use
     return collective
 
 

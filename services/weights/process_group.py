@@ -161,7 +161,8 @@ class BroadcastGroup:
             ) from fault
 
     def broadcast(self, flat: Tensor, deadline: Deadline) -> None:
-        """Send `flat` from rank 0, or receive into it on the others. uint8, contiguous, the same size everywhere.
+        """Send `flat` from rank 0, or receive into it on the others. uint8, contiguous, the same size everywhere; on a GPU, what
+        was to be written to it is written, and what was to read it has read it.
 
         Raises WeightSyncError when a member is gone or late, or this end was closed meanwhile; the group cannot be used
         after that.

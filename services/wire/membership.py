@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from services.wire.codec import record
+from services.wire.weights import Gap
 
 
 @record("lease", 2)
@@ -26,7 +27,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since it was first ready."""
 
 
-@record("confirmation", 2)
+@record("confirmation", 3)
 class Confirmation(msgspec.Struct, frozen=True, kw_only=True):
     """A replica's answer to an announcement."""
 
@@ -42,11 +43,11 @@ class Confirmation(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that sampling stood still for the swap."""
     running_sequences: int = 0
     """Sequences in the engine at the swap."""
-    gap_nats: float | None = None
-    """Largest absolute difference between the probe's log-probs and the learner's; None before a swap."""
-    kernel_gap_nats: float | None = None
-    """The same difference for the weights on disk, measured before this replica's first swap; None at later ones. Engine and
-    learner have read the same files then, so that what differs is what they compute."""
+    gap: Gap | None = None
+    """Difference between the log-probs of the last probe and the learner's; None before a swap."""
+    kernel_gap: Gap | None = None
+    """The same difference for the weights on disk and all probes, measured before this replica's first swap; None at later ones.
+    Engine and learner have read the same files then, so that what differs is what they compute."""
     moved_nats: float | None = None
     """Largest difference that its first swap made to its own log-probs of the probe, where the version sent is that on disk:
     0, unless weights did not find their places. None elsewhere."""

@@ -25,22 +25,39 @@ class Bucket(msgspec.Struct, frozen=True, array_like=True):
     tensors: tuple[TensorEntry, ...]
 
 
-@record("weight-manifest", 2)
+class Gap(msgspec.Struct, frozen=True, array_like=True):
+    """How far two lists of log-probs of the same tokens are apart, in nats, or how far they may be. Infinite where a difference
+    is not a number, or the lists are not equally long."""
+
+    mean_nats: float
+    """Mean of the absolute differences."""
+    high_nats: float
+    """Nine in ten differences are at most this."""
+    largest_nats: float
+
+
+class Probe(msgspec.Struct, frozen=True, array_like=True):
+    """A fixed token sequence whose log-probs prove that weights are equal."""
+
+    token_ids: tuple[int, ...]
+    logp: tuple[float, ...]
+    """The learner's log-probs of the tokens but the first, each given those before it, in nats at temperature 1."""
+    disk_logp: tuple[float, ...] = ()
+    """The same under the weights that the run was started with, on disk: what a replica that has not swapped yet is compared
+    with. Empty where they are not known."""
+
+
+@record("weight-manifest", 3)
 class WeightManifest(msgspec.Struct, frozen=True, kw_only=True):
     """One policy version on its way to the members of one generation."""
 
     policy_version: int
     pg_generation: int
     buckets: tuple[Bucket, ...]
-    probe_token_ids: tuple[int, ...]
-    """A fixed token sequence whose log-probs prove that weights are equal."""
-    probe_logp: tuple[float, ...]
-    """The learner's log-probs of the probe tokens but the first, each given those before it, in nats at temperature 1."""
-    disk_logp: tuple[float, ...] = ()
-    """The same under the weights that the run was started with, on disk: what a replica that has not swapped yet is compared
-    with. Empty where they are not known."""
-    max_gap_nats: float
-    """A replica whose probe differs from the learner's by more than this does not sample."""
+    probes: tuple[Probe, ...]
+    """The second, of other tokens, is for when the first says that weights differ."""
+    bound: Gap
+    """A replica whose last probe differs from the learner's by more than this, in any of the three, does not sample."""
 
 
 @record("rendezvous", 1)

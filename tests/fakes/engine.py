@@ -25,7 +25,7 @@ VOCABULARY = 16
 
 
 class FakeEngine:
-    """Uniform over VOCABULARY tokens; every probe equals what the last manifest announced."""
+    """Uniform over VOCABULARY tokens; each probe equals what the last manifest announced."""
 
     def __init__(self, *, world_size: int = 1, seconds_per_group: float = 0.0) -> None:
         self.policy_version = BASE_VERSION
@@ -62,10 +62,11 @@ class FakeEngine:
         self.sampled.append(prompt)
         return trajectories
 
-    async def probe(self, token_ids: Sequence[int]) -> list[float]:
+    async def probe(self, token_ids: Sequence[int], deadline: Deadline) -> list[float]:
         self._alive()
-        if self.swapped:
-            return list(self.swapped[-1].probe_logp)
+        for probe in self.swapped[-1].probes if self.swapped else ():
+            if probe.token_ids == tuple(token_ids):
+                return list(probe.logp)
         return [-math.log(VOCABULARY)] * (len(token_ids) - 1)
 
     async def join(self, rendezvous: Rendezvous, replica_id: str) -> None:

@@ -3,7 +3,7 @@
 import itertools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -113,8 +113,11 @@ class BigramEngine:
         self.reference.lerp_(self.logits, 1 - decay)
         self.reference_is_current = decay == 0
 
-    def snapshot(self, dtype: torch.dtype) -> list[tuple[str, Tensor]]:
-        return [("bigram", self.logits.to(dtype, copy=True))]
+    def weight_shapes(self, dtype: torch.dtype | None) -> list[tuple[str, Tensor]]:
+        return [("bigram", self.logits.to("meta", dtype))]
+
+    def copy_weights(self, into: Mapping[str, Tensor]) -> None:
+        into["bigram"].copy_(self.logits)
 
     def sequence_logp(self, token_ids: Sequence[int]) -> list[float]:
         log_p = self.logits.log_softmax(-1)

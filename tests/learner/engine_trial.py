@@ -1,10 +1,12 @@
 """One real DeepSpeed engine per process, run on every rank by test_deepspeed_engine.py: does, measures, writes down."""
 
+import contextlib
+import importlib
 import json
 import math
 import shutil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,11 +16,14 @@ from learner.batch.packing import MicroBatch, pack
 from learner.batch.step_batch import StepBatch, assemble
 from learner.engine.deepspeed_engine import DeepSpeedEngine
 from learner.engine.protocol import TokenStatistics
+from learner.publish.kept_buckets import BucketPool
 from learner.step.learner_step import learner_step
 from learner.step.report import StepReport
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
 from services.errors import InputError
+from services.weights import buckets
+from services.wire.weights import Bucket
 from tests.learner.reference_trial import reference_facts
 from tests.learner.tiny import scored_group
 
@@ -65,6 +70,27 @@ def batch(config: LearnerConfig) -> StepBatch:
 
 def weights(engine: DeepSpeedEngine) -> dict[str, Tensor]:
     return {name: tensor.cpu() for name, tensor in engine.snapshot(torch.float32)}
+
+
+def sent_as_saved(engine: DeepSpeedEngine) -> bool:
+    """Whether the buckets of a snapshot have the digests that a plain copy of every parameter has, in either dtype."""
+    gather: Any = importlib.import_module("deepspeed").zero.GatheredParameters
+    wanted: dict[torch.dtype, list[Bucket]] = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        whole = []
+        for name, parameter in engine.model.named_weights():
+            gathered = gather([parameter]) if engine.is_sharded else contextlib.nullcontext()
+            with gathered:
+                whole.append((name, parameter.detach().to(dtype, copy=True)))
+        saved = engine.model.under_checkpoint_names([*whole, *engine.model.named_buffers_kept()])
+        wanted[dtype] = [bucket for bucket, _ in buckets.pack(saved, 1)]
+    found = True
+    for dtype, expected in wanted.items():
+        kept, _ = BucketPool(engine.weight_shapes(dtype), 1, torch.device("cpu")).take()
+        engine.copy_weights(kept.named if engine.rank == 0 else {})
+        digests = [buckets.digest(flat) for flat in kept.flat]
+        found = found and (engine.rank > 0 or list(buckets.sealed(kept.layout, digests)) == expected)
+    return found
 
 
 def reference_logp(engine: DeepSpeedEngine, policy: str | int) -> list[Tensor]:
@@ -299,6 +325,7 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
         engine.discard_gradients()
     seen["ranks that would step differently are stopped"] = stopped
 
+    seen["what is sent has the digests of a checkpoint in the same buckets"] = sent_as_saved(engine)
     seen["probe needs a step to change"] = probe_before != engine.sequence_logp(PROBE)
     engine.export(out / "export")
     probe = engine.sequence_logp(PROBE)

@@ -183,7 +183,7 @@ class Start:
             team=team,
             state=self.state,
             intake=self.intake,
-            snapshots=Snapshots(team, config.weights, (1, 2)),
+            snapshots=Snapshots(team, config.weights, [(1, 2), (2, 1)]),
             publisher=anything,
             evaluator=self.evaluator,
             records=self.records,

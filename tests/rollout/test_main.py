@@ -15,7 +15,7 @@ from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
 from services.weights.membership import Membership
 from services.wire.codec import encode
-from services.wire.weights import Rendezvous, WeightManifest
+from services.wire.weights import Gap, Probe, Rendezvous, WeightManifest
 from tests.rollout.test_loop import prompt
 from tests.services.config.test_load import SMALLEST
 
@@ -111,7 +111,7 @@ def test_a_replica_that_is_stopped_gives_its_prompts_back(start: Start, redis_co
     )
     membership.announce(
         WeightManifest(
-            policy_version=0, pg_generation=1, buckets=(), probe_token_ids=(1, 2), probe_logp=(-1.0,), max_gap_nats=1e-3
+            policy_version=0, pg_generation=1, buckets=(), probes=(Probe((1, 2), (-1.0,)),), bound=Gap(1e-3, 1e-3, 1e-3)
         )
     )
     assert issued.issue(0, encode(prompt(0)))

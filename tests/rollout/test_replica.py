@@ -14,7 +14,7 @@ from services.errors import DeadlineExceeded
 from services.run.addresses import addresses
 from services.streams.redis_connection import RedisConnection
 from services.weights.membership import Membership
-from services.wire.weights import Rendezvous, WeightManifest
+from services.wire.weights import Gap, Probe, Rendezvous, WeightManifest
 from tests.fakes.engine import FakeEngine
 from tests.services.config.test_load import SMALLEST
 
@@ -47,9 +47,8 @@ def send_weights(membership: Membership, version: int) -> None:
             policy_version=version,
             pg_generation=1,
             buckets=(),
-            probe_token_ids=(1, 2),
-            probe_logp=(-1.0,),
-            max_gap_nats=1e-3,
+            probes=(Probe((1, 2), (-1.0,)),),
+            bound=Gap(1e-3, 1e-3, 1e-3),
         )
     )
 

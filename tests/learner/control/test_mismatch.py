@@ -1,30 +1,37 @@
 """Rounding is measured, what is more than rounding is said at once, and ends the run when it lasts."""
 
+import msgspec
 import pytest
 
-from learner.control.mismatch import LEAST_KL_NATS, LEAST_NATS, MOST_NATS, MismatchAlarm, gap_bound, mismatch_bound
+from learner.control.mismatch import LEAST, LEAST_KL_NATS, MOST, MismatchAlarm, gap_bound, mismatch_bound
 from services.config.weights import GlooChannel
+from services.wire.weights import Gap
 
 DEFAULTS = GlooChannel()
 
 
 @pytest.mark.parametrize(
-    ("measured", "bound"), [(None, 0.4), (0.0, 0.05), (0.01, 0.05), (0.04, 0.12), (0.1, 0.3), (0.39, 0.4)]
+    ("measured", "bound"),
+    [
+        (None, MOST["bfloat16"]),
+        (Gap(0.0, 0.0, 0.0), LEAST["bfloat16"]),
+        (Gap(0.03, 0.08, 0.2), Gap(0.09, 0.24, 1.0)),
+        (Gap(0.1, 0.25, 0.9), MOST["bfloat16"]),
+    ],
 )
-def test_the_bound_on_the_probe_in_bfloat16_follows_what_was_measured_on_disk(
-    measured: float | None, bound: float
-) -> None:
-    assert gap_bound(DEFAULTS, "bfloat16", measured) == pytest.approx(bound)
+def test_the_bound_on_a_probe_in_bfloat16_follows_what_was_measured_on_disk(measured: Gap | None, bound: Gap) -> None:
+    found = gap_bound(DEFAULTS, "bfloat16", measured)
+    assert msgspec.structs.astuple(found) == pytest.approx(msgspec.structs.astuple(bound))
 
 
-@pytest.mark.parametrize("measured", [None, 0.0, 1e-6, 9e-4])
-def test_in_float32_a_thousandth_of_a_nat_is_never_rounding(measured: float | None) -> None:
-    assert gap_bound(DEFAULTS, "float32", measured) == MOST_NATS["float32"] == LEAST_NATS["float32"]
+@pytest.mark.parametrize("measured", [None, Gap(0.0, 0.0, 0.0), Gap(9e-4, 9e-4, 9e-4)])
+def test_in_float32_a_thousandth_of_a_nat_is_never_rounding(measured: Gap | None) -> None:
+    assert gap_bound(DEFAULTS, "float32", measured) == Gap(1e-3, 1e-3, 1e-3)
 
 
 def test_bounds_that_the_user_sets_hold() -> None:
     own = GlooChannel(max_gap_nats=2.0, max_mismatch_nats=3.0)
-    assert gap_bound(own, "float32", 1e-6) == 2.0
+    assert gap_bound(own, "float32", Gap(1e-6, 1e-6, 1e-6)) == Gap(2.0, 2.0, 2.0)
     assert mismatch_bound(own, "bfloat16", 1e-6) == 3.0
 
 

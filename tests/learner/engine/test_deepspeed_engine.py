@@ -33,6 +33,7 @@ FACTS = [
     "a norm that overflows leaves the limit",
     "a norm that overflows leaves the optimizer",
     "ranks that would step differently are stopped",
+    "what is sent has the digests of a checkpoint in the same buckets",
     "probe needs a step to change",
     "blending nothing leaves the reference",
     "blending half is the middle",

@@ -8,18 +8,22 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from learner.publish.kept_buckets import BucketPool
 from learner.publish.publisher import WeightPublisher
 from learner.publish.replica_group import SyncReport
-from learner.publish.snapshot import pack_snapshot
+from learner.publish.snapshot import Snapshot
 from rollout.weights.follower import WeightFollower
 from services.clock import Deadline
 from services.config import RunConfig
 from services.errors import WeightSyncError
 from services.streams.redis_connection import RedisConnection
 from services.weights.membership import Membership
+from services.weights.side_stream import Mark, SideStream
 from services.wire.membership import Lease
-from services.wire.weights import Rendezvous, WeightManifest
+from services.wire.weights import Probe, Rendezvous, WeightManifest
 from tests.fakes.engine import FakeEngine
+
+CPU = torch.device("cpu")
 
 
 class CountingChannel:
@@ -100,6 +104,7 @@ class Learner:
 
     def __init__(self, config: RunConfig, connection: RedisConnection) -> None:
         self.channel = CountingChannel()
+        self.pool = BucketPool([("weight", torch.empty(3, device="meta"))], 1, CPU)
         self.reports: list[SyncReport] = []
         membership = Membership(connection, config.name, config.deadlines.lease_s)
         self.publisher = WeightPublisher(
@@ -112,17 +117,15 @@ class Learner:
         )
 
     def publish(self, policy_version: int, disk_logp: Sequence[float] = ()) -> None:
-        tensors = [("weight", torch.full((3,), float(policy_version)))]
-        self.publisher.publish(
-            pack_snapshot(
-                policy_version,
-                tensors,
-                bucket_mib=1,
-                probe_token_ids=(1, 2, 3),
-                probe_logp=[-1.0, -2.0],
-                disk_logp=disk_logp,
-            )
-        )
+        """As the training loop does: copy the weights, then hand the copy over."""
+        self.publisher.publish(self.take(policy_version, disk_logp))
+
+    def take(self, policy_version: int, disk_logp: Sequence[float] = ()) -> Snapshot:
+        """A version whose weights are all its number."""
+        kept, filling = self.pool.take()
+        kept.named["weight"].fill_(float(policy_version))
+        probes = [Probe(tokens, (-1.0, -2.0), tuple(disk_logp)) for tokens in ((1, 2, 3), (4, 5, 6))]
+        return Snapshot(policy_version, kept, filling, probes, copied=Mark(CPU), side=SideStream(CPU))
 
 
 def until(condition: Callable[[], bool], within_s: float = 10.0) -> None:

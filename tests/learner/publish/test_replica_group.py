@@ -55,7 +55,7 @@ def test_a_replica_that_holds_other_weights_ends_the_run_with_its_name(
 ) -> None:
     replica = Replica(config, redis_connection, "rollout-0")
 
-    async def other_weights(token_ids: Sequence[int]) -> list[float]:
+    async def other_weights(token_ids: Sequence[int], deadline: Deadline) -> list[float]:
         return [-1.0, -2.7]
 
     replica.engine.probe = other_weights  # type: ignore[method-assign]
@@ -91,7 +91,7 @@ def test_what_differs_at_the_first_swap_ends_the_run_with_what_it_means(
     """The gap after the swap alone would be within the bound in the last two."""
     replica = Replica(config, redis_connection, "rollout-0")
 
-    async def probe(token_ids: Sequence[int]) -> list[float]:
+    async def probe(token_ids: Sequence[int], deadline: Deadline) -> list[float]:
         return after if replica.engine.swapped else on_disk
 
     replica.engine.probe = probe  # type: ignore[method-assign]
@@ -106,7 +106,7 @@ def test_what_the_kernels_differ_by_is_measured_at_the_first_swap_of_each_replic
 ) -> None:
     replica = Replica(config, redis_connection, "rollout-0")
 
-    async def probe(token_ids: Sequence[int]) -> list[float]:
+    async def probe(token_ids: Sequence[int], deadline: Deadline) -> list[float]:
         return [-1.0, -2.0002]
 
     replica.engine.probe = probe  # type: ignore[method-assign]

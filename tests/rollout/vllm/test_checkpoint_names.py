@@ -15,7 +15,7 @@ from learner.engine.policy_model import PolicyModel, inputs, probe, probe_logp
 from rollout.vllm.engine import VllmEngine
 from services.config.run import RunConfig
 from services.weights.buckets import pack
-from services.wire.weights import WeightManifest
+from services.wire.weights import Gap, WeightManifest
 from tests.architectures import VOCABULARY, write_architecture
 from tests.rollout.vllm.test_engine import Sender, soon
 
@@ -61,9 +61,8 @@ def test_experts_arrive_where_they_belong(tmp_path: Path) -> None:
             policy_version=version,
             pg_generation=1,
             buckets=tuple(bucket for bucket, _ in packed),
-            probe_token_ids=(),
-            probe_logp=(),
-            max_gap_nats=1e-3,
+            probes=(),
+            bound=Gap(1e-3, 1e-3, 1e-3),
         )
         await asyncio.gather(
             engine.stage_and_swap(manifest, soon()), sender.send(manifest, [flat for _, flat in packed])
@@ -71,18 +70,18 @@ def test_experts_arrive_where_they_belong(tmp_path: Path) -> None:
 
     async def scenario() -> None:
         await engine.start()
-        on_disk = await engine.probe(TOKENS)
+        on_disk = await engine.probe(TOKENS, soon())
         assert on_disk == pytest.approx(logp_of(model), abs=1e-4)
         await sender.meet(engine)
         await publish(0)
-        assert await engine.probe(TOKENS) == pytest.approx(on_disk, abs=1e-6)
+        assert await engine.probe(TOKENS, soon()) == pytest.approx(on_disk, abs=1e-6)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
         await publish(1)
         moved = logp_of(model)
         assert max(abs(a - b) for a, b in zip(moved, on_disk, strict=True)) > 0.1
-        assert await engine.probe(TOKENS) == pytest.approx(moved, abs=1e-4)
+        assert await engine.probe(TOKENS, soon()) == pytest.approx(moved, abs=1e-4)
 
     with asyncio.Runner() as runner:
         try:

@@ -29,7 +29,7 @@ from services.weights.process_group import ProcessGroupChannel, RendezvousStore
 from services.wire.codec import Array
 from services.wire.prompt import Prompt
 from services.wire.trajectory import Trajectory
-from services.wire.weights import Rendezvous, WeightManifest
+from services.wire.weights import Gap, Rendezvous, WeightManifest
 from tests.rollout.small_model import STOP, logp_across_swap, logp_under, random_model, write_model
 
 T = TypeVar("T")
@@ -69,15 +69,14 @@ class Sender:
         )
 
     def announce(self, model: Qwen2ForCausalLM, version: int) -> tuple[WeightManifest, list[torch.Tensor]]:
-        packed = pack(model.named_parameters(), bucket_mib=1)
+        packed = pack(list(model.named_parameters()), bucket_mib=1)
         assert len(packed) > 2
         manifest = WeightManifest(
             policy_version=version,
             pg_generation=self._generation,
             buckets=tuple(bucket for bucket, _ in packed),
-            probe_token_ids=(),
-            probe_logp=(),
-            max_gap_nats=1e-3,
+            probes=(),
+            bound=Gap(1e-3, 1e-3, 1e-3),
         )
         return manifest, [flat for _, flat in packed]
 
@@ -204,7 +203,7 @@ def test_a_probe_is_of_the_weights_held_now_and_not_of_a_cache(rig: Rig) -> None
     for _ in range(2):
         rig.do(rig.publish())
         for _ in range(2):
-            probed = rig.do(rig.engine.probe(sequence))
+            probed = rig.do(rig.engine.probe(sequence, soon()))
             expected = logp_under(rig.model, sequence[:1], sequence[1:])
             assert len(probed) == 299
             assert np.abs(np.array(probed) - expected.numpy()).max() < TOLERANCE_NATS

@@ -15,7 +15,7 @@ from tests.services.config.test_load import SMALLEST
 
 def given(tmp_path: Path, *overrides: str) -> dict[str, Any]:
     (tmp_path / "run.toml").write_text(SMALLEST, encoding="utf-8")
-    return engine_arguments(load(tmp_path / "run.toml", overrides))
+    return engine_arguments(load(tmp_path / "run.toml", overrides), gpu_bytes=lambda: 80 * 2**30)
 
 
 def test_by_default_gpus_run_graphs_in_large_steps_and_cpus_neither(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ import pytest
 
 from rollout.engine import EngineFailed
 from rollout.weights.follower import WeightFollower, rejoin_deadline_s
+from services.clock import Deadline
 from services.config.deadlines import DeadlinesConfig
 from services.errors import WeightSyncError
 from services.streams.redis_connection import RedisConnection
 from services.weights.membership import Membership
 from services.wire.membership import Confirmation
-from services.wire.weights import Rendezvous, WeightManifest
+from services.wire.weights import Gap, Probe, Rendezvous, WeightManifest
 from tests.fakes.engine import FakeEngine
 
 REPLICA = "rollout-0"
@@ -56,10 +57,8 @@ class Bench:
             policy_version=version,
             pg_generation=generation,
             buckets=(),
-            probe_token_ids=(1, 2),
-            probe_logp=(-1.0,),
-            disk_logp=disk_logp,
-            max_gap_nats=1e-3,
+            probes=(Probe((1, 2), (-1.0,), disk_logp), Probe((3, 4), (-1.0,), disk_logp)),
+            bound=Gap(1e-3, 1e-3, 1e-3),
         )
 
     async def confirmed(self) -> Confirmation:
@@ -78,7 +77,7 @@ def test_it_joins_swaps_proves_and_is_ready(redis_connection: RedisConnection) -
         assert (await bench.confirmed()).phase == "joined"
         bench.membership.announce(bench.manifest(1, version=3))
         swapped = await bench.confirmed()
-        assert (swapped.phase, swapped.policy_version, swapped.gap_nats, swapped.fault) == ("swapped", 3, 0.0, None)
+        assert (swapped.phase, swapped.policy_version, swapped.gap, swapped.fault) == ("swapped", 3, Gap(0, 0, 0), None)
         assert bench.follower.ready.is_set()
         bench.stopped = True
         await following
@@ -90,7 +89,7 @@ def test_around_its_first_swap_it_measures_what_kernels_differ_by_and_what_the_s
     redis_connection: RedisConnection,
 ) -> None:
     class Probed(FakeEngine):
-        async def probe(self, token_ids: Sequence[int]) -> list[float]:
+        async def probe(self, token_ids: Sequence[int], deadline: Deadline) -> list[float]:
             return [-1.25] if self.swapped else [-1.125]
 
     async def measured(name: str, *versions: int) -> list[tuple[float | None, float | None, float | None]]:
@@ -98,11 +97,13 @@ def test_around_its_first_swap_it_measures_what_kernels_differ_by_and_what_the_s
         following = asyncio.create_task(bench.follower.run(lambda: bench.stopped))
         bench.membership.announce(bench.rendezvous(1))
         await bench.confirmed()
-        found = []
+        found: list[tuple[float | None, float | None, float | None]] = []
         for version in versions:
             bench.membership.announce(bench.manifest(1, version, disk_logp=(-1.0,)))
             swapped = await bench.confirmed()
-            found.append((swapped.kernel_gap_nats, swapped.moved_nats, swapped.gap_nats))
+            assert swapped.gap is not None
+            kernels = None if swapped.kernel_gap is None else swapped.kernel_gap.largest_nats
+            found.append((kernels, swapped.moved_nats, swapped.gap.largest_nats))
         bench.stopped = True
         await following
         return found
@@ -168,7 +169,7 @@ def test_weights_that_the_probe_does_not_prove_are_confirmed_and_not_sampled_fro
     redis_connection: RedisConnection, logp: tuple[float, ...], gap: str
 ) -> None:
     class Differing(FakeEngine):
-        async def probe(self, token_ids: Sequence[int]) -> list[float]:
+        async def probe(self, token_ids: Sequence[int], deadline: Deadline) -> list[float]:
             return list(logp)
 
     async def scenario() -> None:
@@ -177,7 +178,8 @@ def test_weights_that_the_probe_does_not_prove_are_confirmed_and_not_sampled_fro
         bench.membership.announce(bench.rendezvous(1))
         await bench.confirmed()
         bench.membership.announce(bench.manifest(1, version=3))
-        assert (await bench.confirmed()).gap_nats == float(gap)
+        found = (await bench.confirmed()).gap
+        assert found == Gap(float(gap), float(gap), float(gap))
         assert not bench.follower.ready.is_set()
         bench.stopped = True
         await following

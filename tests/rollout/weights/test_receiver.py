@@ -10,9 +10,9 @@ import torch
 from rollout.weights.receiver import TransferProgress, WeightReceiver
 from services.clock import Deadline
 from services.errors import WeightSyncError
-from services.weights.buckets import pack
+from services.weights.buckets import allocate, pack
 from services.weights.process_group import ProcessGroupChannel, RendezvousStore
-from services.wire.weights import Rendezvous, WeightManifest
+from services.wire.weights import Bucket, Gap, Rendezvous, WeightManifest
 
 
 def soon() -> Deadline:
@@ -44,9 +44,8 @@ class Learner:
             policy_version=version,
             pg_generation=generation,
             buckets=tuple(bucket for bucket, _ in packed),
-            probe_token_ids=(),
-            probe_logp=(),
-            max_gap_nats=1e-3,
+            probes=(),
+            bound=Gap(1e-3, 1e-3, 1e-3),
         )
         return manifest, [flat for _, flat in packed]
 
@@ -80,6 +79,65 @@ def test_each_version_is_handed_out_once_and_whole(receiver: WeightReceiver) -> 
         assert all(bool((tensor == version).all()) for tensor in taken.values())
         with pytest.raises(WeightSyncError, match=f"version {version} is not staged"):
             list(receiver.take(version))
+
+
+def test_memory_is_used_again_once_it_was_given_back_and_not_before(receiver: WeightReceiver) -> None:
+    learner = Learner()
+    learner.meet(receiver, 1)
+    places = []
+    kept: list[torch.Tensor] = []
+    for version in range(6):
+        manifest, flat_buckets = learner.manifest(version, 1, float(version))
+        receiver.stage(manifest, 20.0)
+        learner.channel.send(manifest, flat_buckets, soon())
+        assert settled(receiver).state == "ready"
+        taken = dict(receiver.take(version))
+        kept.append(taken["a"])  # as an engine that is still reading
+        places.append(taken["a"].data_ptr())
+        if version >= 2:
+            receiver.give_back()
+    assert len(set(places[:3])) == 3
+    assert len(set(places[2:])) == 1
+    assert [float(tensor[0]) for tensor in kept[:2]] == [0.0, 1.0]
+
+
+def test_a_transfer_that_was_given_up_keeps_its_memory(receiver: WeightReceiver) -> None:
+    """It may go on writing in its thread until its own deadline."""
+    taken_memory: list[torch.Tensor] = []
+
+    def allocating(buckets: tuple[Bucket, ...], device: torch.device, *, pinned: bool) -> list[torch.Tensor]:
+        made = allocate(buckets, device, pinned=pinned)
+        taken_memory.extend(made)
+        return made
+
+    receiver, learner = WeightReceiver(torch.device("cpu"), allocating), Learner()
+    learner.meet(receiver, 1)
+    manifest, _ = learner.manifest(1, 1, 1.0)
+    receiver.stage(manifest, 20.0)
+    while len(taken_memory) < 2:
+        time.sleep(0.005)
+    learner.meet(receiver, 2)  # the first transfer is left behind
+    manifest, flat_buckets = learner.manifest(1, 2, 5.0)
+    receiver.stage(manifest, 20.0)
+    learner.channel.send(manifest, flat_buckets, soon())
+    assert settled(receiver).state == "ready"
+    own = {tensor.untyped_storage().data_ptr() for _, tensor in receiver.take(1)}
+    assert not own & {flat.data_ptr() for flat in taken_memory[:2]}
+    receiver.close()
+
+
+def test_no_memory_for_a_version_says_which_setting_leaves_more() -> None:
+    def full(*_: object, **__: object) -> list[torch.Tensor]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    receiver, learner = WeightReceiver(torch.device("cpu"), full), Learner()
+    learner.meet(receiver, 1)
+    manifest, _ = learner.manifest(1, 1, 1.0)
+    receiver.stage(manifest, 20.0)
+    progress = settled(receiver)
+    assert progress.state == "out of memory"
+    assert "Tried to allocate 2.00 GiB. Lower rollout.gpu_memory_fraction" in progress.fault
+    receiver.close()
 
 
 def test_nothing_is_handed_out_before_it_is_proven(receiver: WeightReceiver) -> None:

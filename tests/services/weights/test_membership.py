@@ -10,11 +10,11 @@ import pytest
 from services.streams.redis_connection import RedisConnection
 from services.weights.membership import Membership
 from services.wire.membership import Confirmation, Lease
-from services.wire.weights import Rendezvous, WeightManifest
+from services.wire.weights import Gap, Probe, Rendezvous, WeightManifest
 
 RENDEZVOUS = Rendezvous(pg_generation=1, backend="gloo", host="h", port=1, size=2, first_ranks={"a": 1}, timeout_s=5.0)
 MANIFEST = WeightManifest(
-    policy_version=3, pg_generation=1, buckets=(), probe_token_ids=(1, 2), probe_logp=(-0.5,), max_gap_nats=1e-3
+    policy_version=3, pg_generation=1, buckets=(), probes=(Probe((1, 2), (-0.5,)),), bound=Gap(1e-3, 1e-3, 1e-3)
 )
 
 

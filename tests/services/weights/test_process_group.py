@@ -23,7 +23,7 @@ from services.weights.process_group import (
     RendezvousStore,
     bucket_device,
 )
-from services.wire.weights import Rendezvous, WeightManifest
+from services.wire.weights import Gap, Rendezvous, WeightManifest
 
 CPU = torch.device("cpu")
 SIZE_BYTES = 5_000_000
@@ -43,7 +43,7 @@ def rendezvous(port: int, generation: int, size: int, timeout_s: float = 20.0) -
 
 def manifest(generation: int) -> WeightManifest:
     return WeightManifest(
-        policy_version=1, pg_generation=generation, buckets=(), probe_token_ids=(), probe_logp=(), max_gap_nats=1e-3
+        policy_version=1, pg_generation=generation, buckets=(), probes=(), bound=Gap(1e-3, 1e-3, 1e-3)
     )
 
 

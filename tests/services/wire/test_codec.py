@@ -17,7 +17,7 @@ def test_a_record_survives_the_way() -> None:
 
 
 def test_a_record_of_another_kind_is_refused_by_name() -> None:
-    with pytest.raises(WireError, match="expected confirmation schema 2, got lease schema 2"):
+    with pytest.raises(WireError, match="expected confirmation schema 3, got lease schema 2"):
         decode(encode(LEASE), Confirmation)
 
 

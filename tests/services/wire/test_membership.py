@@ -14,4 +14,4 @@ def test_a_confirmation_survives_the_way() -> None:
 def test_a_confirmation_without_a_fault_says_so() -> None:
     joined = Confirmation(replica_id="a", incarnation="1", phase="joined", pg_generation=2, policy_version=7)
     assert joined.fault is None
-    assert joined.gap_nats is None
+    assert joined.gap is None

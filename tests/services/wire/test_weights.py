@@ -3,15 +3,14 @@
 import msgspec
 
 from services.wire.codec import decode, encode
-from services.wire.weights import Bucket, Rendezvous, TensorEntry, WeightManifest
+from services.wire.weights import Bucket, Gap, Probe, Rendezvous, TensorEntry, WeightManifest
 
 MANIFEST = WeightManifest(
     policy_version=7,
     pg_generation=2,
     buckets=(Bucket(16, "abcd", (TensorEntry("lm_head.weight", "bfloat16", (2, 4), 0),)),),
-    probe_token_ids=(1, 2, 3),
-    probe_logp=(-0.5, -1.25),
-    max_gap_nats=1e-3,
+    probes=(Probe((1, 2, 3), (-0.5, -1.25)),),
+    bound=Gap(1e-3, 2e-3, 3e-3),
 )
 
 
