@@ -101,6 +101,9 @@ def _engine_arguments(run: RunConfig) -> dict[str, Any]:
         "disable_log_stats": False,
         "enable_log_requests": False,
     }
+    if model.dtype != "float32":
+        # Logits in float32, as the learner computes them: rounded to bfloat16, a log-prob is off by up to a tenth of a nat.
+        arguments["hf_overrides"] = {"head_dtype": "float32"}
     if run.device == "cpu":
         arguments["kv_cache_memory_bytes"] = int(rollout.kv_cache_gib * 2**30)
         if rollout.tensor_parallel == 1:
