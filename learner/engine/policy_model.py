@@ -103,8 +103,8 @@ class PolicyModel(nn.Module):
     ) -> tuple[Tensor, ...]:
         """The fields of TokenStatistics, those of hidden states only when `shows_hidden`.
 
-        The arguments are those of MicroBatch; temperature: None where every one is 1. transformers keeps packed sequences apart
-        by their restarting positions.
+        The arguments are those of MicroBatch, but for temperature, None where every one is 1, and counts, the int64 indices of
+        the tokens that count. transformers keeps packed sequences apart by their restarting positions.
         """
         hidden = self.causal_lm.base_model(
             input_ids=token_ids, position_ids=position_ids, use_cache=False
@@ -159,7 +159,7 @@ def inputs(micro_batch: MicroBatch, device: torch.device) -> tuple[Tensor | None
         micro_batch.head_index,
         micro_batch.target_ids,
         None if is_one else micro_batch.temperature,
-        micro_batch.counts,
+        micro_batch.counts.nonzero()[:, 0],
         micro_batch.counted,
     )
     return tuple(t if t is None else t.to(device, non_blocking=True) for t in given)

@@ -51,7 +51,7 @@ def add_products(gradient: Tensor, hidden: Tensor, total: Tensor, *, first: bool
             total.addmm_(gradient.t(), hidden)
     elif first:
         torch.mm(gradient.t(), hidden, out_dtype=total.dtype, out=total)
-    elif _adds_to_wider(gradient.device, gradient.dtype, total.dtype):
+    elif adds_to_wider(gradient.device, gradient.dtype, total.dtype):
         torch.addmm(total, gradient.t(), hidden, out_dtype=total.dtype, out=total)
     else:
         total += torch.mm(gradient.t(), hidden, out_dtype=total.dtype)
@@ -63,7 +63,7 @@ def backward_dtype(hidden: Tensor, wide: torch.dtype) -> torch.dtype:
 
 
 @cache
-def _adds_to_wider(device: torch.device, narrow: torch.dtype, wide: torch.dtype) -> bool:
+def adds_to_wider(device: torch.device, narrow: torch.dtype, wide: torch.dtype) -> bool:
     """Whether torch adds such a product to a wider matrix in place: earlier versions want the sum as narrow as the factors."""
     total = torch.zeros(16, 16, dtype=wide, device=device)
     factor = total.to(narrow)

@@ -32,7 +32,16 @@ def test_the_head_and_the_weights_are_measured(tmp_path: Path, capsys: pytest.Ca
     weights(card, "")
     rows = [json.loads(line.removeprefix(MARK)) for line in capsys.readouterr().out.splitlines()]
     assert {row["case"] for row in rows} == {
-        *("its four products alone", "chunk 512", "chunk 1024", "chunk 2048", "whole logits", "today", "digest alone")
+        *(
+            "its four products alone",
+            "chunk 512",
+            "chunk 1024",
+            "chunk 2048",
+            "chosen chunk, no temperature",
+            "whole logits",
+            "today",
+            "digest alone",
+        )
     }
     assert not [row for row in rows if "failed" in row]
     assert rows[-1]["same"] is True
