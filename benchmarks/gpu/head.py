@@ -10,7 +10,8 @@ from torch import Tensor
 
 from benchmarks.gpu.card import Card, case, row
 from benchmarks.gpu.models import vocabulary
-from learner.engine.head import token_statistics
+from learner.engine.head import chunk_tokens, token_statistics
+from learner.engine.products import adds_to_wider
 
 
 def head(card: Card, argument: str) -> None:
@@ -21,6 +22,7 @@ def head(card: Card, argument: str) -> None:
     weight = (torch.randn(vocabulary(card), width, device=card.device) * 0.04).bfloat16().requires_grad_()
     target = torch.randint(vocabulary(card), (tokens,), device=card.device)
     one = torch.ones(tokens, device=card.device)
+    chosen = chunk_tokens(vocabulary(card), card.device.type)
 
     def clear() -> None:
         hidden.grad = weight.grad = None
@@ -41,9 +43,9 @@ def head(card: Card, argument: str) -> None:
         logp.sum().backward()
         return logp.detach()
 
-    def chunked(chunk: int) -> Tensor:
+    def chunked(chunk: int, temperature: Tensor | None) -> Tensor:
         clear()
-        logp, *_ = token_statistics(hidden, weight, target, one, chunk=chunk)
+        logp, *_ = token_statistics(hidden, weight, target, temperature, chunk=chunk)
         logp.sum().backward()
         return logp.detach()
 
@@ -59,7 +61,8 @@ def head(card: Card, argument: str) -> None:
             ]
         )
     ways: list[tuple[str, Callable[[], Tensor]]] = [
-        *((f"chunk {chunk}", lambda chunk=chunk: chunked(chunk)) for chunk in (512, 1024, 2048)),
+        *((f"chunk {chunk}", lambda chunk=chunk: chunked(chunk, one)) for chunk in (512, 1024, 2048)),
+        ("chosen chunk, no temperature", lambda: chunked(chosen, None)),
         ("whole logits", whole),
     ]
     for label, work in ways:
@@ -90,4 +93,6 @@ def head(card: Card, argument: str) -> None:
             bfloat16_then_float_s=plain_s,
             out_dtype_s=direct_s,
             gap_to_float32=float(gap.abs().mean()) if len(gap) else math.nan,
+            sums_in_place=adds_to_wider(card.device, torch.bfloat16, torch.float32),
+            chosen_chunk=chosen,
         )

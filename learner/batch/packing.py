@@ -13,7 +13,7 @@ from torch import Tensor
 
 from learner.batch.rows import first_fit_decreasing, lay_out, spread
 from learner.batch.step_batch import StepBatch
-from learner.objective.ratios import segment_sum
+from learner.objective.ratios import over_tokens, segment_sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def _micro_batch(batch: StepBatch, rows: list[list[int]]) -> MicroBatch:
         position_ids=position_ids,
         head_index=head_index,
         target_ids=batch.response_ids[token_index],
-        temperature=batch.temperature[sequence_index].repeat_interleave(lengths),
+        temperature=over_tokens(batch.temperature[sequence_index], lengths, len(token_index)),
         counts=batch.mask[token_index],
         token_index=token_index,
         sequence_index=sequence_index,

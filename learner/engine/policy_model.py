@@ -11,6 +11,7 @@ from transformers.core_model_loading import revert_weight_conversion
 from learner.batch.packing import MicroBatch
 from learner.batch.rows import lay_out
 from learner.engine.head import ChunkedHead
+from learner.engine.logit_form import form_of
 from learner.engine.predictor import Predictor
 from learner.objective.ratios import segment_mean
 from services.config.model import ModelConfig, TeacherConfig
@@ -34,12 +35,15 @@ class PolicyModel(nn.Module):
         self,
         settings: ModelConfig | TeacherConfig,
         *,
-        head_chunk_tokens: int,
+        head_chunk_tokens: int | None,
         gradient_checkpointing: bool,
         setting: str = "model.path",
     ) -> None:
-        """setting: the key that names the model, for messages. Raises InputError for one that cannot be computed, whose
-        checkpoint is not whole, or that the learner's head would score wrongly."""
+        """head_chunk_tokens: None for as many as the head has room for. setting: the key that names the model, for messages.
+
+        Raises InputError for a model that cannot be computed, whose checkpoint is not whole, or that the learner's head would
+        score wrongly.
+        """
         super().__init__()
         config = AutoConfig.from_pretrained(settings.path, trust_remote_code=settings.trust_remote_code)
         longest = settings.max_length if isinstance(settings, ModelConfig) else None
@@ -64,18 +68,16 @@ class PolicyModel(nn.Module):
         self.vocabulary: int = self.causal_lm.get_input_embeddings().num_embeddings
         """Token ids that the model has a row for are below it."""
         head = self.causal_lm.get_output_embeddings()
-        if not isinstance(head, nn.Linear) or head.bias is not None:
-            raise InputError(
-                f"{setting} = {settings.path} has no linear lm_head without bias; train a model that has one"
-            )
+        if not isinstance(head, nn.Linear):
+            raise InputError(f"{setting} = {settings.path} has no linear lm_head; train a model that has one")
         if config.tie_word_embeddings and head.weight is not self.causal_lm.get_input_embeddings().weight:
             raise InputError(
                 f"{setting} = {settings.path}: its config.json ties lm_head to the embedding (tie_word_embeddings), and the "
                 "checkpoint has two that differ; engines would take one for both. Set tie_word_embeddings to false in "
                 "config.json if the two are meant, or remove lm_head.weight from the checkpoint"
             )
-        _check_head(setting, settings.path, causal_lm, head.weight)
-        self.causal_lm.set_output_embeddings(ChunkedHead(head.weight, head_chunk_tokens))
+        form = form_of(setting, settings.path, causal_lm, head)
+        self.causal_lm.set_output_embeddings(ChunkedHead(head.weight, head_chunk_tokens, bias=head.bias, form=form))
         if gradient_checkpointing:
             self.causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.predictor: Predictor | None = None
@@ -95,13 +97,14 @@ class PolicyModel(nn.Module):
         position_ids: Tensor,
         head_index: Tensor,
         target_ids: Tensor,
-        temperature: Tensor,
+        temperature: Tensor | None,
         counts: Tensor,
         counted: Tensor,
     ) -> tuple[Tensor, ...]:
         """The fields of TokenStatistics, those of hidden states only when `shows_hidden`.
 
-        The arguments are those of MicroBatch. transformers keeps packed sequences apart by their restarting positions.
+        The arguments are those of MicroBatch, but for temperature, None where every one is 1, and counts, the int64 indices of
+        the tokens that count. transformers keeps packed sequences apart by their restarting positions.
         """
         hidden = self.causal_lm.base_model(
             input_ids=token_ids, position_ids=position_ids, use_cache=False
@@ -147,36 +150,19 @@ def _drop_nothing(config: PreTrainedConfig | dict[str, Any]) -> None:
             section[name] = type(value)(0)  # configs are strict about their types
 
 
-@torch.no_grad()
-def _check_head(setting: str, path: str, causal_lm: Any, weight: Tensor) -> None:
-    """Raise InputError for a model that does more between its last hidden state and its logits than multiply by the head.
-
-    check_architecture knows some such models by their config, this one all of them.
-    """
-    ids = torch.arange(4)[None] % len(weight)
-    logits = causal_lm(input_ids=ids, use_cache=False).logits.float()
-    own = (causal_lm.base_model(input_ids=ids, use_cache=False).last_hidden_state @ weight.t()).float()
-    if not torch.allclose(own, logits, rtol=1e-2, atol=1e-2 * float(logits.abs().max())):
-        raise InputError(
-            f"{setting} = {path}: {type(causal_lm).__name__} computes its logits by more than its last hidden state times "
-            "lm_head, which is what the learner's head computes; take another model"
-        )
-
-
-def inputs(micro_batch: MicroBatch, device: torch.device) -> tuple[Tensor, ...]:
+def inputs(micro_batch: MicroBatch, device: torch.device) -> tuple[Tensor | None, ...]:
     """The arguments of PolicyModel.forward, on `device`."""
-    return tuple(
-        t.to(device, non_blocking=True)
-        for t in (
-            micro_batch.token_ids,
-            micro_batch.position_ids,
-            micro_batch.head_index,
-            micro_batch.target_ids,
-            micro_batch.temperature,
-            micro_batch.counts,
-            micro_batch.counted,
-        )
+    is_one = bool((micro_batch.temperature == 1).all())  # known here: a GPU would have to be asked, and waited for
+    given = (
+        micro_batch.token_ids,
+        micro_batch.position_ids,
+        micro_batch.head_index,
+        micro_batch.target_ids,
+        None if is_one else micro_batch.temperature,
+        micro_batch.counts.nonzero()[:, 0],
+        micro_batch.counted,
     )
+    return tuple(t if t is None else t.to(device, non_blocking=True) for t in given)
 
 
 def scoring_batch(rows: Sequence[Sequence[Sequence[int]]]) -> MicroBatch:

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from learner.objective.baseline import ROUNDING, group_mean, reward_sign
+from learner.objective.baseline import ROUNDING, group_mean, group_sizes, reward_sign
 from services.config.advantage import AdvantageConfig
 
 SAMPLE_STD_EPSILON = 1e-6
@@ -24,9 +24,9 @@ def advantages(reward: Tensor, baseline: Tensor, group: Tensor, normalize: Norma
     A reward equal to the group mean has an advantage of exactly 0. reward: float64 [N]; baseline: float64 [G]; group: int64 [N],
     groups of two sequences or more. sigma is what `deviation` says.
     """
-    sign = reward_sign(reward, group)
+    sign = reward_sign(reward, group, len(baseline))
     advantage = torch.where(sign == 0, torch.zeros_like(reward), reward - baseline[group])
-    return _over_deviation(advantage, reward, group, normalize).float()
+    return _over_deviation(advantage, reward, group, normalize, len(baseline)).float()
 
 
 def group_advantages(reward: Tensor, group: Tensor, tokens: Tensor, settings: AdvantageConfig) -> Tensor:
@@ -89,7 +89,7 @@ def _log_mean_exp(reward: Tensor, group: Tensor, tau: float) -> Tensor:
     return top + tau * group_mean(((reward - top[group]) / tau).expm1(), group).log1p()
 
 
-def deviation(reward: Tensor, group: Tensor, normalize: Normalize) -> Tensor:
+def deviation(reward: Tensor, group: Tensor, normalize: Normalize, groups: int | None = None) -> Tensor:
     """Divisor of each group's advantages; 0 for a group without variance under `population_std`. float64 [G].
 
     sample_std: over n - 1, plus 1e-6. population_std: over n. mean: the group's mean reward (MaxRL, arXiv:2602.02710); infinite,
@@ -98,21 +98,24 @@ def deviation(reward: Tensor, group: Tensor, normalize: Normalize) -> Tensor:
     int64 [N].
     """
     if normalize == "mean":
-        mean, largest = group_mean(reward, group), torch.zeros_like(group_mean(reward, group))
-        largest = largest.scatter_reduce(0, group, reward.abs(), "amax")
+        mean = group_mean(reward, group, groups)
+        largest = torch.zeros_like(mean).scatter_reduce(0, group, reward.abs(), "amax")
         return torch.where(mean > ROUNDING * largest, mean, torch.full_like(mean, math.inf))
     if normalize == "median_deviation":
         distance = (reward - reward[pivots(reward, group)][group]).abs()
         others = group_mean((distance > 0).double(), group)  # k / n
         return (distance[pivots(distance, group)] + MEDIAN_DEVIATION_EPSILON) * others
-    variance = group_mean((reward - group_mean(reward, group)[group]).square(), group)  # population
+    mean = group_mean(reward, group, groups)
+    variance = group_mean((reward - mean[group]).square(), group, groups)  # population
     if normalize == "none":
         return torch.ones_like(variance)
     if normalize == "population_std":
         return variance.sqrt()
-    count = torch.bincount(group, minlength=len(variance))
+    count = group_sizes(group, len(variance))
     return (variance * count / (count - 1)).sqrt() + SAMPLE_STD_EPSILON
 
 
-def _over_deviation(advantage: Tensor, reward: Tensor, group: Tensor, normalize: Normalize) -> Tensor:
-    return torch.where(advantage == 0, advantage, advantage / deviation(reward, group, normalize)[group])
+def _over_deviation(
+    advantage: Tensor, reward: Tensor, group: Tensor, normalize: Normalize, groups: int | None = None
+) -> Tensor:
+    return torch.where(advantage == 0, advantage, advantage / deviation(reward, group, normalize, groups)[group])

@@ -7,7 +7,7 @@ denominator of other tokens, and a sequence without tokens that count contribute
 import torch
 from torch import Tensor
 
-from learner.objective.ratios import segment_sum
+from learner.objective.ratios import over_tokens, segment_sum
 from services.config.objectives.base import Aggregation
 
 
@@ -33,7 +33,8 @@ def token_scale(
             raise ValueError('aggregation = "constant" needs constant_tokens')
         return mask.float() / (constant_tokens * max(1, step_sequences))
     counted = segment_sum(mask.float(), lengths)
-    per_token = (counted.clamp(min=1.0) * max(1, step_sequences)).reciprocal().repeat_interleave(lengths)
+    per_sequence = (counted.clamp(min=1.0) * max(1, step_sequences)).reciprocal()
+    per_token = over_tokens(per_sequence, lengths, len(mask))
     return torch.where(mask, per_token, torch.zeros_like(per_token))
 
 

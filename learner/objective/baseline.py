@@ -17,20 +17,30 @@ NEIGHBOR_MARGIN = 1e-3
 """Share of the gap between neighboring rewards that keeps the baseline strictly between them."""
 
 
-def group_mean(values: Tensor, group: Tensor) -> Tensor:
-    """Mean of the values of each group. values: float64 [N]; group: int64 [N], indices 0..G-1. float64 [G]."""
-    groups = int(group.max()) + 1 if len(group) else 0
-    total = torch.zeros(groups, dtype=values.dtype, device=values.device).index_add(0, group, values)
-    return total / torch.bincount(group, minlength=groups)
+def group_count(group: Tensor) -> int:
+    """Number of groups, G. group: int64 [N], indices 0..G-1. A GPU that is asked makes the host wait: G is a parameter, too."""
+    return int(group.max()) + 1 if len(group) else 0
 
 
-def reward_sign(reward: Tensor, group: Tensor) -> Tensor:
+def group_mean(values: Tensor, group: Tensor, groups: int | None = None) -> Tensor:
+    """Mean of the values of each group. values: float64 [N]; group: int64 [N], indices 0..G-1; groups: G. float64 [G]."""
+    zero = torch.zeros(group_count(group) if groups is None else groups, dtype=values.dtype, device=values.device)
+    return zero.index_add(0, group, values) / group_sizes(group, len(zero))
+
+
+def group_sizes(group: Tensor, groups: int) -> Tensor:
+    """Members of each group. group: int64 [N], indices 0..groups-1. int64 [groups]."""
+    return torch.zeros(groups, dtype=torch.int64, device=group.device).index_add(0, group, torch.ones_like(group))
+
+
+def reward_sign(reward: Tensor, group: Tensor, groups: int | None = None) -> Tensor:
     """sgn(R - group mean), and 0 where the two differ only by the mean's rounding. float64 [N], values -1, 0, 1.
 
-    reward: float64 [N]; group: int64 [N].
+    reward: float64 [N]; group: int64 [N]; groups: their number.
     """
-    above = reward - group_mean(reward, group)[group]
-    low, high = _group_extremes(reward, group)
+    mean = group_mean(reward, group, groups)
+    above = reward - mean[group]
+    low, high = _group_extremes(reward, group, len(mean))
     rounding = ROUNDING * torch.maximum(low.abs(), high.abs())
     return torch.where((low == high)[group] | (above.abs() <= rounding[group]), torch.zeros_like(reward), above.sign())
 
@@ -64,14 +74,14 @@ def log_gradient_norm(
     return 2 * log_weight + squares.log() - length_term
 
 
-def minimum_variance_baseline(reward: Tensor, log_norm: Tensor, group: Tensor) -> Tensor:
+def minimum_variance_baseline(reward: Tensor, log_norm: Tensor, group: Tensor, groups: int | None = None) -> Tensor:
     """b = sum N R / sum N of each group, clamped strictly between the two rewards next to the group mean. float64 [G].
 
     The clamp makes sgn(R - b) = sgn(R - mean) for every reward other than the mean itself. reward: float64 [N]; group: int64 [N];
     log_norm: log N, float64 [N], shifted by the group's maximum first, so that tiny norms do not vanish. A group without a finite
-    norm has its mean as baseline.
+    norm has its mean as baseline. groups: G.
     """
-    mean = group_mean(reward, group)
+    mean = group_mean(reward, group, groups)
     groups = len(mean)
     usable = torch.where(torch.isfinite(log_norm), log_norm, torch.full_like(log_norm, -torch.inf))
     top = torch.full_like(mean, -torch.inf).scatter_reduce(0, group, usable, "amax")
@@ -80,7 +90,7 @@ def minimum_variance_baseline(reward: Tensor, log_norm: Tensor, group: Tensor) -
     total = torch.zeros_like(mean).index_add(0, group, norm)
     weighted = torch.zeros_like(mean).index_add(0, group, norm * (reward - mean[group]))
     offset = torch.where(total > 0, weighted / torch.where(total > 0, total, torch.ones_like(total)), 0.0)
-    sign = reward_sign(reward, group)
+    sign = reward_sign(reward, group, groups)
     inf = torch.full((groups,), torch.inf, dtype=mean.dtype, device=mean.device)
     below = (-inf).scatter_reduce(0, group, torch.where(sign < 0, reward, -torch.inf), "amax")
     above = inf.scatter_reduce(0, group, torch.where(sign > 0, reward, torch.inf), "amin")
@@ -89,8 +99,7 @@ def minimum_variance_baseline(reward: Tensor, log_norm: Tensor, group: Tensor) -
     return torch.where(torch.isfinite(below) & torch.isfinite(above), clamped, mean)
 
 
-def _group_extremes(reward: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
+def _group_extremes(reward: Tensor, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """(smallest, largest) reward of each group. float64 [G] each."""
-    groups = int(group.max()) + 1 if len(group) else 0
     inf = torch.full((groups,), torch.inf, dtype=reward.dtype, device=reward.device)
     return inf.scatter_reduce(0, group, reward, "amin"), (-inf).scatter_reduce(0, group, reward, "amax")

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from learner.objective.ratios import LOWEST_LOG_WEIGHT, segment_cumsum, segment_sum
+from learner.objective.ratios import LOWEST_LOG_WEIGHT, over_tokens, segment_cumsum, segment_sum
 from services.config.advantage import ImportanceConfig
 
 
@@ -25,7 +25,7 @@ def log_importance(log_ratio: Tensor, lengths: Tensor, settings: ImportanceConfi
         return log_ratio
     if settings.level == "prefix":
         return segment_cumsum(log_ratio, lengths)
-    return segment_sum(log_ratio, lengths).repeat_interleave(lengths)
+    return over_tokens(segment_sum(log_ratio, lengths), lengths, len(log_ratio))
 
 
 def within_bounds(log_weight: Tensor, settings: ImportanceConfig) -> Tensor:
@@ -45,5 +45,5 @@ def importance_weight(log_weight: Tensor, lengths: Tensor, settings: ImportanceC
     kept = within_bounds(log_weight, settings)
     if settings.action == "reject":
         beyond = segment_sum((~kept).long(), lengths)
-        kept = (beyond == 0).repeat_interleave(lengths)
+        kept = over_tokens(beyond == 0, lengths, len(kept))
     return torch.where(kept, bounded, torch.zeros_like(bounded))

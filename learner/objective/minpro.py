@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from learner.objective.base import Objective
+from learner.objective.ratios import over_tokens
 from learner.objective.surrogate import LOG_RATIO_LIMIT
 from learner.objective.tokens import Tokens
 from services.config.objectives.minpro import MinproObjective
@@ -22,7 +23,7 @@ def smallest_before(values: Tensor, lengths: Tensor) -> Tensor:
     if len(values) == 0:
         return values
     start = lengths.cumsum(0) - lengths
-    row = torch.arange(len(lengths), device=values.device).repeat_interleave(lengths)
+    row = over_tokens(torch.arange(len(lengths), device=values.device), lengths, len(values))
     column = torch.arange(len(values), device=values.device) - start[row]
     padded = torch.full((len(lengths), int(lengths.max()) + 1), math.inf, dtype=values.dtype, device=values.device)
     padded[row, column + 1] = values

@@ -1,6 +1,7 @@
 """Log-ratios, and sums over the sequences of a ragged axis, in float32 and log space until the last moment.
 
 Tokens that do not count are selected away before any arithmetic: multiplying by a mask would let nan x 0 = nan through.
+How long a ragged axis is always comes from a shape: asked for a sum of lengths, a GPU makes the host wait.
 """
 
 import torch
@@ -18,9 +19,14 @@ def log_ratio(logp: Tensor, other_logp: Tensor, mask: Tensor) -> Tensor:
 
 def segment_sum(values: Tensor, lengths: Tensor) -> Tensor:
     """Sums over consecutive runs. values: [T] or [T, H]; lengths: int64 [n], summing to T. [n] or [n, H], of the same dtype."""
-    segments = torch.repeat_interleave(torch.arange(len(lengths), device=values.device), lengths)
+    segments = over_tokens(torch.arange(len(lengths), device=values.device), lengths, len(values))
     shape = (len(lengths), *values.shape[1:])
     return torch.zeros(shape, dtype=values.dtype, device=values.device).index_add(0, segments, values)
+
+
+def over_tokens(values: Tensor, lengths: Tensor, total: int) -> Tensor:
+    """Each sequence's value on all of its tokens. values: [n]; lengths: int64 [n], summing to `total`. [total]."""
+    return values.repeat_interleave(lengths, output_size=total)
 
 
 def segment_mean(values: Tensor, lengths: Tensor) -> Tensor:
@@ -32,7 +38,7 @@ def segment_mean(values: Tensor, lengths: Tensor) -> Tensor:
 def segment_cumsum(values: Tensor, lengths: Tensor) -> Tensor:
     """Running sums within consecutive runs, each value's own included. values: [T]; lengths: int64 [n], summing to T. [T]."""
     running = torch.cat([torch.zeros_like(values[:1]), values.cumsum(0)])
-    return running[1:] - running[lengths.cumsum(0) - lengths].repeat_interleave(lengths)
+    return running[1:] - over_tokens(running[lengths.cumsum(0) - lengths], lengths, len(values))
 
 
 def sequence_log_weight(logp: Tensor, behavior_logp: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from learner.objective.ratios import segment_mean
+from learner.objective.ratios import over_tokens, segment_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,4 +51,4 @@ class Tokens:
 
     def spread(self, values: Tensor) -> Tensor:
         """Each sequence's number on all of its tokens: [n] to [T]."""
-        return values.repeat_interleave(self.lengths)
+        return over_tokens(values, self.lengths, len(self.logp))

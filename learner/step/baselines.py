@@ -107,7 +107,7 @@ class ProxyBaseline:
     def __init__(self, inputs: StepInputs, settings: LearnerConfig) -> None:
         self._inputs = inputs
         self._settings = settings
-        self._sign = reward_sign(inputs.batch.reward, inputs.batch.group).float()
+        self._sign = reward_sign(inputs.batch.reward, inputs.batch.group, len(inputs.everything.groups)).float()
 
     def pack(self, batch: StepBatch, *, rank: int, world_size: int) -> Packing:
         settings = self._settings
@@ -131,11 +131,10 @@ class ProxyBaseline:
         signs = objective.with_statistics(Advantages(self._sign[places.sequence_index]), places, logp)
         log_norm = objective.log_proxy_norms(places, statistics, signs)
         reward = batch.reward[places.sequence_index]
-        groups, group = torch.unique(batch.group[places.sequence_index], return_inverse=True)
-        own = minimum_variance_baseline(reward, log_norm, group)
+        own = minimum_variance_baseline(reward, log_norm, places.group, len(places.groups))
         baseline = self._none_known()
-        baseline[groups] = own
-        advantage = advantages(reward, own, group, self._settings.advantage.normalize)
+        baseline[places.groups] = own
+        advantage = advantages(reward, own, places.group, self._settings.advantage.normalize)
         return objective.with_statistics(Advantages(advantage, baseline), places, logp)
 
     def backward(
@@ -155,7 +154,8 @@ class ProxyBaseline:
 
     def _none_known(self) -> Tensor:
         """float64 [G] of 0."""
-        return torch.zeros_like(group_mean(self._inputs.batch.reward, self._inputs.batch.group))
+        reward = self._inputs.batch.reward
+        return torch.zeros(len(self._inputs.everything.groups), dtype=reward.dtype, device=reward.device)
 
 
 class ExactBaseline:
@@ -164,7 +164,7 @@ class ExactBaseline:
     def __init__(self, inputs: StepInputs, settings: LearnerConfig) -> None:
         self._inputs = inputs
         self._settings = settings
-        self._sign = reward_sign(inputs.batch.reward, inputs.batch.group).float()
+        self._sign = reward_sign(inputs.batch.reward, inputs.batch.group, len(inputs.everything.groups)).float()
 
     def pack(self, batch: StepBatch, *, rank: int, world_size: int) -> Packing:
         rows = one_each(batch, rank=rank, world_size=world_size)

@@ -2,7 +2,9 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,12 +20,26 @@ SHARED_COLUMNS = [f.name for f in dataclasses.fields(Tokens) if f.name in TOKEN_
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Some whole sequences of the mini-batch, and where their tokens are on its flat axis. On the engine's device."""
+    """Some whole sequences of the mini-batch, and where their tokens are on its flat axis. On the engine's device.
+
+    Made on the CPU, where the batch is known, too: how many tokens count, or which groups there are, would else be a question
+    to a GPU, for whose answer the host waits at every micro-batch.
+    """
 
     token_index: Tensor
     """int64 [M]."""
     sequence_index: Tensor
     """int64 [n], in the order of their tokens."""
+    counted: Tensor
+    """int64 [C]: which of these M tokens count."""
+    groups: Tensor
+    """int64 [g]: groups of the mini-batch that have a sequence here."""
+    group: Tensor
+    """int64 [n]: index of each sequence's group among these."""
+
+    def that_count(self, values: Tensor) -> Tensor:
+        """Of the tokens that count. values: [M]; [C]."""
+        return values if len(self.counted) == len(values) else values.index_select(0, self.counted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,45 +56,61 @@ class StepInputs:
     """Sequences of the step with a token that counts, on all ranks."""
     step_tokens: int
     """Tokens of the step that count, on all ranks."""
+    everything: Places
+    """All sequences of the mini-batch."""
+    host_group: "np.ndarray[Any, Any]"
+    """int64 [N]: the batch's `group`, on the CPU."""
+    noise_seed: int
+    """Follows from the responses."""
 
     @classmethod
     def of(cls, batch: StepBatch, device: torch.device) -> "StepInputs":
         lengths = batch.cu_seqlens.diff()
         counted = segment_sum(batch.mask.long(), lengths)
+        group = batch.group.numpy()
+        everything = _places(torch.arange(len(batch.mask)), torch.arange(len(lengths)), batch.mask, group, device)
         return cls(
             batch=batch.to(device),
             lengths=lengths.to(device),
             counted=counted.to(device),
             step_sequences=int((counted > 0).sum()),
             step_tokens=int(batch.mask.sum()),
+            everything=everything,
+            host_group=group,
+            noise_seed=int(batch.response_ids.sum()),
         )
 
     @property
     def device(self) -> torch.device:
         return self.batch.mask.device
 
-    @property
-    def everything(self) -> Places:
-        """All sequences of the mini-batch."""
-        return Places(
-            token_index=torch.arange(len(self.batch.mask), device=self.device),
-            sequence_index=torch.arange(len(self.lengths), device=self.device),
-        )
-
     def places(self, micro_batch: MicroBatch) -> Places:
-        return Places(
-            token_index=micro_batch.token_index.to(self.device),
-            sequence_index=micro_batch.sequence_index.to(self.device),
+        return _places(
+            micro_batch.token_index,
+            micro_batch.sequence_index,
+            micro_batch.counts[: len(micro_batch.token_index)],  # a filler has a token that belongs to none
+            self.host_group,
+            self.device,
         )
 
     def normal(self, width: int) -> Tensor:
         """Standard normal numbers, the same for the same responses on every rank and after a restart. float32 [N, width]."""
-        random = torch.Generator().manual_seed(int(self.batch.response_ids.sum()))
-        return torch.randn(len(self.lengths), width, generator=random).to(self.device)
+        random = torch.Generator().manual_seed(self.noise_seed)
+        return torch.randn(len(self.lengths), width, generator=random).to(self.device, non_blocking=True)
 
     def shared_columns(self, token_index: Tensor) -> dict[str, Tensor]:
         """The fields of `Tokens` that are columns of the batch, at these places."""
         return {name: getattr(self.batch, name)[token_index] for name in SHARED_COLUMNS}
+
+
+def _places(
+    token_index: Tensor, sequence_index: Tensor, counts: Tensor, group: "np.ndarray[Any, Any]", device: torch.device
+) -> Places:
+    """token_index, counts: [M]; sequence_index: [n]; group: [N]. All on the CPU; copied without waiting for the device."""
+    groups, own = np.unique(group[sequence_index.numpy()], return_inverse=True)
+    counted = torch.from_numpy(np.flatnonzero(counts.numpy()))
+    found = token_index, sequence_index, counted, torch.from_numpy(groups), torch.from_numpy(own)
+    return Places(*(x.to(device, non_blocking=True) for x in found))
 
 
 def without_pivots(batch: StepBatch) -> StepBatch:

@@ -13,6 +13,7 @@ from learner.objective import OBJECTIVES, Objective
 from learner.objective.aggregate import aggregate, token_scale
 from learner.objective.baseline import log_gradient_norm
 from learner.objective.importance import importance_weight, log_importance
+from learner.objective.ratios import over_tokens
 from learner.objective.tokens import Tokens
 from learner.step.inputs import Places, StepInputs
 from learner.step.scores import Scores
@@ -74,8 +75,7 @@ class StepObjective:
         seen: [M], the same with what else may carry a gradient; None where only log-probs are known.
         """
         inputs, scores = self.inputs, self.scores
-        counts = inputs.batch.mask[places.token_index]
-        at, logp = places.token_index[counts], logp[counts]
+        at, logp = places.that_count(places.token_index), places.that_count(logp)
         current, lengths = logp.detach(), inputs.counted[places.sequence_index]
         none = torch.zeros(len(lengths), 0, device=inputs.device)
         hidden = none if seen is None or seen.hidden is None else seen.hidden
@@ -89,11 +89,13 @@ class StepObjective:
             proximal_logp=current if scores.proximal_logp is None else scores.proximal_logp[at],
             reference_logp=current if scores.reference_logp is None else scores.reference_logp[at],
             teacher_logp=scores.teacher_logp[:, at],
-            entropy=seen.entropy[counts] if seen is not None and reads_entropy else torch.zeros_like(current),
+            entropy=places.that_count(seen.entropy)
+            if seen is not None and reads_entropy
+            else torch.zeros_like(current),
             hidden=hidden,
             predicted_hidden=predicted,
             reference_hidden=self._reference_hidden(places, hidden.detach()),
-            advantage=advantages.advantage.repeat_interleave(lengths),
+            advantage=over_tokens(advantages.advantage, lengths, len(logp)),
             group=inputs.batch.group[places.sequence_index],
             lengths=lengths,
             statistics=no_statistics if advantages.statistics is None else advantages.statistics,
@@ -143,7 +145,7 @@ class StepObjective:
             step_tokens=inputs.step_tokens,
             constant_tokens=settings.constant_tokens,
         )
-        return aggregate(token_loss, scale[mask]), weight
+        return aggregate(token_loss, places.that_count(scale)), weight
 
     def log_proxy_norms(self, places: Places, statistics: TokenStatistics, signs: Advantages) -> Tensor:
         """log of the squared gradient norm of each sequence by the logit proxy. float64 [n].
@@ -158,7 +160,7 @@ class StepObjective:
             importance.double()
             * self.functions.token_weight(tokens, settings.objective)
             * self.functions.slope(tokens, settings.objective),
-            statistics.residual[self.inputs.batch.mask[places.token_index]],
+            places.that_count(statistics.residual),
             torch.ones_like(importance, dtype=torch.bool),
             tokens.lengths,
             per_token=settings.aggregation != "sequence_mean",
@@ -183,7 +185,7 @@ class StepLoss:
         tokens = self.objective.tokens(places, statistics.logp, advantages, statistics)
         value, weight = self.objective.loss(places, tokens)
         one_way_weight = torch.zeros_like(logp)
-        one_way_weight[self.objective.inputs.batch.mask[places.token_index]] = weight
+        one_way_weight[places.counted] = weight
         record = LossRecord(
             places=places,
             loss=value.detach(),

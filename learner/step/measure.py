@@ -10,7 +10,7 @@ from learner.engine.protocol import GradientStep, TrainEngine
 from learner.objective.diagnostics import kl_estimate, one_way_bounds, sign_fractions
 from learner.objective.ess import ess_ratio
 from learner.objective.importance import importance_weight
-from learner.objective.ratios import segment_sum, sequence_log_weight
+from learner.objective.ratios import over_tokens, segment_sum, sequence_log_weight
 from learner.objective.tokens import Tokens
 from learner.step.loss import StepObjective
 
@@ -91,7 +91,7 @@ def _parts_of_mismatch(objective: StepObjective, tokens: Tokens) -> dict[str, fl
     # A negative lag is that of a version which a restart took back.
     inputs = objective.inputs
     other = segment_sum((inputs.batch.lag_steps != 0).long(), inputs.lengths) > 0
-    fresh = ~other.repeat_interleave(inputs.lengths)[inputs.batch.mask]
+    fresh = ~over_tokens(other, inputs.lengths, len(inputs.batch.mask))[inputs.batch.mask]
     engines = kl_estimate(tokens.proximal_logp[fresh], tokens.behavior_logp[fresh]) if bool(fresh.any()) else None
     return {
         "engine_mismatch_kl": engines,

@@ -111,6 +111,9 @@ def engine_arguments(run: RunConfig, gpu_bytes: Callable[[], int] | None = None)
         "disable_log_stats": False,
         "enable_log_requests": False,
     }
+    if model.dtype != "float32":
+        # Logits in float32, as the learner computes them: rounded to bfloat16, a log-prob is off by up to a tenth of a nat.
+        arguments["hf_overrides"] = {"head_dtype": "float32"}
     step_tokens = rollout.max_num_batched_tokens
     if run.device == "cpu":
         arguments["kv_cache_memory_bytes"] = int((rollout.kv_cache_gib or CPU_CACHE_GIB) * 2**30)

@@ -77,8 +77,9 @@ class LearnerConfig(Strict):
     rows_per_micro_batch: int = Field(default=1, ge=1)
     """Packed rows of one forward and backward. Raise it while memory allows: if all groups of a step fit into one
     micro-batch, the baseline minimum_variance needs no extra forward."""
-    head_chunk_tokens: int = Field(default=1024, ge=1)
-    """Response tokens whose logits are in memory at once. Lower it for large vocabularies when memory runs out."""
+    head_chunk_tokens: int | None = Field(default=None, ge=1)
+    """Response tokens whose logits are in memory at once, in up to two float32 tensors. By default as many as take 1 GiB on a
+    GPU, 128 MiB on a CPU: 883 and 110 of a vocabulary of 152,000. Lower it when memory runs out."""
     gradient_checkpointing: bool = False
     """Whether activations are computed again in the backward instead of kept. Saves memory, costs about one more forward."""
     truncated: Literal["train", "mask"] = "train"

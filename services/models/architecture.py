@@ -5,8 +5,8 @@ from typing import Any
 
 from services.errors import InputError
 
-UNSUPPORTED_LOGITS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
-"""Keys of a config.json whose logits are more than hidden x weight. The chunked head would score them wrongly."""
+UNSUPPORTED_ATTENTION = ("attn_logit_softcapping",)
+"""Keys of a config.json whose attention is more than scaled_dot_product_attention, which leaves them out without a word."""
 LENGTH_DEPENDENT_ROPE = ("longrope", "su", "dynamic")
 """Kinds of rope whose frequencies depend on length. The engine decides by its longest possible sequence, once; transformers by
 the longest sequence of each forward."""
@@ -32,11 +32,11 @@ def check_architecture(setting: str, path: str, config: Any, max_length: int | N
             f"{setting} = {path} is quantized (quantization_config in its config.json), and quantized weights cannot be "
             "trained; take the unquantized model"
         )
-    refused = [name for name in UNSUPPORTED_LOGITS if getattr(config, name, None) not in (None, 1.0)]
+    refused = [name for name in UNSUPPORTED_ATTENTION if getattr(config, name, None) is not None]
     if refused:
         raise InputError(
-            f"{setting} = {path} sets {', '.join(refused)} in its config.json, which the learner's head does not compute; "
-            "train a model without them"
+            f"{setting} = {path} sets {', '.join(refused)} in its config.json, which the learner's attention does not compute; "
+            "train a model without it"
         )
     if max_length is not None:
         _check_rope(setting, path, config, max_length)

@@ -41,7 +41,15 @@ def test_the_head_and_the_weights_are_measured(tmp_path: Path, capsys: pytest.Ca
     weights(card, "")
     rows = rows_of(capsys.readouterr().out)
     assert {row["case"] for row in rows} == {
-        *("its four products alone", "chunk 512", "chunk 1024", "chunk 2048", "whole logits", "tiny, buckets on cpu")
+        *(
+            "its four products alone",
+            "chunk 512",
+            "chunk 1024",
+            "chunk 2048",
+            "chosen chunk, no temperature",
+            "whole logits",
+            "tiny, buckets on cpu",
+        )
     }
     assert not [row for row in rows if "failed" in row]
     assert rows[-1]["same"] is True

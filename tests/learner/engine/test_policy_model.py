@@ -9,14 +9,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
+    CohereConfig,
     DbrxConfig,
     FalconH1Config,
+    Gemma2Config,
     GPT2Config,
+    GraniteConfig,
     OPTConfig,
+    PhiConfig,
     PreTrainedConfig,
     Qwen2ForCausalLM,
 )
 
+from learner.engine.logit_form import LogitForm
 from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe
 from services.config.model import ModelConfig, TeacherConfig
 from services.errors import InputError
@@ -102,13 +107,51 @@ def test_a_tied_head_is_one_weight_under_the_name_of_the_embedding(model: Path) 
     assert not any("lm_head" in name for name in names)
 
 
+FORMS: dict[str, tuple[PreTrainedConfig, LogitForm]] = {
+    "Gemma 2": (
+        Gemma2Config(**SIZES, head_dim=8, attn_logit_softcapping=None, final_logit_softcapping=2.0),
+        LogitForm(softcap=2.0),
+    ),
+    "Cohere": (CohereConfig(**SIZES, logit_scale=4.0), LogitForm(scale=4.0)),
+    "Granite": (GraniteConfig(**SIZES, logits_scaling=0.25), LogitForm(scale=4.0)),
+    "Falcon-H1": (
+        FalconH1Config(
+            **SIZES, mamba_d_ssm=64, mamba_n_heads=8, mamba_d_head=8, mamba_d_state=16, lm_head_multiplier=4.0
+        ),
+        LogitForm(scale=4.0),
+    ),
+    "a bias": (
+        PhiConfig(**{name: value for name, value in SIZES.items() if name != "num_key_value_heads"}),
+        LogitForm(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_logits_that_are_scaled_bounded_or_shifted_are_those_of_the_model(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    config, form = FORMS[name]
+    saved = AutoModelForCausalLM.from_config(config)
+    saved.get_output_embeddings().weight.data.mul_(100)  # logits of several nats, where a bound shows
+    if (bias := saved.get_output_embeddings().bias) is not None:
+        bias.data.normal_()
+    saved.save_pretrained(tmp_path)
+    plain, own = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval(), policy(tmp_path).eval()
+    assert own.causal_lm.get_output_embeddings().form == form
+    with torch.no_grad():
+        log_p = plain(torch.tensor([TOKENS])).logits[0, :-1].log_softmax(-1)
+        logp, *_ = own(*inputs(probe(TOKENS, packed=False), torch.device("cpu")))
+    expected = log_p.gather(1, torch.tensor(TOKENS[1:])[:, None])[:, 0]
+    assert float(expected.std()) > 0.1
+    assert torch.allclose(logp, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("setting", ["final_logit_softcapping", "logit_scale"])
-def test_a_model_whose_logits_are_more_than_a_product_is_refused(tmp_path: Path, setting: str) -> None:
+def test_a_key_that_the_model_does_not_read_changes_nothing(tmp_path: Path, setting: str) -> None:
     folder = write_tiny_model(tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, setting: 30.0}))
-    with pytest.raises(InputError, match=f"sets {setting} in its config.json"):
-        policy(folder)
+    assert policy(folder).causal_lm.get_output_embeddings().form == LogitForm()
 
 
 def test_a_checkpoint_that_lacks_weights_is_refused_by_name(model: Path, tmp_path: Path) -> None:
@@ -126,14 +169,6 @@ def test_a_tied_head_that_is_another_weight_than_the_embedding_is_refused(tmp_pa
     (folder / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
     with pytest.raises(InputError, match="ties lm_head to the embedding"):
         policy(folder)
-
-
-def test_a_multiplier_of_the_logits_that_no_list_of_keys_knows_is_found(tmp_path: Path) -> None:
-    sizes: dict[str, Any] = {"mamba_d_ssm": 64, "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 16}
-    config = FalconH1Config(**SIZES, **sizes, lm_head_multiplier=0.5)
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match="FalconH1ForCausalLM computes its logits by more than its last hidden state"):
-        policy(tmp_path)
 
 
 def test_a_model_that_does_more_before_its_logits_is_refused_whatever_its_config_calls_it(
