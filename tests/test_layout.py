@@ -13,7 +13,7 @@ ROOMS = ("services", "learner", "rollout", "verifier")
 FOUNDATION = ("errors", "loopback", "clock", "graders", "metrics", "health")
 """Modules of services that every wing of it may import."""
 WINGS = {
-    "services": ("config", "wire", "streams", "weights", "models", "datasets", "run", "command"),
+    "services": ("config", "wire", "streams", "weights", "models", "plan", "datasets", "run", "command"),
     "learner": ("objective", "batch", "engine", "step", "control", "intake", "publish"),
     "rollout": ("weights", "vllm"),
     "verifier": ("network", "sandbox", "graders", "pool", "lanes", "http", "worker", "offline"),

@@ -1,0 +1,152 @@
+"""What to change where a run does not fit: settings, in order of what they cost, each tried by computing the plan again."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from services.config import RunConfig
+from services.plan.plan import REPLICA, Machine, Plan, gpus_of_replicas, plan, with_settings
+
+Settings = Mapping[str, Any]
+"""Dotted key -> its value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of settings."""
+
+    words: str
+    """As the user types it."""
+    cost: str
+    saves_bytes: int
+    """Of the fullest place that does not fit."""
+    suffices: bool
+    """Whether the run fits with it alone."""
+
+
+def stages(base: Plan) -> list[tuple[int, Plan | None]]:
+    """The plan at each ZeRO stage; None where the settings refuse it."""
+    found = []
+    for stage in (0, 1, 2, 3):
+        run = changed(base.training.run, {"learner.zero_stage": stage})
+        found.append((stage, run and plan(with_settings(base.training, run), base.machine)))
+    return found
+
+
+def changes(base: Plan) -> list[Change]:
+    """Changes that save memory where it lacks, the cheapest first."""
+    found = []
+    for settings, cost in _candidates(base.training.run, base.machine):
+        after = _tried(base, settings)
+        if after is None:
+            continue
+        saved = _saved(base, after)
+        solved = len(after.faults) < len(base.faults)
+        if saved > 0 or solved:
+            found.append(Change(in_words(settings), cost, saved, after.fits))
+    return found
+
+
+def together(base: Plan) -> tuple[str, ...] | None:
+    """The shortest beginning of the list of changes that lets the run fit, each added to those before; None: none does."""
+    merged: dict[str, Any] = {}
+    words: list[str] = []
+    now = base
+    for settings, _ in _candidates(base.training.run, base.machine):
+        after = _tried(base, {**merged, **settings})
+        if after is None or (_saved(now, after) <= 0 and len(after.faults) >= len(now.faults)):
+            continue
+        merged.update(settings)
+        words.append(in_words(settings))
+        now = after
+        if now.fits:
+            return tuple(words)
+    return None
+
+
+def changed(run: RunConfig, settings: Settings) -> RunConfig | None:
+    """The run under other settings; None if they are refused."""
+    content = run.model_dump()
+    for dotted, value in settings.items():
+        *sections, key = dotted.split(".")
+        section = content
+        for name in sections:
+            section = section[name]
+        section[key] = value
+    try:
+        return RunConfig.model_validate(content)
+    except ValidationError:
+        return None
+
+
+def in_words(settings: Settings) -> str:
+    """As in a run file."""
+    return ", ".join(f"{key} = {_toml(value)}" for key, value in settings.items())
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _candidates(run: RunConfig, machine: Machine) -> Iterator[tuple[Settings, str]]:
+    """Settings and what they cost, the cheapest first."""
+    learner, rollout = run.learner, run.rollout
+    if learner.head_chunk_tokens > 256:
+        yield {"learner.head_chunk_tokens": 256}, "nothing to speak of"
+    if learner.rows_per_micro_batch > 1:
+        yield {"learner.rows_per_micro_batch": 1}, "smaller forwards, and perhaps one more for the baseline"
+    if learner.row_tokens > run.model.max_length:
+        yield {"learner.row_tokens": run.model.max_length}, "more padding"
+    if run.device == "cuda":
+        if not learner.reference.offload:
+            yield {"learner.reference.offload": True}, "a copy of the weights to the GPU and back in each step"
+        for fraction in (0.8, 0.7, 0.6, 0.5):
+            if fraction < rollout.gpu_memory_fraction:
+                yield {"rollout.gpu_memory_fraction": fraction}, "a smaller KV cache: fewer sequences at once"
+                break
+    elif rollout.kv_cache_gib > 0.5:
+        yield {"rollout.kv_cache_gib": 0.5}, "fewer sequences at once"
+    if learner.reference.type != "ema" and learner.reference.dtype == "model" and run.model.dtype == "float32":
+        yield {"learner.reference.dtype": "bfloat16"}, "a reference that is rounded"
+    if not learner.gradient_checkpointing:
+        yield {"learner.gradient_checkpointing": True}, "about one more forward in each step"
+    for stage in (2, 3):
+        if learner.ranks > 1 and learner.zero_stage < stage:
+            yield {"learner.zero_stage": stage}, "more exchange between ranks" if stage == 3 else "hardly anything"
+    if run.weights.type == "nccl":
+        yield {"weights.type": "gloo"}, "weights that travel through host memory, several times more slowly"
+    if rollout.tensor_parallel == 1 and run.device == "cuda":
+        yield {"rollout.tensor_parallel": 2}, "twice the GPUs for a replica"
+    free = (machine.gpus or 0) - gpus_of_replicas(run)
+    if free > learner.ranks and run.device == "cuda":
+        for stage in (2, 3):
+            settings = {"learner.ranks": free, "learner.zero_stage": stage}
+            yield settings, f"{free - learner.ranks} more GPUs"
+    if run.model.dtype == "float32":
+        settings = {"model.dtype": "bfloat16", "learner.zero_stage": max(1, learner.zero_stage)}
+        yield settings, "rounding in every forward"
+    if learner.checkpoint.keep > 1:
+        yield {"learner.checkpoint.keep": 1}, "one checkpoint to go back to"
+
+
+def _tried(base: Plan, settings: Settings) -> Plan | None:
+    run = changed(base.training.run, settings)
+    return run and plan(with_settings(base.training, run), base.machine)
+
+
+def _saved(before: Plan, after: Plan) -> int:
+    """Bytes saved in the place that lacks most, of those that do not fit before."""
+    lacking = [place for place in before.places if place.fits is False]
+    best = 0
+    for place in lacking:
+        then = after.place(place.name)
+        if then is not None:
+            best = max(best, place.peak_bytes - then.peak_bytes)
+    if not lacking and before.faults:
+        was, now = before.place(REPLICA), after.place(REPLICA)
+        return max(0, was.peak_bytes - now.peak_bytes) if was and now else 0
+    return best
