@@ -52,9 +52,7 @@ def show(found: Plan, console: Console) -> None:
     words = together(found)
     _say(
         console,
-        f"it fits with {' and '.join(words)}"
-        if words
-        else "no settings here make it fit: take a smaller model or more memory",
+        f"it fits with {words}" if words else "no settings here make it fit: take a smaller model or more memory",
     )
 
 

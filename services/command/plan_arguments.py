@@ -1,6 +1,8 @@
 """What `ratchet plan` is asked: the settings, the machine, and the shape of a model that may not be here."""
 
 import argparse
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from services.command.machine_memory import gpu_memories, host_memory_bytes
@@ -38,24 +40,35 @@ def plan_of(config: RunConfig, arguments: argparse.Namespace) -> Plan:
     shape = _shape(config, arguments)
     trainable = None if arguments.trainable is None else count_of("--trainable", arguments.trainable)
     teachers = tuple(
-        _at_hand(f"learner.teachers.{i}.path", teacher.path) for i, teacher in enumerate(config.learner.teachers)
+        at_hand(f"learner.teachers.{i}.path", teacher.path) for i, teacher in enumerate(config.learner.teachers)
     )
     training = Training(config, shape, teachers, trainable)
     return plan(training, _machine(config, arguments), mean_tokens=arguments.mean_tokens)
 
 
+def this_machine(config: RunConfig) -> Machine:
+    """What is here. A GPU's memory is not known where there is none."""
+    gpus = gpu_memories() if config.device == "cuda" else []
+    # Whether there are enough of them is another check: these may not all be for this process.
+    return Machine(None, min(gpus, default=None), host_memory_bytes(), _free_bytes(config.folder))
+
+
 def _machine(config: RunConfig, arguments: argparse.Namespace) -> Machine:
-    host_bytes = arguments.host_memory or host_memory_bytes()
-    if config.device == "cpu":
-        return Machine(host_bytes=host_bytes)
-    here = gpu_memories() if arguments.gpu_memory is None else []
-    gpu_bytes = arguments.gpu_memory or min(here, default=None)
-    if gpu_bytes is None:
+    """What the arguments say that there is, and what is here where they say nothing."""
+    if arguments.gpu_memory is not None and config.device == "cuda":
+        return Machine(arguments.gpus, arguments.gpu_memory, arguments.host_memory)  # of another machine
+    here = this_machine(config)
+    if config.device == "cuda" and here.gpu_bytes is None:
         raise InputError(
             'device = "cuda", and no GPU is here whose memory could be taken; give --gpu-memory, such as --gpu-memory 80'
         )
-    elsewhere = arguments.gpu_memory is not None and arguments.host_memory is None
-    return Machine(arguments.gpus or len(here) or None, gpu_bytes, None if elsewhere else host_bytes)
+    return replace(here, gpus=arguments.gpus, host_bytes=arguments.host_memory or here.host_bytes)
+
+
+def _free_bytes(folder: Path) -> int:
+    """Bytes free on the disk of a folder that may not be there yet."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return shutil.disk_usage(there).free
 
 
 def _shape(config: RunConfig, arguments: argparse.Namespace) -> ModelShape:
@@ -65,13 +78,13 @@ def _shape(config: RunConfig, arguments: argparse.Namespace) -> ModelShape:
     if arguments.parameters is None:
         if any(given.values()):
             raise InputError("a shape in numbers begins with --parameters, such as --parameters 7.6B; add it")
-        return _at_hand("model.path", config.model.path)
+        return at_hand("model.path", config.model.path)
     if missing := [f"--{name}" for name, value in given.items() if value is None]:
         raise InputError(f"--parameters {arguments.parameters} alone says too little; add {', '.join(missing)}")
     return described(config.model.path, parameters=arguments.parameters, kv_heads=arguments.kv_heads, **given)
 
 
-def _at_hand(setting: str, path: str) -> ModelShape:
+def at_hand(setting: str, path: str) -> ModelShape:
     """The shape of a model folder, or of a hub name that the local cache holds. Nothing is downloaded."""
     if Path(path).is_absolute():
         return read_shape(setting, Path(path))

@@ -1,6 +1,6 @@
 """What to change where a run does not fit: settings, in order of what they cost, each tried by computing the plan again."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,11 @@ from services.plan.plan import REPLICA, Machine, Plan, gpus_of_replicas, plan, w
 
 Settings = Mapping[str, Any]
 """Dotted key -> its value."""
+SMALL_CHUNK = 256
+"""Rows of logits below which the head's matrix products begin to be slow."""
+SMALL_CACHE_GIB = 0.5
+FRACTIONS = (0.8, 0.7, 0.6, 0.5)
+"""Values of rollout.gpu_memory_fraction that are tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +54,32 @@ def changes(base: Plan) -> list[Change]:
     return found
 
 
-def together(base: Plan) -> tuple[str, ...] | None:
-    """The shortest beginning of the list of changes that lets the run fit, each added to those before; None: none does."""
-    merged: dict[str, Any] = {}
-    words: list[str] = []
+def together(base: Plan) -> str | None:
+    """Changes with which the run fits, none of which can be left out, in words; None: there are none.
+
+    Taken as long as they help, the cheapest first; then those are dropped that the later ones made needless, the dearest first.
+    """
+    taken: list[Settings] = []
     now = base
     for settings, _ in _candidates(base.training.run, base.machine):
-        after = _tried(base, {**merged, **settings})
-        if after is None or (_saved(now, after) <= 0 and len(after.faults) >= len(now.faults)):
-            continue
-        merged.update(settings)
-        words.append(in_words(settings))
-        now = after
+        after = _tried(base, _merged([*taken, settings]))
+        if after is not None and (_saved(now, after) > 0 or len(after.faults) < len(now.faults)):
+            taken.append(settings)
+            now = after
         if now.fits:
-            return tuple(words)
-    return None
+            break
+    if not now.fits:
+        return None
+    for settings in reversed(taken):
+        fewer = [one for one in taken if one is not settings]
+        without = _tried(base, _merged(fewer)) if fewer else None
+        if without is not None and without.fits:
+            taken = fewer
+    return in_words(_merged(taken))
+
+
+def _merged(several: Sequence[Settings]) -> dict[str, Any]:
+    return {key: value for settings in several for key, value in settings.items()}
 
 
 def changed(run: RunConfig, settings: Settings) -> RunConfig | None:
@@ -94,43 +110,58 @@ def _toml(value: object) -> str:
 
 def _candidates(run: RunConfig, machine: Machine) -> Iterator[tuple[Settings, str]]:
     """Settings and what they cost, the cheapest first."""
-    learner, rollout = run.learner, run.rollout
-    if learner.head_chunk_tokens > 256:
-        yield {"learner.head_chunk_tokens": 256}, "nothing to speak of"
+    yield from _smaller_batches(run)
+    yield from _elsewhere(run)
+    if not run.learner.gradient_checkpointing:
+        yield {"learner.gradient_checkpointing": True}, "about one more forward in each step"
+    if run.learner.ranks > 1:
+        for stage, cost in ((2, "hardly anything"), (3, "more exchange between ranks")):
+            if run.learner.zero_stage < stage:
+                yield {"learner.zero_stage": stage}, cost
+    if run.weights.type == "nccl":
+        yield {"weights.type": "gloo"}, "weights that travel through host memory, several times more slowly"
+    yield from _more_gpus(run, machine)
+    if run.model.dtype == "float32":
+        settings = {"model.dtype": "bfloat16", "learner.zero_stage": max(1, run.learner.zero_stage)}
+        yield settings, "rounding in every forward"
+    if run.learner.checkpoint.keep > 1:
+        yield {"learner.checkpoint.keep": 1}, "one checkpoint to go back to"
+
+
+def _smaller_batches(run: RunConfig) -> Iterator[tuple[Settings, str]]:
+    learner = run.learner
+    if learner.head_chunk_tokens > SMALL_CHUNK:
+        yield {"learner.head_chunk_tokens": SMALL_CHUNK}, "hardly anything"
     if learner.rows_per_micro_batch > 1:
         yield {"learner.rows_per_micro_batch": 1}, "smaller forwards, and perhaps one more for the baseline"
     if learner.row_tokens > run.model.max_length:
         yield {"learner.row_tokens": run.model.max_length}, "more padding"
+
+
+def _elsewhere(run: RunConfig) -> Iterator[tuple[Settings, str]]:
+    reference, rollout = run.learner.reference, run.rollout
+    if run.device == "cuda" and not reference.offload:
+        yield {"learner.reference.offload": True}, "a copy of the weights to the GPU and back in each step"
+    if reference.type != "ema" and reference.dtype == "model" and run.model.dtype == "float32":
+        yield {"learner.reference.dtype": "bfloat16"}, "a reference that is rounded"
     if run.device == "cuda":
-        if not learner.reference.offload:
-            yield {"learner.reference.offload": True}, "a copy of the weights to the GPU and back in each step"
-        for fraction in (0.8, 0.7, 0.6, 0.5):
+        for fraction in FRACTIONS:
             if fraction < rollout.gpu_memory_fraction:
                 yield {"rollout.gpu_memory_fraction": fraction}, "a smaller KV cache: fewer sequences at once"
-                break
-    elif rollout.kv_cache_gib > 0.5:
-        yield {"rollout.kv_cache_gib": 0.5}, "fewer sequences at once"
-    if learner.reference.type != "ema" and learner.reference.dtype == "model" and run.model.dtype == "float32":
-        yield {"learner.reference.dtype": "bfloat16"}, "a reference that is rounded"
-    if not learner.gradient_checkpointing:
-        yield {"learner.gradient_checkpointing": True}, "about one more forward in each step"
-    for stage in (2, 3):
-        if learner.ranks > 1 and learner.zero_stage < stage:
-            yield {"learner.zero_stage": stage}, "more exchange between ranks" if stage == 3 else "hardly anything"
-    if run.weights.type == "nccl":
-        yield {"weights.type": "gloo"}, "weights that travel through host memory, several times more slowly"
-    if rollout.tensor_parallel == 1 and run.device == "cuda":
+    elif rollout.kv_cache_gib > SMALL_CACHE_GIB:
+        yield {"rollout.kv_cache_gib": SMALL_CACHE_GIB}, "fewer sequences at once"
+
+
+def _more_gpus(run: RunConfig, machine: Machine) -> Iterator[tuple[Settings, str]]:
+    if run.device == "cpu":
+        return
+    if run.rollout.tensor_parallel == 1:
         yield {"rollout.tensor_parallel": 2}, "twice the GPUs for a replica"
     free = (machine.gpus or 0) - gpus_of_replicas(run)
-    if free > learner.ranks and run.device == "cuda":
+    if free > run.learner.ranks:
         for stage in (2, 3):
             settings = {"learner.ranks": free, "learner.zero_stage": stage}
-            yield settings, f"{free - learner.ranks} more GPUs"
-    if run.model.dtype == "float32":
-        settings = {"model.dtype": "bfloat16", "learner.zero_stage": max(1, learner.zero_stage)}
-        yield settings, "rounding in every forward"
-    if learner.checkpoint.keep > 1:
-        yield {"learner.checkpoint.keep": 1}, "one checkpoint to go back to"
+            yield settings, f"{free - run.learner.ranks} more GPUs"
 
 
 def _tried(base: Plan, settings: Settings) -> Plan | None:

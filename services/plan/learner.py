@@ -121,9 +121,9 @@ def adam(training: Training) -> Part:
 def adam_temporary(training: Training) -> Part:
     """What torch's AdamW makes of the second average while it steps.
 
-    On a GPU it goes over all tensors at once (foreach): one square root, 4 T / R. On a CPU over one after the other, with a square
-    root and its quotient: 8 bytes for each element of the largest. From stage 1 on, T / R is one flat tensor; stage 3 cuts it
-    into groups of SUB_GROUP_ELEMENTS.
+    On a GPU it goes over all tensors at once (foreach): one square root, 4 T / R. On a CPU over one after the other, with a
+    square root and its quotient: 8 bytes for each element of the largest. From stage 1 on, T / R is one flat tensor; stage 3 cuts
+    it into groups of SUB_GROUP_ELEMENTS.
     """
     elements = min(SUB_GROUP_ELEMENTS, training.share) if training.stage == 3 else training.share
     if training.run.device == "cuda":
@@ -168,15 +168,15 @@ def gradients(training: Training) -> tuple[Part, ...]:
 
 
 def reduction_buffer_bytes(training: Training) -> int:
-    """DeepSpeed's buffer for gradients on their way to their rank: REDUCE_ELEMENTS, of which a CPU gives only the pages that are
-    written."""
+    """DeepSpeed's buffer for gradients on their way to their rank: REDUCE_ELEMENTS, of which a CPU gives only the pages that
+    are written."""
     filled = min(REDUCE_ELEMENTS, training.trained)
     return training.width * (REDUCE_ELEMENTS if training.run.device == "cuda" else filled)
 
 
 def reduction(training: Training) -> Part:
-    """That buffer, and the copies that are sent. Stages 0 and 1 reduce once, before the step; 2 and 3 in each backward, in portions
-    of REDUCE_ELEMENTS."""
+    """That buffer, and the copies that are sent. Stages 0 and 1 reduce once, before the step; 2 and 3 in each backward, in
+    portions of REDUCE_ELEMENTS."""
     filled = min(REDUCE_ELEMENTS, training.trained)
     buffer = reduction_buffer_bytes(training)
     sent = training.width * filled
