@@ -119,8 +119,8 @@ def write_model(path: Path, widths: dict[str, int], dtype: str) -> Path:
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     torch.manual_seed(0)
-    ends: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "tie_word_embeddings": True}
-    config = Qwen2Config(num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=4096, **widths, **ends)
+    given: dict[str, Any] = {**widths, "bos_token_id": None, "eos_token_id": None, "tie_word_embeddings": True}
+    config = Qwen2Config(num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=4096, **given)
     Qwen2ForCausalLM(config).to(getattr(torch, dtype)).save_pretrained(path)
     return path
 

@@ -145,7 +145,14 @@ def test_nothing_is_pickled() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["services.config.load", "services.wire.score", "services.command.cli", "services.command.up", "scripts.reference"],
+    [
+        "services.config.load",
+        "services.wire.score",
+        "services.command.cli",
+        "services.command.plan",
+        "services.command.up",
+        "scripts.reference",
+    ],
 )
 def test_light_modules_start_without_torch(module: str) -> None:
     heavy = "torch", "vllm", "transformers", "deepspeed"

@@ -33,11 +33,7 @@ class Change:
 
 def stages(base: Plan) -> list[tuple[int, Plan | None]]:
     """The plan at each ZeRO stage; None where the settings refuse it."""
-    found = []
-    for stage in (0, 1, 2, 3):
-        run = changed(base.training.run, {"learner.zero_stage": stage})
-        found.append((stage, run and plan(with_settings(base.training, run), base.machine)))
-    return found
+    return [(stage, _tried(base, {"learner.zero_stage": stage})) for stage in (0, 1, 2, 3)]
 
 
 def changes(base: Plan) -> list[Change]:
@@ -166,7 +162,7 @@ def _more_gpus(run: RunConfig, machine: Machine) -> Iterator[tuple[Settings, str
 
 def _tried(base: Plan, settings: Settings) -> Plan | None:
     run = changed(base.training.run, settings)
-    return run and plan(with_settings(base.training, run), base.machine)
+    return None if run is None else plan(with_settings(base.training, run), base.machine)
 
 
 def _saved(before: Plan, after: Plan) -> int:

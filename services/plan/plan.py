@@ -56,7 +56,8 @@ class Plan:
 def plan(training: Training, machine: Machine, *, mean_tokens: int | None = None) -> Plan:
     """Compute the plan. mean_tokens: prompt and response of a usual sequence together; None: model.max_length, the longest."""
     run = training.run
-    faults, notes = _gpu_faults(run, machine), []
+    faults = _gpu_faults(run, machine)
+    notes: list[str] = []
     first = learner.parts(training, is_first=True)
     others = learner.parts(training, is_first=False)
     sampling = replica.parts(training.shape, run, machine.gpu_bytes)
