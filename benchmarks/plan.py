@@ -165,18 +165,18 @@ def measured(case: Case, path: Path) -> dict[Phase, int]:
         return -statistics.logp.mean(), None
 
     batches = [batch(), batch()]
+    sent: list[Snapshot] = []
+
+    def snapshot() -> None:
+        """As in a run: the version that was sent is held while the next one is made."""
+        tensors = engine.snapshot(model_dtype(run.model))
+        sent.append(pack_snapshot(1, tensors, bucket_mib=16, probe_token_ids=(1, 2), probe_logp=(0.0,)))
+
     for _ in range(2):
         watch("scoring", lambda: engine.token_statistics(batches, "current"))
         watch("backward", lambda: engine.backward(batches, loss))
         watch("step", lambda: engine.step(1e-4))
-    sent: list[Snapshot] = []
-
-    def snapshot() -> None:
-        tensors = engine.snapshot(model_dtype(run.model))
-        sent.append(pack_snapshot(1, tensors, bucket_mib=16, probe_token_ids=(1, 2), probe_logp=(0.0,)))
-
-    watch("snapshot", snapshot)
-    watch("snapshot", snapshot)
+        watch("snapshot", snapshot)
     engine.wrapped.destroy()
     return peaks
 

@@ -34,15 +34,17 @@ def forward_bytes(shape: ModelShape, width: int) -> int:
     return width * (3 * shape.intermediate + 2 * shape.hidden) + FLOAT32 * shape.hidden
 
 
-def row_bytes(shape: ModelShape, width: int, *, checkpointing: bool, masked: bool) -> int:
-    """Bytes of one token of a row at the beginning of the backward.
+def kept_row_bytes(shape: ModelShape, width: int, *, checkpointing: bool, masked: bool) -> int:
+    """Bytes of one token of a row when the backward begins: what all layers have kept, or with gradient checkpointing their
+    inputs alone; and the last norm."""
+    layer = width * shape.hidden if checkpointing else kept_bytes(shape, width, masked=masked)
+    return shape.layers * layer + shape.hidden * (FLOAT32 + 2 * width)
 
-    With gradient checkpointing: the input of every layer, and the one layer that is computed again. Without: all layers.
-    """
-    layer = kept_bytes(shape, width, masked=masked)
-    last_norm = shape.hidden * (FLOAT32 + 2 * width)
-    kept = shape.layers * width * shape.hidden + layer if checkpointing else shape.layers * layer
-    return kept + working_bytes(shape, width) + last_norm
+
+def layer_at_work_bytes(shape: ModelShape, width: int, *, checkpointing: bool, masked: bool) -> int:
+    """Bytes of one token in the layer whose backward runs; with gradient checkpointing its forward has run again before."""
+    again = kept_bytes(shape, width, masked=masked) if checkpointing else 0
+    return again + working_bytes(shape, width)
 
 
 def mask_bytes(rows: int, row_tokens: int, width: int) -> int:

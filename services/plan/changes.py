@@ -26,7 +26,7 @@ class Change:
     """As the user types it."""
     cost: str
     saves_bytes: int
-    """Of the fullest place that does not fit."""
+    """What it saves in that place, of those that do not fit, where it saves most."""
     suffices: bool
     """Whether the run fits with it alone."""
 

@@ -14,7 +14,7 @@ GRADER_PROCESS = round(0.15 * GIB)
 TEXT_BYTES_PER_TOKEN = 4
 """Text of a response that travels with its tokens. An estimate, of English and mathematics."""
 WIRE_BYTES_PER_TOKEN = 4 + 4 + TEXT_BYTES_PER_TOKEN
-"""Of a response token on a stream: its id, its log-prob and its text (services/wire/trajectory.py)."""
+"""Bytes of a response token on a stream: its id, its log-prob and its text (services/wire/trajectory.py)."""
 
 
 def starting_bytes(shape: ModelShape, run: RunConfig, ranks: int) -> int:

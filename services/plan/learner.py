@@ -227,12 +227,15 @@ def teachers(training: Training) -> tuple[Part, ...]:
 
 
 def forward(training: Training) -> tuple[Part, ...]:
-    """Activations of a micro-batch of whole rows, the mask, and the head, whose response tokens are at most all of them."""
+    """Activations of a micro-batch of whole rows, the mask, and the head, whose response tokens are at most all of them. The
+    backward goes through the head first, and then through one layer after the other."""
     settings, shape, width = training.run.learner, training.shape, training.width
     rows, row_tokens = settings.rows_per_micro_batch, settings.row_tokens
     tokens, masked = rows * row_tokens, activations.is_masked(settings)
-    kept = activations.row_bytes(shape, width, checkpointing=settings.gradient_checkpointing, masked=masked)
-    chunk = settings.head_chunk_tokens
+    again, chunk = settings.gradient_checkpointing, settings.head_chunk_tokens
+    kept = activations.kept_row_bytes(shape, width, checkpointing=again, masked=masked)
+    at_work = activations.layer_at_work_bytes(shape, width, checkpointing=again, masked=masked)
+    head = activations.head_bytes(shape, tokens, chunk, width)
     return (
         Part("activations", tokens * kept, ("backward",)),
         Part("one layer", tokens * activations.forward_bytes(shape, width), ("scoring",)),
@@ -241,7 +244,7 @@ def forward(training: Training) -> tuple[Part, ...]:
             activations.mask_bytes(rows, row_tokens, width) if masked else 0,
             ("scoring", "backward"),
         ),
-        Part("head", activations.head_bytes(shape, tokens, chunk, width), ("backward",)),
+        Part("head, or the layer at work", max(head, tokens * at_work), ("backward",)),
         Part("head, scoring", activations.head_scoring_bytes(shape, tokens, chunk, width), ("scoring",)),
     )
 

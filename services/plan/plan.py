@@ -27,7 +27,7 @@ class Machine:
 
     gpus: int | None = None
     gpu_bytes: int | None = None
-    """Of one GPU; they are all alike."""
+    """Memory of one GPU; they are all alike."""
     host_bytes: int | None = None
     disk_bytes: int | None = None
 
@@ -56,7 +56,7 @@ class Plan:
 def plan(training: Training, machine: Machine, *, mean_tokens: int | None = None) -> Plan:
     """Compute the plan. mean_tokens: prompt and response of a usual sequence together; None: model.max_length, the longest."""
     run = training.run
-    faults = _gpu_faults(run, machine)
+    faults = [*_gpu_faults(run, machine), *_loading_faults(training, machine)]
     notes: list[str] = []
     first = learner.parts(training, is_first=True)
     others = learner.parts(training, is_first=False)
@@ -96,6 +96,17 @@ def _gpu_faults(run: RunConfig, machine: Machine) -> list[str]:
     return [
         f"the run takes {needed} GPUs (learner.ranks = {run.learner.ranks}, rollout.replicas = {run.rollout.replicas} of "
         f"rollout.tensor_parallel = {run.rollout.tensor_parallel}), and there are {machine.gpus}"
+    ]
+
+
+def _loading_faults(training: Training, machine: Machine) -> list[str]:
+    """DeepSpeed moves the whole model to each GPU before stage 3 partitions it."""
+    whole, there = training.shape.parameters * training.width, machine.gpu_bytes
+    if training.run.device == "cpu" or training.stage != 3 or there is None or whole <= there:
+        return []
+    return [
+        f"learner.zero_stage = 3 loads the whole model on each GPU before it is shared out: {whole / 2**30:.1f} GiB of "
+        f"{there / 2**30:.1f}"
     ]
 
 

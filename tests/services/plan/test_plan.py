@@ -86,6 +86,11 @@ def test_too_few_gpus_are_a_fault() -> None:
     )
 
 
+def test_stage_3_trains_what_fits_once_on_a_gpu() -> None:
+    found = plan(training_of(learner={"ranks": 64, "zero_stage": 3}), Machine(gpus=80, gpu_bytes=12 * GIB))
+    assert any("loads the whole model on each GPU" in fault for fault in found.faults)
+
+
 def test_one_gpu_is_shared_over_gloo() -> None:
     one = Machine(gpus=1, gpu_bytes=80 * GIB)
     shared = plan(training_of(weights={"type": "gloo"}, rollout={"gpu_memory_fraction": 0.3}), one)
