@@ -175,7 +175,7 @@ def reduction_buffer_bytes(training: Training) -> int:
 
 
 def reduction(training: Training) -> Part:
-    """That buffer, and the copies that are sent. Stages 0 and 1 reduce once, before the step; 2 and 3 in each backward, in
+    """The buffer above, and the copies that are sent. Stages 0 and 1 reduce once, before the step; 2 and 3 in each backward, in
     portions of REDUCE_ELEMENTS."""
     filled = min(REDUCE_ELEMENTS, training.trained)
     buffer = reduction_buffer_bytes(training)
