@@ -28,6 +28,7 @@ import inspect, json, sys, time
 from pathlib import Path
 import torch
 from learner.engine.head import token_statistics
+from services.models.head_chunk import chunk_tokens
 
 asked = json.loads(sys.argv[1])
 torch.set_num_threads(1)

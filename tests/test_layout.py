@@ -13,7 +13,7 @@ ROOMS = ("services", "learner", "rollout", "verifier")
 FOUNDATION = ("errors", "loopback", "clock", "graders", "metrics", "health")
 """Modules of services that every wing of it may import."""
 WINGS = {
-    "services": ("config", "wire", "streams", "weights", "models", "datasets", "run", "command"),
+    "services": ("config", "wire", "streams", "weights", "models", "plan", "datasets", "run", "command"),
     "learner": ("objective", "batch", "engine", "step", "control", "intake", "publish"),
     "rollout": ("weights", "vllm"),
     "verifier": ("network", "sandbox", "graders", "pool", "lanes", "http", "worker", "offline"),
@@ -145,7 +145,14 @@ def test_nothing_is_pickled() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["services.config.load", "services.wire.score", "services.command.cli", "services.command.up", "scripts.reference"],
+    [
+        "services.config.load",
+        "services.wire.score",
+        "services.command.cli",
+        "services.command.plan",
+        "services.command.up",
+        "scripts.reference",
+    ],
 )
 def test_light_modules_start_without_torch(module: str) -> None:
     heavy = "torch", "vllm", "transformers", "deepspeed"

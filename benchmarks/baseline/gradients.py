@@ -58,7 +58,9 @@ class Gradients:
 class OfModel:
     """A `GradientOf` with a policy of its own, so that the engine's gradients are not touched."""
 
-    def __init__(self, settings: ModelConfig, weights: Iterable[tuple[str, Tensor]], head_chunk_tokens: int) -> None:
+    def __init__(
+        self, settings: ModelConfig, weights: Iterable[tuple[str, Tensor]], head_chunk_tokens: int | None
+    ) -> None:
         self._model = PolicyModel(settings, head_chunk_tokens=head_chunk_tokens, gradient_checkpointing=False)
         own = dict(self._model.named_weights())
         with torch.no_grad():

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from benchmarks.gpu.card import Card, case, row
 from benchmarks.gpu.models import vocabulary
-from learner.engine.head import chunk_tokens, token_statistics
+from learner.engine.head import token_statistics
 from learner.engine.products import adds_to_wider
+from services.models.head_chunk import chunk_tokens
 
 
 def head(card: Card, argument: str) -> None:

@@ -14,18 +14,12 @@ from torch import Tensor, nn
 
 from learner.engine.logit_form import LogitForm
 from learner.engine.products import add_products, backward_dtype, multiply, multiply_back
+from services.models.head_chunk import chunk_tokens
 
-LOGIT_BYTES = {"cuda": 2**30, "cpu": 2**27}
-"""Memory for the logits of a chunk where learner.head_chunk_tokens is not set, by device."""
 BLOCK_BYTES = 2**22
 """Logits that a CPU takes through all elementwise steps at once: as much as its caches hold. A GPU takes the whole chunk."""
 FAR_BELOW = -1e4
 """A log-prob whose exponential is 0, in the place of -inf: 0 x -inf is nan."""
-
-
-def chunk_tokens(vocabulary: int, device: str) -> int:
-    """Tokens in a chunk whose two float32 tensors take LOGIT_BYTES. device: "cpu" or "cuda"."""
-    return max(1, LOGIT_BYTES[device] // (2 * 4 * vocabulary))
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +270,7 @@ class ChunkedHead(nn.Module):
         bias: Tensor | None = None,
         form: LogitForm = LogitForm(),
     ) -> None:
-        """weight, bias: parameters. chunk: None for as many tokens as LOGIT_BYTES hold."""
+        """weight, bias: parameters. chunk: None for as many as services/models/head_chunk.py says."""
         super().__init__()
         self.weight = weight
         self.bias = bias

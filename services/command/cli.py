@@ -8,6 +8,7 @@ from pathlib import Path
 
 from services import entry, library_logs
 from services.command.objective_check import check_objective
+from services.command.plan_arguments import add_arguments as add_plan_arguments
 from services.command.rooms import LEARNER, ROLLOUT, SAFE_PATH, VERIFIER, VERIFY, python_module
 from services.config.load import load, render_masked
 from services.errors import InputError
@@ -82,6 +83,11 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     )
     config.set_defaults(run=_config)
 
+    plan = command("plan", "say whether a run will fit into memory, and what to change where it does not")
+    entry.add_config_arguments(plan)
+    add_plan_arguments(plan)
+    plan.set_defaults(run=_plan)
+
     doctor = command("doctor", "say what this machine lacks, and what to do about it")
     entry.add_config_arguments(doctor, optional=True)
     doctor.add_argument(
@@ -105,6 +111,12 @@ def _config(arguments: argparse.Namespace) -> int:
     for warning in checked.warnings:
         print(f"ratchet: warning: {warning}", file=sys.stderr)
     return entry.DONE
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from services.command import plan
+
+    return plan.run(load(arguments.config, arguments.overrides), arguments)
 
 
 def _up(arguments: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from services.command import reference_check, requirements
 from services.command.disk_room import disk_finding
 from services.command.finding import Finding
 from services.command.gpu_findings import gpu_findings
+from services.command.machine_memory import container_memory_limit, host_memory_bytes
 from services.command.nvidia import GpuHost, NvidiaSmi
 from services.command.redis_binary import find_binary
 from services.command.requirements import normal
@@ -196,8 +197,8 @@ def _cores(device: Device) -> Finding:
 
 def _memory() -> Finding:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _container_memory_limit()
-    gib = min(total, limit or total) / GIB
+    limit = container_memory_limit()
+    gib = host_memory_bytes() / GIB
     ok = gib >= 6
     seen = f"{gib:.1f} GiB" + (" (limit of the container)" if limit is not None and limit < total else "")
     return Finding(
@@ -206,16 +207,6 @@ def _memory() -> Finding:
         seen,
         "" if ok else "the smallest run takes about 5 GiB: use a machine or a limit with 6 GiB or more",
     )
-
-
-def _container_memory_limit() -> int | None:
-    """The limit of this control group in bytes; None: no limit."""
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            return int(Path(path).read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            continue  # not this version of control groups, or "max": no limit
-    return None
 
 
 def _shared_memory(device: Device) -> Finding:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from services import numa
 from services.command import gpus
+from services.command.check_memory import check_memory
 from services.command.check_places import check_folder, check_ports, check_redis, check_verifier
 from services.command.check_rows import check_datasets, check_rows
 from services.command.objective_check import check_objective
@@ -67,7 +68,7 @@ def check(config: RunConfig, *, quick: bool = False) -> Checked:
     if not quick:
         look(lambda: check_datasets(config))
     # What takes longer comes last, and is left for the next time when there is something to mend already.
-    if not quick and not faults and look(lambda: _check_models(config)):
+    if not quick and not faults and look(lambda: _check_models(config)) and look(lambda: check_memory(config)):
         look(rows)
     if faults:
         raise InputError("\n".join(faults))

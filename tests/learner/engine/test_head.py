@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from learner.engine.head import chunk_tokens, token_statistics
+from learner.engine.head import token_statistics
 from learner.engine.logit_form import LogitForm
+from services.models.head_chunk import chunk_tokens
 
 
 def drawn(
@@ -173,7 +174,8 @@ def test_bfloat16_is_multiplied_without_rounding_the_logits() -> None:
     hidden, weight, target, temperature = drawn(tokens=50, width=64, vocabulary=300)
     halves = (hidden.detach() * 3).bfloat16(), weight.detach().bfloat16()
     got = token_statistics(*halves, target, temperature, chunk=16)
-    expected = token_statistics(*(x.double() for x in halves), target, temperature.double(), chunk=50)
+    wide = halves[0].double(), halves[1].double()
+    expected = token_statistics(*wide, target, temperature.double(), chunk=50)
     for a, b in zip(got, expected, strict=True):
         assert float((a - b).abs().max()) < 1e-4
 

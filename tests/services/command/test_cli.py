@@ -75,5 +75,5 @@ def test_it_says_which_version_it_is() -> None:
 
 def test_help_names_every_command() -> None:
     said = ratchet("--help").stdout
-    for command in ("up", "eval", "status", "verify", "config", "doctor", "rollout", "verifier", "learner"):
+    for command in ("up", "eval", "status", "verify", "config", "plan", "doctor", "rollout", "verifier", "learner"):
         assert f"\n    {command} " in said
