@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.gpu.attention import attention
 from benchmarks.gpu.card import MARK, Card
 from benchmarks.gpu.check import run
 from benchmarks.gpu.head import head
+from benchmarks.gpu.models import models
 from benchmarks.gpu.plan import PLAN, Step, chosen
 from benchmarks.gpu.profiled import kind_of
 from benchmarks.gpu.weights import weights
@@ -36,6 +38,20 @@ def test_the_head_and_the_weights_are_measured(tmp_path: Path, capsys: pytest.Ca
     }
     assert not [row for row in rows if "failed" in row]
     assert rows[-1]["same"] is True
+
+
+def test_attention_is_measured_in_every_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = Card(cpu=True, models=tmp_path)
+    models(card, "")
+    attention(card, "0.5B,16384")
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith(MARK)]
+    rows = {row["case"]: row for row in map(json.loads, (line.removeprefix(MARK) for line in said))}
+    assert not [row for row in rows.values() if "failed" in row]
+    assert rows["model"]["by_span"] is True
+    assert rows["again"]["equal"] is True
+    ways = [rows[way] for way in ("dense mask", "one sequence a row", "by span", "by span, prompts shared")]
+    assert all(way["gap_mean"] < 0.05 and abs(way["grad_norm_over"] - 1) < 0.1 for way in ways)
+    assert ways[3]["in_rows"] < ways[2]["in_rows"]
 
 
 def test_a_step_without_time_left_is_not_begun(tmp_path: Path) -> None:
