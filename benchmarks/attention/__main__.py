@@ -61,7 +61,8 @@ TARGETS = (
 
 def measure(folder: Path, size: Size, rounds: int) -> dict[str, dict[str, Found]]:
     """Case -> way -> what was measured."""
-    trl, learner = Trl(folder), Learner(folder, size)
+    learner = Learner(folder, size)  # before TRL is imported, which imports DeepSpeed in its own way
+    trl = Trl(folder)
     found: dict[str, dict[str, Found]] = {}
     for case in cases(size):
         ways = found[case.name] = {way.name: Found() for way in case.ways}

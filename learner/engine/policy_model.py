@@ -114,7 +114,10 @@ class PolicyModel(nn.Module):
         hidden = self.causal_lm.base_model(
             input_ids=token_ids, position_ids=position_ids, use_cache=False, **keywords
         ).last_hidden_state
-        hidden = hidden.flatten(0, 1)[head_index]
+        hidden = hidden.flatten(0, 1)
+        # The last token of a shared prompt predicts several tokens, whose gradients are added up: on each kind of device in the
+        # one of these two ways that adds in the same order every time.
+        hidden = hidden[head_index] if hidden.is_cuda else hidden.index_select(0, head_index)
         statistics: tuple[Tensor, ...] = self.causal_lm.get_output_embeddings()(hidden, target_ids, temperature)
         if not self.shows_hidden:
             return statistics

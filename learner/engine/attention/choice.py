@@ -50,6 +50,8 @@ def attends_by_span(causal_lm: Any, name: str) -> bool:
             name,
             refusal,
         )
+        # Rows come in ever new widths, and for each of them cuDNN first makes a plan, 0.3 s on an H200.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         # transformers' sdpa ignores soft caps.
         causal_lm.set_attn_implementation("eager" if asked.has_softcap else "sdpa")
         return False

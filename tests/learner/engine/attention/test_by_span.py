@@ -59,6 +59,11 @@ def assert_close(one: tuple[Tensor, dict[str, Tensor]], other: tuple[Tensor, dic
         assert float((one[1][name] - gradient).norm()) <= to * float(gradient.norm()) + 1e-6, name
 
 
+def assert_same(one: tuple[Tensor, dict[str, Tensor]], other: tuple[Tensor, dict[str, Tensor]]) -> None:
+    assert torch.equal(one[0], other[0])
+    assert all(torch.equal(one[1][name], gradient) for name, gradient in other[1].items())
+
+
 ROWS = {
     "one row": [sequences(11, 3, 20, 2)],
     "rows that are padded": [sequences(9, 5), sequences(24), sequences(2, 2, 2)],
@@ -109,6 +114,15 @@ def test_checkpointing_and_scoring_say_the_same(tmp_path: Path) -> None:
     assert_close(checkpointed, plain, 1e-6)
     with torch.no_grad():
         assert torch.equal(policy(folder)(*inputs(batch, CPU))[0], plain[0])
+
+
+def test_gradients_that_meet_at_a_prompt_are_added_in_the_same_order_every_time(tmp_path: Path) -> None:
+    model = policy(write_architecture(tmp_path, "qwen2"))
+    prompt, *responses = sequences(3, *[2] * 60)
+    batch = scoring_batch([[[*prompt, *response] for response in responses]], len(prompt), share=True)
+    first = said(model, batch)
+    for _ in range(5):
+        assert_same(said(model, batch), first)
 
 
 def test_what_is_in_the_padding_changes_nothing(tmp_path: Path) -> None:

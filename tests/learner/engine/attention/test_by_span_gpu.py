@@ -33,7 +33,9 @@ def states(dtype: torch.dtype, head: int) -> list[Tensor]:
 
 
 def attended(given: list[Tensor], window: int | None) -> tuple[Tensor, list[Tensor]]:
-    out, _ = attend(nn.Module(), *given, None, sliding_window=window, span_layout=SpanLayout(SPANS, CUDA))
+    query, key, value = given
+    layout = SpanLayout(SPANS, CUDA)
+    out, _ = attend(nn.Module(), query, key, value, None, sliding_window=window, span_layout=layout)
     real = out[:, : -SPANS.lengths[-1]].float()
     (real * torch.linspace(-1, 1, real.numel(), device=CUDA).view_as(real)).sum().backward()
     return real.detach(), [state.grad.float() for state in given if state.grad is not None]

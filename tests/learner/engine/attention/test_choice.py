@@ -100,6 +100,7 @@ def test_it_keeps_its_masks_and_says_why(
     assert "model.path = m: a row of packed sequences costs the square of its length" in caplog.text
     assert reason in caplog.text
     assert model.config._attn_implementation == left_with
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
 def test_a_model_with_a_window_gets_it_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
