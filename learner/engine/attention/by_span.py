@@ -68,7 +68,7 @@ def attend(
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     rows, heads, width, _ = query.shape
     q, k, v = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))  # [R * S, heads, D]
-    if softcap is None and _fits_flash(q, v):
+    if softcap is None and _fits_flash(q, v, sliding_window):
         out = _ragged(q, k, v, span_layout, scale, sliding_window)
     else:
         out = _one_by_one(q, k, v, span_layout, scale, sliding_window, softcap)
@@ -78,19 +78,20 @@ def attend(
 AttentionInterface.register(NAME, attend)
 
 
-def _fits_flash(q: Tensor, v: Tensor) -> bool:
+def _fits_flash(q: Tensor, v: Tensor, window: int | None) -> bool:
     return (
         q.is_cuda
         and q.dtype in (torch.bfloat16, torch.float16)
         and q.shape[-1] == v.shape[-1]
         and q.shape[-1] % 8 == 0
         and q.shape[-1] <= LARGEST_FLASH_HEAD
+        and (window is None or "window_size" in _keywords_of_varlen())
     )
 
 
 @cache
 def _keywords_of_varlen() -> frozenset[str]:
-    """torch 2.10 says is_causal where 2.11 and later say window_size; 2.13 wants enable_gqa."""
+    """The keywords differ between versions of torch: windows came after is_causal, and fewer heads of keys after both."""
     from torch.nn.attention.varlen import varlen_attn
 
     return frozenset(inspect.signature(varlen_attn).parameters)
@@ -106,10 +107,10 @@ def _ragged(q: Tensor, k: Tensor, v: Tensor, layout: SpanLayout, scale: float, w
     left = -1 if window is None or window >= ragged.most_keys else window - 1  # keys before a query's own
     known = _keywords_of_varlen()
     how: dict[str, Any] = {"window_size": (left, 0)} if "window_size" in known else {"is_causal": True}
-    if left >= 0 and "window_size" not in known:
-        raise NotBySpan("has a sliding window, which varlen_attn of the installed torch lacks")
-    if "enable_gqa" in known:  # where it is not, the kernel takes fewer heads of keys without a word
+    if "enable_gqa" in known:
         how["enable_gqa"] = True
+    else:
+        k, v = (states.repeat_interleave(q.shape[1] // states.shape[1], 1) for states in (k, v))
     out = varlen_attn(
         q.contiguous(),
         k.contiguous(),

@@ -21,9 +21,9 @@ from services.errors import InputError
 from tests.architectures import VOCABULARY, write_architecture
 from tests.learner.ranks import run_ranks
 
-APART = ("qwen2", "llama", "qwen3_moe", "gpt_neox", "deepseek_v3")
+APART = ("qwen2", "llama", "qwen3_moe", "gpt_neox", "deepseek_v3", "opt")
 PROBED = list(range(1, VOCABULARY, 5))
-LEAKING = ("granitemoehybrid", "lfm2", "opt", "qwen3_next")
+LEAKING = ("granitemoehybrid", "lfm2", "qwen3_next")
 
 
 def policy(folder: Path, dtype: Literal["float32", "bfloat16"] = "float32") -> PolicyModel:
@@ -61,8 +61,9 @@ def test_rows_are_shared_only_by_models_that_keep_sequences_apart(
 
 @pytest.mark.parametrize("longest", [8, 9, 20])
 def test_sequences_fit_a_model_made_for_few_tokens(tmp_path: Path, longest: int) -> None:
-    model = policy(write_architecture(tmp_path, "opt"))
-    assert measured(model, longest).packed_nats > 0.1
+    found = measured(policy(write_architecture(tmp_path, "opt")), longest)  # it has learned positions
+    assert found.packed_nats < 1e-4
+    assert found.shared_nats < 1e-4
 
 
 @pytest.mark.parametrize("nats", [0.5, float("nan")])
