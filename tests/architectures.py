@@ -7,14 +7,20 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     DeepseekV3Config,
+    Gemma2Config,
+    Gemma3TextConfig,
     GPTNeoXConfig,
     GraniteMoeHybridConfig,
     Lfm2Config,
     LlamaConfig,
+    MistralConfig,
     MixtralConfig,
+    Olmo2Config,
     OPTConfig,
+    Phi3Config,
     PreTrainedConfig,
     Qwen2Config,
+    Qwen3Config,
     Qwen3MoeConfig,
     Qwen3NextConfig,
 )
@@ -33,6 +39,8 @@ SIZES: dict[str, Any] = {
     "eos_token_id": None,
     "pad_token_id": 0,
 }
+WINDOW = 7
+"""Keys that a layer with a sliding window sees: fewer than the tokens of the sequences that tests lay into rows."""
 EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "head_dim": 32}
 
 
@@ -85,6 +93,35 @@ CONFIGS: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
             "mamba_d_state": 16,
             "num_local_experts": 0,
             "shared_intermediate_size": 64,
+        },
+    ),
+    "qwen3": (Qwen3Config, SIZES | {"head_dim": 8}),
+    "olmo2": (Olmo2Config, SIZES),
+    "mistral_window": (MistralConfig, SIZES | {"sliding_window": WINDOW}),
+    "qwen2_window": (
+        Qwen2Config,
+        SIZES | {"use_sliding_window": True, "max_window_layers": 1, "sliding_window": WINDOW},
+    ),
+    "phi3_window": (Phi3Config, SIZES | {"sliding_window": WINDOW}),
+    "gemma2_window": (
+        Gemma2Config,
+        SIZES
+        | {
+            "head_dim": 8,
+            "query_pre_attn_scalar": 8,
+            "attn_logit_softcapping": 2.0,
+            "final_logit_softcapping": None,
+            "sliding_window": WINDOW,
+        },
+    ),
+    "gemma3_window": (
+        Gemma3TextConfig,
+        SIZES
+        | {
+            "head_dim": 8,
+            "query_pre_attn_scalar": 8,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "sliding_window": WINDOW,
         },
     ),
     "lfm2": (Lfm2Config, SIZES | {"layer_types": ["conv", "full_attention"]}),

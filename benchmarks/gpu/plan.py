@@ -18,7 +18,7 @@ class Step:
 HEARTBEAT = {"TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC": "20"}
 """Of 480 s: what the default group's monitor waits before it ends a process in which a watchdog saw a failure."""
 
-NEED_MODELS = ("profile", "scoring", "weights")
+NEED_MODELS = ("profile", "scoring", "attention", "weights")
 
 PLAN: list[list[Step]] = [
     # Steps of one list run at the same time; what is timed runs alone.
@@ -33,6 +33,8 @@ PLAN: list[list[Step]] = [
     [Step("profile 0.5B", "profiled:profiled", "0.5B,4096,1", 80)],
     [Step("scoring 0.5B", "scoring:scoring", "0.5B,4096", 60)],
     [Step("profile 1.5B", "profiled:profiled", "1.5B,4096,4,checkpointing", 90)],
+    [Step("attention 0.5B", "attention:attention", "0.5B,4096", 25)],
+    [Step("attention 1.5B", "attention:attention", "1.5B,16384", 40)],
     [Step("head", "head:head", "", 50)],
     [Step("weights", "weights:weights", "0.5B,1.5B", 60)],
 ]

@@ -3,15 +3,19 @@
 The step does not depend on any of it: positions restart with each sequence, no sequence attends to another (for models that
 keep them apart: learner/engine/separation.py), and every sum has a denominator of the whole step. Where a micro-batch holds a
 whole group, one forward says all that its sequences have to know about each other.
+
+What is laid into rows are pieces: a sequence, or where prompts are shared, sequences of one group behind their prompt.
 """
 
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from learner.batch.rows import first_fit_decreasing, lay_out, spread
+from learner.batch.rows import Branch, Spans, first_fit_decreasing, lay_out, spread
 from learner.batch.step_batch import StepBatch
 from learner.objective.ratios import over_tokens, segment_sum
 
@@ -26,9 +30,12 @@ class MicroBatch:
     token_ids: Tensor
     """int64 [R, S]."""
     position_ids: Tensor
-    """int64 [R, S]; restarts at 0 with each sequence."""
+    """int64 [R, S]; restarts at 0 with each sequence. Responses to a shared prompt all go on from its last position."""
+    spans: Spans
+    """Which tokens of the flattened [R * S] attend to which."""
     head_index: Tensor
-    """int64 [M]: position in the flattened [R * S] whose hidden state predicts the response token."""
+    """int64 [M]: position in the flattened [R * S] whose hidden state predicts the response token. The last token of a shared
+    prompt predicts the first token of each response to it."""
     target_ids: Tensor
     """int64 [M]: the response token predicted there."""
     temperature: Tensor
@@ -45,25 +52,41 @@ class MicroBatch:
     """int64 [n]: those of them that count."""
 
 
+Piece = list[int]
+"""Sequences that lie side by side in a row: one, or several of a group that share their prompt."""
+Plan = list[list[list[list[Piece]]]]
+"""Pieces of each row of each micro-batch of each rank; a filler has no rows."""
+
+
 def pack(
     batch: StepBatch,
     *,
     row_tokens: int,
     rows_per_micro_batch: int,
     share_rows: bool = True,
+    share_prompts: bool = False,
     rank: int = 0,
     world_size: int = 1,
 ) -> list[MicroBatch]:
     """This rank's micro-batches, equally many on every rank with fillers at the end. Rows are dealt to the ranks in turn.
 
-    share_rows: whether a row may hold several sequences.
+    share_rows: whether a row may hold several sequences. share_prompts: whether the prompt of a group may be in a row once,
+    before several of its responses; it is where that makes for fewer tokens.
     """
-    rows = first_fit_decreasing(_totals(batch), row_tokens, share=share_rows)
-    most = -(-len(rows) // world_size)
-    mine = rows[rank::world_size]
-    count = -(-most // rows_per_micro_batch)
-    chunks = [mine[i * rows_per_micro_batch : (i + 1) * rows_per_micro_batch] for i in range(count)]
-    return [_micro_batch(batch, chunk) if chunk else filler() for chunk in chunks]
+
+    tokens = _piece_tokens(batch)
+
+    def plan(pieces: list[Piece]) -> Plan:
+        rows = _rows_of(pieces, tokens, row_tokens, share_rows=share_rows)
+        most = -(-len(rows) // world_size)
+        count = -(-most // rows_per_micro_batch)
+        return [
+            [rows[r::world_size][i * rows_per_micro_batch : (i + 1) * rows_per_micro_batch] for i in range(count)]
+            for r in range(world_size)
+        ]
+
+    plans = [plan(pieces) for pieces in _ways_to_share(batch, row_tokens, share_prompts=share_prompts and share_rows)]
+    return _micro_batches(batch, min(plans, key=partial(_plan_tokens, tokens=tokens))[rank])
 
 
 def pack_whole_groups(
@@ -72,6 +95,7 @@ def pack_whole_groups(
     row_tokens: int,
     rows_per_micro_batch: int,
     share_rows: bool = True,
+    share_prompts: bool = False,
     rank: int = 0,
     world_size: int = 1,
 ) -> list[MicroBatch] | None:
@@ -79,33 +103,44 @@ def pack_whole_groups(
 
     Each rank gets as few micro-batches as possible, filled evenly; they are dealt to the ranks in turn.
     """
-    totals, members = _totals(batch), _members(batch)
-    sizes = [sum(totals[i] for i in group) for group in members]
+    tokens = _piece_tokens(batch)
+    groups = len(_members(batch))
+    most = -(-groups // world_size)  # every group alone
 
-    def rows_of(groups: list[int]) -> list[list[int]] | None:
-        """Rows of one micro-batch; None when there are too many."""
-        held = [i for g in groups for i in members[g]]
-        lengths = [totals[i] for i in held]
-        rows = first_fit_decreasing(lengths, row_tokens, share=share_rows)
-        if len(rows) > rows_per_micro_batch:
+    def plan(pieces: list[Piece]) -> Plan | None:
+        of_group: list[list[Piece]] = [[] for _ in range(groups)]
+        for piece in pieces:
+            of_group[int(batch.group[piece[0]])].append(piece)
+        sizes = [sum(map(tokens, own)) for own in of_group]
+
+        def rows_of(held: list[int]) -> list[list[Piece]] | None:
+            """Rows of one micro-batch; None when there are too many."""
+            own = [piece for g in held for piece in of_group[g]]
+            rows = _rows_of(own, tokens, row_tokens, share_rows=share_rows)
+            if len(rows) > rows_per_micro_batch:
+                return None
+            if not share_rows:
+                return rows
+            lengths = [tokens(piece) for piece in own]
+            even = spread(lengths, len(rows))  # less padding, since rows are as wide as the longest; it may not fit
+            if max((sum(lengths[i] for i in row) for row in even), default=0) <= row_tokens:
+                return [[own[i] for i in row] for row in even]
+            return rows
+
+        def rows_on(turns: int) -> list[list[list[Piece]] | None]:
+            """Rows of each micro-batch, given `turns` micro-batches a rank."""
+            return [rows_of(held) for held in spread(sizes, turns * world_size)]
+
+        if None in rows_on(most):
             return None
-        if not share_rows:
-            return [[held[i] for i in row] for row in rows]
-        even = spread(lengths, len(rows))  # less padding, since rows are as wide as the longest; it may not fit
-        if max((sum(lengths[i] for i in row) for row in even), default=0) <= row_tokens:
-            rows = even
-        return [[held[i] for i in row] for row in rows]
+        fewest = -(-sum(sizes) // (row_tokens * rows_per_micro_batch * world_size))
+        turns = fewest + bisect_left(range(fewest, most), True, key=lambda turns: None not in rows_on(turns))
+        found = [rows or [] for rows in rows_on(turns)]
+        return [found[r::world_size] for r in range(world_size)]
 
-    def rows_on(turns: int) -> list[list[list[int]] | None]:
-        """Rows of each micro-batch, given `turns` micro-batches a rank."""
-        return [rows_of(groups) for groups in spread(sizes, turns * world_size)]
-
-    most = -(-len(members) // world_size)  # every group alone
-    if None in rows_on(most):
-        return None
-    fewest = -(-sum(sizes) // (row_tokens * rows_per_micro_batch * world_size))
-    turns = fewest + bisect_left(range(fewest, most), True, key=lambda turns: None not in rows_on(turns))
-    return [_micro_batch(batch, rows) if rows else filler() for rows in rows_on(turns)[rank::world_size]]
+    ways = _ways_to_share(batch, row_tokens, share_prompts=share_prompts and share_rows)
+    plans = [found for pieces in ways if (found := plan(pieces)) is not None]
+    return _micro_batches(batch, min(plans, key=partial(_plan_tokens, tokens=tokens))[rank]) if plans else None
 
 
 def one_each(batch: StepBatch, *, rank: int = 0, world_size: int = 1) -> list[MicroBatch]:
@@ -113,7 +148,7 @@ def one_each(batch: StepBatch, *, rank: int = 0, world_size: int = 1) -> list[Mi
     members = _members(batch)
     shares = [[i for group in members[r::world_size] for i in group] for r in range(world_size)]
     mine, most = shares[rank], max(map(len, shares))
-    return [_micro_batch(batch, [[i]]) for i in mine] + [filler()] * (most - len(mine))
+    return [_micro_batch(batch, [[[i]]]) for i in mine] + [filler()] * (most - len(mine))
 
 
 def filler() -> MicroBatch:
@@ -122,6 +157,7 @@ def filler() -> MicroBatch:
     return MicroBatch(
         token_ids=torch.zeros(1, 2, dtype=torch.int64),
         position_ids=torch.arange(2)[None],
+        spans=Spans(lengths=(2,), continues=(None,), is_padding=(False,)),
         head_index=zero,
         target_ids=zero,
         temperature=torch.ones(1),
@@ -133,35 +169,75 @@ def filler() -> MicroBatch:
     )
 
 
-def _totals(batch: StepBatch) -> list[int]:
-    """Prompt and response tokens of each sequence."""
+def _ways_to_share(batch: StepBatch, row_tokens: int, *, share_prompts: bool) -> list[list[Piece]]:
+    """All sequences in pieces, in each way that is worth a try: first those that share nothing.
+
+    A large piece saves more prompts, and leaves more of a row empty.
+    """
+    alone: list[Piece] = [[i] for i in range(len(batch))]
+    sizes = (row_tokens // 4, row_tokens // 2, row_tokens) if share_prompts else ()
+    return [alone, *(_pieces(batch, size) for size in sizes)]
+
+
+def _pieces(batch: StepBatch, most_tokens: int) -> list[Piece]:
+    """All sequences, in pieces that have at most `most_tokens` where they have several sequences."""
     responses = batch.cu_seqlens.diff().tolist()
-    return [len(p) + r for p, r in zip(batch.prompt_ids, responses, strict=True)]
+    pieces: list[Piece] = []
+    for members in _members(batch):
+        prompt = batch.prompt_ids[members[0]]
+        room = most_tokens - len(prompt)
+        share = [i for i in members if responses[i] <= room and torch.equal(batch.prompt_ids[i], prompt)]
+        pieces += [[share[i] for i in piece] for piece in first_fit_decreasing([responses[i] for i in share], room)]
+        pieces += [[i] for i in members if i not in share]
+    return pieces
+
+
+def _piece_tokens(batch: StepBatch) -> Callable[[Piece], int]:
+    """The function that says how many tokens a piece has in its row."""
+    responses = batch.cu_seqlens.diff().tolist()
+    return lambda piece: len(batch.prompt_ids[piece[0]]) + sum(responses[i] for i in piece)
+
+
+def _plan_tokens(plan: Plan, tokens: Callable[[Piece], int]) -> int:
+    """Tokens of a plan on all ranks, with the padding, so that every rank chooses the same plan."""
+    rows = [[sum(map(tokens, row)) for row in held] for on_rank in plan for held in on_rank]
+    return sum(len(held) * max(held, default=0) for held in rows)
+
+
+def _rows_of(
+    pieces: list[Piece], tokens: Callable[[Piece], int], row_tokens: int, *, share_rows: bool
+) -> list[list[Piece]]:
+    rows = first_fit_decreasing([tokens(piece) for piece in pieces], row_tokens, share=share_rows)
+    return [[pieces[i] for i in row] for row in rows]
+
+
+def _micro_batches(batch: StepBatch, planned: list[list[list[Piece]]]) -> list[MicroBatch]:
+    return [_micro_batch(batch, rows) if rows else filler() for rows in planned]
 
 
 def _members(batch: StepBatch) -> list[list[int]]:
     """Indices of the sequences of each group."""
-    members: list[list[int]] = [[] for _ in range(int(batch.group.max()) + 1)]
+    members: list[list[int]] = [[] for _ in range(int(batch.group.max()) + 1 if len(batch) else 0)]
     for i, g in enumerate(batch.group.tolist()):
         members[g].append(i)
     return members
 
 
-def _micro_batch(batch: StepBatch, rows: list[list[int]]) -> MicroBatch:
+def _micro_batch(batch: StepBatch, rows: list[list[Piece]]) -> MicroBatch:
     starts = batch.cu_seqlens.tolist()
-    sequences = [i for row in rows for i in row]
+    sequences = [i for row in rows for piece in row for i in piece]
     token_index = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in sequences])
     lengths = torch.tensor([starts[i + 1] - starts[i] for i in sequences], dtype=torch.int64)
     sequence_index = torch.tensor(sequences, dtype=torch.int64)
 
-    def whole(i: int) -> tuple[Tensor, int]:
-        prompt = batch.prompt_ids[i]
-        return torch.cat([prompt, batch.response_ids[starts[i] : starts[i + 1]]]), len(prompt)
+    def branch(piece: Piece) -> Branch:
+        return Branch(batch.prompt_ids[piece[0]], [batch.response_ids[starts[i] : starts[i + 1]] for i in piece])
 
-    token_ids, position_ids, head_index = lay_out([[whole(i) for i in row] for row in rows])
+    token_ids, position_ids, head_index, spans = lay_out([[branch(piece) for piece in row] for row in rows])
     return MicroBatch(
         token_ids=token_ids,
         position_ids=position_ids,
+        spans=spans,
         head_index=head_index,
         target_ids=batch.response_ids[token_index],
         temperature=over_tokens(batch.temperature[sequence_index], lengths, len(token_index)),

@@ -2,11 +2,41 @@
 
 import heapq
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from services.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """The flattened [R * S] of some rows as runs of tokens, one behind the other and none left out.
+
+    A token attends to itself and to the tokens before it in its own span, and to the whole of the span that its own continues.
+    """
+
+    lengths: tuple[int, ...]
+    """Tokens of each span; their sum is R * S."""
+    continues: tuple[int | None, ...]
+    """Index of the span that comes before it, as a shared prompt does before each response; None for one that stands alone."""
+    is_padding: tuple[bool, ...]
+    """Whether its tokens are padding, which nothing reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """Sequences that begin with the same tokens."""
+
+    stem: Tensor
+    """int64 [P], P >= 1: the tokens they begin with, which are not predicted."""
+    ends: Sequence[Tensor]
+    """int64 each, one or more: what follows in each of them, which is predicted."""
+
+    @property
+    def tokens(self) -> int:
+        return len(self.stem) + sum(map(len, self.ends))
 
 
 def first_fit_decreasing(lengths: list[int], budget: int, *, share: bool = True) -> list[list[int]]:
@@ -51,24 +81,38 @@ def spread(sizes: list[int], parts: int) -> list[list[int]]:
     return shares
 
 
-def lay_out(rows: Sequence[Sequence[tuple[Tensor, int]]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Token ids int64 [R, S], positions int64 [R, S], and where in the flattened [R * S] each predicted token is predicted.
+def lay_out(rows: Sequence[Sequence[Branch]]) -> tuple[Tensor, Tensor, Tensor, Spans]:
+    """Token ids int64 [R, S], positions int64 [R, S], where in the flattened [R * S] each predicted token is predicted, and
+    which tokens attend to which.
 
-    rows: sequences as their token ids, int64, and the number of those at the beginning that are not predicted, at least 1.
-    Positions restart with each sequence. Padding is at the end of a row, with token id 0.
+    Positions count from the beginning of each sequence. A branch of several ends has its stem once in the row, and the first
+    token of each end is predicted at the stem's last. Padding is at the end of a row, with token id 0.
     """
-    width = max(sum(len(ids) for ids, _ in row) for row in rows)
+    width = max(sum(branch.tokens for branch in row) for row in rows)
     token_ids = torch.zeros(len(rows), width, dtype=torch.int64)
     # Positions that go on into the padding keep a row of one sequence free of a mask; packed rows pad with zeros.
-    one_each = all(len(row) == 1 for row in rows)
+    one_each = all(len(row) == 1 and len(row[0].ends) == 1 for row in rows)
     position_ids = torch.arange(width).repeat(len(rows), 1) if one_each else torch.zeros_like(token_ids)
     head_index: list[Tensor] = []
+    spans: list[tuple[int, int | None, bool]] = []
     for r, row in enumerate(rows):
         at = 0
-        for ids, given in row:
-            end = at + len(ids)
-            token_ids[r, at:end] = ids
-            position_ids[r, at:end] = torch.arange(len(ids))
-            head_index.append(torch.arange(r * width + at + given - 1, r * width + end - 1))
-            at = end
-    return token_ids, position_ids, torch.cat(head_index)
+        for branch in row:
+            given, whole = len(branch.stem), torch.cat([branch.stem, *branch.ends])
+            token_ids[r, at : at + len(whole)] = whole
+            position_ids[r, at : at + given] = torch.arange(given)
+            last, shared = r * width + at + given - 1, len(spans)
+            alone = len(branch.ends) == 1
+            spans.append((len(whole) if alone else given, None, False))
+            at += given
+            for end in branch.ends:
+                position_ids[r, at : at + len(end)] = torch.arange(given, given + len(end))
+                predicts = torch.arange(r * width + at - 1, r * width + at + len(end) - 1)
+                predicts[:1] = last
+                head_index.append(predicts)
+                if not alone and len(end):
+                    spans.append((len(end), shared, False))
+                at += len(end)
+        if at < width:
+            spans.append((width - at, None, True))
+    return token_ids, position_ids, torch.cat(head_index), Spans(*zip(*spans, strict=True))

@@ -5,6 +5,7 @@ on every rank.
 """
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ from learner.engine.outgoing import OutgoingWeights, weight_copies
 from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe, probe_logp
 from learner.engine.protocol import Backward, GradientStep, GradientSum, LossFunction, Policy, TokenStatistics
 from learner.engine.reference_weights import ReferenceWeights
-from learner.engine.separation import Separation, may_pack, measure_separation
+from learner.engine.separation import Separation, may_pack, may_share_prompts, measure_separation
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
 from services.errors import InputError
@@ -96,7 +97,9 @@ class DeepSpeedEngine:
         """Largest magnitude in each gradient since the last step; nan and inf come through."""
         for parameter in self.model.parameters():
             parameter.register_hook(self._note_gradient)
-        self._packs_rows = self._may_pack_rows() and settings.packed_rows
+        may_pack_rows, may_share = self._what_rows_may_hold()
+        self._packs_rows = may_pack_rows and settings.packed_rows
+        self._shares_prompts = may_share and self._packs_rows
 
     @property
     def rank(self) -> int:
@@ -117,6 +120,10 @@ class DeepSpeedEngine:
     @property
     def packs_rows(self) -> bool:
         return self._packs_rows
+
+    @property
+    def shares_prompts(self) -> bool:
+        return self._shares_prompts
 
     # Scoring and gradients
 
@@ -336,21 +343,25 @@ class DeepSpeedEngine:
 
     # Inside
 
-    def _may_pack_rows(self) -> bool:
-        """Whether policy and teachers keep the sequences of a row apart. Collective; raises InputError as `may_pack` does."""
+    def _what_rows_may_hold(self) -> tuple[bool, bool]:
+        """(whether policy and teachers keep the sequences of a row apart, whether a row may have a prompt of several of them
+        once). Collective; raises InputError as `may_pack` does."""
         named: list[tuple[str, PolicyModel, Policy]] = [("model.path", self.model, "current")]
         named += [(f"learner.teachers.{i}.path", teacher, i) for i, teacher in enumerate(self._teachers)]
-        apart = []
+        apart, shared = [], []
         for setting, model, policy in named:
             own = measure_separation(
                 lambda batches, policy=policy: [s.logp for s in self.token_statistics(batches, policy)],  # type: ignore[misc]
                 vocabulary=model.vocabulary,
                 longest=self._model_settings.max_length,
+                by_span=model.attends_by_span,
             )
-            total = self.sum_over_ranks(torch.tensor([own.packed_nats, own.beside_nats], dtype=torch.float64))
+            total = self.sum_over_ranks(torch.tensor(dataclasses.astuple(own), dtype=torch.float64))
             mean = Separation(*(total / self.world_size).tolist())  # the same on every rank, as the verdict has to be
-            apart.append(may_pack(f"{setting} = {model.settings.path}", mean, model_dtype(model.settings)))
-        return all(apart)
+            name, dtype = f"{setting} = {model.settings.path}", model_dtype(model.settings)
+            apart.append(may_pack(name, mean, dtype))
+            shared.append(apart[-1] and may_share_prompts(name, mean, dtype))
+        return all(apart), all(shared)
 
     def _forward(self, micro_batch: MicroBatch) -> TokenStatistics:
         return TokenStatistics(*self.wrapped(*inputs(micro_batch, self._device)))

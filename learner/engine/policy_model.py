@@ -9,7 +9,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.core_model_loading import revert_weight_conversion
 
 from learner.batch.packing import MicroBatch
-from learner.batch.rows import lay_out
+from learner.batch.rows import Branch, Spans, lay_out
+from learner.engine.attention.by_span import KEYWORD
+from learner.engine.attention.choice import attends_by_span
+from learner.engine.attention.layout import SpanLayout
 from learner.engine.head import ChunkedHead
 from learner.engine.logit_form import form_of
 from learner.engine.predictor import Predictor
@@ -77,6 +80,8 @@ class PolicyModel(nn.Module):
                 "config.json if the two are meant, or remove lm_head.weight from the checkpoint"
             )
         form = form_of(setting, settings.path, causal_lm, head)
+        self.attends_by_span: bool = attends_by_span(causal_lm, f"{setting} = {settings.path}")
+        """Whether attention costs the sum of the squares of sequences, and a prompt may be in a row once for several of them."""
         self.causal_lm.set_output_embeddings(ChunkedHead(head.weight, head_chunk_tokens, bias=head.bias, form=form))
         if gradient_checkpointing:
             self.causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -95,6 +100,7 @@ class PolicyModel(nn.Module):
         self,
         token_ids: Tensor,
         position_ids: Tensor,
+        spans: Spans,
         head_index: Tensor,
         target_ids: Tensor,
         temperature: Tensor | None,
@@ -104,12 +110,17 @@ class PolicyModel(nn.Module):
         """The fields of TokenStatistics, those of hidden states only when `shows_hidden`.
 
         The arguments are those of MicroBatch, but for temperature, None where every one is 1, and counts, the int64 indices of
-        the tokens that count. transformers keeps packed sequences apart by their restarting positions.
+        the tokens that count. Without attention by spans transformers keeps packed sequences apart by their restarting
+        positions.
         """
+        keywords = {KEYWORD: SpanLayout(spans, token_ids.device)} if self.attends_by_span else {}
         hidden = self.causal_lm.base_model(
-            input_ids=token_ids, position_ids=position_ids, use_cache=False
+            input_ids=token_ids, position_ids=position_ids, use_cache=False, **keywords
         ).last_hidden_state
-        hidden = hidden.flatten(0, 1)[head_index]
+        hidden = hidden.flatten(0, 1)
+        # The last token of a shared prompt predicts several tokens, whose gradients are added up: on each kind of device in the
+        # one of these two ways that adds in the same order every time.
+        hidden = hidden[head_index] if hidden.is_cuda else hidden.index_select(0, head_index)
         statistics: tuple[Tensor, ...] = self.causal_lm.get_output_embeddings()(hidden, target_ids, temperature)
         if not self.shows_hidden:
             return statistics
@@ -150,34 +161,43 @@ def _drop_nothing(config: PreTrainedConfig | dict[str, Any]) -> None:
             section[name] = type(value)(0)  # configs are strict about their types
 
 
-def inputs(micro_batch: MicroBatch, device: torch.device) -> tuple[Tensor | None, ...]:
-    """The arguments of PolicyModel.forward, on `device`."""
+def inputs(micro_batch: MicroBatch, device: torch.device) -> tuple[Any, ...]:
+    """The arguments of PolicyModel.forward, tensors on `device`."""
     is_one = bool((micro_batch.temperature == 1).all())  # known here: a GPU would have to be asked, and waited for
     given = (
         micro_batch.token_ids,
         micro_batch.position_ids,
+        micro_batch.spans,
         micro_batch.head_index,
         micro_batch.target_ids,
         None if is_one else micro_batch.temperature,
         micro_batch.counts.nonzero()[:, 0],
         micro_batch.counted,
     )
-    return tuple(t if t is None else t.to(device, non_blocking=True) for t in given)
+    return tuple(t.to(device, non_blocking=True) if isinstance(t, Tensor) else t for t in given)
 
 
-def scoring_batch(rows: Sequence[Sequence[Sequence[int]]]) -> MicroBatch:
-    """Rows of sequences of two or more tokens, of which every token but the first is predicted, at temperature 1.
+def scoring_batch(rows: Sequence[Sequence[Sequence[int]]], given: int = 1, *, share: bool = False) -> MicroBatch:
+    """Rows of sequences, of which every token but the first `given` is predicted, at temperature 1.
 
     Laid out as training lays them (learner/batch/packing.py): positions restart with each sequence, and go on into the padding
-    where each row has one.
+    where each row has one. share: the sequences of a row begin with the same `given` tokens, which are in the row once.
     """
-    token_ids, position_ids, head_index = lay_out([[(torch.tensor(sequence), 1) for sequence in row] for row in rows])
-    lengths = torch.tensor([len(sequence) - 1 for row in rows for sequence in row])
+    ends = [[torch.tensor(sequence[given:]) for sequence in row] for row in rows]
+    stems = [[torch.tensor(sequence[:given]) for sequence in row] for row in rows]
+    token_ids, position_ids, head_index, spans = lay_out(
+        [
+            [Branch(stem[0], end)] if share else [Branch(s, [e]) for s, e in zip(stem, end, strict=True)]
+            for stem, end in zip(stems, ends, strict=True)
+        ]
+    )
+    lengths = torch.tensor([len(end) for row in ends for end in row])
     return MicroBatch(
         token_ids=token_ids,
         position_ids=position_ids,
+        spans=spans,
         head_index=head_index,
-        target_ids=token_ids.flatten()[head_index + 1],
+        target_ids=torch.cat([end for row in ends for end in row]),
         temperature=torch.ones(len(head_index)),
         counts=torch.ones(len(head_index), dtype=torch.bool),
         token_index=torch.arange(len(head_index)),

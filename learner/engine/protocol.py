@@ -101,6 +101,11 @@ class TrainEngine(Protocol):
         """Whether several sequences may share a row: the models keep them apart, and learner.packed_rows allows it."""
         ...
 
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether a prompt may be in a row once before several of its responses: the models score them there as alone."""
+        ...
+
     def token_statistics(self, micro_batches: Sequence[MicroBatch], policy: Policy) -> list[TokenStatistics]:
         """Forward without gradient; one result for each micro-batch."""
         ...

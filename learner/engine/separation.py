@@ -2,10 +2,12 @@
 
 transformers keeps packed sequences apart by their restarting positions, where a model's code looks at positions. Recurrent and
 convolution layers carry their state into the next sequence instead, and some models count positions along the row. Nothing
-else shows that: the step is finite, and only its log-probs are wrong.
+else shows that: the step is finite, and only its log-probs are wrong. A prompt that is in a row once for several responses is
+compared in the same way.
 """
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -33,13 +35,15 @@ class Separation:
     """Behind other sequences in the same row."""
     beside_nats: float
     """In a row of its own, padded, with other rows in the same forward."""
+    shared_nats: float
+    """Behind tokens that the row has once for several sequences; inf where the model cannot do that at all."""
 
 
 def measure_separation(
-    score: Callable[[Sequence[MicroBatch]], list[Tensor]], *, vocabulary: int, longest: int
+    score: Callable[[Sequence[MicroBatch]], list[Tensor]], *, vocabulary: int, longest: int, by_span: bool
 ) -> Separation:
     """score: log-probs ([M] for each micro-batch) of the model. vocabulary: token ids are drawn below it. longest: tokens
-    that a row may have for every model, 8 or more."""
+    that a row may have for every model, 8 or more. by_span: whether the model attends by spans."""
     draw = torch.Generator().manual_seed(0)
     room = min(longest, sum(LENGTHS))
     lengths = [max(2, length * room // sum(LENGTHS)) for length in LENGTHS]
@@ -52,7 +56,30 @@ def measure_separation(
         ]
     )
     own = torch.cat(alone)
-    return Separation(float((packed - own).abs().mean()), float((beside - own).abs().mean()))
+    shared = math.inf
+    if by_span:
+        stem, *ends = sequences
+        branches = [[*stem, *end] for end in ends]
+        once, *apart = score(
+            [scoring_batch([branches], len(stem), share=True)]
+            + [scoring_batch([[branch]], len(stem)) for branch in branches]
+        )
+        shared = float((once - torch.cat(apart)).abs().mean())
+    return Separation(float((packed - own).abs().mean()), float((beside - own).abs().mean()), shared)
+
+
+def may_share_prompts(name: str, separation: Separation, dtype: torch.dtype) -> bool:
+    """Whether a prompt may be in a row once for several responses, for a model whose sequences may share a row."""
+    if separation.shared_nats <= BOUND_NATS[dtype]:
+        return True
+    if math.isfinite(separation.shared_nats):
+        log.warning(
+            "%s scores responses differently where their prompt is in the row once for several of them, by %.2g nats a token. "
+            "The learner computes the prompt with each response: the steps are right, and slower where prompts are long",
+            name,
+            separation.shared_nats,
+        )
+    return False
 
 
 def may_pack(name: str, separation: Separation, dtype: torch.dtype) -> bool:

@@ -49,8 +49,8 @@ class Differentiated:
 class Baseline(Protocol):
     """The number subtracted from the rewards of a group, in one optimizer step."""
 
-    def pack(self, batch: StepBatch, *, rank: int, world_size: int) -> Packing:
-        """batch: on the CPU."""
+    def pack(self, batch: StepBatch, *, rank: int, world_size: int, share_prompts: bool) -> Packing:
+        """batch: on the CPU. share_prompts: whether the engine's models can."""
         ...
 
     def advantages(self, objective: StepObjective, places: Places, statistics: TokenStatistics) -> Advantages:
@@ -85,8 +85,8 @@ class GroupBaseline:
         batch = inputs.batch
         self._advantage = group_advantages(batch.reward, batch.group, inputs.counted, settings.advantage)
 
-    def pack(self, batch: StepBatch, *, rank: int, world_size: int) -> Packing:
-        rows = _rows(batch, self._settings, rank, world_size)
+    def pack(self, batch: StepBatch, *, rank: int, world_size: int, share_prompts: bool) -> Packing:
+        rows = _rows(batch, self._settings, rank, world_size, share_prompts=share_prompts)
         return Packing(rows, scores_first=_has_statistics(self._settings) and not _is_whole_step(rows, world_size))
 
     def advantages(self, objective: StepObjective, places: Places, statistics: TokenStatistics) -> Advantages:
@@ -109,7 +109,7 @@ class ProxyBaseline:
         self._settings = settings
         self._sign = reward_sign(inputs.batch.reward, inputs.batch.group, len(inputs.everything.groups)).float()
 
-    def pack(self, batch: StepBatch, *, rank: int, world_size: int) -> Packing:
+    def pack(self, batch: StepBatch, *, rank: int, world_size: int, share_prompts: bool) -> Packing:
         settings = self._settings
         if not _has_statistics(settings):
             whole_groups = pack_whole_groups(
@@ -117,12 +117,13 @@ class ProxyBaseline:
                 row_tokens=settings.row_tokens,
                 rows_per_micro_batch=settings.rows_per_micro_batch,
                 share_rows=settings.packed_rows,
+                share_prompts=share_prompts,
                 rank=rank,
                 world_size=world_size,
             )
             if whole_groups is not None:
                 return Packing(whole_groups, scores_first=False)
-        rows = _rows(batch, settings, rank, world_size)
+        rows = _rows(batch, settings, rank, world_size, share_prompts=share_prompts)
         return Packing(rows, scores_first=not _is_whole_step(rows, world_size))
 
     def advantages(self, objective: StepObjective, places: Places, statistics: TokenStatistics) -> Advantages:
@@ -166,7 +167,7 @@ class ExactBaseline:
         self._settings = settings
         self._sign = reward_sign(inputs.batch.reward, inputs.batch.group, len(inputs.everything.groups)).float()
 
-    def pack(self, batch: StepBatch, *, rank: int, world_size: int) -> Packing:
+    def pack(self, batch: StepBatch, *, rank: int, world_size: int, share_prompts: bool) -> Packing:
         rows = one_each(batch, rank=rank, world_size=world_size)
         return Packing(rows, scores_first=_has_statistics(self._settings) and not _is_whole_step(rows, world_size))
 
@@ -206,12 +207,15 @@ def _advantages_over(
     return Advantages(advantage, baseline, statistics)
 
 
-def _rows(batch: StepBatch, settings: LearnerConfig, rank: int, world_size: int) -> list[MicroBatch]:
+def _rows(
+    batch: StepBatch, settings: LearnerConfig, rank: int, world_size: int, *, share_prompts: bool
+) -> list[MicroBatch]:
     return pack(
         batch,
         row_tokens=settings.row_tokens,
         rows_per_micro_batch=settings.rows_per_micro_batch,
         share_rows=settings.packed_rows,
+        share_prompts=share_prompts,
         rank=rank,
         world_size=world_size,
     )

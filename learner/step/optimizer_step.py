@@ -29,7 +29,9 @@ class OptimizerStep:
         self.batch = without_pivots(batch) if settings.advantage.baseline == "median" else batch
         self.inputs = StepInputs.of(self.batch, engine.device)
         self.baseline = baseline_of(self.inputs, settings)
-        self.packing = self.baseline.pack(self.batch, rank=engine.rank, world_size=engine.world_size)
+        self.packing = self.baseline.pack(
+            self.batch, rank=engine.rank, world_size=engine.world_size, share_prompts=engine.shares_prompts
+        )
 
     def score(self, *, weights_will_move: bool) -> Scores:
         """What other policies say, before the batch's first optimizer step.

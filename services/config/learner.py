@@ -72,8 +72,8 @@ class LearnerConfig(Strict):
     """Tokens of one packed row; at least model.max_length. Larger rows pack better and need more memory."""
     packed_rows: bool = True
     """Whether a row holds several sequences. At the start the learner compares packed sequences with the same ones alone; where
-    the model does not keep them apart (recurrent layers, OPT), it turns this off by itself and warns. Rows of one sequence
-    are padded to the longest of their micro-batch."""
+    the model does not keep them apart (recurrent layers), it turns this off by itself and warns. Rows of one sequence are
+    padded to the longest of their micro-batch."""
     rows_per_micro_batch: int = Field(default=1, ge=1)
     """Packed rows of one forward and backward. Raise it while memory allows: if all groups of a step fit into one
     micro-batch, the baseline minimum_variance needs no extra forward."""

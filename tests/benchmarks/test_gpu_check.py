@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.gpu.attention import attention
 from benchmarks.gpu.card import MARK, Card
 from benchmarks.gpu.check import run
 from benchmarks.gpu.head import head
@@ -63,6 +64,19 @@ def test_padded_steps_of_others_are_measured(tmp_path: Path, capsys: pytest.Capt
     [row] = [row for row in rows if row["case"] == "padded, whole logits, 4 at once"]
     assert row["tokens"] < row["padded_tokens"]
     assert row["tokens_s"] > 0
+
+
+def test_attention_is_measured_in_every_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    card = Card(cpu=True, models=tmp_path)
+    models(card, "")
+    attention(card, "0.5B,16384")
+    rows = {row["case"]: row for row in rows_of(capsys.readouterr().out)}
+    assert not [row for row in rows.values() if "failed" in row]
+    assert rows["model"]["by_span"] is True
+    assert rows["again"]["equal"] is True
+    ways = [rows[way] for way in ("dense mask", "one sequence a row", "by span", "by span, prompts shared")]
+    assert all(way["gap_mean"] < 0.05 and abs(way["grad_norm_over"] - 1) < 0.1 for way in ways)
+    assert ways[3]["in_rows"] < ways[2]["in_rows"]
 
 
 def test_a_step_without_time_left_is_not_begun(tmp_path: Path) -> None:

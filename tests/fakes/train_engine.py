@@ -24,6 +24,7 @@ class BigramEngine:
     world_size = 1
     device = torch.device("cpu")
     packs_rows = True
+    shares_prompts = True
 
     def __init__(self, vocabulary: int = 17, seed: int = 0) -> None:
         self.logits = torch.randn(vocabulary, vocabulary, generator=torch.Generator().manual_seed(seed))

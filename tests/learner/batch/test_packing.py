@@ -42,6 +42,17 @@ def test_parts_are_as_even_as_their_longest_item_lets_them_be(sizes: list[int], 
     assert shares == spread(sizes, parts)
 
 
+def visible(micro_batch: MicroBatch) -> list[list[int]]:
+    """The tokens that each token of the flattened rows sees, by the spans."""
+    spans, found, starts = micro_batch.spans, list[list[int]](), list[int]()
+    assert sum(spans.lengths) == micro_batch.token_ids.numel()
+    for length, before in zip(spans.lengths, spans.continues, strict=True):
+        starts.append(len(found))
+        given = [] if before is None else list(range(starts[before], starts[before] + spans.lengths[before]))
+        found += [[*given, *range(starts[-1], starts[-1] + n + 1)] for n in range(length)]
+    return found
+
+
 def predicted(batch: StepBatch, ranks: list[list[MicroBatch]]) -> None:
     """Every response token once, from the token before it, at positions of its own sequence."""
     assert len({len(micro_batches) for micro_batches in ranks}) == 1  # as many backwards on every rank
@@ -51,15 +62,18 @@ def predicted(batch: StepBatch, ranks: list[list[MicroBatch]]) -> None:
             continue
         seen.append(micro_batch.token_index)
         flat, positions = micro_batch.token_ids.flatten(), micro_batch.position_ids.flatten()
-        assert torch.equal(flat[micro_batch.head_index + 1][:-1], micro_batch.target_ids[:-1])
         assert torch.equal(micro_batch.target_ids, batch.response_ids[micro_batch.token_index])
-        at = 0
-        for i, length in zip(micro_batch.sequence_index.tolist(), micro_batch.lengths.tolist(), strict=True):
-            head, prompt = micro_batch.head_index[at], batch.prompt_ids[i]
-            start = head + 1 - len(prompt)
-            assert torch.equal(flat[start : head + 1], prompt)
-            assert positions[start : head + 1 + length].tolist() == list(range(len(prompt) + length))
-            at += length
+        seen_by = visible(micro_batch)
+        heads = micro_batch.head_index.split(micro_batch.lengths.tolist())
+        targets = micro_batch.target_ids.split(micro_batch.lengths.tolist())
+        for i, head, target in zip(micro_batch.sequence_index.tolist(), heads, targets, strict=True):
+            prompt = batch.prompt_ids[i]
+            before = seen_by[
+                int(head[-1])
+            ]  # what the last prediction sees: the sequence without its last token, and nothing else
+            assert flat[before].tolist() == [*prompt.tolist(), *target[:-1].tolist()]
+            assert positions[before].tolist() == list(range(len(prompt) + len(head) - 1))
+            assert head.tolist() == before[len(prompt) - 1 :]
     assert torch.equal(torch.cat(seen).sort().values, torch.arange(len(batch.response_ids)))
 
 
@@ -148,3 +162,48 @@ def test_keeping_groups_whole_costs_little_padding_and_few_micro_batches(
     assert count <= 1.25 * plain_count + 1
     assert padded <= 1.05 * plain
     assert padded <= 1.1 * tokens / ranks
+
+
+def long_prompts(groups: int = 4, size: int = 8, prompt: int = 30) -> StepBatch:
+    responses = [[list(range(1, 2 + (i * 7 + k * 3) % 9)) for k in range(size)] for i in range(groups)]
+    made = [
+        scored_group(i, rewards=[1.0, *[0.0] * (size - 1)], prompt=[i + 1] * prompt, responses=responses[i])
+        for i in range(groups)
+    ]
+    return assemble(made, 0, SETTINGS)
+
+
+@pytest.mark.parametrize("packing", [pack, pack_whole_groups])
+@pytest.mark.parametrize("row_tokens", [40, 90, 300])
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_shared_prompts_predict_the_same_tokens_in_fewer(packing: Any, row_tokens: int, world_size: int) -> None:
+    batch = long_prompts()
+    shape: dict[str, Any] = {"row_tokens": row_tokens, "rows_per_micro_batch": 8, "world_size": world_size}
+    alone, shared = (
+        [packing(batch, **shape, rank=r, share_prompts=share) for r in range(world_size)] for share in (False, True)
+    )
+    predicted(batch, alone)
+    predicted(batch, shared)
+    assert all(m.token_ids.shape[1] <= row_tokens for part in shared for m in part)
+    tokens = [sum(m.token_ids.numel() for part in ranks for m in part) for ranks in (alone, shared)]
+    assert tokens[1] < tokens[0] * {40: 1.0, 90: 0.7, 300: 0.5}[row_tokens]
+
+
+def test_a_prompt_is_not_shared_where_rows_are_not() -> None:
+    batch = long_prompts()
+    for packing in (pack, pack_whole_groups):
+        held = packing(batch, row_tokens=300, rows_per_micro_batch=100, share_rows=False, share_prompts=True)
+        assert held is not None
+        assert all(before is None for m in held for before in m.spans.continues)
+
+
+@given(st.integers(1, 5), st.integers(2, 6), st.integers(12, 70), st.integers(1, 3), st.integers(1, 3))
+def test_sharing_never_costs_tokens(groups: int, size: int, row_tokens: int, rows: int, world_size: int) -> None:
+    batch = assemble([scored_group(i, rewards=[1.0, *[0.0] * (size - 1)]) for i in range(groups)], 0, SETTINGS)
+    shape: dict[str, Any] = {"row_tokens": row_tokens, "rows_per_micro_batch": rows, "world_size": world_size}
+    alone, shared = (
+        [pack(batch, **shape, rank=r, share_prompts=share) for r in range(world_size)] for share in (False, True)
+    )
+    predicted(batch, shared)
+    real = [sum(m.token_ids.numel() for part in ranks for m in part if len(m.lengths)) for ranks in (alone, shared)]
+    assert real[1] <= real[0]

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,16 +14,16 @@ from torch import Tensor
 from learner.batch.packing import MicroBatch
 from learner.engine.deepspeed_engine import DeepSpeedEngine
 from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe, probe_logp
-from learner.engine.separation import BOUND_NATS, Separation, may_pack, measure_separation
+from learner.engine.separation import BOUND_NATS, Separation, may_pack, may_share_prompts, measure_separation
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
 from services.errors import InputError
 from tests.architectures import VOCABULARY, write_architecture
 from tests.learner.ranks import run_ranks
 
-APART = ("qwen2", "llama", "qwen3_moe", "gpt_neox", "deepseek_v3")
+APART = ("qwen2", "llama", "qwen3_moe", "gpt_neox", "deepseek_v3", "opt")
 PROBED = list(range(1, VOCABULARY, 5))
-LEAKING = ("granitemoehybrid", "lfm2", "opt", "qwen3_next")
+LEAKING = ("granitemoehybrid", "lfm2", "qwen3_next")
 
 
 def policy(folder: Path, dtype: Literal["float32", "bfloat16"] = "float32") -> PolicyModel:
@@ -35,7 +36,7 @@ def measured(model: PolicyModel, longest: int = 64) -> Separation:
     def score(batches: Sequence[MicroBatch]) -> list[Tensor]:
         return [model(*inputs(batch, torch.device("cpu")))[0] for batch in batches]
 
-    return measure_separation(score, vocabulary=model.vocabulary, longest=longest)
+    return measure_separation(score, vocabulary=model.vocabulary, longest=longest, by_span=model.attends_by_span)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -53,18 +54,33 @@ def test_rows_are_shared_only_by_models_that_keep_sequences_apart(
     bound = BOUND_NATS[model_dtype(model.settings)]
     assert found.packed_nats < bound / 3 if packs else found.packed_nats > 5 * bound
     assert found.beside_nats < bound / 3
+    if packs:
+        assert found.shared_nats < bound / 3
+    assert may_share_prompts("model.path = m", found, model_dtype(model.settings)) == packs
 
 
 @pytest.mark.parametrize("longest", [8, 9, 20])
 def test_sequences_fit_a_model_made_for_few_tokens(tmp_path: Path, longest: int) -> None:
-    model = policy(write_architecture(tmp_path, "opt"))
-    assert measured(model, longest).packed_nats > 0.1
+    found = measured(policy(write_architecture(tmp_path, "opt")), longest)  # it has learned positions
+    assert found.packed_nats < 1e-4
+    assert found.shared_nats < 1e-4
 
 
 @pytest.mark.parametrize("nats", [0.5, float("nan")])
 def test_a_model_whose_sequences_depend_on_their_batch_is_refused(nats: float) -> None:
     with pytest.raises(InputError, match=r"model\.path = m: the log-probs of a sequence change by"):
-        may_pack("model.path = m", Separation(packed_nats=0.0, beside_nats=nats), torch.bfloat16)
+        may_pack("model.path = m", Separation(packed_nats=0.0, beside_nats=nats, shared_nats=0.0), torch.bfloat16)
+
+
+@pytest.mark.parametrize(("nats", "said"), [(0.5, True), (math.inf, False)])
+def test_a_model_that_scores_behind_a_shared_prompt_otherwise_computes_it_with_each_response(
+    caplog: pytest.LogCaptureFixture, nats: float, said: bool
+) -> None:
+    """inf: a model that keeps its masks, which has been said when it was loaded."""
+    found = Separation(packed_nats=0.0, beside_nats=0.0, shared_nats=nats)
+    with caplog.at_level(logging.WARNING, logger="ratchet.learner"):
+        assert not may_share_prompts("model.path = m", found, torch.bfloat16)
+    assert ("model.path = m scores responses differently where their prompt is in the row once" in caplog.text) == said
 
 
 @pytest.mark.parametrize(("architecture", "alike"), [("llama", True), ("granitemoehybrid", False)])

@@ -78,12 +78,14 @@ def test_the_current_policy_is_scored_first_only_where_the_backward_would_not_sa
     baseline: str, variant: str, rows: dict[str, int], scores_first: bool, ranks: int
 ) -> None:
     batch, _, kind = made(variant_of(variant, baseline, **rows))
-    assert kind.pack(batch, rank=0, world_size=ranks).scores_first == scores_first
+    assert kind.pack(batch, rank=0, world_size=ranks, share_prompts=False).scores_first == scores_first
 
 
 def test_the_exact_baseline_has_a_micro_batch_for_each_sequence() -> None:
     batch, _, kind = made(config_of("minimum_variance_exact", **ROOMY))
-    held = [m.sequence_index.tolist() for m in kind.pack(batch, rank=0, world_size=1).micro_batches]
+    held = [
+        m.sequence_index.tolist() for m in kind.pack(batch, rank=0, world_size=1, share_prompts=False).micro_batches
+    ]
     assert held == [[i] for i in range(len(batch))]
 
 
@@ -91,7 +93,7 @@ def test_advantages_of_rewards_alone_are_those_of_the_whole_mini_batch_at_each_p
     config = config_of("leave_one_out", **WHOLE_GROUPS)
     batch, inputs, kind = made(config)
     whole = group_advantages(batch.reward, batch.group, inputs.counted, config.advantage)
-    for micro_batch in kind.pack(batch, rank=0, world_size=1).micro_batches:
+    for micro_batch in kind.pack(batch, rank=0, world_size=1, share_prompts=False).micro_batches:
         places = inputs.places(micro_batch)
         nothing = torch.zeros(len(places.token_index))
         found = kind.advantages(objective_of(inputs, config), places, TokenStatistics(nothing, nothing, nothing))
@@ -106,7 +108,7 @@ def test_baselines_of_gradient_norms_keep_the_signs_and_are_the_same_on_every_wa
         config = config_of(baseline, **rows)
         batch, inputs, kind = made(config)
         engine, objective = BigramEngine(), objective_of(inputs, config)
-        packing = kind.pack(batch, rank=0, world_size=1)
+        packing = kind.pack(batch, rank=0, world_size=1, share_prompts=False)
         scored: Advantages | None = None
         if packing.scores_first:
             current = score(engine, inputs, packing.micro_batches, "current")

@@ -1,0 +1,81 @@
+"""Which tokens of a micro-batch attend to which, in the form that kernels take."""
+
+from functools import cache, cached_property
+
+import torch
+from torch import Tensor
+
+from learner.batch.rows import Spans
+
+PADDING_SPAN = 64
+"""On CUDA padding is attended to in spans of at most this many tokens, so that it costs next to nothing."""
+
+
+class SpanLayout:
+    """The spans of one micro-batch, with what follows from them computed once for all layers."""
+
+    def __init__(self, spans: Spans, device: torch.device) -> None:
+        self.spans = spans
+        self._device = device
+        self._masks: dict[tuple[int, int, int | None], Tensor] = {}
+
+    def mask(self, queries: int, keys: int, window: int | None) -> Tensor:
+        """bool [queries, keys]: which keys a query sees, the last query being that of the last key.
+
+        window: how many keys up to its own it sees at most; None for all.
+        """
+        found = self._masks.get((queries, keys, window))
+        if found is None:
+            at = torch.arange(keys - queries, keys, device=self._device)[:, None]
+            behind = at - torch.arange(keys, device=self._device)
+            found = behind >= 0 if window is None else (behind >= 0) & (behind < window)
+            self._masks[queries, keys, window] = found
+        return found
+
+    @cached_property
+    def ragged(self) -> "Ragged":
+        """For a kernel over sequences of different lengths."""
+        return Ragged(self.spans, self._device)
+
+
+class Ragged:
+    """Offsets of queries and keys on flat axes. On the device of the micro-batch."""
+
+    def __init__(self, spans: Spans, device: torch.device) -> None:
+        starts, at = [], 0
+        for length in spans.lengths:
+            starts.append(at)
+            at += length
+        queries: list[int] = []
+        keys: list[int] = []
+        key_index: list[Tensor] = []
+        for start, length, before, padding in zip(
+            starts, spans.lengths, spans.continues, spans.is_padding, strict=True
+        ):
+            parts = [PADDING_SPAN] * (length // PADDING_SPAN) + [length % PADDING_SPAN] if padding else [length]
+            queries += [part for part in parts if part]
+            given = 0 if before is None else spans.lengths[before]
+            keys += [part + given for part in parts if part]
+            if before is not None:
+                key_index.append(torch.arange(starts[before], starts[before] + given))
+            key_index.append(torch.arange(start, start + length))
+        self.cu_queries = _offsets(queries, device)
+        """int32 [n + 1]: where the queries of each sequence begin, and the number of all."""
+        self.cu_keys = _offsets(keys, device)
+        """int32 [n + 1]: the same for its keys."""
+        self.most_queries = max(queries)
+        self.most_keys = max(keys)
+        self.key_index: Tensor | None = None
+        """int64: the token of each key, where tokens are the keys of several sequences; else None."""
+        if any(before is not None for before in spans.continues):
+            self.key_index = torch.cat(key_index).to(device)
+
+
+def _offsets(lengths: list[int], device: torch.device) -> Tensor:
+    return torch.tensor([0, *lengths]).cumsum(0).to(device, torch.int32)
+
+
+@cache
+def rows_alone(rows: int, width: int) -> Spans:
+    """Rows that hold one sequence each, without padding."""
+    return Spans(lengths=(width,) * rows, continues=(None,) * rows, is_padding=(False,) * rows)
