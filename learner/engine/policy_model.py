@@ -37,9 +37,11 @@ class PolicyModel(nn.Module):
         head_chunk_tokens: int,
         gradient_checkpointing: bool,
         setting: str = "model.path",
+        stays_mapped: bool = False,
     ) -> None:
-        """setting: the key that names the model, for messages. Raises InputError for one that cannot be computed, whose
-        checkpoint is not whole, or that the learner's head would score wrongly."""
+        """setting: the key that names the model, for messages. stays_mapped: leave weights in the mapped file, which the ranks of
+        a host share, for a model that is split next. Raises InputError for one that cannot be computed, whose checkpoint is not
+        whole, or that the learner's head would score wrongly."""
         super().__init__()
         config = AutoConfig.from_pretrained(settings.path, trust_remote_code=settings.trust_remote_code)
         longest = settings.max_length if isinstance(settings, ModelConfig) else None
@@ -58,7 +60,7 @@ class PolicyModel(nn.Module):
         check_loaded(setting, settings.path, loading)
         self.causal_lm = causal_lm
         self.settings = settings
-        for parameter in self.causal_lm.parameters():
+        for parameter in () if stays_mapped else self.causal_lm.parameters():
             # Copied out of the mapped file, which aligns tensors as it likes: kernels round differently at odd addresses.
             parameter.data = parameter.data.clone()
         self.vocabulary: int = self.causal_lm.get_input_embeddings().num_embeddings

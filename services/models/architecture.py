@@ -39,7 +39,7 @@ def check_architecture(setting: str, path: str, config: Any, max_length: int | N
             "train a model without them"
         )
     if max_length is not None:
-        _check_rope(setting, path, config, max_length)
+        _check_rope(setting, path, config.get_text_config(), max_length)
     model = causal_lm_class(config)
     if model is None:
         if hasattr(config, "auto_map"):
@@ -60,7 +60,7 @@ def carries_state(config: Any) -> bool:
 
     transformers has no way to start such a state again between packed sequences, so the learner lays one sequence in a row.
     """
-    kinds = getattr(config, "layer_types", None) or ()
+    kinds = getattr(config.get_text_config(), "layer_types", None) or ()
     if any(kind not in ATTENTION_LAYERS for kind in kinds):
         return True
     return bool(getattr(causal_lm_class(config), "_is_stateful", False))
