@@ -88,9 +88,9 @@ class Row:
         found = [
             f"{what}: {gap.mean:.2g}, {gap.largest:.2g} nats" for what, gap in compared.items() if gap and far(gap)
         ]
-        untried = ("weights on disk", "weights swapped in", "sampled tokens", "export in transformers")
+        untried = ["weights on disk", "weights swapped in", "sampled tokens", "export in transformers"]
         if self.dtype == "float32":
-            untried += ("export in vLLM",)
+            untried.append("export in vLLM")
         found += [f"{what}: not tried" for what in untried if compared[what] is None]
         if self.older_reads_source:
             found.append(f"an older transformers reads the source and not the export: {self.older_fault}")
