@@ -16,6 +16,7 @@ so a table that was stopped goes on by the same command. Exit code 1: a model th
 import argparse
 import itertools
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -77,10 +78,19 @@ def in_a_process(name: str, dtypes: list[str], older: Path | None) -> list[Row]:
         except subprocess.TimeoutExpired as late:
             lines = (late.stdout or b"").decode(errors="replace").splitlines()
             ended = f"it had no end after {ROWS_S:.0f} s"
-    rows = [parse(line) for line in lines if line.startswith('{"name"')]
+    rows = []
+    errors = [""]
+    for line in lines:
+        if line.startswith('{"name"'):
+            row = parse(line)
+            rows.append(row)
+            if row.fault is not None:
+                row.fault = f"{row.fault} {errors[-1]}".strip()
+            errors = [""]
+        elif re.match(r"(\w+\.)*\w+Error: ", line):  # the last line of a traceback, by the engine's processes too
+            errors.append(line)
     stages = [line.removeprefix("stage: ") for line in lines if line.startswith("stage: ")]
-    last = next((line for line in reversed(lines) if "Error" in line), "")
-    fault = f"at {stages[-1] if stages else 'its start'}, {ended}. {last}"
+    fault = f"at {stages[-1] if stages else 'its start'}, {ended}. {errors[-1]}"
     return rows + [Row(name, dtype, MODELS[name].kind, fault=fault) for dtype in dtypes[len(rows) :]]
 
 

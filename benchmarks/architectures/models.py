@@ -110,7 +110,9 @@ MODELS: dict[str, Model] = {
     "Qwen2-MoE": Model("qwen2_moe", WIDE_EXPERTS | {"shared_expert_intermediate_size": 64}),
     "Mixtral": Model("mixtral", {"num_local_experts": 4}),
     "OLMoE": Model("olmoe", {"num_experts": 4, "num_experts_per_tok": 2}),
-    "DeepSeek-V3": Model("deepseek_v3", LATENT | {"q_lora_rank": 64}),
+    "DeepSeek-V3": Model(
+        "deepseek_v3", LATENT | {"q_lora_rank": 64, "scoring_func": "sigmoid", "topk_method": "noaux_tc"}
+    ),
     "GLM 4": Model("glm4", {"head_dim": 32}),
     "GLM 4.5": Model(
         "glm4_moe",
@@ -137,7 +139,7 @@ MODELS: dict[str, Model] = {
         {"ffn_dim": 192, "word_embed_proj_dim": 128},
         without=("intermediate_size", "num_key_value_heads"),
     ),
-    "LFM2": Model("lfm2", {"layer_types": ["conv", "full_attention"]}),
+    "LFM2": Model("lfm2", {"layer_types": ["conv", "full_attention"], "conv_dim": 128, "block_dim": 128}),
     "Granite 4 hybrid": Model(
         "granitemoehybrid",
         {

@@ -19,14 +19,22 @@ process at the first request."""
 CPU_LATENT_SIZE = (512, 64)
 """kv_lora_rank and qk_rope_head_dim, of which vLLM's kernel of latent attention for CPUs takes these alone."""
 
+READ_BY_ENGINE: dict[str, dict[str, str | None]] = {
+    "lfm2": {"conv_dim": None, "block_dim": None},
+    "deepseek_v3": {"scoring_func": "sigmoid", "topk_method": "noaux_tc"},
+}
+"""model_type -> keys that vLLM reads and transformers does not write, with what transformers computes where one value alone is
+right. Models are published with them; a config.json that transformers has written anew lacks them, and then vLLM does not start,
+or routes to other experts."""
+
 
 def check_served(setting: str, path: str, config: Any, device: Literal["cpu", "cuda"]) -> None:
     """config: of transformers, for the model in `path`. Raises InputError for a model that the engine does not serve."""
     text = config.get_text_config()
     if text is not config and config.model_type != text.model_type:
         raise InputError(
-            f"{setting} = {path} is a model of text and more ({config.model_type}: its config.json has a section for text), whose "
-            "weights have not been seen to find their places in the engine; take a model of text alone"
+            f"{setting} = {path} is a model of text and more ({config.model_type}: its config.json has a section for text), "
+            "whose weights have not been seen to find their places in the engine; take a model of text alone"
         )
     named = list(getattr(config, "architectures", None) or ())
     if not named:
@@ -40,6 +48,14 @@ def check_served(setting: str, path: str, config: Any, device: Literal["cpu", "c
             f"{setting} = {path}: the installed vLLM has no {' or '.join(named)} and cannot run it through transformers; take "
             "a model of another architecture (docs/models.md has those that were tried)"
         )
+    for key, value in READ_BY_ENGINE.get(config.model_type, {}).items():
+        has = getattr(config, key, None)
+        if has is None or (value is not None and has != value):
+            raise InputError(
+                f"{setting} = {path}: vLLM reads {key} in config.json, which is {'absent' if has is None else repr(has)} there"
+                f"{'' if value is None else f' and has to be {value!r}, as transformers computes it'}; take the config.json that the "
+                "model was published with"
+            )
     if device == "cpu":
         _check_heads(setting, path, config)
 

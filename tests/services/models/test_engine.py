@@ -13,6 +13,7 @@ from transformers import (
     Gemma3Config,
     GPTNeoConfig,
     HeliumConfig,
+    Lfm2Config,
     MiniCPM3Config,
     PreTrainedConfig,
     Qwen2Config,
@@ -25,6 +26,7 @@ from services.models.folder import read_model_folder
 from tests.architectures import write_architecture
 
 LATENT: dict[str, Any] = {"architectures": ["DeepseekV3ForCausalLM"], "kv_lora_rank": 512, "qk_rope_head_dim": 64}
+LATENT |= {"scoring_func": "sigmoid", "topk_method": "noaux_tc"}
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,11 @@ LATENT: dict[str, Any] = {"architectures": ["DeepseekV3ForCausalLM"], "kv_lora_r
             Gemma3Config(architectures=["Gemma3ForConditionalGeneration"]),
             r"is a model of text and more \(gemma3: its config.json has a section for text\)",
         ),
+        (Lfm2Config(architectures=["Lfm2ForCausalLM"]), "vLLM reads conv_dim in config.json, which is absent"),
+        (
+            DeepseekV3Config(**LATENT | {"scoring_func": "softmax"}),
+            "vLLM reads scoring_func in config.json, which is 'softmax' there and has to be 'sigmoid'",
+        ),
         (DeepseekV3Config(**LATENT | {"kv_lora_rank": 8}), r"has latent attention of 8 \+ 64 .* takes 512 \+ 64 alone"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, PreTrainedConfig) else "",
@@ -59,6 +66,7 @@ def test_what_the_engine_does_not_serve_is_refused_with_its_reason(config: PreTr
     [
         Qwen2Config(architectures=["Qwen2ForCausalLM"], hidden_size=128, num_attention_heads=4),
         Qwen3Config(architectures=["Qwen3ForCausalLM"]),
+        AutoConfig.for_model("lfm2", architectures=["Lfm2ForCausalLM"], conv_dim=2560, block_dim=2560),
         DeepseekV3Config(**LATENT),
         MiniCPM3Config(architectures=["MiniCPM3ForCausalLM"]),
         HeliumConfig(architectures=["HeliumForCausalLM"]),  # by transformers' own class
