@@ -53,8 +53,8 @@ def check_served(setting: str, path: str, config: Any, device: Literal["cpu", "c
         if has is None or (value is not None and has != value):
             raise InputError(
                 f"{setting} = {path}: vLLM reads {key} in config.json, which is {'absent' if has is None else repr(has)} there"
-                f"{'' if value is None else f' and has to be {value!r}, as transformers computes it'}; take the config.json that the "
-                "model was published with"
+                f"{'' if value is None else f' and has to be {value!r}, as transformers computes it'}; take the config.json "
+                "that the model was published with"
             )
     if device == "cpu":
         _check_heads(setting, path, config)
