@@ -3,6 +3,7 @@
 Heads are of 32, the least that vLLM's CPU kernel takes; windows and rope bounds are shorter than the probe, so that they count.
 """
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,23 @@ MODELS: dict[str, Model] = {
 def write_model(name: str, dtype: str, folder: Path) -> Path:
     """Write the row's model as transformers saves it, with a tokenizer that has a word for each token and no end."""
     randomized(MODELS[name].config()).to(getattr(torch, dtype)).save_pretrained(folder)
+    _as_published(folder / "config.json")
     words = Tokenizer(models.WordLevel({f"t{i}": i for i in range(VOCABULARY)}, unk_token="t0"))
     PreTrainedTokenizerFast(tokenizer_object=words, pad_token="t0").save_pretrained(folder)
     return folder
+
+
+def _as_published(file: Path) -> None:
+    """Write rope and experts as transformers 4 did, and as models are published: it does not read the keys of version 5."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    rope = config.get("rope_parameters")
+    if rope and "rope_theta" in rope:  # and not one for each kind of layer
+        del config["rope_parameters"]
+        config["rope_theta"], kind = rope.pop("rope_theta"), rope.get("rope_type")
+        if kind == "longrope":
+            config["rope_scaling"] = {"type": kind} | {key: rope[key] for key in ("short_factor", "long_factor")}
+        elif kind != "default":
+            config["rope_scaling"] = rope
+    if config["model_type"] in ("qwen2_moe", "qwen3_moe", "qwen3_next") and "num_local_experts" in config:
+        config["num_experts"] = config.pop("num_local_experts")
+    file.write_text(json.dumps(config, indent=2), encoding="utf-8")
