@@ -1,4 +1,4 @@
-"""The real engine computes what the learner does, for weights from disk and for those that are sent to it, over several architectures.
+"""The real engine computes what the learner does, with weights from disk and with those that are sent to it.
 
 A few rows of the table in docs/models.md, whose program runs them all: those where names, fused weights, windows and states meet.
 """
@@ -18,7 +18,7 @@ from services.models.engine import CPU_HEAD_SIZES, CPU_LATENT_SIZE, engine_archi
 
 @pytest.mark.parametrize(
     ("name", "dtype"),
-    [("Qwen3-MoE", "bfloat16"), ("Gemma 3, tied", "float32"), ("Phi 3, long-rope", "bfloat16"), ("LFM2", "float32")],
+    [("Qwen3-MoE", "bfloat16"), ("Gemma 3, tied", "float32"), ("Phi 3, long-rope", "bfloat16"), ("OPT", "float32")],
 )
 def test_engine_and_learner_agree_before_and_after_a_swap(tmp_path: Path, name: str, dtype: Dtype) -> None:
     row = Row(name, dtype, MODELS[name].kind)

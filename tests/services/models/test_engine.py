@@ -66,7 +66,6 @@ def test_what_the_engine_does_not_serve_is_refused_with_its_reason(config: PreTr
     [
         Qwen2Config(architectures=["Qwen2ForCausalLM"], hidden_size=128, num_attention_heads=4),
         Qwen3Config(architectures=["Qwen3ForCausalLM"]),
-        AutoConfig.for_model("lfm2", architectures=["Lfm2ForCausalLM"], conv_dim=2560, block_dim=2560),
         DeepseekV3Config(**LATENT),
         MiniCPM3Config(architectures=["MiniCPM3ForCausalLM"]),
         HeliumConfig(architectures=["HeliumForCausalLM"]),  # by transformers' own class
@@ -75,6 +74,13 @@ def test_what_the_engine_does_not_serve_is_refused_with_its_reason(config: PreTr
 )
 def test_what_the_engine_serves_passes(config: PreTrainedConfig) -> None:
     check_served("model.path", "m", config, "cpu")
+
+
+def test_layers_that_the_engine_computes_wrongly_on_a_cpu_are_refused_there_alone() -> None:
+    config = AutoConfig.for_model("lfm2", architectures=["Lfm2ForCausalLM"], conv_dim=2560, block_dim=2560)
+    check_served("model.path", "m", config, "cuda")
+    with pytest.raises(InputError, match="has short convolutions, which vLLM computes otherwise than transformers"):
+        check_served("model.path", "m", config, "cpu")
 
 
 def test_head_sizes_are_those_of_the_cpu_alone() -> None:
