@@ -48,11 +48,15 @@ LATENT |= {"scoring_func": "sigmoid", "topk_method": "noaux_tc"}
             r"is a model of text and more \(gemma3: its config.json has a section for text\)",
         ),
         (Lfm2Config(architectures=["Lfm2ForCausalLM"]), "vLLM reads conv_dim in config.json, which is absent"),
+        (DeepseekV3Config(**LATENT), "latent attention and its router, whose log-probs were seen to differ"),
         (
             DeepseekV3Config(**LATENT | {"scoring_func": "softmax"}),
             "vLLM reads scoring_func in config.json, which is 'softmax' there and has to be 'sigmoid'",
         ),
-        (DeepseekV3Config(**LATENT | {"kv_lora_rank": 8}), r"has latent attention of 8 \+ 64 .* takes 512 \+ 64 alone"),
+        (
+            AutoConfig.for_model("deepseek_v2", architectures=["DeepseekV2ForCausalLM"], kv_lora_rank=8),
+            r"has latent attention of 8 \+ 64 .* takes 512 \+ 64 alone",
+        ),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, PreTrainedConfig) else "",
 )
@@ -66,7 +70,6 @@ def test_what_the_engine_does_not_serve_is_refused_with_its_reason(config: PreTr
     [
         Qwen2Config(architectures=["Qwen2ForCausalLM"], hidden_size=128, num_attention_heads=4),
         Qwen3Config(architectures=["Qwen3ForCausalLM"]),
-        DeepseekV3Config(**LATENT),
         MiniCPM3Config(architectures=["MiniCPM3ForCausalLM"]),
         HeliumConfig(architectures=["HeliumForCausalLM"]),  # by transformers' own class
     ],
@@ -79,7 +82,9 @@ def test_what_the_engine_serves_passes(config: PreTrainedConfig) -> None:
 def test_layers_that_the_engine_computes_wrongly_on_a_cpu_are_refused_there_alone() -> None:
     config = AutoConfig.for_model("lfm2", architectures=["Lfm2ForCausalLM"], conv_dim=2560, block_dim=2560)
     check_served("model.path", "m", config, "cuda")
-    with pytest.raises(InputError, match="has short convolutions, which vLLM computes otherwise than transformers"):
+    with pytest.raises(
+        InputError, match="on a CPU vLLM and transformers are two models of it: it has short convolutions"
+    ):
         check_served("model.path", "m", config, "cpu")
 
 
