@@ -24,7 +24,7 @@ READ_BY_ENGINE: dict[str, dict[str, str | None]] = {
     "deepseek_v3": {"scoring_func": "sigmoid", "topk_method": "noaux_tc"},
 }
 """model_type -> keys that vLLM reads and transformers does not write, with what transformers computes where one value alone is
-right. Models are published with them; a config.json that transformers has written anew lacks them, and then vLLM does not start,
+right. Models are published with them; a config.json that transformers has written again lacks them, and then vLLM does not start,
 or routes to other experts."""
 
 WRONG_ON_CPU = {
@@ -33,6 +33,8 @@ WRONG_ON_CPU = {
     "granitemoehybrid": "Mamba layers, whose log-probs in bfloat16 were seen to differ by 1.2 nats a token after a swap",
 }
 """model_type -> what vLLM's CPU build was seen to compute otherwise than transformers (docs/log.md)."""
+GATED_DELTA = "gated delta nets, at which the engine of a Qwen3-Next was seen to end with its first request"
+WRONG_ON_CPU |= dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), GATED_DELTA)
 
 
 def check_served(setting: str, path: str, config: Any, device: Literal["cpu", "cuda"]) -> None:
@@ -66,7 +68,7 @@ def check_served(setting: str, path: str, config: Any, device: Literal["cpu", "c
     if device == "cpu":
         if config.model_type in WRONG_ON_CPU:
             raise InputError(
-                f"{setting} = {path}: on a CPU vLLM and transformers are two models of it: it has "
+                f"{setting} = {path}: vLLM does not compute it on a CPU as transformers does: it has "
                 f"{WRONG_ON_CPU[config.model_type]}; take another model, or a GPU"
             )
         _check_heads(setting, path, config)
