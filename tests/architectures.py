@@ -144,13 +144,24 @@ CONFIGS: dict[str, tuple[type[PreTrainedConfig], dict[str, Any]]] = {
 
 def random_weights(architecture: str) -> Any:
     """A model of that architecture with weights of its own, router biases included."""
-    torch.manual_seed(0)
     config, sizes = CONFIGS[architecture]
-    model = AutoModelForCausalLM.from_config(config(**sizes), dtype=torch.float32)
+    return randomized(config(**sizes))
+
+
+def randomized(config: PreTrainedConfig) -> Any:
+    """A model of this config in float32. No weight is what transformers begins with: norms, biases and router biases neither.
+
+    Logits have a deviation of 1.7, whatever the hidden size.
+    """
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    deviation = 1.7 / config.hidden_size**0.5
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter.normal_(std=0.3)
+                parameter.normal_(std=deviation)
+            else:
+                parameter.add_(0.1 * torch.randn_like(parameter))
         for name, buffer in model.named_buffers():
             if name.endswith("e_score_correction_bias"):
                 buffer.normal_(std=0.5)

@@ -23,6 +23,7 @@ from learner.engine.deepspeed_setup import (
     deepspeed_config,
     import_deepspeed,
     join_ranks,
+    partition,
     postpones_reduction,
 )
 from learner.engine.export import write_folder
@@ -86,6 +87,8 @@ class DeepSpeedEngine:
         self._optimizer.clips_itself = clips_itself(model, settings)
         self.gradient_limit = GradientLimit(settings.optimizer)
         """How long a gradient may be."""
+        if self.is_sharded:
+            partition(deepspeed, self.model, config, model_dtype(model), self._device)
         self.wrapped, *_ = deepspeed.initialize(model=self.model, optimizer=self._optimizer, config=config)
         """DeepSpeed's engine."""
         if self._stage > 0:
@@ -379,6 +382,7 @@ def _policy(model: ModelConfig, settings: LearnerConfig) -> PolicyModel:
         model,
         head_chunk_tokens=settings.head_chunk_tokens,
         gradient_checkpointing=settings.gradient_checkpointing,
+        stays_mapped=settings.zero_stage == 3,
     )
     policy.train()
     policy.serve(settings.objective)

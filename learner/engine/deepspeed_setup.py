@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from learner.engine.policy_model import model_dtype
 from services.config.learner import LearnerConfig
@@ -96,6 +97,20 @@ def deepspeed_config(model: ModelConfig, settings: LearnerConfig) -> dict[str, A
         config["bf16"] = {"enabled": True, "immediate_grad_update": True}
         config["data_types"] = {"grad_accum_dtype": "fp32"}
     return config
+
+
+def partition(
+    deepspeed: Any, model: nn.Module, config: dict[str, Any], dtype: torch.dtype, device: torch.device
+) -> None:
+    """Split a model that lies whole on the host over the ranks, one parameter at a time (ZeRO stage 3).
+
+    deepspeed.initialize would move all of it to the device before it splits it, and a device need not hold a whole model.
+    """
+    for parameter in model.parameters():  # as initialize does, but for a model that is split already
+        parameter.data = parameter.data.to(dtype)
+    deepspeed.zero.Init(module=model, config_dict_or_path=config)
+    for buffer in model.buffers():  # are not split, and initialize leaves a model that is split where it lies
+        buffer.data = buffer.data.to(device)
 
 
 def clips_itself(model: ModelConfig, settings: LearnerConfig) -> bool:

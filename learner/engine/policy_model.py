@@ -41,8 +41,10 @@ class PolicyModel(nn.Module):
         head_chunk_tokens: int | None,
         gradient_checkpointing: bool,
         setting: str = "model.path",
+        stays_mapped: bool = False,
     ) -> None:
         """head_chunk_tokens: None for as many as the head has room for. setting: the key that names the model, for messages.
+        stays_mapped: leave weights in the mapped file, which the ranks of a host share, for a model that is split next.
 
         Raises InputError for a model that cannot be computed, whose checkpoint is not whole, or that the learner's head would
         score wrongly.
@@ -65,7 +67,7 @@ class PolicyModel(nn.Module):
         check_loaded(setting, settings.path, loading)
         self.causal_lm = causal_lm
         self.settings = settings
-        for parameter in self.causal_lm.parameters():
+        for parameter in () if stays_mapped else self.causal_lm.parameters():
             # Copied out of the mapped file, which aligns tensors as it likes: kernels round differently at odd addresses.
             parameter.data = parameter.data.clone()
         self.vocabulary: int = self.causal_lm.get_input_embeddings().num_embeddings

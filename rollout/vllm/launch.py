@@ -74,11 +74,30 @@ def launch(run: RunConfig) -> "AsyncLLM":
         raise InputError(
             f"vLLM cannot serve model.path = {run.model.path} with these settings: {_first_line(fault)}"
         ) from fault
+    if run.device == "cpu":
+        _refuse_heads(run.model.path, settings.model_config)
     llm = AsyncLLM.from_vllm_config(
         settings, disable_log_stats=arguments.disable_log_stats, enable_log_requests=arguments.enable_log_requests
     )
     envs.enable_envs_cache()  # or vLLM reads the environment once for each token
     return llm
+
+
+def _refuse_heads(path: str, model: Any) -> None:
+    """Raise InputError for heads that no kernel for CPUs takes: the engine's process would end at the first request.
+
+    model: vLLM's ModelConfig. services/models/engine.py finds most of these before anything starts.
+    """
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+    from vllm.v1.attention.backends.mla.cpu_mla import CPUMLABackend
+
+    size = model.get_head_size()
+    taken = (CPUMLABackend if model.use_mla else CPUAttentionBackend).get_supported_head_sizes()
+    if size and size not in taken:  # 0 is a model without attention
+        raise InputError(
+            f"model.path = {path} has attention heads of {size}, and vLLM's kernel for CPUs takes "
+            f"{', '.join(map(str, taken))}; take another model, or a GPU"
+        )
 
 
 def _first_line(fault: Exception) -> str:

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from services import numa
 from services.command import gpus
@@ -131,16 +132,18 @@ def _check_machine(config: RunConfig) -> None:
 
 
 def _check_models(config: RunConfig) -> None:
-    models: list[tuple[str, str, bool, int | None]] = [
-        ("model.path", config.model.path, config.model.trust_remote_code, config.model.max_length)
+    models: list[tuple[str, str, bool, int | None, Literal["cpu", "cuda"] | None]] = [
+        ("model.path", config.model.path, config.model.trust_remote_code, config.model.max_length, config.device)
     ]
     models += [
-        (f"learner.teachers.{i}.path", teacher.path, teacher.trust_remote_code, None)
+        (f"learner.teachers.{i}.path", teacher.path, teacher.trust_remote_code, None, None)
         for i, teacher in enumerate(config.learner.teachers)
     ]
-    for setting, name, trusted, max_length in models:
+    for setting, name, trusted, max_length, device in models:
         if Path(name).is_absolute():  # else a hub name: the first service that loads it says what is wrong
-            facts = read_model_folder(setting, Path(name), max_length=max_length, trust_remote_code=trusted)
+            facts = read_model_folder(
+                setting, Path(name), max_length=max_length, trust_remote_code=trusted, device=device
+            )
             if max_length is not None and facts.positions is not None and max_length > facts.positions:
                 raise InputError(
                     f"model.max_length = {max_length} is above the {facts.positions} positions that the model in {name} has; "

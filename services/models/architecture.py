@@ -5,8 +5,6 @@ from typing import Any
 
 from services.errors import InputError
 
-UNSUPPORTED_ATTENTION = ("attn_logit_softcapping",)
-"""Keys of a config.json whose attention is more than scaled_dot_product_attention, which leaves them out without a word."""
 LENGTH_DEPENDENT_ROPE = ("longrope", "su", "dynamic")
 """Kinds of rope whose frequencies depend on length. The engine decides by its longest possible sequence, once; transformers by
 the longest sequence of each forward."""
@@ -32,14 +30,8 @@ def check_architecture(setting: str, path: str, config: Any, max_length: int | N
             f"{setting} = {path} is quantized (quantization_config in its config.json), and quantized weights cannot be "
             "trained; take the unquantized model"
         )
-    refused = [name for name in UNSUPPORTED_ATTENTION if getattr(config, name, None) is not None]
-    if refused:
-        raise InputError(
-            f"{setting} = {path} sets {', '.join(refused)} in its config.json, which the learner's attention does not compute; "
-            "train a model without it"
-        )
     if max_length is not None:
-        _check_rope(setting, path, config, max_length)
+        _check_rope(setting, path, config.get_text_config(), max_length)
     model = causal_lm_class(config)
     if model is None:
         if hasattr(config, "auto_map"):
@@ -60,7 +52,7 @@ def carries_state(config: Any) -> bool:
 
     transformers has no way to start such a state again between packed sequences, so the learner lays one sequence in a row.
     """
-    kinds = getattr(config, "layer_types", None) or ()
+    kinds = getattr(config.get_text_config(), "layer_types", None) or ()
     if any(kind not in ATTENTION_LAYERS for kind in kinds):
         return True
     return bool(getattr(causal_lm_class(config), "_is_stateful", False))

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from services.errors import InputError
 from services.models.architecture import carries_state, causal_lm_class, check_architecture
+from services.models.engine import check_served
 from services.models.weights import check_loaded
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -39,15 +40,21 @@ class ModelFacts:
 
 
 def read_model_folder(
-    setting: str, path: Path, *, max_length: int | None = None, trust_remote_code: bool = False
+    setting: str,
+    path: Path,
+    *,
+    max_length: int | None = None,
+    trust_remote_code: bool = False,
+    device: Literal["cpu", "cuda"] | None = None,
 ) -> ModelFacts:
     """Judge a folder and say what it holds. Takes about a second, and seconds more for the first import of transformers.
 
     setting: the key that names the folder, as the user types it. max_length: model.max_length; None for a teacher.
+    device: where the engine serves the model; None for a teacher.
 
     Raises InputError naming the setting, what is wrong and what to do: a file that is missing, cut short or an LFS pointer,
-    code that would have to be trusted, a model that is quantized or cannot be computed alike by engine and learner, weights
-    that are missing, in excess or of another shape.
+    code that would have to be trusted, a model that is quantized, that the engine does not serve or that engine and learner
+    would not compute alike, weights that are missing, in excess or of another shape.
     """
     if not path.is_dir():
         raise InputError(f"{setting}: no folder {path}; give a Hugging Face model folder or name")
@@ -61,12 +68,14 @@ def read_model_folder(
         )
     config = _config(setting, path, trust_remote_code)
     check_architecture(setting, str(path), config, max_length)
+    if device is not None:
+        check_served(setting, str(path), config, device)
     _check_dtypes(setting, path, files)
     architecture, vocabulary = _check_weights(setting, path, config, files)
     return ModelFacts(
         architecture=architecture,
         vocabulary=vocabulary,
-        positions=getattr(config, "max_position_embeddings", None),
+        positions=getattr(config.get_text_config(), "max_position_embeddings", None),
         carries_state=carries_state(config),
     )
 

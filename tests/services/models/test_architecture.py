@@ -2,7 +2,6 @@
 
 import pytest
 from transformers import (
-    Gemma2Config,
     GptOssConfig,
     GraniteMoeHybridConfig,
     Lfm2Config,
@@ -26,7 +25,6 @@ LONG = {"rope_type": "longrope", "short_factor": [1.0] * 48, "long_factor": [2.0
     [
         (GptOssConfig(), "GptOssForCausalLM without scaled_dot_product_attention"),
         (Mamba2Config(), "Mamba2ForCausalLM without scaled_dot_product_attention"),
-        (Gemma2Config(), "sets attn_logit_softcapping"),
         (T5Config(), 'model_type "t5" is not a causal language model'),
         (
             LlamaConfig(rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}),

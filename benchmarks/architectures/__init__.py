@@ -1,0 +1,1 @@
+"""Each architecture through everything that touches a model: learner, engine, swap, export. Start reading at __main__.py."""
