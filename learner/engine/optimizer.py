@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from learner.engine.policy_model import PolicyModel
+from learner.engine.policy_model import PolicyModel, trained_parameters
 from services.config.optimizer import OptimizerConfig
 
 LARGEST_NORM = math.sqrt(torch.finfo(torch.float32).max)
@@ -37,7 +37,7 @@ class SkippableAdamW(torch.optim.AdamW):
 
 def make_optimizer(policy: PolicyModel, settings: OptimizerConfig) -> SkippableAdamW:
     return SkippableAdamW(
-        policy.parameters(),
+        trained_parameters(policy),
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),
         eps=settings.eps,
