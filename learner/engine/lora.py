@@ -52,8 +52,8 @@ class Adapters:
         self._factors: dict[str, tuple[nn.Parameter, nn.Parameter]] = {}
         for name, module in causal_lm.named_modules():
             if isinstance(module, LoraLayer):
-                a, b = (side[ADAPTER].to(dtype).weight for side in (module.lora_A, module.lora_B))
-                self._factors[f"{name}.weight"] = a, b
+                sides: list[Any] = [module.lora_A[ADAPTER].to(dtype), module.lora_B[ADAPTER].to(dtype)]
+                self._factors[f"{name}.weight"] = sides[0].weight, sides[1].weight
 
     def named_weights(self) -> list[tuple[str, nn.Parameter]]:
         """The frozen parameters, under the names that they have in the model without adapters."""

@@ -89,7 +89,7 @@ class PolicyModel(nn.Module):
         """What is applied to those means, where an objective trains one."""
         self.adapters: Adapters | None = None
         """The factors that are trained instead of the model's own weights, if any."""
-        self._setting = setting
+        self._setting: str = setting
 
     def adapt(self, lora: LoraConfig, seed: int) -> None:
         """Train factors instead of weights. To be called before an optimizer takes the parameters."""
