@@ -99,14 +99,13 @@ def sample(folder: Path, *, adapters: bool, repeats: int) -> None:
     sampling = SamplingParams(temperature=1.0, max_tokens=TOKENS, ignore_eos=True, logprobs=0, detokenize=False, seed=0)
     engine = llm.llm_engine
 
-    def load(model: Any) -> None:
-        model.load_weights(weights)
-
     def swap() -> None:
         if request is not None:
             engine.add_lora(request)
         else:
-            llm.apply_model(load)
+            llm.collective_rpc(
+                "reload_weights", kwargs={"weights_iterator": iter(weights), "is_checkpoint_format": True}
+            )
 
     in_use = LoRARequest("policy", 1, str(folder / "adapter")) if adapters else None
     for repeat in range(repeats + 1):

@@ -76,7 +76,7 @@ class Adapters:
         return torch.addmm(weight.float(), b.float(), a.float(), alpha=self.scale).to(weight.dtype)
 
     def named_factors(self) -> list[tuple[str, nn.Parameter]]:
-        """All factors, under the names that peft's files and vLLM have for them."""
+        """All factors, under the names that they have in the files of peft."""
         return [
             (f"base_model.model.{name.removesuffix('weight')}{side}.weight", factor)
             for name, pair in self._factors.items()
@@ -84,7 +84,7 @@ class Adapters:
         ]
 
     def write(self, factors: Iterable[tuple[str, Tensor]], folder: Path) -> None:
-        """Write a folder that peft and vLLM load beside the starting model. factors: those of `named_factors`, whole."""
+        """Write a folder that peft loads beside the starting model. factors: those of `named_factors`, whole."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
