@@ -143,6 +143,7 @@ def main() -> int:
         config.learner,
         config.device,
         collective_timeout_s=sum(waits),  # the other ranks sit in a broadcast while rank 0 waits for any of these
+        seed=config.seed,
     )
     team = Team(config, engine)
     stopping = StopSignal()  # on every rank, though only rank 0 acts on it, at the end of a step

@@ -62,7 +62,10 @@ class Beginning:
         if made is not None:
             only = ("model.path",) if weights_only else ()
             accepted = config.learner.checkpoint.accept_changed
-            made_of.check(made_of.saved_in(checkpoint), made, accepted, origin=str(checkpoint), only=only)
+            needed = made_of.needed_again(config)
+            made_of.check(
+                made_of.saved_in(checkpoint), made, accepted, origin=str(checkpoint), only=only, needed=needed
+            )
         if weights_only:
             state.policy_version = saved["policy_version"]
         else:

@@ -28,9 +28,10 @@ from learner.engine.deepspeed_setup import (
 )
 from learner.engine.export import write_folder
 from learner.engine.gradient_limit import GradientLimit
+from learner.engine.lora import Adapters
 from learner.engine.optimizer import LARGEST_NORM, make_optimizer
 from learner.engine.outgoing import OutgoingWeights, weight_copies
-from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe, probe_logp
+from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe, probe_logp, trained_parameters
 from learner.engine.protocol import Backward, GradientStep, GradientSum, LossFunction, Policy, TokenStatistics
 from learner.engine.reference_weights import ReferenceWeights
 from learner.engine.separation import Separation, may_pack, may_share_prompts, measure_separation
@@ -38,8 +39,11 @@ from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
 from services.errors import InputError
 from services.metrics import waiting
+from services.models.adapted import check_same_adapters, description
 from services.run.json_text import json_text
 
+ADAPTER_FOLDER = "adapter"
+"""Folder inside an export that holds the adapters alone, if there are any."""
 TAG = "engine"
 """Name of DeepSpeed's part of a checkpoint."""
 R = TypeVar("R")
@@ -68,19 +72,21 @@ class DeepSpeedEngine:
         device: Literal["cpu", "cuda"],
         *,
         collective_timeout_s: float = 1800.0,
+        seed: int = 0,
     ) -> None:
-        """collective_timeout_s: how long a collective waits for the other ranks."""
+        """collective_timeout_s: how long a collective waits for the other ranks. seed: decides the first factors of adapters."""
         deepspeed = import_deepspeed(device)
         self._deepspeed = deepspeed
         self._device = join_ranks(deepspeed, device, settings.cpu_threads, collective_timeout_s)
         self._model_settings = model
+        self._lora = settings.lora
         self.hyperparameters = settings.optimizer
         self._predictor_width = settings.objective.trains_predictor
         self._stage = settings.zero_stage
         self.is_sharded = settings.zero_stage == 3
         self._postpones_reduction = postpones_reduction(settings)
         config = deepspeed_config(model, settings)  # refuses what does not go together before a model is loaded
-        self.model = _policy(model, settings)
+        self.model = _policy(model, settings, seed)
         """The policy on this rank; at stage 3 its parameters are partitioned."""
         self._teachers = _teachers(settings, self._device)
         self._optimizer = make_optimizer(self.model, settings.optimizer, self._device)
@@ -98,7 +104,7 @@ class DeepSpeedEngine:
         self._outgoing = OutgoingWeights(self.model, self._gathered, copies=self.rank == 0)
         self._largest: list[Tensor] = []
         """Largest magnitude in each gradient since the last step; nan and inf come through."""
-        for parameter in self.model.parameters():
+        for parameter in trained_parameters(self.model):
             parameter.register_hook(self._note_gradient)
         may_pack_rows, may_share = self._what_rows_may_hold()
         self._packs_rows = may_pack_rows and settings.packed_rows
@@ -147,7 +153,7 @@ class DeepSpeedEngine:
     def backward_one_by_one(
         self, micro_batches: Sequence[MicroBatch], loss: LossFunction[R], total: GradientSum[R]
     ) -> Backward[R]:
-        parameters = list(self.model.parameters())
+        parameters = trained_parameters(self.model)
         value = torch.zeros((), device=self._device)
         records: list[R] = []
         with self._unreduced():
@@ -262,12 +268,21 @@ class DeepSpeedEngine:
         weights = self.snapshot(None)
         if self.rank == 0:
             write_folder(self._model_settings, weights, folder)
+        if self.model.adapters is not None:
+            self._export_adapters(self.model.adapters, folder / ADAPTER_FOLDER)
         self.barrier()
+
+    def _export_adapters(self, adapters: Adapters, folder: Path) -> None:
+        named = adapters.named_factors()
+        gathered = [factor for _, factor in named] if self.is_sharded else []
+        with self._deepspeed.zero.GatheredParameters(gathered):
+            if self.rank == 0:
+                adapters.write([(name, factor.detach().to("cpu", copy=True)) for name, factor in named], folder)
 
     # Checkpoints
 
     def save(self, folder: Path) -> None:
-        self.wrapped.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+        self.wrapped.save_checkpoint(str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=True)
         if self.is_sharded or self.rank == 0:
             self.reference.save(folder, self.rank)
         if self.rank == 0:
@@ -283,9 +298,15 @@ class DeepSpeedEngine:
                     f"the checkpoint {folder} was written with {key} = {written[key]}, this learner has "
                     f"{key} = {self._description()[key]}; start it with the same value, or start a new run from its export"
                 )
+        check_same_adapters(str(folder), written.get("lora"), self._lora)
         is_current = written["reference_is_current"]
         check_parts(folder, self.rank, self.world_size)
-        self.wrapped.load_checkpoint(str(folder), tag=TAG, load_lr_scheduler_states=False)
+        self.wrapped.load_checkpoint(
+            str(folder),
+            tag=TAG,
+            load_lr_scheduler_states=False,
+            load_module_strict=self._lora is None,  # beside adapters, what is frozen is not in the checkpoint
+        )
         self._take_hyperparameters()
         self.gradient_limit = GradientLimit(self.hyperparameters, written["mean_grad_norm"])
         self.reference.load(folder, self.rank if self.is_sharded else 0, is_current=is_current)
@@ -306,6 +327,7 @@ class DeepSpeedEngine:
             "zero_stage": self._stage,
             "dtype": self._model_settings.dtype,
             "predictor_width": self._predictor_width,
+            "lora": description(self._lora),
             "reference_is_current": self.reference.is_current,
             "average_weight": self.reference.average_weight,
             "mean_grad_norm": self.gradient_limit.mean,
@@ -377,13 +399,15 @@ class DeepSpeedEngine:
         return int(self.sum_over_ranks(finite.to(torch.int64))) == self.world_size
 
 
-def _policy(model: ModelConfig, settings: LearnerConfig) -> PolicyModel:
+def _policy(model: ModelConfig, settings: LearnerConfig, seed: int) -> PolicyModel:
     policy = PolicyModel(
         model,
         head_chunk_tokens=settings.head_chunk_tokens,
         gradient_checkpointing=settings.gradient_checkpointing,
         stays_mapped=settings.zero_stage == 3,
     )
+    if settings.lora is not None:
+        policy.adapt(settings.lora, seed)
     policy.train()
     policy.serve(settings.objective)
     return policy

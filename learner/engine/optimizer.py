@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from learner.engine.policy_model import PolicyModel
+from learner.engine.policy_model import PolicyModel, trained_parameters
 from services.config.optimizer import OptimizerConfig
 
 LARGEST_NORM = math.sqrt(torch.finfo(torch.float32).max)
@@ -41,7 +41,7 @@ def make_optimizer(policy: PolicyModel, settings: OptimizerConfig, device: torch
     On a GPU it is fused: one kernel for the update, without the temporary of 4 bytes a parameter of the ordinary one.
     """
     return SkippableAdamW(
-        policy.parameters(),
+        trained_parameters(policy),
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),
         eps=settings.eps,

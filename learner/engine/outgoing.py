@@ -53,7 +53,8 @@ class OutgoingWeights:
         return self._model.under_checkpoint_names([*weights, *buffers])
 
     def copy(self, into: Mapping[str, Tensor]) -> None:
-        """Copy every weight of now into the tensor of its name, cast to that tensor's dtype. Every rank has to call it.
+        """Copy every weight of now, its adapters in it, into the tensor of its name, cast to that tensor's dtype. Every rank has
+        to call it.
 
         A GPU is given the work and does it in the order of its current stream: steps that are given to it later do not
         change what is copied, and whoever reads the copies waits for that stream first.
@@ -61,11 +62,12 @@ class OutgoingWeights:
         parameters = dict(self._model.named_weights())
         buffers = dict(self._model.named_buffers_kept())
         for portion in self._in_portions():
-            with self._gather([parameters[name] for name in portion if name in parameters]):
+            weights = [name for name in portion if name in parameters]
+            with self._gather([p for name in weights for p in (parameters[name], *self._model.factors(name))]):
                 if not self._copies:
                     continue
-                present = [(name, (parameters.get(name, buffers.get(name)))) for name in portion]
-                held = [(name, tensor.detach()) for name, tensor in present if tensor is not None]
+                held = [(name, self._model.whole(name, parameters[name])) for name in weights]
+                held += [(name, buffers[name]) for name in portion if name in buffers]
                 for name, tensor in self._model.under_checkpoint_names(held):
                     _copy(tensor.detach(), into[name])
 

@@ -15,13 +15,20 @@ from learner.engine.attention.choice import attends_by_span
 from learner.engine.attention.layout import SpanLayout
 from learner.engine.head import ChunkedHead
 from learner.engine.logit_form import form_of
+from learner.engine.lora import Adapters
 from learner.engine.predictor import Predictor
 from learner.objective.ratios import segment_mean
+from services.config.lora import LoraConfig
 from services.config.model import ModelConfig, TeacherConfig
 from services.config.objectives.base import ObjectiveSettings
 from services.errors import InputError
 from services.models.architecture import check_architecture
 from services.models.weights import check_loaded
+
+
+def trained_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters that the optimizer moves: all of them, or factors alone where there are adapters."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def model_dtype(settings: ModelConfig | TeacherConfig) -> torch.dtype:
@@ -89,6 +96,20 @@ class PolicyModel(nn.Module):
             self.causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         self.predictor: Predictor | None = None
         """What is applied to those means, where an objective trains one."""
+        self.adapters: Adapters | None = None
+        """The factors that are trained instead of the model's own weights, if any."""
+        self._setting: str = setting
+
+    def adapt(self, lora: LoraConfig, seed: int) -> None:
+        """Train factors instead of weights. To be called before an optimizer takes the parameters."""
+        self.adapters = Adapters(
+            self.causal_lm,
+            lora,
+            setting=self._setting,
+            path=self.settings.path,
+            dtype=model_dtype(self.settings),
+            seed=seed,
+        )
 
     def serve(self, objective: ObjectiveSettings) -> None:
         """Give what this objective asks for besides log-probs. To be called before an optimizer takes the parameters."""
@@ -133,8 +154,16 @@ class PolicyModel(nn.Module):
         return (*statistics, mean.detach(), self.predictor(mean))
 
     def named_weights(self) -> list[tuple[str, nn.Parameter]]:
-        """Every parameter once, under its name in memory; a tied lm_head goes by the name of its embedding."""
-        return list(self.causal_lm.named_parameters())
+        """Every parameter once but factors, under its name in memory; a tied lm_head goes by the name of its embedding."""
+        return list(self.causal_lm.named_parameters()) if self.adapters is None else self.adapters.named_weights()
+
+    def factors(self, name: str) -> tuple[nn.Parameter, ...]:
+        """The factors of the weight with this name; none where it has none."""
+        return () if self.adapters is None else self.adapters.factors(name)
+
+    def whole(self, name: str, weight: Tensor) -> Tensor:
+        """What the model computes with in place of this weight: with its factors, if it has any (`Adapters.whole`)."""
+        return weight.detach() if self.adapters is None else self.adapters.whole(name, weight)
 
     def named_buffers_kept(self) -> list[tuple[str, Tensor]]:
         """Buffers that belong to a checkpoint, such as the biases by which a router balances its experts."""

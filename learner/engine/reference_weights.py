@@ -1,5 +1,6 @@
-"""The weights of the reference policy: a copy of what this rank holds of each parameter, which is a shard at ZeRO stage 3.
+"""The weights of the reference policy: a copy of what this rank holds of each trained parameter, a shard at ZeRO stage 3.
 
+What is frozen is the same for both policies, so beside adapters the reference is a copy of them alone.
 To score with the reference, parameters point to the copy for the length of a forward without gradient. A moving average is
 kept in float32, a copy in the model's dtype or rounded to bfloat16; `offload` keeps it in host memory. With `roll_back` there
 is one more copy, of the reference before the last swap.
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from learner.engine.policy_model import trained_parameters
 from services.config.reference import Reference
 from services.errors import InputError
 
@@ -35,7 +37,7 @@ class ReferenceWeights:
 
     def __init__(self, model: nn.Module, settings: Reference, *, sharded: bool) -> None:
         """model: as ZeRO left it. sharded: whether that was at stage 3."""
-        self._parameters: list[Any] = list(model.parameters())
+        self._parameters: list[Any] = trained_parameters(model)
         self._sharded = sharded
         self._offload = settings.offload
         self._dtype = torch.bfloat16 if settings.dtype == "bfloat16" else None
@@ -43,7 +45,7 @@ class ReferenceWeights:
             self._dtype = torch.float32  # bfloat16 would lose the small step of an average
         keeps_earlier = settings.type == "ratchet" and settings.roll_back is not None
         self.copies = [self._copy_of(self.shard_of(p)) for p in self._parameters]
-        """The reference, as this rank's part of each parameter."""
+        """The reference, as this rank's part of each trained parameter."""
         self._earlier = [self._copy_of(self.shard_of(p)) for p in self._parameters] if keeps_earlier else None
         self.average_weight = 1.0
         """What a debiased average has added up: the sum of the weights of all policies in it, the latest one's being 1."""

@@ -17,6 +17,7 @@ from services.config import RunConfig
 from services.config.effect import ineffective
 from services.datasets.dataset import Problem
 from services.errors import InputError
+from services.models.adapted import adapted_layers, check_same_adapters
 from services.models.folder import read_model_folder
 from services.run import made_of
 from services.run.checkpoint_files import check_whole, read_object
@@ -87,6 +88,11 @@ def _rarely_meant(config: RunConfig) -> list[str]:
             "the reference is then hardly older than the data, and one-way weights are noise"
         )
     optimizer, steps = config.learner.optimizer, config.learner.steps
+    if config.learner.lora is not None and "learning_rate" not in optimizer.model_fields_set:
+        warnings.append(
+            f"learner.optimizer.learning_rate is not set, and its default {optimizer.learning_rate:g} is for full training; "
+            "adapters (learner.lora) take about ten times the rate"
+        )
     if optimizer.warmup_steps >= steps:
         highest = steps / (optimizer.warmup_steps + 1)  # learner/control/schedule.py
         warnings.append(
@@ -104,7 +110,8 @@ def _rarely_meant(config: RunConfig) -> list[str]:
 
 
 def check_checkpoint(config: RunConfig, training: Sequence[Problem], held_out: Sequence[Problem] | None) -> None:
-    """Raises InputError if the run's latest checkpoint is damaged, of something else, or of another number of ranks."""
+    """Raises InputError if the run's latest checkpoint is damaged, of something else, of another number of ranks or of other
+    adapters."""
     checkpoint = latest_checkpoint(RunFolder(config.folder).checkpoints)
     if checkpoint is None:
         return
@@ -112,13 +119,20 @@ def check_checkpoint(config: RunConfig, training: Sequence[Problem], held_out: S
     saved = made_of.saved_in(checkpoint)
     written = read_object(checkpoint, "engine.json")
     check_whole(checkpoint)
-    made_of.check(saved, now, config.learner.checkpoint.accept_changed, origin=str(checkpoint))
+    made_of.check(
+        saved,
+        now,
+        config.learner.checkpoint.accept_changed,
+        origin=str(checkpoint),
+        needed=made_of.needed_again(config),
+    )
     for key, is_now in (("ranks", config.learner.ranks), ("zero_stage", config.learner.zero_stage)):
         if written.get(key, is_now) != is_now:
             raise InputError(
                 f"learner.{key} = {is_now}, and the checkpoint {checkpoint} was written with {written[key]}; set it back, or "
                 "choose another name for a new run"
             )
+    check_same_adapters(str(checkpoint), written.get("lora"), config.learner.lora)
 
 
 def _check_machine(config: RunConfig) -> None:
@@ -149,3 +163,5 @@ def _check_models(config: RunConfig) -> None:
                     f"model.max_length = {max_length} is above the {facts.positions} positions that the model in {name} has; "
                     f"lower it to {facts.positions} or less"
                 )
+            if setting == "model.path" and config.learner.lora is not None and facts.linear_layers is not None:
+                adapted_layers(setting, name, facts.linear_layers, config.learner.lora)

@@ -10,6 +10,7 @@ from services.config.base import Host, Strict
 from services.config.checkpoint import CheckpointConfig
 from services.config.control import EssConfig, LagControl
 from services.config.effect import OnlyAbove, OnlyWith
+from services.config.lora import LoraConfig
 from services.config.model import TeacherConfig
 from services.config.objectives.base import Aggregation
 from services.config.objectives.owpo import OwpoObjective
@@ -39,6 +40,8 @@ class LearnerConfig(Strict):
     restart took back. train: nothing. drop: their group is dropped and replaced. mask: they are left out of the loss."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """The optimizer."""
+    lora: LoraConfig | None = None
+    """Adapters of low rank, trained instead of the model's own weights; without this section every weight is trained."""
     objective: ObjectiveConfig = OwpoObjective()
     """The loss; docs/objectives.md compares them."""
     aggregation: Aggregation = "sequence_mean"

@@ -33,7 +33,7 @@ class RunConfig(Strict):
     name: str = Field(pattern=NAME_PATTERN)
     """Name of the run: of its folder, and of its keys in Redis. A run with the name of an earlier one resumes it."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    """Decides the order of the problems and the random draws of sampling."""
+    """Decides the order of the problems, the random draws of sampling and the first factors of adapters (learner.lora)."""
     device: Literal["cuda", "cpu"] = "cuda"
     """What engines and learner run on. cpu is for trying things out, with small models."""
     runs_folder: LocalPath = Field(default=Path("runs"), validate_default=False)

@@ -6,13 +6,14 @@ describes: transformers "loads" them on torch's meta device, where tensors have 
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from services.errors import InputError
+from services.models.adapted import Shape, linear_layers
 from services.models.architecture import carries_state, causal_lm_class, check_architecture
 from services.models.engine import check_served
 from services.models.weights import check_loaded
@@ -37,6 +38,8 @@ class ModelFacts:
     """Longest sequence that the model was made for; None where its config does not say."""
     carries_state: bool
     """Whether the learner has to lay one sequence in a row (see `carries_state` in architecture.py)."""
+    linear_layers: Mapping[str, Shape] | None
+    """See `linear_layers` in adapted.py; None where the model's class comes with the model."""
 
 
 def read_model_folder(
@@ -71,12 +74,17 @@ def read_model_folder(
     if device is not None:
         check_served(setting, str(path), config, device)
     _check_dtypes(setting, path, files)
-    architecture, vocabulary = _check_weights(setting, path, config, files)
+    model = _check_weights(setting, path, config, files)
+    if model is None:
+        architecture, vocabulary = (getattr(config, "architectures", None) or ["unknown"])[0], config.vocab_size
+    else:
+        architecture, vocabulary = type(model).__name__, len(model.get_input_embeddings().weight)
     return ModelFacts(
-        architecture=architecture,
-        vocabulary=vocabulary,
+        architecture=str(architecture),
+        vocabulary=int(vocabulary),
         positions=getattr(config.get_text_config(), "max_position_embeddings", None),
         carries_state=carries_state(config),
+        linear_layers=None if model is None else linear_layers(model),
     )
 
 
@@ -169,13 +177,13 @@ def _check_dtypes(setting: str, path: Path, files: list[Path]) -> None:
             )
 
 
-def _check_weights(setting: str, path: Path, config: Any, files: list[Path]) -> tuple[str, int]:
-    """Returns the model's class and its rows of vocabulary."""
+def _check_weights(setting: str, path: Path, config: Any, files: list[Path]) -> Any:
+    """Returns the model without content, or None where its class comes with the model."""
     from transformers.modeling_utils import load_state_dict
 
     model_class = causal_lm_class(config)
     if model_class is None:
-        return str((getattr(config, "architectures", None) or ["unknown"])[0]), int(config.vocab_size)
+        return None
     shapes: dict[str, Any] = {}
     try:
         with _silence():
@@ -196,7 +204,7 @@ def _check_weights(setting: str, path: Path, config: Any, files: list[Path]) -> 
             f"{type(fault).__name__}: {fault}. Get the model again"
         ) from fault
     check_loaded(setting, str(path), loading)
-    return model_class.__name__, len(model.get_input_embeddings().weight)
+    return model
 
 
 @contextmanager

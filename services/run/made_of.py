@@ -71,12 +71,21 @@ def check(
     *,
     origin: str,
     only: Collection[str] = (),
+    needed: Collection[str] = (),
 ) -> None:
     """Compare what a run was made of with what it would go on with. Raises InputError, which says what differs.
 
     accepted: the ingredients that may differ (learner.checkpoint.accept_changed). origin: where `saved` is from, for the
-    message. only: compare these ingredients; empty: all.
+    message. only: compare these ingredients; empty: all. needed: those that may not differ even if they are accepted
+    (`needed_again`).
     """
+    for name in needed:
+        if name in saved and name in now and saved[name]["digest"] != now[name]["digest"]:
+            raise InputError(
+                f"{origin} holds adapters alone (learner.lora), which are worth nothing beside other weights than those "
+                f"they were trained with:\n  {name}: {_difference(saved[name], now[name])}\n"
+                "Put it back as it was, or choose another name for a new run"
+            )
     different = [
         name
         for name, was in saved.items()
@@ -94,6 +103,11 @@ def check(
             + "\nChoose another name for a new run, or put back what it was. To go on with the change, add "
             f"`--set learner.checkpoint.accept_changed={names}`"
         )
+
+
+def needed_again(config: RunConfig) -> tuple[str, ...]:
+    """The ingredients without which a checkpoint of this run is worth nothing: it holds the rest itself."""
+    return () if config.learner.lora is None else ("model.path",)
 
 
 def saved_in(checkpoint: Path) -> Mapping[str, Mapping[str, str]]:

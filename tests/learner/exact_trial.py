@@ -37,8 +37,8 @@ class TwiceLessOnce:
             torch._foreach_sub_(gradients, self.once)
 
 
-def main(model: Path, stage: int, out: Path) -> None:
-    config = settings(stage, advantage={"baseline": "minimum_variance_exact"}, mini_batches=2)
+def main(model: Path, stage: int, out: Path, lora: dict[str, object] | None = None) -> None:
+    config = settings(stage, advantage={"baseline": "minimum_variance_exact"}, mini_batches=2, lora=lora)
     engine = DeepSpeedEngine(ModelConfig(path=str(model), max_length=11, dtype="float32"), config, "cpu")
     start = out / "start"
     if engine.rank == 0:

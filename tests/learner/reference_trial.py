@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from learner.engine.deepspeed_engine import DeepSpeedEngine
+from learner.engine.policy_model import trained_parameters
 from learner.engine.reference_weights import ReferenceWeights
 from services.config.reference import EmaReference, Reference, ReferenceConfig
 
@@ -31,7 +32,7 @@ def close(a: list[Tensor], b: list[Tensor]) -> bool:
 
 def with_rounded_weights(engine: DeepSpeedEngine, score: Score) -> list[Tensor]:
     """What the current policy would say if its weights were bfloat16."""
-    holders = [engine.reference.holder_of(p) for p in engine.model.parameters()]
+    holders = [engine.reference.holder_of(p) for p in trained_parameters(engine.model)]
     current = [holder.data for holder in holders]
     engine.reference.release()
     for holder in holders:

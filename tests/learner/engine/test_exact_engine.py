@@ -21,15 +21,16 @@ OTHERS = [(1, 2), (2, 2), (3, 2)]
 class Trials:
     def __init__(self, folder: Path) -> None:
         self.folder, self.model = folder, write_tiny_model(folder / "model")
-        self.done: dict[tuple[int, int], dict[str, Any]] = {}
+        self.done: dict[tuple[int, int, bool], dict[str, Any]] = {}
 
-    def run(self, stage: int, ranks: int) -> dict[str, Any]:
-        if (stage, ranks) not in self.done:
-            out = self.folder / f"{stage}-{ranks}"
+    def run(self, stage: int, ranks: int, *, adapters: bool = False) -> dict[str, Any]:
+        key = stage, ranks, adapters
+        if key not in self.done:
+            out = self.folder / f"{stage}-{ranks}-{adapters}"
             out.mkdir()
-            run_ranks(exact_trial.main, self.model, stage, out, ranks=ranks)
-            self.done[stage, ranks] = torch.load(out / "saved.pt", weights_only=True)
-        return self.done[stage, ranks]
+            run_ranks(exact_trial.main, self.model, stage, out, {"rank": 4} if adapters else None, ranks=ranks)
+            self.done[key] = torch.load(out / "saved.pt", weights_only=True)
+        return self.done[key]
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,17 @@ def test_stages_and_ranks_do_not_change_sums_norms_or_steps(trials: Trials, stag
     assert saved["norm"] == pytest.approx(expected["norm"], rel=1e-4)
     assert saved["report"] == pytest.approx(expected["report"], rel=1e-4, abs=1e-7)
     assert saved["rate is restored"]
+
+
+def test_adapters_have_the_same_sums_norms_and_steps_on_sharded_ranks(trials: Trials) -> None:
+    """To the rounding of weights that adapters are added to."""
+    expected, saved = trials.run(0, 1, adapters=True), trials.run(3, 2, adapters=True)
+    assert gap(change(expected, "two sums"), change(expected, "plain")) < 1e-4
+    for what in ("two sums", "learner steps"):
+        assert change(expected, what).norm() > 1e-2
+        assert gap(change(saved, what), change(expected, what)) < 1e-4
+    assert (expected["squared norms"] > 0).sum() > 10
+    assert torch.allclose(saved["squared norms"], expected["squared norms"], rtol=1e-4)
 
 
 def test_bfloat16_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from services.config import RunConfig
 from services.config.load import load
 from services.errors import InputError
 from services.run import made_of
+from tests.architectures import write_architecture
 from tests.services.config.test_load import SMALLEST
 
 
@@ -89,6 +90,10 @@ def test_threads_that_crowd_the_machine_are_a_warning(tmp_path: Path) -> None:
         ("seed=5", r"step-00000002 is of a run that was made of something else:\n  seed: was 0, is now 5"),
         ("learner.ranks=2", r"learner\.ranks = 2, and the checkpoint .*step-00000002 was written with 1; set it back"),
         ("learner.zero_stage=2", r"learner\.zero_stage = 2, and the checkpoint"),
+        (
+            "learner.lora.rank=4",
+            r"trains every weight, and this one trains adapters of rank 4; set \[learner\.lora\] back",
+        ),
         ("learner.steps=99", None),
     ],
 )
@@ -108,6 +113,27 @@ def test_a_checkpoint_of_something_else_is_refused_before_anything_starts(
         return
     with pytest.raises(InputError, match=complaint):
         preflight.check_checkpoint(config, found[0].usable, None)
+
+
+def test_adapted_layers_are_looked_for_in_the_model(small_data: Path) -> None:
+    model = write_architecture(small_data / "adapted", "qwen2")
+    (small_data / "model" / "config.json").unlink()
+    for file in (small_data / "model").iterdir():
+        file.rename(model / file.name)
+    overrides = [f"model.path={model}", f"runs_folder={small_data}/runs", "learner.optimizer.learning_rate=1e-5"]
+    preflight.check(load(small_data / "run.toml", [*overrides, "learner.lora.targets=['q_proj']"]))
+    with pytest.raises(InputError, match=r'learner\.lora\.targets: "q" is not a layer of model\.path = '):
+        preflight.check(load(small_data / "run.toml", [*overrides, "learner.lora.targets=['q']"]))
+
+
+@pytest.mark.parametrize(("override", "warned"), [("learning_rate=1e-6", False), ("beta1=0.5", True)])
+def test_a_learning_rate_of_full_training_is_a_warning_beside_adapters(
+    tmp_path: Path, override: str, warned: bool
+) -> None:
+    (tmp_path / "run.toml").write_text(SMALLEST, encoding="utf-8")
+    overrides = [f"runs_folder={tmp_path}/runs", "learner.lora.rank=8", f"learner.optimizer.{override}"]
+    warnings = preflight.check(load(tmp_path / "run.toml", overrides), quick=True).warnings
+    assert any("its default 1e-06 is for full training" in warning for warning in warnings) == warned
 
 
 @pytest.mark.parametrize("name", ["state.json", "engine.json"])

@@ -86,6 +86,19 @@ def test_what_is_accepted_may_differ(folder: Path) -> None:
     assert "seed" in changed(before, now, "model.path")
 
 
+def test_adapters_go_on_beside_no_other_model_even_if_it_is_accepted(folder: Path) -> None:
+    before, now = ingredients(folder), ingredients(folder, "model.path=other")
+    full, lora = config(folder), config(folder, "learner.lora.rank=4")
+    for one in (full, lora):
+        needed = made_of.needed_again(one)
+        made_of.check(before, before, (), origin="step-00000002", needed=needed)
+    made_of.check(before, now, ("model.path",), origin="step-00000002", needed=made_of.needed_again(full))
+    with pytest.raises(
+        InputError, match=r"step-00000002 holds adapters alone .*\n  model\.path: was .*model, is now .*other\n"
+    ):
+        made_of.check(before, now, ("model.path",), origin="step-00000002", needed=made_of.needed_again(lora))
+
+
 def test_a_name_that_is_none_of_them_is_refused(folder: Path) -> None:
     with pytest.raises(InputError, match=r"learner\.checkpoint\.accept_changed"):
         config(folder, "learner.checkpoint.accept_changed=model")
