@@ -15,7 +15,7 @@ pin() { sed -n "s/^\($1==[^ ]*\).*/\1/p" requirements/gpu.lock; }
 pip() { nice "$python" -m pip --disable-pip-version-check "$@"; }
 
 wanted=()
-for name in annotated-types hjson msgspec pydantic pydantic-core redis typing-extensions typing-inspection; do
+for name in annotated-types hjson msgspec pydantic pydantic-core redis tomli-w typing-extensions typing-inspection; do
     wanted+=("$(pin "$name")")
 done
 platforms=()

@@ -1,6 +1,9 @@
 """The check for a GPU runs here without one, so that it runs the first time where there is one."""
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,45 @@ from benchmarks.gpu.models import models
 from benchmarks.gpu.plan import LEARNER, PLAN, Step, chosen
 from benchmarks.gpu.profiled import kind_of
 from benchmarks.gpu.weights import weights
+from services.command.requirements import normal
+
+ROOT = Path(__file__).parents[2]
+THERE = set(
+    [
+        "accelerate",
+        "anyio",
+        "dill",
+        "filelock",
+        "googleapis-common-protos",
+        "h11",
+        "httpcore2",
+        "httpx2",
+        "huggingface-hub",
+        "idna",
+        "jinja2",
+        "markupsafe",
+        "mpmath",
+        "numpy",
+        "packaging",
+        "pillow",
+        "prometheus-client",
+        "protobuf",
+        "psutil",
+        "pyyaml",
+        "regex",
+        "safetensors",
+        "setuptools",
+        "sniffio",
+        "sympy",
+        "tokenizers",
+        "torch",
+        "tqdm",
+        "transformers",
+        "truststore",
+        "xxhash",
+    ]
+)
+"""What such a machine was seen to have."""
 
 
 def rows_of(out: str) -> list[dict[str, Any]]:
@@ -79,6 +121,24 @@ def test_attention_is_measured_in_every_way(tmp_path: Path, capsys: pytest.Captu
     assert ways[3]["in_rows"] < ways[2]["in_rows"]
 
 
+def test_what_the_steps_import_is_there_or_carried() -> None:
+    """A GPU machine without a network has torch and transformers, and what these need; carry.sh brings the rest."""
+    steps = {step.work.partition(":")[0] for together in (*PLAN, *LEARNER) for step in together}
+    code = f"""
+import importlib, sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+for name in {sorted(steps)}:
+    importlib.import_module("benchmarks.gpu." + name)
+known = packages_distributions()
+print(*sorted({{each for name in list(sys.modules) for each in known.get(name.partition(".")[0], [])}}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    imported = {normal(name) for name in done.stdout.split()} - {"ratchet"}
+    [names] = re.findall(r"for name in (annotated-types [^;]+);", (ROOT / "benchmarks/gpu/carry.sh").read_text("utf-8"))
+    assert imported - THERE - set(names.split()) == set()
+
+
 def test_a_step_without_time_left_is_not_begun(tmp_path: Path) -> None:
     run(Card(cpu=True, models=tmp_path), "head", 1.0, tmp_path)
     [row] = json.loads((tmp_path / "check.json").read_text(encoding="utf-8"))["rows"]
@@ -100,7 +160,7 @@ def test_steps_are_chosen_by_their_beginnings_with_the_models_they_need() -> Non
 )
 def test_every_step_names_a_function_of_the_package(step: Step) -> None:
     module, _, function = step.work.partition(":")
-    source = (Path(__file__).parents[2] / "benchmarks/gpu" / f"{module}.py").read_text(encoding="utf-8")
+    source = (ROOT / "benchmarks/gpu" / f"{module}.py").read_text(encoding="utf-8")
     assert f"def {function}(card: Card, " in source
 
 
