@@ -1,5 +1,7 @@
 """Ratios and the clipped policy-gradient surrogate that several objectives share."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -25,6 +27,10 @@ def clipped_surrogate(
     return pessimistic(ratio(logp, proximal_logp), 1 - clip.low, 1 + clip.high, advantage, dual_clip)
 
 
+def _bound(bound: float | Tensor, r: Tensor) -> Any:
+    return bound.to(r) if isinstance(bound, Tensor) else bound
+
+
 def pessimistic(
     r: Tensor, low: float | Tensor, high: float | Tensor, advantage: Tensor, dual_clip: float | None = None
 ) -> Tensor:
@@ -32,6 +38,7 @@ def pessimistic(
 
     r, advantage: [T]; low, high: numbers or [T].
     """
-    bounded = r.clamp(torch.as_tensor(low).to(r), torch.as_tensor(high).to(r))
+    # One bound after the other: each may be a number, which needs no copy to the device that the host would wait for.
+    bounded = r.clamp(min=_bound(low, r)).clamp(max=_bound(high, r))
     value = torch.minimum(r * advantage, bounded * advantage)
     return value if dual_clip is None else torch.where(advantage < 0, value.clamp(min=dual_clip * advantage), value)

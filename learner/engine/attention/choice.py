@@ -28,8 +28,11 @@ FAR = sorted({0, 1, 2, 3, *(2**n + step for n in range(3, 20) for step in (-1, 0
 """Positions of queries and keys, for which a mask is asked: any window or chunk below 500,000 tokens cuts between two of them."""
 CLOSE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 2e-2}
 """Largest difference of two computations of one layer's attention, over its largest output."""
-CLOSE_HIDDEN = 5e-2
+CLOSE_HIDDEN = 1e-2
 """Difference of the last hidden states, over their size, in the median of tokens: a router that rounding turns may change one."""
+ROUNDINGS = 2.0
+"""How many times the difference may be that of one more rounding in each layer: many layers of random weights enlarge it to 0.05
+and more in bfloat16."""
 
 Rule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """Whether a query sees a key, by an index of the batch, a head, the query's position and the key's."""
@@ -67,6 +70,8 @@ class _Asked:
         self.layers = 0
         """Attentions that it has computed."""
         self.has_softcap = False
+        self.rounds_again = False
+        """Whether each attention's output is off by one rounding."""
 
     def mask(self, *, q_length: int, kv_length: int, mask_function: Rule, device: torch.device, **_: Any) -> Tensor:
         """A mask of these few tokens, whose rule is kept."""
@@ -93,11 +98,15 @@ class _Asked:
             raise NotBySpan("gives its attention a mask that it made itself")
         _check_rule(rule, keywords.get("sliding_window"))
         by_span, _ = attend(module, query, key, value, None, **keywords)
-        q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
+        # In float32: scores rounded to bfloat16 would be further from the truth than either kernel.
+        q, k, v = (states[0].transpose(0, 1).float() for states in (query, key, value))
         scale = keywords.get("scaling") or query.shape[-1] ** -0.5
-        own = weigh(q, k, v, attention_mask[0, 0], scale, softcap)[None]
+        own = weigh(q, k, v, attention_mask[0, 0], scale, softcap)[None].to(query.dtype)
         if not (by_span - own).abs().max() <= CLOSE[query.dtype] * own.abs().max():
             raise NotBySpan("says something else under it, layer by layer")
+        if self.rounds_again:
+            up = torch.arange(own.numel(), device=own.device).view_as(own) % 2
+            own = own * (1 + torch.finfo(own.dtype).eps * (2 * up - 1).to(own.dtype))
         return own, None
 
 
@@ -130,9 +139,14 @@ def _compare(causal_lm: Any, asked: _Asked) -> None:
     own = last_hidden()
     if not asked.layers:
         raise NotBySpan("has no attention layer that transformers could exchange")
+
+    def gap() -> float:
+        return float(((last_hidden() - own).norm(dim=-1) / own.norm(dim=-1)).median())
+
+    asked.rounds_again = True
+    rounding = gap()
     _give(causal_lm, NAME)
-    gap = (last_hidden() - own).norm(dim=-1) / own.norm(dim=-1)
-    if not gap.median() <= CLOSE_HIDDEN:
+    if not gap() <= max(CLOSE_HIDDEN, ROUNDINGS * rounding):
         raise NotBySpan("says something else under it")
 
 

@@ -68,11 +68,11 @@ class Ragged:
         self.key_index: Tensor | None = None
         """int64: the token of each key, where tokens are the keys of several sequences; else None."""
         if any(before is not None for before in spans.continues):
-            self.key_index = torch.cat(key_index).to(device)
+            self.key_index = torch.cat(key_index).to(device, non_blocking=True)
 
 
 def _offsets(lengths: list[int], device: torch.device) -> Tensor:
-    return torch.tensor([0, *lengths]).cumsum(0).to(device, torch.int32)
+    return torch.tensor([0, *lengths]).cumsum(0, dtype=torch.int32).to(device, non_blocking=True)
 
 
 @cache
