@@ -8,14 +8,23 @@ What is laid into rows are pieces: a sequence, or where prompts are shared, sequ
 """
 
 from bisect import bisect_left
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from learner.batch.rows import Branch, Spans, first_fit_decreasing, lay_out, spread
+from learner.batch.pieces import (
+    Piece,
+    Plan,
+    even_rows,
+    members_of,
+    piece_tokens,
+    plan_tokens,
+    rows_of_pieces,
+    ways_to_share,
+)
+from learner.batch.rows import Branch, Spans, lay_out, spread
 from learner.batch.step_batch import StepBatch
 from learner.objective.ratios import over_tokens, segment_sum
 
@@ -52,12 +61,6 @@ class MicroBatch:
     """int64 [n]: those of them that count."""
 
 
-Piece = list[int]
-"""Sequences that lie side by side in a row: one, or several of a group that share their prompt."""
-Plan = list[list[list[list[Piece]]]]
-"""Pieces of each row of each micro-batch of each rank; a filler has no rows."""
-
-
 def pack(
     batch: StepBatch,
     *,
@@ -74,10 +77,10 @@ def pack(
     before several of its responses; it is where that makes for fewer tokens.
     """
 
-    tokens = _piece_tokens(batch)
+    tokens = piece_tokens(batch)
 
     def plan(pieces: list[Piece]) -> Plan:
-        rows = _rows_of(pieces, tokens, row_tokens, share_rows=share_rows)
+        rows = rows_of_pieces(pieces, tokens, row_tokens, share_rows=share_rows)
         most = -(-len(rows) // world_size)
         count = -(-most // rows_per_micro_batch)
         return [
@@ -85,8 +88,8 @@ def pack(
             for r in range(world_size)
         ]
 
-    plans = [plan(pieces) for pieces in _ways_to_share(batch, row_tokens, share_prompts=share_prompts and share_rows)]
-    return _micro_batches(batch, min(plans, key=partial(_plan_tokens, tokens=tokens))[rank])
+    plans = [plan(pieces) for pieces in ways_to_share(batch, row_tokens, share_prompts=share_prompts and share_rows)]
+    return _micro_batches(batch, min(plans, key=partial(plan_tokens, tokens=tokens))[rank])
 
 
 def pack_whole_groups(
@@ -103,8 +106,8 @@ def pack_whole_groups(
 
     Each rank gets as few micro-batches as possible, filled evenly; they are dealt to the ranks in turn.
     """
-    tokens = _piece_tokens(batch)
-    groups = len(_members(batch))
+    tokens = piece_tokens(batch)
+    groups = len(members_of(batch))
     most = -(-groups // world_size)  # every group alone
 
     def plan(pieces: list[Piece]) -> Plan | None:
@@ -114,18 +117,8 @@ def pack_whole_groups(
         sizes = [sum(map(tokens, own)) for own in of_group]
 
         def rows_of(held: list[int]) -> list[list[Piece]] | None:
-            """Rows of one micro-batch; None when there are too many."""
             own = [piece for g in held for piece in of_group[g]]
-            rows = _rows_of(own, tokens, row_tokens, share_rows=share_rows)
-            if len(rows) > rows_per_micro_batch:
-                return None
-            if not share_rows:
-                return rows
-            lengths = [tokens(piece) for piece in own]
-            even = spread(lengths, len(rows))  # less padding, since rows are as wide as the longest; it may not fit
-            if max((sum(lengths[i] for i in row) for row in even), default=0) <= row_tokens:
-                return [[own[i] for i in row] for row in even]
-            return rows
+            return even_rows(own, tokens, row_tokens, rows_per_micro_batch, share_rows=share_rows)
 
         def rows_on(turns: int) -> list[list[list[Piece]] | None]:
             """Rows of each micro-batch, given `turns` micro-batches a rank."""
@@ -138,14 +131,14 @@ def pack_whole_groups(
         found = [rows or [] for rows in rows_on(turns)]
         return [found[r::world_size] for r in range(world_size)]
 
-    ways = _ways_to_share(batch, row_tokens, share_prompts=share_prompts and share_rows)
+    ways = ways_to_share(batch, row_tokens, share_prompts=share_prompts and share_rows)
     plans = [found for pieces in ways if (found := plan(pieces)) is not None]
-    return _micro_batches(batch, min(plans, key=partial(_plan_tokens, tokens=tokens))[rank]) if plans else None
+    return _micro_batches(batch, min(plans, key=partial(plan_tokens, tokens=tokens))[rank]) if plans else None
 
 
 def one_each(batch: StepBatch, *, rank: int = 0, world_size: int = 1) -> list[MicroBatch]:
     """This rank's sequences, one in each micro-batch: groups whole and in order, dealt to the ranks in turn."""
-    members = _members(batch)
+    members = members_of(batch)
     shares = [[i for group in members[r::world_size] for i in group] for r in range(world_size)]
     mine, most = shares[rank], max(map(len, shares))
     return [_micro_batch(batch, [[[i]]]) for i in mine] + [filler()] * (most - len(mine))
@@ -169,58 +162,8 @@ def filler() -> MicroBatch:
     )
 
 
-def _ways_to_share(batch: StepBatch, row_tokens: int, *, share_prompts: bool) -> list[list[Piece]]:
-    """All sequences in pieces, in each way that is worth a try: first those that share nothing.
-
-    A large piece saves more prompts, and leaves more of a row empty.
-    """
-    alone: list[Piece] = [[i] for i in range(len(batch))]
-    sizes = (row_tokens // 4, row_tokens // 2, row_tokens) if share_prompts else ()
-    return [alone, *(_pieces(batch, size) for size in sizes)]
-
-
-def _pieces(batch: StepBatch, most_tokens: int) -> list[Piece]:
-    """All sequences, in pieces that have at most `most_tokens` where they have several sequences."""
-    responses = batch.cu_seqlens.diff().tolist()
-    pieces: list[Piece] = []
-    for members in _members(batch):
-        prompt = batch.prompt_ids[members[0]]
-        room = most_tokens - len(prompt)
-        share = [i for i in members if responses[i] <= room and torch.equal(batch.prompt_ids[i], prompt)]
-        pieces += [[share[i] for i in piece] for piece in first_fit_decreasing([responses[i] for i in share], room)]
-        pieces += [[i] for i in members if i not in share]
-    return pieces
-
-
-def _piece_tokens(batch: StepBatch) -> Callable[[Piece], int]:
-    """The function that says how many tokens a piece has in its row."""
-    responses = batch.cu_seqlens.diff().tolist()
-    return lambda piece: len(batch.prompt_ids[piece[0]]) + sum(responses[i] for i in piece)
-
-
-def _plan_tokens(plan: Plan, tokens: Callable[[Piece], int]) -> int:
-    """Tokens of a plan on all ranks, with the padding, so that every rank chooses the same plan."""
-    rows = [[sum(map(tokens, row)) for row in held] for on_rank in plan for held in on_rank]
-    return sum(len(held) * max(held, default=0) for held in rows)
-
-
-def _rows_of(
-    pieces: list[Piece], tokens: Callable[[Piece], int], row_tokens: int, *, share_rows: bool
-) -> list[list[Piece]]:
-    rows = first_fit_decreasing([tokens(piece) for piece in pieces], row_tokens, share=share_rows)
-    return [[pieces[i] for i in row] for row in rows]
-
-
 def _micro_batches(batch: StepBatch, planned: list[list[list[Piece]]]) -> list[MicroBatch]:
     return [_micro_batch(batch, rows) if rows else filler() for rows in planned]
-
-
-def _members(batch: StepBatch) -> list[list[int]]:
-    """Indices of the sequences of each group."""
-    members: list[list[int]] = [[] for _ in range(int(batch.group.max()) + 1 if len(batch) else 0)]
-    for i, g in enumerate(batch.group.tolist()):
-        members[g].append(i)
-    return members
 
 
 def _micro_batch(batch: StepBatch, rows: list[list[Piece]]) -> MicroBatch:

@@ -1,6 +1,6 @@
 """The memory that versions are copied into, used again by one version after the other.
 
-A set of buckets holds one version. It is filled anew once that version has arrived everywhere and nobody reads it; until then
+A set of buckets holds one version. It is filled again once that version has arrived everywhere and nobody reads it; until then
 the next version goes into a second set. So there are two sets at most, and one where transfers end before the next step does.
 A transfer that was given up may go on reading in a thread that nothing ends, so its set is never filled again: it is left to
 that thread, and memory for a new one is taken.

@@ -38,7 +38,7 @@ class Places:
     """int64 [n]: index of each sequence's group among these."""
 
     def that_count(self, values: Tensor) -> Tensor:
-        """Of the tokens that count. values: [M]; [C]."""
+        """Values of the tokens that count, [C]. values: [M]."""
         return values if len(self.counted) == len(values) else values.index_select(0, self.counted)
 
 

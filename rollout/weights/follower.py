@@ -217,6 +217,6 @@ class _Probed:
     """What the engine said of the probes after a swap."""
 
     logps: list[list[float]]
-    """Those of each probe that was made."""
+    """The log-probs of each probe that was made."""
     gap: Gap
-    """That of the last one, on which the verdict is."""
+    """The gap of the last one, on which the verdict is."""

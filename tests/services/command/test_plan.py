@@ -17,7 +17,7 @@ from services.plan.parts import GIB
 from services.plan.plan import Machine
 
 ROOT = Path(__file__).parents[3]
-GSM8K = ROOT / "deploy/runs/gsm8k-gpu.toml"
+GSM8K = ROOT / "deploy/runs/gsm8k-2x80gb.toml"
 ADDITION = ROOT / "examples/addition/addition.toml"
 SEVEN_B = [
     *("--parameters", "7.62B", "--layers", "28", "--hidden", "3584", "--intermediate", "18944"),
