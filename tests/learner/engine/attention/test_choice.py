@@ -114,7 +114,7 @@ def test_rounding_that_many_layers_enlarge_is_no_reason() -> None:
     """In bfloat16 with large random weights the two ways are 0.05 apart at the end; a Qwen2 of 1.5B was refused for it."""
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"num_hidden_layers": 48, "num_attention_heads": 4, "num_key_value_heads": 2}
-    widths = {"vocab_size": 97, "hidden_size": 256, "intermediate_size": 512}
+    widths: dict[str, Any] = {"vocab_size": 97, "hidden_size": 256, "intermediate_size": 512}
     config = Qwen2Config(**widths, **sizes, initializer_range=0.1)
     loader: Any = AutoModelForCausalLM
     assert attends_by_span(loader.from_config(config, dtype=torch.bfloat16).eval(), "model.path = m")
