@@ -33,7 +33,8 @@ def show(found: Plan, console: Console) -> None:
     """Print the plan as tables, and what to change where something does not fit."""
     training, settings = found.training, found.training.run
     shape = training.shape
-    trained = "all trained" if training.trainable is None else f"{training.trained / 1e6:.1f} M trained"
+    every = training.trained == shape.parameters
+    trained = "all trained" if every else f"{training.trained / 1e6:.1f} M trained"
     _say(console, f"{settings.name}: {shape.name}, {shape.parameters / 1e9:.3g} B parameters, {trained}")
     _say(console, f"{settings.model.dtype}, {training.ranks} learner ranks at ZeRO stage {training.stage}, "
          f"{settings.rollout.replicas} replicas of {settings.rollout.tensor_parallel}")  # fmt: skip

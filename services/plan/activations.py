@@ -1,25 +1,24 @@
-"""What a forward and backward hold besides weights and states: kept activations, one layer at work, attention masks, the head.
+"""What a forward and backward hold besides weights and states: kept activations, one layer at work, the head.
 
 The formulas follow the layer of Llama and Qwen as transformers 5 computes it (RMSNorm, rotary embedding, grouped queries, a gated
-MLP) and what autograd keeps of each operation. Other decoders differ by a few tenths.
+MLP) and what autograd keeps of each operation. Other decoders differ by a few tenths. Attention by spans has no mask; a model
+that keeps its own, with a warning at start, takes the square of learner.row_tokens more.
 """
 
-from services.config.learner import LearnerConfig
 from services.plan.shape import ModelShape
 
 FLOAT32 = 4
 
 
-def kept_bytes(shape: ModelShape, width: int, *, masked: bool) -> int:
+def kept_bytes(shape: ModelShape, width: int) -> int:
     """Bytes that autograd keeps of one token in one layer. width: bytes of an element.
 
     Each of the two norms keeps its input in float32, that input normalized, and its output, which three matrix products read.
-    Attention keeps queries, keys, values and its output, and a float32 for each head. With a mask keys and values are repeated
-    for every query head; without one they are not. The MLP keeps what comes out of gate, its activation, up, and their product.
+    Attention keeps queries, keys, values and its output, and a float32 for each head. The MLP keeps what comes out
+    of gate, its activation, up, and their product.
     """
     norms = 2 * shape.hidden * (FLOAT32 + 2 * width)
-    keys = shape.attention_width if masked else shape.kv_width
-    attention = width * (2 * shape.attention_width + 2 * keys) + FLOAT32 * shape.heads
+    attention = width * (2 * shape.attention_width + 2 * shape.kv_width) + FLOAT32 * shape.heads
     return norms + attention + 4 * shape.intermediate * width
 
 
@@ -34,22 +33,17 @@ def forward_bytes(shape: ModelShape, width: int) -> int:
     return width * (3 * shape.intermediate + 2 * shape.hidden) + FLOAT32 * shape.hidden
 
 
-def kept_row_bytes(shape: ModelShape, width: int, *, checkpointing: bool, masked: bool) -> int:
+def kept_row_bytes(shape: ModelShape, width: int, *, checkpointing: bool) -> int:
     """Bytes of one token of a row when the backward begins: what all layers have kept, or with gradient checkpointing their
     inputs alone; and the last norm."""
-    layer = width * shape.hidden if checkpointing else kept_bytes(shape, width, masked=masked)
+    layer = width * shape.hidden if checkpointing else kept_bytes(shape, width)
     return shape.layers * layer + shape.hidden * (FLOAT32 + 2 * width)
 
 
-def layer_at_work_bytes(shape: ModelShape, width: int, *, checkpointing: bool, masked: bool) -> int:
+def layer_at_work_bytes(shape: ModelShape, width: int, *, checkpointing: bool) -> int:
     """Bytes of one token in the layer whose backward runs; with gradient checkpointing its forward has run again before."""
-    again = kept_bytes(shape, width, masked=masked) if checkpointing else 0
+    again = kept_bytes(shape, width) if checkpointing else 0
     return again + working_bytes(shape, width)
-
-
-def mask_bytes(rows: int, row_tokens: int, width: int) -> int:
-    """Bytes of a dense mask [R, 1, S, S]: one byte an entry as it is made, and one element an entry as attention adds it."""
-    return rows * row_tokens * row_tokens * (1 + width)
 
 
 def head_bytes(shape: ModelShape, tokens: int, chunk: int, width: int, *, gpu: bool) -> int:
@@ -70,8 +64,3 @@ def head_scoring_bytes(shape: ModelShape, tokens: int, chunk: int, width: int, *
     """Bytes of the head without a gradient: hidden states and a chunk of logits in float32, on a GPU in two tensors. A CPU needs
     the second for a few rows at a time alone."""
     return tokens * shape.hidden * width + min(chunk, tokens) * shape.vocabulary * FLOAT32 * (1 + gpu)
-
-
-def is_masked(settings: LearnerConfig) -> bool:
-    """Whether attention runs with a dense mask: where a row holds several sequences. The one place that says so."""
-    return settings.packed_rows

@@ -18,15 +18,15 @@ WIRE_BYTES_PER_TOKEN = 4 + 4 + TEXT_BYTES_PER_TOKEN
 
 
 def starting_bytes(shape: ModelShape, run: RunConfig, ranks: int) -> int:
-    """Bytes of host memory while the learner starts: every rank loads the whole model there before it moves or is sharded,
-    at stage 3 too."""
-    return ranks * shape.parameters * dtype_bytes(run)
+    """Bytes of host memory while the learner starts: every rank loads the whole model there before it moves; at stage 3 all
+    read it from the mapped file, in one copy."""
+    return (1 if run.learner.zero_stage == 3 else ranks) * shape.parameters * dtype_bytes(run)
 
 
 def resuming_bytes(shape: ModelShape, run: RunConfig, trainable: int) -> int:
     """Bytes of host memory while ranks read a checkpoint, of all of them: master and averages, at stage 0 weights and averages,
     whole in memory before they are put in place."""
-    weight = shape.parameters * dtype_bytes(run) if run.learner.zero_stage == 0 else 4 * trainable
+    weight = trainable * dtype_bytes(run) if run.learner.zero_stage == 0 else 4 * trainable
     return weight + 8 * trainable
 
 
@@ -56,22 +56,22 @@ def redis_bytes(run: RunConfig) -> int:
     return groups_kept(run) * group_bytes(run)
 
 
-def checkpoint_bytes(shape: ModelShape, run: RunConfig, trainable: int) -> int:
+def checkpoint_bytes(run: RunConfig, trainable: int) -> int:
     """Bytes of one checkpoint, of all ranks together.
 
-    DeepSpeed writes the weights in the model's dtype (not at stage 3), and from stage 1 on a float32 master; Adam's two
+    DeepSpeed writes what is trained in the model's dtype (not at stage 3), and from stage 1 on a float32 master; Adam's two
     averages are float32. The reference is one more copy, in the dtype that it is kept in, and the one before it another where
     swaps may be taken back.
     """
-    weight = shape.parameters * dtype_bytes(run) if run.learner.zero_stage < 3 else 0
+    weight = trainable * dtype_bytes(run) if run.learner.zero_stage < 3 else 0
     master = 4 * trainable if run.learner.zero_stage > 0 else 0
-    return weight + master + 8 * trainable + reference_copies(run) * shape.parameters * reference_dtype_bytes(run)
+    return weight + master + 8 * trainable + reference_copies(run) * trainable * reference_dtype_bytes(run)
 
 
 def disk_bytes(shape: ModelShape, run: RunConfig, trainable: int) -> int:
     """Bytes of the run folder: `keep` checkpoints, one more while it is written, and the export of the trained model."""
     keep = run.learner.checkpoint.keep
-    return (keep + 1) * checkpoint_bytes(shape, run, trainable) + shape.parameters * dtype_bytes(run)
+    return (keep + 1) * checkpoint_bytes(run, trainable) + shape.parameters * dtype_bytes(run)
 
 
 def reference_copies(run: RunConfig) -> int:

@@ -9,6 +9,7 @@ N: all parameters, T: those that are trained, R: ranks, b: bytes of a weight.
 from dataclasses import dataclass
 
 from services.config import RunConfig
+from services.models.adapted import trainable_parameters
 from services.models.head_chunk import chunk_tokens
 from services.plan import activations
 from services.plan.host import bucket_bytes, reference_copies, reference_dtype_bytes
@@ -35,12 +36,15 @@ class Training:
     shape: ModelShape
     teachers: tuple[ModelShape, ...] = ()
     trainable: int | None = None
-    """Parameters that get a gradient; None: all."""
+    """Parameters that get a gradient; None: all, or the factors of learner.lora."""
 
     @property
     def trained(self) -> int:
         """T."""
-        return self.shape.parameters if self.trainable is None else self.trainable
+        if self.trainable is not None:
+            return self.trainable
+        shape, lora = self.shape, self.run.learner.lora
+        return trainable_parameters(lora, shape.parameters, shape.linear_layers, path=shape.name)
 
     @property
     def stage(self) -> int:
@@ -122,13 +126,13 @@ def adam(training: Training) -> Part:
 def adam_temporary(training: Training) -> Part:
     """What torch's AdamW makes of the second average while it steps.
 
-    On a GPU it goes over all tensors at once (foreach): one square root, 4 T / R. On a CPU over one after the other, with a
-    square root and its quotient: 8 bytes for each element of the largest. From stage 1 on, T / R is one flat tensor; stage 3 cuts
-    it into groups of SUB_GROUP_ELEMENTS.
+    On a GPU nothing: it is one kernel. On a CPU it goes over one tensor after the other, with a square root and its quotient: 8
+    bytes for each element of the largest. From stage 1 on, T / R is one flat tensor; stage 3 cuts it into groups of
+    SUB_GROUP_ELEMENTS.
     """
-    elements = min(SUB_GROUP_ELEMENTS, training.share) if training.stage == 3 else training.share
     if training.run.device == "cuda":
-        return Part("AdamW's temporary", FLOAT32 * elements, ("step",))
+        return Part("AdamW's temporary", 0)
+    elements = min(SUB_GROUP_ELEMENTS, training.share) if training.stage == 3 else training.share
     if training.stage == 0:
         elements = min(elements, max(training.shape.embedding, training.shape.hidden * training.shape.intermediate))
     return Part("AdamW's temporary", 2 * FLOAT32 * elements, ("step",))
@@ -141,7 +145,7 @@ def gradients(training: Training) -> tuple[Part, ...]:
     """Gradients as they are added up over micro-batches, and as they are stepped with.
 
     Stage 0: 4 T, in float32. Stage 1 in float32: 4 T until they are reduced, then this rank's 4 T / R. Stage 1 in bfloat16
-    (BF16_Optimizer): 2 T in the parameters, and always their sum in float32, 4 T, whole on every rank. Stage 2: 4 T / R, in
+    (BF16_Optimizer): always their sum in float32, 4 T, whole on every rank, into which each goes at once. Stage 2: 4 T / R, in
     float32. Stage 3: the same, always, with DeepSpeed's buffer for those that are reduced; and a flat copy of a group of them at
     the step.
     """
@@ -155,7 +159,9 @@ def gradients(training: Training) -> tuple[Part, ...]:
         )
     if training.stage == 1:
         return (
-            Part("gradients in bfloat16", training.width * whole, ("backward", "reduction", "step")),
+            Part(
+                "the largest gradient in bfloat16", training.width * min(whole, training.shape.embedding), ("backward",)
+            ),
             Part("gradients in float32", FLOAT32 * whole),
         )
     if training.stage == 2:
@@ -203,10 +209,10 @@ def exact_baseline(training: Training) -> Part:
 
 
 def reference(training: Training) -> tuple[Part, ...]:
-    """The copies of this rank's part, where they are not offloaded; and on the way into the model, one more in its dtype where
-    the copy is elsewhere or in another dtype (learner/engine/reference_weights.py)."""
+    """The copies of this rank's part of what is trained, where they are not offloaded; and on the way into the model, one
+    more in its dtype where the copy is elsewhere or in another dtype (learner/engine/reference_weights.py)."""
     settings = training.run.learner.reference
-    held = training.shape.parameters // (training.ranks if training.stage == 3 else 1)
+    held = training.trained // (training.ranks if training.stage == 3 else 1)
     copies, kept = reference_copies(training.run), reference_dtype_bytes(training.run)
     moved = (settings.offload and training.run.device == "cuda") or kept != training.width
     on_device = not settings.offload or training.run.device == "cpu"
@@ -228,24 +234,19 @@ def teachers(training: Training) -> tuple[Part, ...]:
 
 
 def forward(training: Training) -> tuple[Part, ...]:
-    """Activations of a micro-batch of whole rows, the mask, and the head, whose response tokens are at most all of them. The
+    """Activations of a micro-batch of whole rows, and the head, whose response tokens are at most all of them. The
     backward goes through the head first, and then through one layer after the other."""
     settings, shape, width = training.run.learner, training.shape, training.width
     rows, row_tokens = settings.rows_per_micro_batch, settings.row_tokens
-    tokens, masked = rows * row_tokens, activations.is_masked(settings)
+    tokens = rows * row_tokens
     again, gpu = settings.gradient_checkpointing, training.run.device == "cuda"
     chunk = settings.head_chunk_tokens or chunk_tokens(shape.vocabulary, training.run.device)
-    kept = activations.kept_row_bytes(shape, width, checkpointing=again, masked=masked)
-    at_work = activations.layer_at_work_bytes(shape, width, checkpointing=again, masked=masked)
+    kept = activations.kept_row_bytes(shape, width, checkpointing=again)
+    at_work = activations.layer_at_work_bytes(shape, width, checkpointing=again)
     head = activations.head_bytes(shape, tokens, chunk, width, gpu=gpu)
     return (
         Part("activations", tokens * kept, ("backward",)),
         Part("one layer", tokens * activations.forward_bytes(shape, width), ("scoring",)),
-        Part(
-            "attention mask",
-            activations.mask_bytes(rows, row_tokens, width) if masked else 0,
-            ("scoring", "backward"),
-        ),
         Part("head, or the layer at work", max(head, tokens * at_work), ("backward",)),
         Part("head, scoring", activations.head_scoring_bytes(shape, tokens, chunk, width, gpu=gpu), ("scoring",)),
     )

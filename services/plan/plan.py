@@ -56,7 +56,7 @@ class Plan:
 def plan(training: Training, machine: Machine, *, mean_tokens: int | None = None) -> Plan:
     """Compute the plan. mean_tokens: prompt and response of a usual sequence together; None: model.max_length, the longest."""
     run = training.run
-    faults = [*_gpu_faults(run, machine), *_loading_faults(training, machine)]
+    faults = _gpu_faults(run, machine)
     notes: list[str] = []
     first = learner.parts(training, is_first=True)
     others = learner.parts(training, is_first=False)
@@ -99,17 +99,6 @@ def _gpu_faults(run: RunConfig, machine: Machine) -> list[str]:
     ]
 
 
-def _loading_faults(training: Training, machine: Machine) -> list[str]:
-    """DeepSpeed moves the whole model to each GPU before stage 3 partitions it."""
-    whole, there = training.shape.parameters * training.width, machine.gpu_bytes
-    if training.run.device == "cpu" or training.stage != 3 or there is None or whole <= there:
-        return []
-    return [
-        f"learner.zero_stage = 3 loads the whole model on each GPU before it is shared out: {whole / 2**30:.1f} GiB of "
-        f"{there / 2**30:.1f}"
-    ]
-
-
 def _gpus(
     training: Training,
     first: tuple[Part, ...],
@@ -130,7 +119,7 @@ def _gpus(
 def _gpu_host(training: Training, machine: Machine) -> Place:
     """Host memory of a run on GPUs, all of it on one host."""
     run, shape = training.run, training.shape
-    offloaded = host.reference_copies(run) * host.reference_dtype_bytes(run) * shape.parameters
+    offloaded = host.reference_copies(run) * host.reference_dtype_bytes(run) * training.trained
     per_rank = 1 if training.stage == 3 else training.ranks
     parts = [
         Part("the model in every rank", host.starting_bytes(shape, run, training.ranks), ("start",)),
@@ -168,7 +157,7 @@ def _cpu_host(
 
 def _disk(training: Training, machine: Machine) -> Place:
     run, shape = training.run, training.shape
-    one = host.checkpoint_bytes(shape, run, training.trained)
+    one = host.checkpoint_bytes(run, training.trained)
     keep = run.learner.checkpoint.keep
     parts = (
         Part(f"{keep} checkpoints of {one / 2**30:.2f} GiB", keep * one),

@@ -47,6 +47,20 @@ class ModelShape:
         return self.kv_heads * self.head_dim
 
     @property
+    def linear_layers(self) -> dict[str, tuple[int, int]]:
+        """(outputs, inputs) of the linear layers that adapters go beside, by the usual names."""
+        shapes = {
+            "self_attn.q_proj": (self.attention_width, self.hidden),
+            "self_attn.k_proj": (self.kv_width, self.hidden),
+            "self_attn.v_proj": (self.kv_width, self.hidden),
+            "self_attn.o_proj": (self.hidden, self.attention_width),
+            "mlp.gate_proj": (self.intermediate, self.hidden),
+            "mlp.up_proj": (self.intermediate, self.hidden),
+            "mlp.down_proj": (self.hidden, self.intermediate),
+        }
+        return {f"layers.{n}.{name}": shape for n in range(self.layers) for name, shape in shapes.items()}
+
+    @property
     def layer_parameters(self) -> int:
         """Parameters of one layer, all experts included."""
         return (self.parameters - self.embedding * (1 if self.tied else 2)) // self.layers

@@ -6,6 +6,7 @@ import pytest
 
 from services.config.rollout import GPU_FRACTION
 from services.plan.changes import changed, changes, stages, together
+from services.plan.host import starting_bytes
 from services.plan.parts import GIB, LEARNER_PHASES, Part, Place
 from services.plan.plan import HOST, OTHER_RANKS, RANK_0, REPLICA, SHARED, Machine, plan
 from services.plan.replica import COLLECTIVE_BUFFERS, kv_cache_bytes, staging_bytes, token_bytes
@@ -87,9 +88,11 @@ def test_too_few_gpus_are_a_fault() -> None:
     )
 
 
-def test_stage_3_trains_what_fits_once_on_a_gpu() -> None:
-    found = plan(training_of(learner={"ranks": 64, "zero_stage": 3}), Machine(gpus=80, gpu_bytes=12 * GIB))
-    assert any("loads the whole model on each GPU" in fault for fault in found.faults)
+def test_stage_3_reads_the_model_in_one_copy() -> None:
+    def starting(stage: int) -> int:
+        return starting_bytes(SEVEN_B, run_of(learner={"ranks": 8, "zero_stage": stage}), 8)
+
+    assert starting(2) == 8 * starting(3) == 8 * 2 * SEVEN_B.parameters
 
 
 def test_one_gpu_is_shared_over_gloo() -> None:
