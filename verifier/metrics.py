@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from services.metrics import begin_dead_groups
+
 SCORES = Counter(
     "ratchet_verifier_scores",
     "Verdicts given. A share of error or timeout above a few per cent: a grader, a reference or the deadline is wrong.",
@@ -55,6 +57,7 @@ RETRIED_CALLS = Counter(
     ["awaiting"],
 )
 
+begin_dead_groups("verifier")
 for _result in ("hit", "miss"):
     CACHE_LOOKUPS.labels(_result)
 for _cause in ("stuck", "crashed"):

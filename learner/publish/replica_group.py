@@ -8,7 +8,16 @@ import logging
 from dataclasses import dataclass
 
 from learner.control.mismatch import CAUSES, MOST_NATS, SAME_NATS, gap_bound
-from learner.metrics import GAP_NATS, GENERATION, REPLICAS, SYNC_SECONDS, SYNCS
+from learner.metrics import (
+    GAP_LIMIT_NATS,
+    GAP_NATS,
+    GENERATION,
+    LIVE_REPLICAS,
+    REPLICA_RANKS,
+    REPLICAS,
+    SYNC_SECONDS,
+    SYNCS,
+)
 from learner.publish.exclusions import Exclusions
 from learner.publish.patience import Patience
 from learner.publish.roll_call import RollCall
@@ -67,7 +76,20 @@ class ReplicaGroup:
     def bring(self, wanted: Snapshot) -> SyncReport | None:
         """Bring this version to every live replica, in a new generation if they changed. Returns None if there is nothing to
         do, if no replica is live, or if it failed: then call again. Raises what ends the run."""
-        live = self._exclusions.trusted(self._membership.live(), now_s())
+        everyone = self._membership.live()
+        live = self._exclusions.trusted(everyone, now_s())
+        try:
+            return self._bring(live, wanted)
+        finally:
+            in_step = self._members if self.confirmed_version == wanted.policy_version else {}
+            REPLICAS.set(len(self._members))
+            REPLICA_RANKS.set(sum(lease.ranks for lease in everyone.values()))
+            LIVE_REPLICAS.labels("in_step").set(len(in_step))
+            LIVE_REPLICAS.labels("behind").set(len(live) - len(in_step))
+            LIVE_REPLICAS.labels("left_out").set(len(everyone) - len(live))
+
+    def _bring(self, live: dict[str, Lease], wanted: Snapshot) -> SyncReport | None:
+        """See `bring`. live: the replicas that are live and not left out."""
         self.any_live = bool(live)
         if not live:
             self._members = {}
@@ -108,7 +130,6 @@ class ReplicaGroup:
             self._roll_call.collect(Deadline.after(join_s, "replicas to join the weight group"))
         self._members = members
         GENERATION.set(self._generation)
-        REPLICAS.set(len(live))
         log.info("generation %d of the weight group: %s", self._generation, ", ".join(sorted(live)))
 
     def _send(self, wanted: Snapshot) -> SyncReport:
@@ -189,6 +210,7 @@ class ReplicaGroup:
             self._check_start(confirmation)
         gap, bound = max(confirmation.gap_nats or 0.0 for confirmation in confirmed), self._max_gap_nats
         GAP_NATS.set(gap)
+        GAP_LIMIT_NATS.set(bound)
         for confirmation in confirmed:
             if confirmation.gap_nats is None or not confirmation.gap_nats <= bound:
                 rounding = (

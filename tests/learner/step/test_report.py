@@ -90,11 +90,3 @@ def test_every_figure_sets_its_metric() -> None:
     assert sample("dropped_sequences_total", reason="stale") == stale + 2
     assert sample("masked_tokens_total") == masked + 3
     assert sample("skipped_optimizer_steps_total") == optimizer_steps + 1
-
-
-def test_a_step_without_tokens_leaves_the_histogram_of_lags_as_it_was() -> None:
-    seen = dataclasses.replace(made("empty"), mean_lag_steps=math.nan)
-    count = sample("policy_lag_steps_count")
-    export(seen)
-    assert sample("policy_lag_steps_count") == count
-    assert not math.isnan(sample("policy_lag_steps_sum"))
