@@ -41,7 +41,7 @@ POLICY_LAG_STEPS = CountedHistogram(
     "Learner steps between sampling a token and training on it, an observation for each token that reached a loss.",
     buckets=(0, 1, 2, 3, 4, 6, 8, 12, 16, 32, 64),
 )
-MAX_LAG_STEPS = Gauge("ratchet_learner_max_lag_steps", "The bound on the lag: learner.max_lag.")
+MAX_LAG_STEPS = Gauge("ratchet_learner_max_lag_steps", "Steps that a token may be behind, learner.max_lag.")
 LAG_WINDOW_STEPS = Gauge(
     "ratchet_learner_lag_window_steps", "Steps ahead for which groups are issued now, at most learner.max_lag."
 )
