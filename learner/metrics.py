@@ -95,6 +95,10 @@ LIVE_REPLICAS = Gauge(
 )
 
 begin_dead_groups("learner")
+for _outcome in ("trained", "skipped_step", "zero_variance", "single", "stale", "repeated", "dead"):
+    GROUPS.labels(_outcome)
+for _verdict in ("swap", "pass_rate_fell", "roll_back"):
+    REFERENCE_VERDICTS.labels(_verdict)
 for _outcome in ("confirmed", "failed"):
     SYNCS.labels(_outcome)
 for _state in ("in_step", "behind", "left_out"):

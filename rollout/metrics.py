@@ -13,6 +13,8 @@ for _outcome in ("handed_over", "overtaken", "dead"):
 FINISHED = Counter(
     "ratchet_rollout_trajectories", "Trajectories by finish reason; length means cut off.", ["finish_reason"]
 )
+for _reason in ("stop", "length"):
+    FINISHED.labels(_reason)
 RUNNING = Gauge("ratchet_rollout_running_sequences", "Sequences in the engine now.")
 GROUP_SECONDS = Histogram(
     "ratchet_rollout_group_seconds",

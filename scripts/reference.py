@@ -300,7 +300,8 @@ def _metric_tables() -> Iterator[str]:
         importlib.import_module(name)
     own = {name: [m for m in vars(module).values() if _is_metric(m)] for name, module in modules.items()}
     known = {id(metric) for metrics in own.values() for metric in metrics}
-    for metric in list(REGISTRY._collector_to_names):
+    collectors: list[Any] = list(REGISTRY._collector_to_names)
+    for metric in collectors:
         if id(metric) in known or not hasattr(metric, "_labelnames"):
             continue
         family = next(iter(metric.describe()))

@@ -1,6 +1,7 @@
 """Metrics that more than one room sets."""
 
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -19,7 +20,14 @@ WAIT_SECONDS = Counter(
 BUSY_SECONDS = Counter(
     "ratchet_busy_seconds",
     "Seconds at work, work in progress included: a learner step or checkpoint, at least one sequence in an engine, at least "
-    "one response being graded. 1 minus its rate is the idle ratio.",
+    "one response being graded.",
+    ["room"],
+    registry=None,  # _UpToDate exports it
+)
+IDLE_SECONDS = Counter(
+    "ratchet_idle_seconds",
+    "Seconds without such work, since the room could work. Its share of both is the idle ratio, also of a room that has just "
+    "started.",
     ["room"],
     registry=None,  # _UpToDate exports it
 )
@@ -58,35 +66,37 @@ class _Span:
 
     def __init__(self, counter: Counter, *labels: str) -> None:
         self._counter = counter.labels(*labels)
-        self._counted_until_s = now_s()
+        self.begun_s = now_s()
+        self._counted_until_s = self.begun_s
 
-    def count(self) -> float:
-        """Add what has passed since the last count; returns it, in seconds."""
+    def count(self) -> None:
+        """Add what has passed since the last count."""
         now = now_s()
-        seconds = now - self._counted_until_s
-        self._counter.inc(seconds)
+        self._counter.inc(now - self._counted_until_s)
         self._counted_until_s = now
-        return seconds
 
 
-_in_progress: set[_Span] = set()
+_in_progress: "weakref.WeakSet[_Span]" = weakref.WeakSet()
+"""A span ends with whoever holds it."""
 _guard = threading.Lock()
 """For `_in_progress` and the spans in it: a scrape reads them in a thread of its own."""
 
 
 class _UpToDate(Collector):
-    """Exports WAIT_SECONDS and BUSY_SECONDS, counting what is in progress first: a scrape in the midst of a long wait sees it."""
+    """Exports what spans count, with what is in progress: a scrape in the midst of a long wait sees it."""
+
+    counters = WAIT_SECONDS, BUSY_SECONDS, IDLE_SECONDS
 
     def collect(self) -> Iterator[Metric]:
         with _guard:
             for span in _in_progress:
                 span.count()
-        yield from WAIT_SECONDS.collect()
-        yield from BUSY_SECONDS.collect()
+        for counter in self.counters:
+            yield from counter.collect()
 
     def describe(self) -> Iterator[Metric]:
-        yield from WAIT_SECONDS.describe()
-        yield from BUSY_SECONDS.describe()
+        for counter in self.counters:
+            yield from counter.describe()
 
 
 REGISTRY.register(_UpToDate())
@@ -116,38 +126,42 @@ class BusyTime:
     """How long at least one piece of work was in progress, counted once however many there are. May be used from threads."""
 
     def __init__(self, room: str) -> None:
-        """room: the label of `ratchet_busy_seconds_total`."""
+        """Idle from now on. room: the label of `ratchet_busy_seconds_total` and `ratchet_idle_seconds_total`."""
         self._room = room
         self._pieces = 0
-        self._span: _Span | None = None
-        self._since_s = 0.0
-        self._seconds = 0.0
+        self._busy_s = 0.0
         BUSY_SECONDS.labels(room)
+        with _guard:
+            self._span = _Span(IDLE_SECONDS, room)
+            _in_progress.add(self._span)
 
     @contextmanager
     def working(self) -> Iterator[None]:
         """Show the time inside as spent at work."""
         with _guard:
             self._pieces += 1
-            if self._span is None:
-                self._since_s = now_s()
-                self._span = _Span(BUSY_SECONDS, self._room)
-                _in_progress.add(self._span)
+            if self._pieces == 1:
+                self._turn_to(BUSY_SECONDS)
         try:
             yield
         finally:
             with _guard:
                 self._pieces -= 1
-                if self._pieces == 0 and self._span is not None:
-                    _in_progress.remove(self._span)
-                    self._span.count()
-                    self._seconds += now_s() - self._since_s
-                    self._span = None
+                if self._pieces == 0:
+                    self._busy_s += now_s() - self._span.begun_s
+                    self._turn_to(IDLE_SECONDS)
 
     def seconds(self) -> float:
         """Seconds at work so far, work in progress included."""
         with _guard:
-            return self._seconds + (now_s() - self._since_s if self._span is not None else 0.0)
+            return self._busy_s + (now_s() - self._span.begun_s if self._pieces else 0.0)
+
+    def _turn_to(self, counter: Counter) -> None:
+        """End one span and begin the next. Called under _guard."""
+        self._span.count()
+        _in_progress.discard(self._span)
+        self._span = _Span(counter, self._room)
+        _in_progress.add(self._span)
 
 
 class CountedHistogram(Collector):

@@ -60,6 +60,8 @@ RETRIED_CALLS = Counter(
 begin_dead_groups("verifier")
 for _result in ("hit", "miss"):
     CACHE_LOOKUPS.labels(_result)
+for _status in ("401", "413", "422", "503"):
+    REQUESTS_REFUSED.labels(_status)
 for _cause in ("stuck", "crashed"):
     POOL_RESTARTS.labels(_cause)
 for _outcome in ("scored", "dead", "repeated"):

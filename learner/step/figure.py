@@ -84,6 +84,6 @@ def gauge(name: str, meaning: str, *, merge: Merge = mean) -> Figure:
     return Figure(Gauge(name, meaning), merge=merge)
 
 
-def counter(name: str, meaning: str, *, labels: tuple[str, ...] = (), merge: Merge) -> Figure:
-    """A figure with a counter of its own, which adds up over steps. labels: names."""
-    return Figure(Counter(name, meaning, labels), merge=merge)
+def counter(name: str, meaning: str, *, merge: Merge) -> Figure:
+    """A figure with a counter of its own, which adds up over steps."""
+    return Figure(Counter(name, meaning), merge=merge)

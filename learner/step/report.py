@@ -32,6 +32,9 @@ SKIPPED_STEPS = Counter(
     "Steps that changed nothing because a value was not finite, by reason.",
     ["reason"],
 )
+DROPPED_SEQUENCES = Counter(
+    "ratchet_learner_dropped_sequences", "Sequences left out of their group, by reason.", ["reason"]
+)
 ONE_WAY_WEIGHT = Gauge(
     "ratchet_learner_one_way_weight",
     "Mean one-way weight of the last step's tokens with that sign of advantage.",
@@ -101,12 +104,7 @@ class StepReport:
     """Groups that did not reach the loss, by reason. The metric is ratchet_learner_groups, by outcome."""
     dropped_sequences: Annotated[
         dict[SequenceDrop, int],
-        counter(
-            "ratchet_learner_dropped_sequences",
-            "Sequences left out of their group, by reason.",
-            labels=("reason",),
-            merge=of_the_batch,
-        ),
+        Figure(DROPPED_SEQUENCES, merge=of_the_batch),
     ]
     """Sequences left out of their group, by reason."""
     masked_tokens: Annotated[
@@ -318,8 +316,9 @@ class StepReport:
     """Number of tokens whose reference or teacher log-prob was not finite: with one, the step is skipped."""
 
 
-for _reason in get_args(SkipReason):
-    SKIPPED_STEPS.labels(_reason)  # the first one is then an increase
+for _counter, _reasons in ((SKIPPED_STEPS, SkipReason), (DROPPED_SEQUENCES, SequenceDrop)):
+    for _reason in get_args(_reasons):
+        _counter.labels(_reason)  # the first one is then an increase
 
 FIGURES: dict[str, Figure] = {
     f.name: next(mark for mark in get_args(f.type) if isinstance(mark, Figure)) for f in fields(StepReport)

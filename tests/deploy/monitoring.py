@@ -1,13 +1,17 @@
 """What Prometheus can know: the names that services export, read from the definitions, and the names in a query."""
 
 import importlib.util
+import json
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 ROOT = Path(__file__).parents[2]
+DASHBOARDS = ROOT / "deploy/grafana/dashboards"
 RULES = ROOT / "deploy/prometheus/rules"
 OF_PROMETHEUS = {
     "up",
@@ -86,3 +90,22 @@ def names_in(query: str) -> set[str]:
         if not query[match.end() :].lstrip().startswith("("):  # then it is a function or an aggregation
             found.add(word)
     return found
+
+
+def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The panels of a dashboard that show something, without its rows."""
+    for panel in dashboard["panels"]:
+        yield from panel.get("panels", ()) if panel["type"] == "row" else (panel,)
+
+
+def dashboards() -> dict[str, dict[str, Any]]:
+    """File name without its ending -> the dashboard."""
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(DASHBOARDS.glob("*.json"))}
+
+
+def queries() -> Iterator[tuple[str, str, str]]:
+    """Every query of every panel: (dashboard, panel, PromQL)."""
+    for name, dashboard in dashboards().items():
+        for panel in panels(dashboard):
+            for target in panel["targets"]:
+                yield name, panel["title"], target["expr"]

@@ -89,8 +89,13 @@ def busy_seconds() -> float:
     return REGISTRY.get_sample_value("ratchet_busy_seconds_total", {"room": "tests"}) or 0.0
 
 
+def idle_seconds() -> float:
+    return REGISTRY.get_sample_value("ratchet_idle_seconds_total", {"room": "tests"}) or 0.0
+
+
 def test_work_that_overlaps_is_counted_once_and_while_it_lasts() -> None:
-    busy, begun_s, before = BusyTime("tests"), now_s(), busy_seconds()
+    before, idle_before = busy_seconds(), idle_seconds()
+    busy, begun_s = BusyTime("tests"), now_s()
     with busy.working():
         with busy.working():
             sleep(0.03)
@@ -99,9 +104,11 @@ def test_work_that_overlaps_is_counted_once_and_while_it_lasts() -> None:
         during = busy.seconds()
     assert 0.05 <= during <= busy.seconds() <= now_s() - begun_s
     assert busy_seconds() - before == pytest.approx(busy.seconds(), abs=0.01)
-    after = busy.seconds()
+    after, idle_s = busy.seconds(), idle_seconds()
     sleep(0.02)
     assert busy.seconds() == after
+    assert idle_seconds() - idle_s >= 0.02
+    assert busy_seconds() - before + idle_seconds() - idle_before == pytest.approx(now_s() - begun_s, abs=0.01)
 
 
 def test_equal_observations_are_counted_at_once() -> None:
