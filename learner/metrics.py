@@ -78,7 +78,7 @@ GAP_NATS = Gauge(
 )
 GAP_LIMIT_NATS = Gauge(
     "ratchet_learner_weight_gap_limit_nats",
-    "Probe gap above which the run ends, because a replica holds other weights.",
+    "Probe gap in nats above which the run ends, because a replica holds other weights.",
 )
 GENERATION = Gauge(
     "ratchet_learner_pg_generation", "Generation of the weight group; it grows by 1 with every join or leave."

@@ -38,7 +38,7 @@ STREAM_PENDING = Gauge(
 )
 STREAM_OLDEST_SECONDS = Gauge(
     "ratchet_stream_oldest_age_seconds",
-    "Age of the oldest group on a stream, claimed ones included; 0 when the stream is empty.",
+    "Seconds since the oldest group came to a stream, claimed ones included; 0 when the stream is empty.",
     ["stream"],
 )
 DEAD_GROUPS = Counter(

@@ -166,17 +166,27 @@ class StepReport:
 
     mean_lag_steps: Annotated[
         float,
-        gauge("ratchet_learner_policy_lag_mean_steps", "Mean lag of the last step's tokens that reached the loss."),
+        gauge(
+            "ratchet_learner_policy_lag_mean_steps",
+            "Mean lag in learner steps of the last step's tokens that reached the loss.",
+        ),
     ]
     """Mean lag over the tokens that reached the loss."""
     p95_lag_steps: Annotated[
         float,
-        gauge("ratchet_learner_policy_lag_p95_steps", "95 % of the last step's tokens have at most this lag."),
+        gauge(
+            "ratchet_learner_policy_lag_p95_steps",
+            "95 % of the last step's tokens have at most this lag, in learner steps.",
+        ),
     ]
     """95 % of those tokens have at most this lag."""
     max_lag_steps: Annotated[
         int,
-        gauge("ratchet_learner_policy_lag_max_steps", "Largest lag of the last step's tokens.", merge=largest),
+        gauge(
+            "ratchet_learner_policy_lag_max_steps",
+            "Largest lag of the last step's tokens, in learner steps.",
+            merge=largest,
+        ),
     ]
     """Largest lag of those tokens."""
 

@@ -1,6 +1,6 @@
 """Runs the bundled example under a real Prometheus and evaluates every query of every dashboard; a program, not a test.
 
-    python -m tests.system.watched_run [--steps 40] [--table FILE.md]
+    python -m tests.system.watched_run [--steps 40] [--page docs/dashboards.md]
 
 It takes about two minutes on two cores, which is why the suite does not run it. Needs `prometheus` (a Debian package). The
 scrape targets are those of the run, at the intervals of a test; rules and dashboards are the ones that are shipped. Exit
@@ -9,6 +9,7 @@ fires that should not.
 """
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -36,6 +37,8 @@ EXAMPLE = ROOT / "examples/addition"
 MAY_BE_EMPTY = {"ratchet_gpu_memory_": "no GPU here", "ratchet_verifier_endpoint_": "no endpoint in this run"}
 """Beginning of a metric's name -> why a query of it may find nothing."""
 PORT = 19090
+BEGIN = "<!-- watched: made by `python -m tests.system.watched_run --page docs/dashboards.md` -->"
+END = "<!-- watched: end -->"
 
 
 @dataclass(frozen=True)
@@ -134,19 +137,26 @@ def evaluate(begun_s: float) -> list[Answer]:
 
 
 def table(answers: list[Answer]) -> str:
-    """Markdown: a row for each query."""
-    lines = ["| dashboard | panel | query | series | last value |", "| --- | --- | --- | ---: | --- |"]
-    for answer in answers:
-        last = answer.fault or answer.last[:8] or f"none: {answer.excuse or 'WRONG'}"
-        query = answer.query.replace("|", "\\|")
-        lines.append(f"| {answer.dashboard} | {answer.panel} | `{query}` | {answer.series} | {last} |")
+    """Markdown: a row for each panel."""
+    lines = ["| dashboard | panel | queries | series | last values |", "| --- | --- | ---: | ---: | --- |"]
+    for (dashboard, panel), found in itertools.groupby(answers, key=lambda answer: (answer.dashboard, answer.panel)):
+        of_panel = list(found)
+        said = [one.fault or short(one.last) or one.excuse or "NOTHING" for one in of_panel]
+        title = dashboard.removeprefix("ratchet-")
+        series = sum(one.series for one in of_panel)
+        lines.append(f"| {title} | {panel} | {len(of_panel)} | {series} | {', '.join(dict.fromkeys(said))} |")
     return "\n".join(lines) + "\n"
+
+
+def short(value: str) -> str:
+    """A sample's value with four digits; empty for none."""
+    return f"{float(value):.4g}" if value else ""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=40, help="learner steps before the queries are evaluated")
-    parser.add_argument("--table", type=Path, help="where the table goes; default: printed")
+    parser.add_argument("--page", type=Path, help="the page to write the results into; default: they are printed")
     arguments = parser.parse_args()
     if shutil.which("prometheus") is None:
         print("skipped: prometheus is not installed (Debian: apt-get install prometheus)")
@@ -188,14 +198,17 @@ def main() -> int:
         finally:
             run.send_signal(signal.SIGINT)
             run.wait(timeout=120)
-    page = table(answers)
-    if arguments.table:
-        arguments.table.write_text(page, encoding="utf-8")
-    else:
-        print(page)
     wrong = [answer for answer in answers if answer.is_wrong]
     step = rows[-1]["step"] if rows else 0
-    print(f"{len(answers)} queries after {step} steps: {len(wrong)} wrong; alerts that fire: {firing or 'none'}")
+    verdict = f"{len(answers)} queries after {step} steps: {len(wrong)} wrong; alerts that fire: {firing or 'none'}"
+    results = f"{verdict}.\n\n{table(answers)}"
+    if arguments.page:
+        text = arguments.page.read_text(encoding="utf-8")
+        before, _, after = text.partition(BEGIN)
+        arguments.page.write_text(f"{before}{BEGIN}\n\n{results}\n{END}{after.partition(END)[2]}", encoding="utf-8")
+        print(verdict)
+    else:
+        print(results)
     for answer in wrong:
         print(f"  {answer.dashboard} / {answer.panel}: {answer.query}: {answer.fault or 'nothing'}")
     return 1 if wrong or firing else 0
