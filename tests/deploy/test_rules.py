@@ -52,6 +52,17 @@ def test_every_alert_says_how_bad_what_and_where_to_read_on() -> None:
         assert said["runbook_url"] == f"docs/runbook.md#{name.lower()}"
 
 
+def test_what_an_alert_says_uses_labels_that_it_has() -> None:
+    for name, rule in ALERTS.items():
+        expr = rule["expr"]
+        has = {label.strip() for inside in re.findall(r"by \(([^)]*)\)", expr) for label in inside.split(",")}
+        has |= {"run"} if "run:" in expr else set()
+        if expr.startswith(("up{", "ratchet_")):  # not aggregated
+            has |= {"run", "job", "instance"}
+        used = set(re.findall(r"\$labels\.(\w+)", " ".join(rule["annotations"].values())))
+        assert used <= has, name
+
+
 def test_the_runbook_has_a_section_for_each_alert_and_for_no_other() -> None:
     found = sections()
     assert list(found) == list(ALERTS)
