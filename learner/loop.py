@@ -21,6 +21,7 @@ from learner.metrics import (
     CHECKPOINT_SECONDS,
     CHECKPOINT_TIMESTAMP,
     CHECKPOINT_VERSION,
+    LAST_STEP_TIMESTAMP,
     MAX_LAG_STEPS,
     PLANNED_STEPS,
     POLICY_VERSION,
@@ -116,6 +117,7 @@ class TrainingLoop:
         MAX_LAG_STEPS.set(config.learner.max_lag)
         POLICY_VERSION.set(state.policy_version)
         CHECKPOINT_TIMESTAMP.set_to_current_time()
+        LAST_STEP_TIMESTAMP.set_to_current_time()
 
     def load(self, checkpoint: Path, *, weights_only: bool = False) -> None:
         """Load the weights of a checkpoint whose state and ledger are in place already, and issue again what is not settled.
