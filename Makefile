@@ -5,6 +5,7 @@
 #   make coverage   all tests, and how much of each module they reached
 #   make mutants    plants SAMPLE known bugs, or all with SAMPLE=all, and checks that the tests find them
 #   make reference  writes the pages that are generated from the code
+#   make dashboards writes Grafana's dashboards from deploy/grafana/boards
 #   make docs       the documentation as a site, in build/site
 SHELL := /bin/bash
 PYTHON ?=
@@ -19,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PY := .venv/bin/python
 EXAMPLE := examples/addition
 
-.PHONY: demo test lint format coverage mutants reference docs example bench-end-to-end bench-step-cost bench-verifier lock-cpu lock-gpu clean
+.PHONY: demo test lint format coverage mutants reference dashboards docs example bench-end-to-end bench-step-cost bench-verifier lock-cpu lock-gpu clean
 
 demo: .venv/.ready
 	@$(PY) $(EXAMPLE)/make_example.py
@@ -36,6 +37,9 @@ mutants: .venv/.ready
 
 reference: .venv/.ready
 	@$(PY) -m scripts.reference
+
+dashboards: .venv/.ready
+	@$(PY) -m deploy.grafana
 
 docs: .venv/docs/.ready
 	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --quiet

@@ -18,16 +18,19 @@ from learner.intake.intake import Intake
 from learner.intake.issuer import PromptIssuer
 from learner.intake.leftovers import Leftovers, lost_groups
 from learner.loop import Beginning, TrainingLoop
+from learner.metrics import GPU_HOUR_PRICE, RANKS
 from learner.objective import OBJECTIVES
 from learner.publish.publisher import WeightPublisher
 from learner.publish.snapshot import Snapshots, probe_tokens
 from learner.ranks import Team
 from learner.records import Records
+from learner.surroundings import look_at_disk, look_at_redis
 from services.config import RunConfig
 from services.config.load import load
 from services.datasets.overlap import overlap_warning
 from services.datasets.rendering import RenderedProblems, Renderer
 from services.entry import DONE, INTERRUPTED, StopSignal, begin, end, redis_connection, service_parser
+from services.gpu_memory import export_gpu_memory
 from services.health import HealthServer
 from services.identity import name_nccl_host
 from services.run import made_of
@@ -107,7 +110,9 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
         held_out=held_out,
         lost=lost,
         loaded=loaded,
-        health=HealthServer(config.learner.metrics_host, config.learner.metrics_port, ready=loaded.is_set),
+        health=HealthServer(
+            config.learner.metrics_host, config.learner.metrics_port, ready=loaded.is_set, run=config.name
+        ),
     )
 
 
@@ -170,7 +175,15 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
 
     names = EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES, SCORED, DEAD
     streams = {name: _stream(config, connection, name) for name in names}
-    depths = StreamDepths(list(streams.values()))
+    depths = StreamDepths(
+        list(streams.values()),
+        also=(partial(look_at_redis, connection), partial(look_at_disk, folder.path)),
+    )
+    RANKS.set(team.engine.world_size)
+    if config.price.gpu_hour is not None:
+        GPU_HOUR_PRICE.set(config.price.gpu_hour)
+    if config.device == "cuda":
+        export_gpu_memory()
     sampled = Sampled()
     records = Records(folder, sampled, beginning.counts, attempt, policy_version=beginning.state.policy_version)
     publisher = WeightPublisher(

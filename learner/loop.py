@@ -15,9 +15,19 @@ from learner.control.mismatch import MismatchAlarm
 from learner.control.ratchet import Verdict
 from learner.control.schedule import scheduled_learning_rate
 from learner.evaluation import Evaluator
-from learner.intake.intake import Intake
+from learner.intake.intake import Gathered, Intake
 from learner.intake.ledger import Ledger
-from learner.metrics import CHECKPOINT_SECONDS, POLICY_VERSION, REFERENCE_VERDICTS, STEP_SECONDS
+from learner.metrics import (
+    CHECKPOINT_SECONDS,
+    CHECKPOINT_TIMESTAMP,
+    CHECKPOINT_VERSION,
+    LAST_STEP_TIMESTAMP,
+    MAX_LAG_STEPS,
+    PLANNED_STEPS,
+    POLICY_VERSION,
+    REFERENCE_VERDICTS,
+    STEP_SECONDS,
+)
 from learner.publish.publisher import WeightPublisher
 from learner.publish.snapshot import Snapshots
 from learner.ranks import Team
@@ -26,6 +36,7 @@ from learner.run_state import RunState
 from services.clock import now_s
 from services.config import RunConfig
 from services.errors import InputError
+from services.metrics import BusyTime
 from services.run import made_of
 from services.run.checkpoint_names import latest_checkpoint
 from services.run.folder import RunFolder
@@ -104,6 +115,12 @@ class TrainingLoop:
         self._checkpoints = Checkpoints(RunFolder(config.folder).checkpoints, config.learner.checkpoint.keep)
         self._mismatch = MismatchAlarm(config.weights, config.model.dtype)
         self._saved_version: int | None = None
+        self._busy = BusyTime("learner")
+        PLANNED_STEPS.set(config.learner.steps)
+        MAX_LAG_STEPS.set(config.learner.max_lag)
+        POLICY_VERSION.set(state.policy_version)
+        CHECKPOINT_TIMESTAMP.set_to_current_time()
+        LAST_STEP_TIMESTAMP.set_to_current_time()
 
     def load(self, checkpoint: Path, *, weights_only: bool = False) -> None:
         """Load the weights of a checkpoint whose state and ledger are in place already, and issue again what is not settled.
@@ -112,6 +129,7 @@ class TrainingLoop:
         """
         self._team.load(checkpoint)
         self._saved_version = self._state.policy_version
+        CHECKPOINT_VERSION.set(self._saved_version)
         if weights_only:
             return
         self._intake.restore()
@@ -145,16 +163,20 @@ class TrainingLoop:
         """Save everything at this step boundary, then acknowledge the groups that it contains."""
         start = now_s()
         version = self._state.policy_version
-        with self._checkpoints.staging(version) as staging:
+        with self._busy.working(), self._checkpoints.staging(version) as staging:
             self._team.save(staging)
             saved = {**self._state.to_dict(), "ledger": self._intake.to_dict(), "counts": self._records.counts()}
             self._checkpoints.commit(staging, version, saved)
         self._intake.acknowledge()
         self._saved_version = version
         CHECKPOINT_SECONDS.observe(now_s() - start)
+        CHECKPOINT_VERSION.set(version)
+        CHECKPOINT_TIMESTAMP.set_to_current_time()
 
     def _publish(self) -> None:
-        self._publisher.publish(self._snapshots.take(self._state.policy_version))
+        with self._busy.working():
+            snapshot = self._snapshots.take(self._state.policy_version)
+        self._publisher.publish(snapshot)
 
     def _take_step(self) -> bool:
         """Take one learner step. Returns False if the run was asked to stop before it."""
@@ -162,6 +184,12 @@ class TrainingLoop:
         gathered = self._intake.gather()
         if gathered is None:
             return False
+        with self._busy.working():
+            self._train(gathered, waited_from)
+        return True
+
+    def _train(self, gathered: Gathered, waited_from: float) -> None:
+        """The step itself, and its records. waited_from: when the wait for its groups began, in monotonic seconds."""
         start = now_s()
         settings, state = self._config.learner, self._state
         taken = self._team.step(
@@ -188,7 +216,6 @@ class TrainingLoop:
             seconds=seconds,
         )
         self._heed_mismatch(taken.report.engine_mismatch_kl)
-        return True
 
     def _heed_mismatch(self, mismatch_kl: float | None) -> None:
         """Warn when engine and learner differ by more than rounding. Raises InputError once that has lasted."""

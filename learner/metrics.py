@@ -1,10 +1,21 @@
 """Metrics of the learner that are not figures of a step; those are declared in learner/step/report.py."""
 
+import math
+
 from prometheus_client import Counter, Gauge, Histogram
+
+from services.metrics import CountedHistogram, begin_dead_groups
 
 POLICY_VERSION = Gauge(
     "ratchet_learner_policy_version", "Policy version of the current weights: the number of learner steps behind them."
 )
+PLANNED_STEPS = Gauge("ratchet_learner_planned_steps", "Steps that the run is to take: learner.steps.")
+LAST_STEP_TIMESTAMP = Gauge(
+    "ratchet_learner_last_step_timestamp_seconds",
+    "When the last step ended, in seconds since 1970; before the first, when training began.",
+)
+RANKS = Gauge("ratchet_learner_ranks", "Processes of the learner, each on a device of its own.")
+GPU_HOUR_PRICE = Gauge("ratchet_learner_gpu_hour_price", "What price.gpu_hour says; nan when it is not set.")
 REFERENCE_VERSION = Gauge("ratchet_learner_reference_version", "Policy version of the reference (the ratchet).")
 REFERENCE_VERDICTS = Counter(
     "ratchet_learner_reference_verdicts",
@@ -25,6 +36,12 @@ GROUPS = Counter(
 OUTSTANDING = Gauge(
     "ratchet_learner_outstanding_groups", "Groups that were issued and are not settled yet; admission bounds them."
 )
+POLICY_LAG_STEPS = CountedHistogram(
+    "ratchet_learner_policy_lag_steps",
+    "Learner steps between sampling a token and training on it, an observation for each token that reached a loss.",
+    buckets=(0, 1, 2, 3, 4, 6, 8, 12, 16, 32, 64),
+)
+MAX_LAG_STEPS = Gauge("ratchet_learner_max_lag_steps", "Steps that a token may be behind, learner.max_lag.")
 LAG_WINDOW_STEPS = Gauge(
     "ratchet_learner_lag_window_steps", "Steps ahead for which groups are issued now, at most learner.max_lag."
 )
@@ -36,6 +53,20 @@ CHECKPOINT_SECONDS = Histogram(
     "Seconds that writing a checkpoint took.",
     buckets=(0.1, 0.5, 1, 5, 15, 60, 300, 900),
 )
+CHECKPOINT_VERSION = Gauge(
+    "ratchet_learner_checkpoint_version", "Policy version of the newest checkpoint; 0 before the first."
+)
+CHECKPOINT_TIMESTAMP = Gauge(
+    "ratchet_learner_checkpoint_timestamp_seconds",
+    "When the newest checkpoint was complete, in seconds since 1970; before the first, when training began.",
+)
+DISK_FREE_BYTES = Gauge("ratchet_learner_disk_free_bytes", "Free space on the disk of the run folder.")
+DISK_SIZE_BYTES = Gauge("ratchet_learner_disk_size_bytes", "Size of the disk of the run folder.")
+REDIS_USED_BYTES = Gauge("ratchet_redis_used_memory_bytes", "Memory that the Redis server uses.")
+REDIS_LIMIT_BYTES = Gauge(
+    "ratchet_redis_memory_limit_bytes",
+    "Memory that the Redis server may use: its maxmemory, or that of its host where none is set.",
+)
 SYNC_SECONDS = Histogram(
     "ratchet_learner_weight_sync_seconds",
     "Seconds from announcing a policy version until every replica confirmed it.",
@@ -45,7 +76,31 @@ SYNCS = Counter("ratchet_learner_weight_syncs", "Broadcasts of weights by outcom
 GAP_NATS = Gauge(
     "ratchet_learner_weight_gap_nats", "Largest probe gap that a replica reported after the last broadcast, in nats."
 )
+GAP_LIMIT_NATS = Gauge(
+    "ratchet_learner_weight_gap_limit_nats",
+    "Probe gap in nats above which the run ends, because a replica holds other weights.",
+)
 GENERATION = Gauge(
     "ratchet_learner_pg_generation", "Generation of the weight group; it grows by 1 with every join or leave."
 )
-REPLICAS = Gauge("ratchet_learner_replicas", "Replicas in the weight group.")
+REPLICAS = Gauge("ratchet_learner_replicas", "Replicas in the weight group; 0 while it forms.")
+REPLICA_RANKS = Gauge(
+    "ratchet_learner_replica_ranks", "Engine workers of all live replicas, each on a device of its own."
+)
+LIVE_REPLICAS = Gauge(
+    "ratchet_learner_live_replicas",
+    "Live replicas by state after the last broadcast: in_step (confirmed the version sent), behind (did not, or joined "
+    "since), left_out (for a while, after a failure).",
+    ["state"],
+)
+
+begin_dead_groups("learner")
+for _outcome in ("trained", "skipped_step", "zero_variance", "single", "stale", "repeated", "dead"):
+    GROUPS.labels(_outcome)
+for _verdict in ("swap", "pass_rate_fell", "roll_back"):
+    REFERENCE_VERDICTS.labels(_verdict)
+for _outcome in ("confirmed", "failed"):
+    SYNCS.labels(_outcome)
+for _state in ("in_step", "behind", "left_out"):
+    LIVE_REPLICAS.labels(_state)
+GPU_HOUR_PRICE.set(math.nan)

@@ -11,7 +11,7 @@ from typing import Any
 
 from learner.evaluation import Evaluation
 from learner.intake.collector import Sampled
-from learner.metrics import REFERENCE_VERSION, TRAINED_TOKENS
+from learner.metrics import LAST_STEP_TIMESTAMP, POLICY_LAG_STEPS, REFERENCE_VERSION, TRAINED_TOKENS
 from learner.publish.replica_group import SyncReport
 from learner.ranks import TakenStep
 from learner.step.report import StepReport, export
@@ -66,6 +66,7 @@ class Records:
     def begin(self) -> None:
         """Training starts now; what came before was start-up and is not part of wall_seconds."""
         self._start_s = now_s()
+        LAST_STEP_TIMESTAMP.set_to_current_time()
 
     def counts(self) -> dict[str, Any]:
         """What the next start continues from; part of the checkpoint."""
@@ -98,6 +99,9 @@ class Records:
         trained = report.tokens if report.skipped is None else 0
         self._trained_tokens += trained
         TRAINED_TOKENS.inc(trained)
+        LAST_STEP_TIMESTAMP.set_to_current_time()
+        for lag_steps, tokens in taken.lag_tokens.items():
+            POLICY_LAG_STEPS.observe(lag_steps, tokens)
         row = {
             "step": step,
             "attempt": self._attempt,

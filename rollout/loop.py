@@ -7,13 +7,13 @@ over. After an error those claims stay as they are, and another replica claims t
 import asyncio
 import logging
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rollout.engine import InferenceEngine
 from rollout.metrics import FINISHED, GROUP_SECONDS, GROUPS, RUNNING, SAMPLED_TOKENS
 from services.clock import now_s
 from services.errors import InputError, StreamError, WireError
-from services.metrics import waiting
+from services.metrics import DEAD_GROUPS, BusyTime, begin_dead_groups, waiting
 from services.streams import Claim, Stream
 from services.wire.codec import decode, encode
 from services.wire.prompt import Prompt
@@ -34,33 +34,6 @@ class RolloutStreams:
     prompts: Stream
     trajectories: Stream
     dead: Stream
-
-
-@dataclass
-class BusyTime:
-    """How long the replica has had at least one group in flight, and since when it has been ready."""
-
-    ready_at_s: float | None = None
-    """Monotonic seconds; None: not ready yet."""
-    busy_s: float = 0.0
-    """Seconds of the busy periods that have ended."""
-    _busy_since_s: float | None = field(default=None)
-
-    def observe(self, busy: bool) -> None:
-        """Say whether anything is in flight now."""
-        now = now_s()
-        if busy and self._busy_since_s is None:
-            self._busy_since_s = now
-        elif not busy and self._busy_since_s is not None:
-            self.busy_s += now - self._busy_since_s
-            self._busy_since_s = None
-
-    def totals(self) -> tuple[float, float]:
-        """Returns (seconds busy, seconds since first ready)."""
-        now = now_s()
-        busy_s = self.busy_s + (now - self._busy_since_s if self._busy_since_s is not None else 0.0)
-        ready_s = now - self.ready_at_s if self.ready_at_s is not None else 0.0
-        return busy_s, ready_s
 
 
 class SamplingLoop:
@@ -87,7 +60,13 @@ class SamplingLoop:
         self._capacity = max_concurrent_sequences
         self._group_size = group_size
         self._in_flight: dict[asyncio.Task[None], tuple[Stream, Claim, int]] = {}
-        self.busy = BusyTime()
+        self._busy = BusyTime("rollout")
+        self._ready_at_s: float | None = None  # monotonic; None: not ready yet
+        begin_dead_groups("rollout")
+
+    def busy_and_ready_s(self) -> tuple[float, float]:
+        """Returns (seconds with at least one sequence in the engine, seconds since the replica was first ready)."""
+        return self._busy.seconds(), now_s() - self._ready_at_s if self._ready_at_s is not None else 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Sample until `stop`. Raises EngineFailed, or StreamError if the stream server stays away.
@@ -98,7 +77,6 @@ class SamplingLoop:
             while not stop.is_set():
                 await self._wait_until_ready(stop)
                 claimed = await self._claim()
-                self.busy.observe(bool(self._in_flight))
                 if not claimed and self._in_flight:
                     await self._some_finished()
                 for task in [task for task in self._in_flight if task.done()]:
@@ -130,8 +108,8 @@ class SamplingLoop:
         while not self._ready.is_set() and not stop.is_set():
             with waiting("rollout", "weights"), suppress(TimeoutError):
                 await asyncio.wait_for(self._ready.wait(), timeout=0.5)
-        if self.busy.ready_at_s is None:
-            self.busy.ready_at_s = now_s()
+        if self._ready_at_s is None:
+            self._ready_at_s = now_s()
 
     async def _claim(self) -> bool:
         """Claim as many prompts as fit and begin to sample them; returns whether there were any.
@@ -159,10 +137,11 @@ class SamplingLoop:
         try:
             prompt = decode(claim.payload, Prompt)
         except WireError as fault:
-            await self._bury(stream, claim, None, str(fault))
+            await self._bury(stream, claim, None, "unreadable", str(fault))
             return
         if claim.deliveries > self._max_deliveries:
-            await self._bury(stream, claim, prompt, f"claimed {claim.deliveries} times and never sampled to the end")
+            text = f"claimed {claim.deliveries} times and never sampled to the end"
+            await self._bury(stream, claim, prompt, "undeliverable", text)
             return
         task = asyncio.create_task(self._sample(stream, claim, prompt))
         self._in_flight[task] = (stream, claim, prompt.group_size)
@@ -172,9 +151,10 @@ class SamplingLoop:
         start = now_s()
         RUNNING.inc(prompt.group_size)
         try:
-            trajectories = await self._engine.sample(prompt)
+            with self._busy.working():
+                trajectories = await self._engine.sample(prompt)
         except InputError as fault:
-            await self._bury(stream, claim, prompt, str(fault))
+            await self._bury(stream, claim, prompt, "refused", str(fault))
             return
         finally:
             RUNNING.dec(prompt.group_size)
@@ -191,7 +171,8 @@ class SamplingLoop:
             SAMPLED_TOKENS.inc(len(trajectory))
             FINISHED.labels(trajectory.finish_reason).inc()
 
-    async def _bury(self, stream: Stream, claim: Claim, prompt: Prompt | None, cause: str) -> None:
+    async def _bury(self, stream: Stream, claim: Claim, prompt: Prompt | None, kind: str, cause: str) -> None:
+        """Hand a prompt over to the dead stream. kind: one of services.metrics.CAUSES_OF_DEATH. cause: in words."""
         log.error("group %s goes to dead: %s", prompt.group_id if prompt else claim.entry_id, cause)
         dead = DeadGroup(
             prompt=prompt,
@@ -200,8 +181,10 @@ class SamplingLoop:
             cause=cause,
             payload=claim.payload,
         )
-        await asyncio.to_thread(stream.hand_over, claim, self._streams.dead, encode(dead))
-        GROUPS.labels("dead").inc()
+        handed_over = await asyncio.to_thread(stream.hand_over, claim, self._streams.dead, encode(dead))
+        GROUPS.labels("dead" if handed_over else "overtaken").inc()
+        if handed_over:
+            DEAD_GROUPS.labels("rollout", kind).inc()
 
     async def _some_finished(self) -> None:
         """Return once a group is done.

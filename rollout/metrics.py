@@ -8,9 +8,13 @@ GROUPS = Counter(
     "ratchet_rollout_groups", "Groups sampled, by outcome; anything but handed_over needs a look.", ["outcome"]
 )
 SAMPLED_TOKENS = Counter("ratchet_rollout_sampled_tokens", "Response tokens sampled.")
+for _outcome in ("handed_over", "overtaken", "dead"):
+    GROUPS.labels(_outcome)
 FINISHED = Counter(
     "ratchet_rollout_trajectories", "Trajectories by finish reason; length means cut off.", ["finish_reason"]
 )
+for _reason in ("stop", "length"):
+    FINISHED.labels(_reason)
 RUNNING = Gauge("ratchet_rollout_running_sequences", "Sequences in the engine now.")
 GROUP_SECONDS = Histogram(
     "ratchet_rollout_group_seconds",

@@ -18,6 +18,7 @@ from rollout.metrics import READY
 from rollout.weights.follower import WeightFollower
 from services.config import RunConfig
 from services.errors import DeadlineExceeded
+from services.gpu_memory import export_gpu_memory
 from services.health import HealthServer
 from services.run.addresses import announce_address
 from services.streams.names import DEAD, EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES
@@ -91,8 +92,13 @@ class Replica:
             max_deliveries=config.redis.max_deliveries,
         )
         self._health = HealthServer(
-            config.rollout.metrics_host, config.rollout.metrics_port, ready=self._follower.ready.is_set
+            config.rollout.metrics_host,
+            config.rollout.metrics_port,
+            ready=self._follower.ready.is_set,
+            run=config.name,
         )
+        if config.device == "cuda":
+            export_gpu_memory()
         announce_address(services_folder, replica_id, self._health.url)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -134,7 +140,7 @@ class Replica:
                 await asyncio.wait_for(stop.wait(), self._lease_s / 3)
 
     def _lease(self) -> Lease:
-        sampling_s, ready_s = self._loop.busy.totals()
+        sampling_s, ready_s = self._loop.busy_and_ready_s()
         return Lease(
             replica_id=self._replica_id,
             incarnation=self._incarnation,

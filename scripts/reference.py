@@ -21,7 +21,8 @@ from typing import Any, Literal
 
 import tomli_w
 from prometheus_client import REGISTRY
-from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import CollectorRegistry
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -35,6 +36,7 @@ METRIC_MODULES = (
     "verifier.metrics",
     "verifier.network.metrics",
     "services.metrics",
+    "services.gpu_memory",
 )
 DECLARED_ELSEWHERE = ("learner.step.report",)
 """Modules that make metrics beside other things; they are shown with the metrics of their room."""
@@ -52,7 +54,12 @@ with the objective, and what the run file says takes precedence. An installed pa
 """
 METRICS_HEAD = """# Metrics
 
-What each service exports on `/metrics`, for Prometheus. Units are part of the names: seconds, tokens, steps, nats, and
+What each service exports on `/metrics`, for Prometheus. Every sample has the label `run`, the name of the run; Prometheus adds
+`job` and `instance`. Where a metric has no label for the replica, each replica's own `/metrics` tells them apart. The learner
+exports from rank 0 alone, for all ranks. Besides these, `process_start_time_seconds` says when a service was started, and each
+replica exports vLLM's `vllm:*`. The [dashboards](dashboards.md) show them; the [runbook](runbook.md) explains the alerts.
+
+Units are part of the names: seconds, tokens, steps, nats, and
 ratios between 0 and 1. [Operating](operating.md) says which to look at when.
 
 """
@@ -293,26 +300,32 @@ def _metric_tables() -> Iterator[str]:
         importlib.import_module(name)
     own = {name: [m for m in vars(module).values() if _is_metric(m)] for name, module in modules.items()}
     known = {id(metric) for metrics in own.values() for metric in metrics}
-    for metric in list(REGISTRY._collector_to_names):
-        if _is_metric(metric) and id(metric) not in known and _exported_name(metric).startswith("ratchet_"):
-            room = _exported_name(metric).split("_")[1]
+    collectors: list[Any] = list(REGISTRY._collector_to_names)
+    for metric in collectors:
+        if id(metric) in known or not hasattr(metric, "_labelnames"):
+            continue
+        family = next(iter(metric.describe()))
+        if family.name.startswith("ratchet_"):
+            room = family.name.split("_")[1]
             own[f"{room}.metrics" if f"{room}.metrics" in own else "services.metrics"].append(metric)
     for name, module in modules.items():
         yield f"## {name.removesuffix('.metrics').replace('.', ': ')}\n\n{' '.join((module.__doc__ or '').split())}\n"
         yield "| metric | type | labels | meaning |\n| --- | --- | --- | --- |"
         for metric in own[name]:
-            family = next(iter(metric.describe()))
-            labels = ", ".join(f"`{label}`" for label in metric._labelnames)
-            yield f"| `{_exported_name(metric)}` | {family.type} | {labels} | {_cell(family.documentation)} |"
+            labels = ", ".join(
+                f"`{label}`" for label in getattr(metric, "_labelnames", getattr(metric, "labelnames", ()))
+            )
+            for family in metric.describe():
+                meaning = _cell(family.documentation)
+                yield f"| `{_exported_name(family)}` | {family.type} | {labels} | {meaning} |"
         yield ""
 
 
 def _is_metric(thing: object) -> bool:
-    return isinstance(thing, MetricWrapperBase)
+    return hasattr(thing, "describe") and not isinstance(thing, type | CollectorRegistry)
 
 
-def _exported_name(metric: Any) -> str:
-    family = next(iter(metric.describe()))
+def _exported_name(family: Metric) -> str:
     return f"{family.name}_total" if family.type == "counter" else str(family.name)
 
 

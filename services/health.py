@@ -1,10 +1,13 @@
-"""`/healthz`, `/readyz` and `/metrics` for the services that have no other HTTP interface."""
+"""`/healthz`, `/readyz` and `/metrics` for the services that have no other HTTP interface, and what `/metrics` holds."""
 
+import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from services.errors import InputError
 
@@ -13,11 +16,29 @@ LONGEST_SILENCE_S = 10.0
 """Seconds after which a request that sends nothing is closed."""
 
 
+class _OfRun(Collector):
+    """Everything that this process exports, with the name of its run as the label `run`."""
+
+    def __init__(self, run: str) -> None:
+        self._run = run
+
+    def collect(self) -> Iterator[Metric]:
+        for family in REGISTRY.collect():
+            named = copy.copy(family)
+            named.samples = [sample._replace(labels={**sample.labels, "run": self._run}) for sample in family.samples]
+            yield named
+
+
+def metrics_page(run: str | None) -> bytes:
+    """What `/metrics` answers. run: the name of the run, a label of every sample; None: a service without a run."""
+    return generate_latest(REGISTRY if run is None else _OfRun(run))
+
+
 class HealthServer:
     """Serves on threads of its own until it is closed. Port 0 takes any free port, and `url` says which."""
 
-    def __init__(self, host: str, port: int, ready: Callable[[], bool]) -> None:
-        """ready: what /readyz answers. Raises InputError when the address cannot be bound."""
+    def __init__(self, host: str, port: int, ready: Callable[[], bool], *, run: str | None = None) -> None:
+        """ready: what /readyz answers. run: see `metrics_page`. Raises InputError when the address cannot be bound."""
 
         class Page(BaseHTTPRequestHandler):
             timeout = LONGEST_SILENCE_S  # without it, a scrape whose other end vanished would keep its thread forever
@@ -28,7 +49,7 @@ class HealthServer:
                     "/readyz": lambda: (
                         (200, "text/plain", b"ready\n") if ready() else (503, "text/plain", b"not ready\n")
                     ),
-                    "/metrics": lambda: (200, CONTENT_TYPE_LATEST, generate_latest()),
+                    "/metrics": lambda: (200, CONTENT_TYPE_LATEST, metrics_page(run)),
                 }
                 page = pages.get(self.path.partition("?")[0])
                 status, kind, body = page() if page else (404, "text/plain", b"no such page\n")

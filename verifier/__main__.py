@@ -32,6 +32,7 @@ def main() -> int:
     flags = [f"verifier.{name}={value}" for name, value in given.items() if value is not None]
     overrides = [*arguments.overrides, *flags]
     shelf: Shelf | None = None
+    run: str | None = None
     if arguments.config is None:
         settings, streams = load_verifier(arguments.settings, overrides), None
     elif arguments.settings is not None:
@@ -43,7 +44,7 @@ def main() -> int:
         def stream(name: str) -> RedisStream:
             return RedisStream(connection, config.name, name, arguments.verifier_id, config.deadlines.reclaim_idle_s)
 
-        settings = config.verifier
+        settings, run = config.verifier, config.name
         streams = VerifierStreams(
             stream(TRAJECTORIES),
             stream(SCORED),
@@ -57,11 +58,15 @@ def main() -> int:
             shelf = RedisStore(quick, config.name, "verdicts", settings.cache.max_entries)
     if shelf is None and settings.cache.type != "none":
         shelf = MemoryShelf(settings.cache.max_entries)
-    return asyncio.run(_run(settings, streams, arguments.services_folder, shelf))
+    return asyncio.run(_run(settings, streams, arguments.services_folder, shelf, run))
 
 
 async def _run(
-    settings: VerifierConfig, streams: VerifierStreams | None, services_folder: Path | None, shelf: Shelf | None
+    settings: VerifierConfig,
+    streams: VerifierStreams | None,
+    services_folder: Path | None,
+    shelf: Shelf | None,
+    run: str | None,
 ) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -71,7 +76,7 @@ async def _run(
         announce_address(services_folder, "verifier", url)
         log.info("scoring on %s (its contract: %s/docs)", url, url)
 
-    await serve(settings, streams=streams, stop=stop, on_ready=on_ready, shelf=shelf)
+    await serve(settings, streams=streams, stop=stop, on_ready=on_ready, shelf=shelf, run=run)
     return entry.DONE
 
 

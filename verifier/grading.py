@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from services.config.verifier import VerifierConfig
 from services.graders import graders
+from services.metrics import BusyTime
 from services.wire.verdict import Score
 from verifier import metrics
 from verifier.cache import Shelf, freeze, key_of, thaw
@@ -62,6 +63,7 @@ class Grading:
         self.pool = pool
         self._settings = settings
         self._shelf = shelf
+        self._busy = BusyTime("verifier")
         loaded = {
             name: load_grader(entry.location)
             for name, entry in entries.items()
@@ -86,7 +88,8 @@ class Grading:
         Ended by: a score for every item, or cancellation by the caller.
         Metric: ratchet_verifier_queued_items, ratchet_verifier_endpoint_waiting_calls.
         """
-        scores = await self._score(items, caller)
+        with self._busy.working():
+            scores = await self._score(items, caller)
         counts = Counter((score.verdict, item.grader) for item, score in zip(items, scores, strict=True))
         for labels, count in counts.items():
             metrics.SCORES.labels(*labels).inc(count)

@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from services.metrics import begin_dead_groups
+
 SCORES = Counter(
     "ratchet_verifier_scores",
     "Verdicts given. A share of error or timeout above a few per cent: a grader, a reference or the deadline is wrong.",
@@ -55,8 +57,11 @@ RETRIED_CALLS = Counter(
     ["awaiting"],
 )
 
+begin_dead_groups("verifier")
 for _result in ("hit", "miss"):
     CACHE_LOOKUPS.labels(_result)
+for _status in ("401", "413", "422", "503"):
+    REQUESTS_REFUSED.labels(_status)
 for _cause in ("stuck", "crashed"):
     POOL_RESTARTS.labels(_cause)
 for _outcome in ("scored", "dead", "repeated"):

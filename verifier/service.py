@@ -27,11 +27,13 @@ async def serve(
     on_ready: Callable[[str], None],
     shelf: Shelf | None = None,
     entries: Catalogue | None = None,
+    run: str | None = None,
 ) -> None:
     """Runs the verifier, and finishes what it has claimed before it returns.
 
     streams: None for the HTTP service alone. on_ready: called with the URL under which this machine reaches the service,
     once it answers. shelf: where verdicts are kept; None: they are not. entries: the graders; None: all that are installed.
+    run: the name of the run, a label of the metrics; None: the service serves anyone.
     Raises InputError when the address cannot be used or a certificate or token is missing, before anything is started.
 
     Waits for: requests and groups of trajectories.
@@ -46,7 +48,7 @@ async def serve(
             Endpoints(settings.endpoints) as endpoints,
             open_grading(settings, endpoints, shelf, entries) as grading,
         ):
-            app = Front(create_app(settings, grading), tokens, log_all=settings.log_requests == "all")
+            app = Front(create_app(settings, grading, run=run), tokens, log_all=settings.log_requests == "all")
             server = Server(app, settings)
             serving = asyncio.create_task(server.run_on(listener))
             pool_failure = asyncio.create_task(grading.pool.failed())

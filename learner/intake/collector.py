@@ -14,7 +14,7 @@ from learner.intake.ledger import Ledger
 from learner.metrics import GROUPS
 from services.clock import Deadline
 from services.errors import DeadlineExceeded, WireError
-from services.metrics import waiting
+from services.metrics import DEAD_GROUPS, waiting
 from services.streams import Claim, Stream
 from services.wire.codec import decode, encode
 from services.wire.prompt import Prompt, Trace, trace
@@ -167,7 +167,8 @@ class Collector:
             cause=cause,
             payload=claim.payload,
         )
-        self._scored.hand_over(claim, self._dead, encode(dead))
+        if self._scored.hand_over(claim, self._dead, encode(dead)):
+            DEAD_GROUPS.labels("learner", "unreadable").inc()
 
     def _bury(self, claim: Claim) -> None:
         self._owed.append(Owed(self._dead, claim, None))

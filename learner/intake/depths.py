@@ -1,12 +1,12 @@
-"""How much is on each stream, as metrics: the first thing to look at when a run is slow."""
+"""How much is on each stream and since when, as metrics: the first thing to look at when a run is slow."""
 
 import logging
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from services.errors import StreamError
-from services.metrics import STREAM_PENDING, STREAM_WAITING
+from services.metrics import STREAM_OLDEST_SECONDS, STREAM_PENDING, STREAM_WAITING
 from services.streams import Stream
 
 log = logging.getLogger("ratchet.learner")
@@ -20,8 +20,12 @@ class StreamDepths:
     While the stream server does not answer, the depths are nan: the last known ones may be wrong.
     """
 
-    def __init__(self, streams: Sequence[Stream], every_s: float = LOOK_EVERY_S) -> None:
+    def __init__(
+        self, streams: Sequence[Stream], every_s: float = LOOK_EVERY_S, *, also: Sequence[Callable[[], None]] = ()
+    ) -> None:
+        """also: what else is looked at in each turn (learner/surroundings.py)."""
         self._streams = streams
+        self._also = also
         self._every_s = every_s
         self._closing = threading.Event()
         self.latest: dict[str, int] = {}
@@ -36,18 +40,22 @@ class StreamDepths:
         while True:
             for stream in self._streams:
                 self._look(stream)
+            for look in self._also:
+                look()
             if self._closing.wait(self._every_s):
                 return
 
     def _look(self, stream: Stream) -> None:
         waiting: float = math.nan
         pending: float = math.nan
+        oldest_age_s = math.nan
         try:
             depth = stream.depth()
-            waiting, pending = depth.waiting, depth.pending
+            waiting, pending, oldest_age_s = depth.waiting, depth.pending, depth.oldest_age_s
             self.latest[stream.name] = depth.waiting + depth.pending
         except StreamError as fault:
             self.latest.pop(stream.name, None)
             log.debug("the depth of %s is not known: %s", stream.name, fault)
         STREAM_WAITING.labels(stream.name).set(waiting)
         STREAM_PENDING.labels(stream.name).set(pending)
+        STREAM_OLDEST_SECONDS.labels(stream.name).set(oldest_age_s)

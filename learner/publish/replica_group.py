@@ -8,7 +8,16 @@ import logging
 from dataclasses import dataclass
 
 from learner.control.mismatch import CAUSES, SAME_NATS, gap_bound
-from learner.metrics import GAP_NATS, GENERATION, REPLICAS, SYNC_SECONDS, SYNCS
+from learner.metrics import (
+    GAP_LIMIT_NATS,
+    GAP_NATS,
+    GENERATION,
+    LIVE_REPLICAS,
+    REPLICA_RANKS,
+    REPLICAS,
+    SYNC_SECONDS,
+    SYNCS,
+)
 from learner.publish.exclusions import Exclusions
 from learner.publish.patience import Patience
 from learner.publish.roll_call import RollCall
@@ -69,7 +78,17 @@ class ReplicaGroup:
     def look(self, wanted_version: int) -> dict[str, Lease]:
         """The live replicas, if there is something to bring them: they changed, or not all of them have confirmed this version.
         {} if there is nothing to do, or nobody to do it for. Raises what ends the run."""
-        live = self._exclusions.trusted(self._membership.live(), now_s())
+        everyone = self._membership.live()
+        live = self._exclusions.trusted(everyone, now_s())
+        REPLICA_RANKS.set(sum(lease.ranks for lease in everyone.values()))
+        LIVE_REPLICAS.labels("left_out").set(len(everyone) - len(live))
+        try:
+            return self._in_need(live, wanted_version)
+        finally:
+            self._show(live, wanted_version)
+
+    def _in_need(self, live: dict[str, Lease], wanted_version: int) -> dict[str, Lease]:
+        """See `look`. live: the replicas that are live and not left out."""
         self.any_live = bool(live)
         if not live:
             self._members = {}
@@ -90,6 +109,15 @@ class ReplicaGroup:
         except (WeightSyncError, DeadlineExceeded) as fault:  # not Unequal, which ends the run
             self._count_failure(fault)
             return None
+        finally:
+            self._show(live, wanted.policy_version)
+
+    def _show(self, live: dict[str, Lease], wanted_version: int) -> None:
+        """Set the gauges of members, and of replicas that hold the wanted version and that do not."""
+        in_step = self._members if self.confirmed_version == wanted_version else {}
+        REPLICAS.set(len(self._members))
+        LIVE_REPLICAS.labels("in_step").set(len(in_step))
+        LIVE_REPLICAS.labels("behind").set(len(live) - len(in_step))
 
     def _is_met(self, live: dict[str, Lease]) -> bool:
         """Whether the group's members are these replicas."""
@@ -116,7 +144,6 @@ class ReplicaGroup:
             self._roll_call.collect(Deadline.after(join_s, "replicas to join the weight group"))
         self._members = members
         GENERATION.set(self._generation)
-        REPLICAS.set(len(live))
         log.info("generation %d of the weight group: %s", self._generation, ", ".join(sorted(live)))
 
     def _send(self, wanted: Snapshot) -> SyncReport:
@@ -197,6 +224,7 @@ class ReplicaGroup:
             self._check_start(confirmation)
         gap, bound = widest(confirmation.gap or APART for confirmation in confirmed), self._bound
         GAP_NATS.set(gap.largest_nats)
+        GAP_LIMIT_NATS.set(bound.largest_nats)
         for confirmation in confirmed:
             found = confirmation.gap or APART
             if not is_within(found, bound):

@@ -80,10 +80,12 @@ class Figure:
 
 
 def gauge(name: str, meaning: str, *, merge: Merge = mean) -> Figure:
-    """A figure with a gauge of its own, which says what the last step was."""
-    return Figure(Gauge(name, meaning), merge=merge)
+    """A figure with a gauge of its own, which says what the last step was: nan before the first, which is not a bad value."""
+    metric = Gauge(name, meaning)
+    metric.set(math.nan)
+    return Figure(metric, merge=merge)
 
 
-def counter(name: str, meaning: str, *, labels: tuple[str, ...] = (), merge: Merge) -> Figure:
-    """A figure with a counter of its own, which adds up over steps. labels: names."""
-    return Figure(Counter(name, meaning, labels), merge=merge)
+def counter(name: str, meaning: str, *, merge: Merge) -> Figure:
+    """A figure with a counter of its own, which adds up over steps."""
+    return Figure(Counter(name, meaning), merge=merge)

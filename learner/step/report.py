@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Literal, get_args
 
-from prometheus_client import Gauge, Histogram
+from prometheus_client import Counter, Gauge
 
 from learner.batch.sift import GroupDrop, SequenceDrop
 from learner.batch.step_batch import StepBatch
@@ -27,6 +27,14 @@ from learner.step.figure import (
 
 SkipReason = Literal["empty", "non_finite_reference", "non_finite_ess", "non_finite_loss", "non_finite_gradient"]
 
+SKIPPED_STEPS = Counter(
+    "ratchet_learner_skipped_steps",
+    "Steps that changed nothing because a value was not finite, by reason.",
+    ["reason"],
+)
+DROPPED_SEQUENCES = Counter(
+    "ratchet_learner_dropped_sequences", "Sequences left out of their group, by reason.", ["reason"]
+)
 ONE_WAY_WEIGHT = Gauge(
     "ratchet_learner_one_way_weight",
     "Mean one-way weight of the last step's tokens with that sign of advantage.",
@@ -60,12 +68,7 @@ class StepReport:
 
     skipped: Annotated[
         SkipReason | None,
-        counter(
-            "ratchet_learner_skipped_steps",
-            "Steps that changed nothing because a value was not finite, by reason.",
-            labels=("reason",),
-            merge=first_unless_applied,
-        ),
+        Figure(SKIPPED_STEPS, merge=first_unless_applied),
     ]
     """Why the weights did not change; None when they did."""
     optimizer_steps: Annotated[int, Figure(merge=total)]
@@ -101,12 +104,7 @@ class StepReport:
     """Groups that did not reach the loss, by reason. The metric is ratchet_learner_groups, by outcome."""
     dropped_sequences: Annotated[
         dict[SequenceDrop, int],
-        counter(
-            "ratchet_learner_dropped_sequences",
-            "Sequences left out of their group, by reason.",
-            labels=("reason",),
-            merge=of_the_batch,
-        ),
+        Figure(DROPPED_SEQUENCES, merge=of_the_batch),
     ]
     """Sequences left out of their group, by reason."""
     masked_tokens: Annotated[
@@ -168,18 +166,28 @@ class StepReport:
 
     mean_lag_steps: Annotated[
         float,
-        Figure(
-            Histogram(
-                "ratchet_learner_policy_lag_steps",
-                "Learner steps between sampling a token and training on it, mean of each step.",
-                buckets=(0, 0.5, 1, 2, 4, 8, 16, 32, 64),
-            )
+        gauge(
+            "ratchet_learner_policy_lag_mean_steps",
+            "Mean lag in learner steps of the last step's tokens that reached the loss.",
         ),
     ]
     """Mean lag over the tokens that reached the loss."""
-    p95_lag_steps: Annotated[float, Figure()]
+    p95_lag_steps: Annotated[
+        float,
+        gauge(
+            "ratchet_learner_policy_lag_p95_steps",
+            "95 % of the last step's tokens have at most this lag, in learner steps.",
+        ),
+    ]
     """95 % of those tokens have at most this lag."""
-    max_lag_steps: Annotated[int, Figure(merge=largest)]
+    max_lag_steps: Annotated[
+        int,
+        gauge(
+            "ratchet_learner_policy_lag_max_steps",
+            "Largest lag of the last step's tokens, in learner steps.",
+            merge=largest,
+        ),
+    ]
     """Largest lag of those tokens."""
 
     # The step
@@ -317,6 +325,10 @@ class StepReport:
     missing_reference_tokens: Annotated[int, Figure(merge=total)] = 0
     """Number of tokens whose reference or teacher log-prob was not finite: with one, the step is skipped."""
 
+
+for _counter, _reasons in ((SKIPPED_STEPS, SkipReason), (DROPPED_SEQUENCES, SequenceDrop)):
+    for _reason in get_args(_reasons):
+        _counter.labels(_reason)  # the first one is then an increase
 
 FIGURES: dict[str, Figure] = {
     f.name: next(mark for mark in get_args(f.type) if isinstance(mark, Figure)) for f in fields(StepReport)

@@ -9,6 +9,7 @@ from services.config.base import LocalPath, Strict
 from services.config.deadlines import DeadlinesConfig
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
+from services.config.price import PriceConfig
 from services.config.prompts import EvaluationConfig, PromptsConfig
 from services.config.rollout import RolloutConfig
 from services.config.verifier import VerifierConfig
@@ -57,6 +58,8 @@ class RunConfig(Strict):
     """Where the streams live."""
     deadlines: DeadlinesConfig = DeadlinesConfig()
     """How long each wait may last."""
+    price: PriceConfig = PriceConfig()
+    """What the hardware costs."""
 
     @property
     def folder(self) -> Path:

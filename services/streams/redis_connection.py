@@ -13,6 +13,7 @@ import re
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import redis
@@ -49,6 +50,15 @@ class CommandRefused(StreamError):
         advice = ADVICE.get(code, "Run the same version of ratchet in every service, and Redis 6.2 or later.")
         super().__init__(f"Redis at {address} refused {command}: {code} {text}. {advice}")
         self.code = code
+
+
+@dataclass(frozen=True)
+class ServerMemory:
+    """What a Redis server says of its memory."""
+
+    used_bytes: int
+    limit_bytes: int
+    """Its maxmemory; without one, the memory of its host. 0: it says neither."""
 
 
 class RedisConnection:
@@ -94,6 +104,12 @@ class RedisConnection:
                 f"Redis at {self.address} deletes whole streams when its memory is full (maxmemory-policy {policy}). Set "
                 "maxmemory-policy noeviction, or use another server: this one is meant for a cache."
             )
+
+    def memory(self) -> "ServerMemory":
+        """How much memory the server uses, and how much it may use."""
+        facts = _facts(self.execute("INFO", "memory"))
+        limit = int(facts.get("maxmemory", "0")) or int(facts.get("total_system_memory", "0"))
+        return ServerMemory(used_bytes=int(facts["used_memory"]), limit_bytes=limit)
 
     def execute(self, *command: Argument, block_s: float | None = None) -> Any:
         """The raw answer: bytes, int, None or lists of them. Raises CommandRefused, StreamError or InputError.

@@ -80,8 +80,8 @@ class RedisStream:
                 self._held.difference_update(ids)
 
     def depth(self) -> StreamDepth:
-        entries, pending = self._run(scripts.DEPTH)
-        return StreamDepth(max(0, entries - pending), pending)
+        entries, pending, oldest_ms = self._run(scripts.DEPTH)
+        return StreamDepth(max(0, entries - pending), pending, oldest_age_s=oldest_ms / 1000)
 
     def peek(self, count: int) -> list[bytes]:
         rows = self._connection.execute("XRANGE", self.key, "-", "+", "COUNT", count)

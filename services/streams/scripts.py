@@ -105,10 +105,15 @@ end
 return 0
 """
 
-# KEYS stream -> {entries, pending}
+# KEYS stream -> {entries, pending, age of the oldest entry in milliseconds}. An id begins with the time of the append.
 DEPTH = """
 local pending = redis.pcall('XPENDING', KEYS[1], 'workers')
-return {redis.call('XLEN', KEYS[1]), pending.err and 0 or pending[1]}
+local oldest = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+local now, age_ms = redis.call('TIME'), 0
+if oldest then
+  age_ms = math.max(0, now[1] * 1000 + math.floor(now[2] / 1000) - tonumber(string.match(oldest[1], '^%d+')))
+end
+return {redis.call('XLEN', KEYS[1]), pending.err and 0 or pending[1], age_ms}
 """
 
 # KEYS stream, counter; ARGV sequence number, payload (none: count only)

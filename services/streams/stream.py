@@ -6,7 +6,7 @@ another consumer after an idle time. So every entry crosses each stage exactly o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.errors import StreamError
@@ -30,6 +30,8 @@ class StreamDepth:
     """Entries that no consumer has claimed."""
     pending: int
     """Entries that are lent out."""
+    oldest_age_s: float = field(default=0.0, compare=False)
+    """Seconds since the oldest entry, lent out or not, was appended, by the server's clock; 0 when there is none."""
 
 
 class Stream(Protocol):

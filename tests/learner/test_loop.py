@@ -1,9 +1,11 @@
 """A run from its first step to its last: in order, stopped and resumed, and with what goes wrong on the way."""
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from learner.checkpoint import Checkpoints
 from learner.loop import Beginning
@@ -13,6 +15,7 @@ from services.run.json_lines import read_json_lines
 from services.wire.prompt import Prompt
 from tests.learner.small_run import SmallRun, Start, one_of_two
 
+BUSY = "ratchet_busy_seconds_total", {"room": "learner"}
 MakeRun = Callable[..., SmallRun]
 
 
@@ -41,6 +44,23 @@ def test_every_version_is_published_and_every_group_trained_on_once(run: SmallRu
     assert [row["consumed_groups"] for row in rows(run)] == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert start.intake.counts()["trained"] == 8
     assert RunFolder(run.config.folder).export.is_dir()
+
+
+def test_the_learner_says_how_far_it_is_and_since_when(run: SmallRun) -> None:
+    def sample(name: str) -> float:
+        value = REGISTRY.get_sample_value(f"ratchet_learner_{name}")
+        assert value is not None
+        return value
+
+    lags, busy_s = sample("policy_lag_steps_count"), REGISTRY.get_sample_value(*BUSY) or 0.0
+    begun_s = time.time()
+    assert run.start().run()
+    assert (sample("policy_version"), sample("planned_steps"), sample("checkpoint_version")) == (4, 4, 4)
+    assert sample("max_lag_steps") == 1
+    assert begun_s <= sample("last_step_timestamp_seconds") <= sample("checkpoint_timestamp_seconds") <= time.time()
+    tokens = sum(row["tokens"] for row in rows(run))
+    assert sample("policy_lag_steps_count") - lags == tokens > 0
+    assert 0 < (REGISTRY.get_sample_value(*BUSY) or 0.0) - busy_s <= time.time() - begun_s + 0.1
 
 
 def test_prompts_are_issued_as_far_ahead_as_max_lag_allows_and_no_further(run: SmallRun) -> None:

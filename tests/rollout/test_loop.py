@@ -1,9 +1,11 @@
 """The sampling loop hands over what it sampled, evaluation first, and buries what cannot be sampled."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import pytest
+from prometheus_client import REGISTRY
 
 from rollout.engine import EngineFailed
 from rollout.loop import RolloutStreams, SamplingLoop
@@ -147,9 +149,39 @@ def test_what_cannot_be_sampled_goes_to_dead_with_its_cause() -> None:
         dead = {decode(raw, DeadGroup).cause: decode(raw, DeadGroup) for raw in bench.dead.peek(10)}
         assert "prompt of 99 tokens does not fit" in dead
         assert any("not a record" in cause for cause in dead)
+        for cause in ("refused", "unreadable"):
+            labels = {"room": "rollout", "cause": cause}
+            assert (REGISTRY.get_sample_value("ratchet_dead_groups_total", labels) or 0) >= 1
         assert bench.trajectories.depth().waiting == 0
 
     asyncio.run(scenario())
+
+
+def test_an_engine_without_work_is_idle_however_short_the_gaps() -> None:
+    """A prompt comes 0.03 s after each one is done: the engine is empty for a third of the time."""
+
+    async def scenario() -> tuple[float, float]:
+        bench = Bench(FakeEngine(seconds_per_group=0.06))
+        bench.ready.set()
+        begun_s = time.monotonic()
+        task = asyncio.create_task(bench.loop.run(bench.stop))
+        for number in range(20):
+            bench.prompts.append(encode(prompt(number)))
+            while bench.trajectories.depth().waiting <= number:
+                await asyncio.sleep(0.002)
+            await asyncio.sleep(0.03)
+        busy_s, ready_s = bench.loop.busy_and_ready_s()
+        assert ready_s == pytest.approx(time.monotonic() - begun_s, abs=0.1)
+        bench.stop.set()
+        await task
+        return busy_s, ready_s
+
+    before = REGISTRY.get_sample_value("ratchet_busy_seconds_total", {"room": "rollout"}) or 0.0
+    busy_s, ready_s = asyncio.run(scenario())
+    after = REGISTRY.get_sample_value("ratchet_busy_seconds_total", {"room": "rollout"}) or 0.0
+    assert busy_s >= 20 * 0.06
+    assert ready_s - busy_s >= 20 * 0.03  # every gap, none of which is as long as POLL_S
+    assert after - before == pytest.approx(busy_s, abs=0.01)
 
 
 def test_a_dead_engine_ends_the_loop_and_leaves_the_claim_owed() -> None:

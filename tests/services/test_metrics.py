@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import REGISTRY, generate_latest
 
 from services.clock import now_s, sleep
-from services.metrics import waiting
+from services.metrics import BusyTime, CountedHistogram, waiting
 
 LABELS = {"room": "tests", "awaiting": "the test"}
 
@@ -83,3 +83,41 @@ def test_a_scrape_shows_both() -> None:
         page = generate_latest().decode()
     assert 'ratchet_waiting{awaiting="the test",room="tests"} 1.0' in page
     assert 'ratchet_wait_seconds_total{awaiting="the test",room="tests"}' in page
+
+
+def busy_seconds() -> float:
+    return REGISTRY.get_sample_value("ratchet_busy_seconds_total", {"room": "tests"}) or 0.0
+
+
+def idle_seconds() -> float:
+    return REGISTRY.get_sample_value("ratchet_idle_seconds_total", {"room": "tests"}) or 0.0
+
+
+def test_work_that_overlaps_is_counted_once_and_while_it_lasts() -> None:
+    before, idle_before = busy_seconds(), idle_seconds()
+    busy, begun_s = BusyTime("tests"), now_s()
+    with busy.working():
+        with busy.working():
+            sleep(0.03)
+            assert busy_seconds() - before >= 0.03
+        sleep(0.02)
+        during = busy.seconds()
+    assert 0.05 <= during <= busy.seconds() <= now_s() - begun_s
+    assert busy_seconds() - before == pytest.approx(busy.seconds(), abs=0.01)
+    after, idle_s = busy.seconds(), idle_seconds()
+    sleep(0.02)
+    assert busy.seconds() == after
+    assert idle_seconds() - idle_s >= 0.02
+    assert busy_seconds() - before + idle_seconds() - idle_before == pytest.approx(now_s() - begun_s, abs=0.01)
+
+
+def test_equal_observations_are_counted_at_once() -> None:
+    lags = CountedHistogram("tests_lag_steps", "Lag.", buckets=(0, 1, 4))
+    lags.observe(0, 5)
+    lags.observe(2, 3)
+    lags.observe(9, 1)
+    got = {le: REGISTRY.get_sample_value("tests_lag_steps_bucket", {"le": le}) for le in ("0.0", "1.0", "4.0", "+Inf")}
+    assert got == {"0.0": 5, "1.0": 5, "4.0": 8, "+Inf": 9}
+    assert REGISTRY.get_sample_value("tests_lag_steps_sum") == 15
+    assert REGISTRY.get_sample_value("tests_lag_steps_count") == 9
+    REGISTRY.unregister(lags)

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from services.wire.prompt import Prompt
 from services.wire.score import ScoredGroup
 from services.wire.trajectory import Group
 from tests.system.conftest import RATCHET, ROOT, Ratchet
+from tests.system.watching import Answer, Watching, is_installed
 
 STEPS = 60
 RUN = "examples/addition/addition.toml"
@@ -45,6 +46,8 @@ class Story:
     killed_after: int
     final_code: int
     final_output: str
+    answers: list[Answer]
+    """Of a Prometheus that watched all of it, to every query of the dashboards; none where it is not installed."""
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -100,6 +103,7 @@ def story(example: Path, environment: dict[str, str], tmp_path_factory: pytest.T
         "learner.optimizer.warmup_steps=5",
         "evaluation.every_steps=1000",
         "deadlines.lease_s=5.0",
+        "price.gpu_hour=2.0",
     ]
     options = [part for override in overrides for part in ("--set", override)]
 
@@ -109,19 +113,24 @@ def story(example: Path, environment: dict[str, str], tmp_path_factory: pytest.T
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=ROOT
         )
 
-    first = up()
-    until(lambda: last_step(folder) >= 4, first, within_s=180)
-    first.send_signal(signal.SIGINT)
-    first.communicate(timeout=90)
-    interrupted_at = last_step(folder)
+    with ExitStack() as watched:
+        watching = watched.enter_context(Watching(runs / "prometheus", folder.services)) if is_installed() else None
+        first = up()
+        until(lambda: last_step(folder) >= 4, first, within_s=180)
+        first.send_signal(signal.SIGINT)
+        first.communicate(timeout=90)
+        interrupted_at = last_step(folder)
 
-    second = up()
-    until(lambda: last_step(folder) >= interrupted_at + 13, second, within_s=180)
-    killed_after = last_step(folder)
-    os.kill(json.loads((folder.services / "learner.json").read_text(encoding="utf-8"))["pid"], signal.SIGKILL)
-    output, _ = second.communicate(timeout=400)
-    print(output)
-    return Story(folder, options, first.returncode, interrupted_at, killed_after, second.returncode, output)
+        second = up()
+        until(lambda: last_step(folder) >= interrupted_at + 13, second, within_s=180)
+        killed_after = last_step(folder)
+        os.kill(json.loads((folder.services / "learner.json").read_text(encoding="utf-8"))["pid"], signal.SIGKILL)
+        output, _ = second.communicate(timeout=400)
+        print(output)
+        answers = watching.answers() if watching else []
+        return Story(
+            folder, options, first.returncode, interrupted_at, killed_after, second.returncode, output, answers
+        )
 
 
 def test_ctrl_c_stops_with_a_checkpoint_and_the_same_command_goes_on(story: Story) -> None:
@@ -215,6 +224,12 @@ def test_eval_measures_the_exported_model(story: Story, ratchet: Ratchet) -> Non
     assert result.returncode == 0, result.stdout + result.stderr
     measured = float(result.stdout.split("avg@4 ")[1].split(",")[0])
     assert abs(measured - story.summary["accuracy_after"]) < 0.04
+
+
+@pytest.mark.skipif(not is_installed(), reason="prometheus is not installed (Debian: apt-get install prometheus)")
+def test_every_query_of_every_dashboard_finds_the_run(story: Story) -> None:
+    assert len(story.answers) > 100
+    assert [f"{a.dashboard}: {a.panel}: {a.query}: {a.fault or 'nothing'}" for a in story.answers if a.is_wrong] == []
 
 
 def test_nothing_is_left_running(story: Story) -> None:

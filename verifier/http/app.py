@@ -11,11 +11,12 @@ from verifier.http.pages import add_pages
 from verifier.http.scoring import add_scoring
 
 
-def create_app(settings: VerifierConfig, grading: Grading) -> FastAPI:
+def create_app(settings: VerifierConfig, grading: Grading, *, run: str | None = None) -> FastAPI:
+    """run: the name of the run that this service belongs to, a label of its metrics; None: it serves anyone."""
     operation, schemas = openapi_parts()
     app = FastAPI(title="Ratchet verifier", summary="Scores responses. An error is never a zero reward.", version="1")
     add_scoring(app, settings, grading, operation)
-    add_pages(app, grading)
+    add_pages(app, grading, run)
     described = app.openapi
 
     def openapi() -> dict[str, Any]:

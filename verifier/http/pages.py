@@ -3,12 +3,13 @@
 import msgspec
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
+from services.health import metrics_page
 from verifier.grading import Grading
 
 
-def add_pages(app: FastAPI, grading: Grading) -> None:
+def add_pages(app: FastAPI, grading: Grading, run: str | None) -> None:
     @app.get("/v1/graders", summary="Which graders there are, and their options", response_class=Response)
     async def graders() -> Response:
         """Options as JSON schema. A grader with a `fault` cannot be used; the fault says why."""
@@ -26,5 +27,5 @@ def add_pages(app: FastAPI, grading: Grading) -> None:
         return Response("no grader process is up; the log says why\n", 503, media_type="text/plain")
 
     @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
-    async def metrics_page() -> Response:
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    async def metrics() -> Response:
+        return Response(metrics_page(run), media_type=CONTENT_TYPE_LATEST)

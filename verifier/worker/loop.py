@@ -18,7 +18,7 @@ import httpx
 from services.config.verifier import VerifierConfig
 from services.errors import StreamError, WireError
 from services.loopback import is_loopback_url
-from services.metrics import waiting
+from services.metrics import DEAD_GROUPS, waiting
 from services.streams import Claim, Stream
 from services.wire.codec import decode, encode
 from services.wire.prompt import Prompt
@@ -173,14 +173,15 @@ class StreamWorker:
         try:
             group = decode(claim.payload, Group)
         except WireError as fault:
-            await self._to_dead(claim, None, str(fault))
+            await self._to_dead(claim, None, "unreadable", str(fault))
             return None
         if claim.deliveries > self._streams.max_deliveries:
             cause = f"claimed {claim.deliveries} times and never handed over: its workers died or lost it"
-            await self._to_dead(claim, group.prompt, cause)
+            await self._to_dead(claim, group.prompt, "undeliverable", cause)
             return None
         if not group.trajectories:
-            await self._to_dead(claim, group.prompt, f"holds no trajectories; sampled by {group.replica_id}")
+            cause = f"holds no trajectories; sampled by {group.replica_id}"
+            await self._to_dead(claim, group.prompt, "empty", cause)
             return None
         return ClaimedGroup(claim, group, items_of(group))
 
@@ -202,7 +203,7 @@ class StreamWorker:
             f"{len(missing)} of {len(scores)} responses got no verdict in {attempts} attempts; "
             f"response {missing[0]}: {first.verdict}: {first.detail}"
         )
-        await self._to_dead(claimed.claim, claimed.group.prompt, cause)
+        await self._to_dead(claimed.claim, claimed.group.prompt, "no_verdict", cause)
 
     async def _hand_over(self, results: Sequence[tuple[ClaimedGroup, list[Score]]]) -> None:
         if not results:
@@ -217,7 +218,8 @@ class StreamWorker:
             self._in_flight.pop(claim.entry_id, None)
             metrics.GROUPS.labels("scored" if first else "repeated").inc()
 
-    async def _to_dead(self, claim: Claim, prompt: Prompt | None, cause: str) -> None:
+    async def _to_dead(self, claim: Claim, prompt: Prompt | None, kind: str, cause: str) -> None:
+        """Hand a group over to `dead`. kind: one of services.metrics.CAUSES_OF_DEATH. cause: in words."""
         group_id = prompt.group_id if prompt else claim.entry_id
         log.error("group %s goes to dead: %s", group_id, cause)
         dead = DeadGroup(
@@ -230,6 +232,8 @@ class StreamWorker:
         first = await self._call(self._streams.trajectories.hand_over, claim, self._streams.dead, encode(dead))
         self._in_flight.pop(claim.entry_id, None)
         metrics.GROUPS.labels("dead" if first else "repeated").inc()
+        if first:
+            DEAD_GROUPS.labels("verifier", kind).inc()
 
     async def _call(self, method: Callable[..., R], *arguments: object) -> R:
         """Calls a stream's method in a thread. Raises StreamError once the worker was asked to stop.

@@ -43,6 +43,10 @@ def test_what_waits_and_what_is_claimed_is_seen_on_every_stream(redis_connection
     for number in range(3):
         issued.issue(number, b"prompt")
     until(lambda: depths(names[0]) == (3, 0))
+    age_s = REGISTRY.get_sample_value("ratchet_stream_oldest_age_seconds", {"stream": names[0]})
+    assert age_s is not None
+    assert 0 <= age_s < 30
+    until(lambda: (REGISTRY.get_sample_value("ratchet_stream_oldest_age_seconds", {"stream": names[0]}) or 0) > age_s)
     replica = stream(names[0], "rollout-0")
     claims = replica.claim(2, 1.0)
     until(lambda: depths(names[0]) == (1, 2))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 import pytest
+from prometheus_client import REGISTRY
 
 from learner.publish.replica_group import Unequal
 from rollout.engine import SwapReport
@@ -31,6 +32,25 @@ def test_a_replica_that_joins_later_gets_the_version_that_holds(
     assert learner.channel.formed[-1].pg_generation > learner.channel.formed[0].pg_generation
     first.leave()
     second.leave()
+
+
+def test_live_replicas_are_counted_by_what_became_of_the_last_broadcast(
+    config: RunConfig, redis_connection: RedisConnection, learner: Learner
+) -> None:
+    def counted() -> dict[str, float | None]:
+        states = ("in_step", "behind", "left_out")
+        return {s: REGISTRY.get_sample_value("ratchet_learner_live_replicas", {"state": s}) for s in states}
+
+    replicas = [Replica(config, redis_connection, f"rollout-{i}") for i in range(2)]
+    until(lambda: len(Membership(redis_connection, config.name, 1.0).live()) == 2)
+    learner.publish(0)
+    learner.publisher.wait()
+    until(lambda: counted() == {"in_step": 2, "behind": 0, "left_out": 0})
+    assert REGISTRY.get_sample_value("ratchet_learner_replicas") == 2
+    for replica in replicas:
+        replica.leave()
+    until(lambda: counted() == {"in_step": 0, "behind": 0, "left_out": 0})
+    assert REGISTRY.get_sample_value("ratchet_learner_replicas") == 0  # it stayed at the last generation's number
 
 
 def test_training_goes_on_with_those_that_are_left(

@@ -7,6 +7,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from learner.batch.step_batch import assemble
+from learner.step.figure import gauge
 from learner.step.report import FIGURES, StepReport, export, merged, report
 from services.config.learner import LearnerConfig
 from tests.learner.tiny import scored_group
@@ -17,6 +18,14 @@ SETTINGS = LearnerConfig.model_validate({"steps": 1, "groups_per_step": 1, "max_
 def made(skipped: str | None = None, **measured: float | None) -> StepReport:
     groups = [scored_group(0, rewards=[1.0, 0.0]), scored_group(1, rewards=[1.0, 1.0])]
     return report(assemble(groups, 1, SETTINGS), skipped, **measured)  # type: ignore[arg-type]
+
+
+def test_a_gauge_says_nothing_before_the_first_step() -> None:
+    """0 would be an entropy that has collapsed, and an ESS ratio that raises an alert."""
+    figure = gauge("tests_entropy_nats", "Entropy in nats.")
+    assert math.isnan(REGISTRY.get_sample_value("tests_entropy_nats") or 0.0)
+    figure.export(0.5)
+    assert REGISTRY.get_sample_value("tests_entropy_nats") == 0.5
 
 
 def sample(name: str, **labels: str) -> float:
@@ -90,11 +99,3 @@ def test_every_figure_sets_its_metric() -> None:
     assert sample("dropped_sequences_total", reason="stale") == stale + 2
     assert sample("masked_tokens_total") == masked + 3
     assert sample("skipped_optimizer_steps_total") == optimizer_steps + 1
-
-
-def test_a_step_without_tokens_leaves_the_histogram_of_lags_as_it_was() -> None:
-    seen = dataclasses.replace(made("empty"), mean_lag_steps=math.nan)
-    count = sample("policy_lag_steps_count")
-    export(seen)
-    assert sample("policy_lag_steps_count") == count
-    assert not math.isnan(sample("policy_lag_steps_sum"))

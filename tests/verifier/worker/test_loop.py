@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from services.errors import InputError, StreamError
 from services.streams import Claim, Stream
@@ -154,6 +155,9 @@ def test_entries_that_cannot_be_scored_go_to_dead_each_with_its_cause() -> None:
         scored, dead = wiring.settled(7)
     assert set(scored) == {"train-6"}
     causes = {name: one.cause for name, one in dead.items()}
+    for cause, least in {"unreadable": 2, "empty": 1, "no_verdict": 3}.items():
+        labels = {"room": "verifier", "cause": cause}
+        assert (REGISTRY.get_sample_value("ratchet_dead_groups_total", labels) or 0) >= least
     assert "that are not a record" in causes["1-0"]
     assert "expected group schema 2, got prompt schema 2" in causes["2-0"]
     assert dead["1-0"].prompt is None
