@@ -76,7 +76,6 @@ def pack(
     share_rows: whether a row may hold several sequences. share_prompts: whether the prompt of a group may be in a row once,
     before several of its responses; it is where that makes for fewer tokens.
     """
-
     tokens = piece_tokens(batch)
 
     def plan(pieces: list[Piece]) -> Plan:
@@ -116,13 +115,10 @@ def pack_whole_groups(
             of_group[int(batch.group[piece[0]])].append(piece)
         sizes = [sum(map(tokens, own)) for own in of_group]
 
-        def rows_of(held: list[int]) -> list[list[Piece]] | None:
-            own = [piece for g in held for piece in of_group[g]]
-            return even_rows(own, tokens, row_tokens, rows_per_micro_batch, share_rows=share_rows)
-
         def rows_on(turns: int) -> list[list[list[Piece]] | None]:
-            """Rows of each micro-batch, given `turns` micro-batches a rank."""
-            return [rows_of(held) for held in spread(sizes, turns * world_size)]
+            """Rows of each micro-batch, given `turns` micro-batches a rank; None where there are too many."""
+            held = [[piece for g in on for piece in of_group[g]] for on in spread(sizes, turns * world_size)]
+            return [even_rows(own, tokens, row_tokens, rows_per_micro_batch, share_rows=share_rows) for own in held]
 
         if None in rows_on(most):
             return None

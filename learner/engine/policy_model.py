@@ -133,16 +133,14 @@ class PolicyModel(nn.Module):
         """The fields of TokenStatistics, those of hidden states only when `shows_hidden`.
 
         The arguments are those of MicroBatch, but for temperature, None where every one is 1, and counts, the int64 indices of
-        the tokens that count. Without attention by spans transformers keeps packed sequences apart by their restarting
-        positions.
+        the tokens that count. Without attention by spans transformers keeps sequences apart by their restarting positions.
         """
         keywords = {KEYWORD: SpanLayout(spans, token_ids.device)} if self.attends_by_span else {}
         hidden = self.causal_lm.base_model(
             input_ids=token_ids, position_ids=position_ids, use_cache=False, **keywords
         ).last_hidden_state
         hidden = hidden.flatten(0, 1)
-        # The last token of a shared prompt predicts several tokens, whose gradients are added up: on each kind of device in the
-        # one of these two ways that adds in the same order every time.
+        # A shared prompt's last token predicts several: on each device the way that adds their gradients in the same order.
         hidden = hidden[head_index] if hidden.is_cuda else hidden.index_select(0, head_index)
         statistics: tuple[Tensor, ...] = self.causal_lm.get_output_embeddings()(hidden, target_ids, temperature)
         if not self.shows_hidden:
