@@ -16,8 +16,10 @@ from learner.publish.replica_group import SyncReport
 from learner.ranks import TakenStep
 from learner.step.report import StepReport, export
 from services.clock import now_s
+from services.log_lines import with_fields
 from services.run.folder import RunFolder
 from services.run.json_lines import JsonLines
+from services.run.json_text import finite
 from services.run.waiting import Waiting, write_waiting
 from services.wire.score import ScoredGroup
 
@@ -117,7 +119,7 @@ class Records:
                 self._events.add_scalar(f"step/{name}", value, step)
         export(report)
         REFERENCE_VERSION.set(reference_version)
-        log.info("%s", _line(step, report, trained, seconds, waited_s))
+        log.info("%s", _line(step, report, trained, seconds, waited_s), extra=with_fields(**_figures(row)))
         if report.cut_fraction == 1.0 and not self._warned_of_cuts:
             log.warning(
                 "every response of step %d was cut by rollout.sampling.max_tokens before it ended, so no answer may be "
@@ -156,6 +158,11 @@ def scalars(row: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, floa
             yield f"{above}{name}", value
         elif isinstance(value, Mapping) and name in NESTED:
             yield from scalars(value, f"{above}{name}/")
+
+
+def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the line of a step has in JSON: the row without its mappings and lists."""
+    return {name: value for name, value in finite(row).items() if not isinstance(value, Mapping | list)}
 
 
 def _line(step: int, report: StepReport, trained_tokens: int, seconds: float, waited_s: float) -> str:

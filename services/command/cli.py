@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from services import entry, library_logs
+from services import entry, library_logs, log_lines
 from services.command.objective_check import check_objective
 from services.command.plan_arguments import add_arguments as add_plan_arguments
 from services.command.rooms import LEARNER, ROLLOUT, SAFE_PATH, VERIFIER, VERIFY, python_module
@@ -30,6 +30,7 @@ def _main() -> int:
     if not command.startswith("-") and command not in known:
         raise InputError(_unknown(command, known))
     arguments = parser.parse_args()
+    library_logs.apply()
     code: int = arguments.run(arguments)
     return code
 
@@ -58,6 +59,7 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     up = command("up", "run everything on this machine; called again, it resumes")
     entry.add_config_arguments(up)
     up.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
+    entry.add_log_format(up)
     up.set_defaults(run=_up)
 
     evaluation = command("eval", "measure a model or a run's checkpoint on held-out data")
@@ -127,6 +129,7 @@ def _up(arguments: argparse.Namespace) -> int:
         return entry.DONE
     from services.command import up
 
+    log_lines.choose(arguments.log_format)
     return up.up(load(arguments.config, arguments.overrides))
 
 

@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from services.command import live_display
-from services.command.live_display import LiveDisplay, sparkline
+from services.command.live_display import LiveDisplay
+from services.command.shown import sparkline
 from services.command.tail import Tail
 from services.run.addresses import announce_address
 from services.run.folder import RunFolder
