@@ -23,6 +23,7 @@ from learner.publish.publisher import WeightPublisher
 from learner.publish.snapshot import Snapshots, probe_tokens
 from learner.ranks import Team
 from learner.records import Records
+from learner.tracking.choice import open_trackers
 from services.config import RunConfig
 from services.config.load import load
 from services.datasets.overlap import overlap_warning
@@ -71,6 +72,7 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
     """
     check_backend(config.weights.type, torch.device(config.device))
     OBJECTIVES[config.learner.objective.type]  # imports what a package brings
+    config.tracking.check_packages()
     connection = redis_connection(config)
     store = RendezvousStore(config.weights.host, config.weights.port)
     renderer = Renderer(config.model.path, trust_remote_code=config.model.trust_remote_code)
@@ -172,7 +174,14 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
     streams = {name: _stream(config, connection, name) for name in names}
     depths = StreamDepths(list(streams.values()))
     sampled = Sampled()
-    records = Records(folder, sampled, beginning.counts, attempt, policy_version=beginning.state.policy_version)
+    records = Records(
+        folder,
+        sampled,
+        beginning.counts,
+        attempt,
+        policy_version=beginning.state.policy_version,
+        trackers=[] if arguments.evaluate_only else open_trackers(config),
+    )
     publisher = WeightPublisher(
         config,
         membership=membership,
