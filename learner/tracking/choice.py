@@ -1,15 +1,14 @@
 """Which trackers a run has. Each is imported only when it is set."""
 
 import secrets
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from learner.tracking.outbox import Outbox
 from learner.tracking.tracker import TrackedRun, Tracker
 from services.config import RunConfig
 from services.config.load import masked_settings
 from services.run.folder import RunFolder
+from services.run.history import flat
 
 
 def open_trackers(config: RunConfig) -> list[Outbox]:
@@ -43,14 +42,6 @@ def tracking_id(folder: RunFolder) -> str:
         folder.path.mkdir(parents=True, exist_ok=True)
         folder.tracking_id.write_text(secrets.token_hex(4), encoding="utf-8")
     return folder.tracking_id.read_text(encoding="utf-8").strip()
-
-
-def flat(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Settings by dotted name. Lists stay whole."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        found |= flat(value, f"{above}{key}.") if isinstance(value, Mapping) else {f"{above}{key}": value}
-    return found
 
 
 def _wandb(project: str, run: TrackedRun) -> Tracker:

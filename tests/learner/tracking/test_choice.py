@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from learner.tracking.choice import flat, open_trackers, tracking_id
+from learner.tracking.choice import open_trackers, tracking_id
 from services.config import tracking
 from services.config.load import load, render_masked
 from services.errors import InputError
@@ -127,7 +127,3 @@ def test_the_password_of_a_tracking_uri_is_not_shown(tmp_path: Path) -> None:
     config = run(tmp_path, 'tracking.mlflow="https://me:hidden@host"')
     assert "hidden" not in render_masked(config)
     assert load(tmp_path / "run.toml", []).tracking.chosen() == {}
-
-
-def test_settings_have_dotted_names() -> None:
-    assert flat({"a": {"b": {"c": 1}}, "d": [1, 2]}) == {"a.b.c": 1, "d": [1, 2]}
