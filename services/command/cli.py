@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from services import entry, library_logs, log_lines
+from services.command import run_views
 from services.command.objective_check import check_objective
 from services.command.plan_arguments import add_arguments as add_plan_arguments
 from services.command.rooms import LEARNER, ROLLOUT, SAFE_PATH, VERIFIER, VERIFY, python_module
@@ -69,9 +70,7 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     )
     evaluation.set_defaults(run=_evaluate)
 
-    status = command("status", "say where a run stands")
-    status.add_argument("folder", type=Path, help="the run's folder, such as runs/addition")
-    status.set_defaults(run=_status)
+    run_views.add_commands(command)
 
     commands.add_parser("verify", help="score a file of responses", add_help=False)
 
@@ -140,13 +139,6 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if config.evaluation is None:
         raise InputError(f"{arguments.config} has no [evaluation] section, so there is nothing to evaluate on; add one")
     return evaluate.evaluate(config, arguments.model)
-
-
-def _status(arguments: argparse.Namespace) -> int:
-    from services.command import status
-
-    print(status.describe(arguments.folder))
-    return entry.DONE
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
