@@ -84,6 +84,13 @@ def start(room: str) -> None:
         threading.excepthook = _log_exception_of_a_thread
 
 
+def adopt(logger: logging.Logger) -> None:
+    """Where logs are JSON, take the place of the handlers that a library gave its logger."""
+    if is_json():
+        logger.handlers.clear()
+        logger.propagate = True
+
+
 def _log_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     logging.getLogger("ratchet").critical("%s: %s", kind.__name__, error, exc_info=(kind, error, trace))
 

@@ -1,6 +1,7 @@
 """Which trackers a run has. Each is imported only when it is set."""
 
 import secrets
+from functools import partial
 from pathlib import Path
 
 from learner.tracking.outbox import Outbox
@@ -19,10 +20,7 @@ def open_trackers(config: RunConfig) -> list[Outbox]:
     folder = RunFolder(config.folder)
     run = TrackedRun(config.name, tracking_id(folder), flat(masked_settings(config)), folder.path)
     openers = {"wandb": _wandb, "trackio": _trackio, "mlflow": _mlflow}
-    return [
-        Outbox(f"tracking.{key}", lambda opener=openers[key], value=value: opener(value, run))
-        for key, value in chosen.items()
-    ]
+    return [Outbox(f"tracking.{key}", partial(openers[key], value, run)) for key, value in chosen.items()]
 
 
 def tensorboard_of(folder: Path, policy_version: int) -> Outbox:

@@ -97,16 +97,37 @@ def _scoring(facts: Facts) -> Iterator[Reason]:
 
 
 def _killed(facts: Facts) -> Iterator[Reason]:
-    found = dict.fromkeys(text for name, text in facts.said if name == "up" and "starting it again" in text)
-    for text in found:
-        yield Reason(text, "A kill by SIGKILL that nobody gave is mostly the kernel, out of memory: see `dmesg`.")
+    """Services that died and have not come back."""
+    for service, text in _restarts(facts).items():
+        if facts.announced.get(service) is None:
+            yield Reason(text, _after(text))
+
+
+def _came_back(facts: Facts) -> Iterator[Reason]:
+    """Services that died in the last minutes and work again."""
+    for service, text in _restarts(facts).items():
+        if facts.announced.get(service) is not None:
+            yield Reason(f"{text}; it answers again", _after(text))
+
+
+def _after(text: str) -> str:
+    """What to do about a service that died so."""
+    kernel = (
+        " A SIGKILL that nobody gave is mostly the kernel's, out of memory: see `dmesg`." if "SIGKILL" in text else ""
+    )
+    return f"Its log says more.{kernel}"
+
+
+def _restarts(facts: Facts) -> dict[str, str]:
+    """Service -> what `ratchet up` said when it started it again, the last time."""
+    return {text.split(" ", 1)[0]: text for name, text in facts.said if name == "up" and "starting it again" in text}
 
 
 def _replicas(facts: Facts) -> Iterator[Reason]:
     if not facts.is_running:
         return
     silent = [name for name, scrape in facts.announced.items() if name.startswith("rollout") and scrape is None]
-    for name in silent:
+    for name in [one for one in silent if one not in _restarts(facts)]:
         yield Reason(
             f"{name} does not answer on its address: it died, hangs, or the network to it is cut",
             f"Its log is logs/{name}.log; its groups go to other replicas after deadlines.reclaim_idle_s.",
@@ -127,8 +148,9 @@ def _replicas(facts: Facts) -> Iterator[Reason]:
 
 def _weights(facts: Facts) -> Iterator[Reason]:
     last = next((text for _, text in reversed(facts.said) if "weights did not reach every replica" in text), None)
-    unconfirmed = facts.waiting is not None and not facts.waiting.confirmed and _stands_still(facts)
-    if last is not None or unconfirmed:
+    if facts.waiting is None or facts.waiting.confirmed:
+        return
+    if last is not None or _stands_still(facts):
         yield Reason(
             last or "the replicas have not confirmed the last weights, so no prompts are issued",
             "See docs/operating.md, Weights did not reach a replica.",
@@ -210,13 +232,14 @@ RULES: tuple[Callable[[Facts], Iterator[Reason]], ...] = (
     _ended,
     _redis,
     _scoring,
+    _killed,
     _replicas,
     _weights,
     _not_finite,
     _nothing_to_train_on,
     _dead,
-    _killed,
     _queues,
     _quiet,
+    _came_back,
 )
 """The worst first: what ended, what the others depend on, then what lets nothing through, then what is slow."""

@@ -52,9 +52,9 @@ def replica_view(
         return max(0.0, (now.value(name, **labels) or 0.0) - (was or 0.0))
 
     idle_s = sum(grown("ratchet_wait_seconds_total", room=ROLLOUT, awaiting=what) for what in ("prompts", "weights"))
-    state = "sampling" if running else "waits for prompts"
-    if not now.value("ratchet_rollout_ready"):
-        state = "waits for weights"
+    state = "waits for prompts" if now.value("ratchet_rollout_ready") else "waits for weights"
+    if running:  # also for a moment before it says that it is ready
+        state = "sampling"
     confirmed = confirmed_unix_s.get(version)
     return ReplicaView(
         replica_id,

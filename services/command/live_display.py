@@ -170,7 +170,9 @@ class LiveDisplay:
         left_s = self._left_s()
         title = f"{self._config.name}: step {step} of {steps}, {duration(now - self._start_s)}"
         title += f", about {duration(left_s)} left" if left_s is not None else ""
-        parts: list[RenderableType] = [ProgressBar(total=steps, completed=step, width=60), table]
+        bar = Table.grid(expand=True)  # a bar alone does not end its line
+        bar.add_row(ProgressBar(total=steps, completed=step))
+        parts: list[RenderableType] = [bar, table]
         if self._fleet and (views := self._fleet.views):
             parts.append(self._replicas(views))
         return Panel(Group(*parts), title=Text(title), title_align="left")

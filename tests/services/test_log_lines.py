@@ -15,6 +15,11 @@ import logging, threading, warnings
 from services import entry, log_lines
 def main():
     entry.start_logging("learner")
+    of_a_library = logging.getLogger("DeepSpeed")
+    of_a_library.propagate = False
+    of_a_library.addHandler(logging.StreamHandler())
+    log_lines.adopt(of_a_library)
+    of_a_library.error("no memory")
     log = logging.getLogger("ratchet.learner")
     log.info("step %d", 1, extra=log_lines.with_fields(step=1, loss=0.5))
     try:
@@ -45,15 +50,16 @@ def test_every_line_is_an_object_also_where_something_is_raised() -> None:
     said = [json.loads(line) for line in lines]
     assert code == 1
     assert [(one["level"], one["message"]) for one in said] == [
+        ("ERROR", "no memory"),
         ("INFO", "step 1"),
         ("ERROR", "two\nlines"),
         ("CRITICAL", "IndexError: list index out of range"),
         ("CRITICAL", "not foreseen"),
     ]
     assert {one["room"] for one in said} == {"learner"}
-    assert said[0]["fields"] == {"step": 1, "loss": 0.5}
-    assert "ZeroDivisionError" in said[1]["exception"]
-    assert "RuntimeError: not foreseen" in said[3]["exception"]
+    assert said[1]["fields"] == {"step": 1, "loss": 0.5}
+    assert "ZeroDivisionError" in said[2]["exception"]
+    assert "RuntimeError: not foreseen" in said[4]["exception"]
     assert said[0]["time"].endswith("+00:00")
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from learner.tracking.choice import open_trackers, tracking_id
-from services.config import tracking
 from services.config.load import load, render_masked
 from services.errors import InputError
 from services.run.folder import RunFolder
@@ -27,6 +26,11 @@ class Run:
 
     def __init__(self) -> None:
         self.said: list[Any] = []
+        self.given: dict[str, Any] = {}
+
+    def opened_with(self, **given: Any) -> "Run":
+        self.given = given
+        return self
 
     def define_metric(self, *arguments: Any, **more: Any) -> None:
         self.said.append((arguments, more))
@@ -45,13 +49,13 @@ def test_nothing_is_opened_unless_it_is_set(tmp_path: Path) -> None:
 def test_wandb_gets_figures_by_policy_version_and_settings_without_passwords(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened, there = [], Run()
-    module(monkeypatch, "wandb", Settings=dict, init=lambda **given: opened.append(given) or there)
+    there = Run()
+    module(monkeypatch, "wandb", Settings=dict, init=there.opened_with)
     config = run(tmp_path, 'tracking.wandb="team/sums"', 'redis.url="redis://:hidden@host:6379/0"')
     (outbox,) = open_trackers(config)
     outbox.log(3, {"step/loss": 0.5, "step/odd": float("nan")})
     outbox.close()
-    (given,) = opened
+    given = there.given
     assert (given["project"], given["entity"], given["name"]) == ("sums", "team", config.name)
     assert given["id"] == tracking_id(RunFolder(config.folder))
     assert "hidden" not in str(given)
@@ -60,12 +64,12 @@ def test_wandb_gets_figures_by_policy_version_and_settings_without_passwords(
 
 
 def test_trackio_gets_figures_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened, there = [], Run()
-    module(monkeypatch, "trackio", init=lambda **given: opened.append(given) or there)
+    there = Run()
+    module(monkeypatch, "trackio", init=there.opened_with)
     (outbox,) = open_trackers(run(tmp_path, 'tracking.trackio="sums"'))
     outbox.log(3, {"step/loss": 0.5})
     outbox.close()
-    assert opened[0]["project"] == "sums"
+    assert there.given["project"] == "sums"
     assert there.said == [({"step/loss": 0.5}, {"step": 3}), "finished"]
 
 
@@ -107,7 +111,7 @@ def test_mlflow_goes_on_in_the_run_of_the_start_before(tmp_path: Path, monkeypat
 
 
 def test_a_missing_package_is_said_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     config = run(tmp_path, 'tracking.wandb="a"', 'tracking.trackio="b"')
     with pytest.raises(InputError, match=r"tracking.wandb and tracking.trackio need .* `pip install wandb trackio`"):
         config.tracking.check_packages()

@@ -111,6 +111,14 @@ def test_other_reasons(change: dict[str, object], said: str) -> None:
     assert said in reasons(changed(**change))[0].what
 
 
+def test_a_service_that_came_back_is_said_last() -> None:
+    said = [("up", "rollout-0 was killed by SIGKILL; starting it again (log: x)")]
+    back = reasons(changed(said=said, announced={"rollout-0": verifier()}, step_age_s=500.0))
+    assert [reason.what.endswith("it answers again") for reason in back] == [False, True]
+    gone = reasons(changed(said=said, announced={"rollout-0": None}))
+    assert [reason.what.split(";")[0] for reason in gone] == ["rollout-0 was killed by SIGKILL"]
+
+
 def test_what_ended_a_service_comes_before_what_is_slow() -> None:
     found = reasons(changed(left={"learner": cause("no space")}, step_age_s=500.0, waiting=REWARDS))
     assert [reason.what.split(" ")[0] for reason in found] == ["learner", "no", "the"]
