@@ -109,7 +109,8 @@ def show(histories: Sequence[History], found: dict[str, Any], console: Console) 
         if not rows:
             console.print(f"{caption}: none", highlight=False)
             continue
-        printed = Table(caption, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        printed = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        printed.add_column(caption, overflow="fold")
         for name in names:
             printed.add_column(Text(name), overflow="fold")
         if caption == "results":
