@@ -9,6 +9,7 @@ from typing import Any
 
 from services import cause
 from services.command.diagnosis import Facts
+from services.command.run_lock import is_held
 from services.command.scrape import scrape
 from services.command.service_warnings import LEVELS, LINE
 from services.config import RunConfig
@@ -71,7 +72,10 @@ def gather(path: Path) -> Facts:
         "steps_wanted": config.learner.steps,
         "step_age_s": now - steps[-1]["at_unix_s"] if steps else None,
     }
-    if (url := url_of(config, folder)) is not None:
+    url = url_of(config, folder)
+    if folder.redis_url.exists() and not is_held(folder):  # left by a `ratchet up` that was killed
+        url = None
+    if url is not None:
         known |= _asked(url, config.name)
     if known.get("is_running"):
         known["announced"] = scrape(addresses(folder.services))

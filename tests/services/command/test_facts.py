@@ -8,6 +8,7 @@ import pytest
 from services import cause
 from services.command.facts import gather, recent_warnings
 from services.command.redis_server import RedisServer
+from services.command.run_lock import locked
 from services.command.run_processes import write_settings
 from services.errors import DiskFull, InputError
 from services.run.folder import RunFolder
@@ -62,7 +63,7 @@ def test_the_server_of_a_run_is_asked(tmp_path: Path) -> None:
     with JsonLines(folder.steps) as lines:
         lines.write(step=3, attempt=1, skipped=None)
     name = folder.path.name
-    with RedisServer(folder.redis) as server:
+    with locked(folder), RedisServer(folder.redis) as server:
         folder.redis_url.write_text(server.url, encoding="utf-8")
         connection = RedisConnection(server.url, deadline_s=5)
         dead = DeadGroup(prompt=None, group_id="g", stage="prompts", cause="too long", payload=b"")
@@ -81,9 +82,11 @@ def test_the_server_of_a_run_is_asked(tmp_path: Path) -> None:
 def test_a_server_that_is_gone_is_a_fact(tmp_path: Path) -> None:
     folder = started(tmp_path)
     folder.redis_url.write_text(f"unix://{tmp_path}/no.sock", encoding="utf-8")
-    facts = gather(folder.path)
+    with locked(folder):
+        facts = gather(folder.path)
     assert not facts.is_running
     assert facts.redis_fault is not None
+    assert gather(folder.path).redis_fault is None, "nobody runs it, so its server is not missed"
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
