@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from services import entry, library_logs
 from services.command import cli, compare, report
 from services.command.run_processes import write_settings
 from services.errors import InputError
@@ -109,8 +110,8 @@ def test_one_run_is_not_a_comparison(two: list[Path]) -> None:
 def called(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     monkeypatch.setattr(sys, "argv", ["ratchet", *map(str, arguments)])
     codes: list[Any] = []
-    monkeypatch.setattr(cli.entry, "end", lambda main: codes.append(main()))
-    monkeypatch.setattr(cli.library_logs, "apply", lambda: None)  # it would be for all tests that come after
+    monkeypatch.setattr(entry, "end", lambda main: codes.append(main()))
+    monkeypatch.setattr(library_logs, "apply", lambda: None)  # it would be for all tests that come after
     cli.main()
     return int(codes[0])
 

@@ -1,5 +1,7 @@
 """From a failing run to the sentence that names the cause: ten faults and what an operator reads."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -21,9 +23,9 @@ WAITING = Waiting(step=5, usable=0, needed=4, unusable="", outstanding=8, confir
 REWARDS = msgspec.structs.replace(WAITING, unusable="40 equal rewards (every reward was 0)")
 
 
-def changed(**change: object) -> Facts:
+def changed(**change: Any) -> Facts:
     names = HEALTHY.__dataclass_fields__
-    return Facts(**{name: getattr(HEALTHY, name) for name in names} | change)  # type: ignore[arg-type]
+    return Facts(**{name: getattr(HEALTHY, name) for name in names} | change)
 
 
 def cause(message: str) -> Cause:
@@ -37,7 +39,7 @@ def verifier(**values: float) -> Scrape:
     )
 
 
-FAULTS = {
+FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "killed replica": (
         {"said": [("up", "rollout-0 was killed by SIGKILL; starting it again (log: x)")]},
         "rollout-0 was killed by SIGKILL",
@@ -107,7 +109,7 @@ def test_nothing_is_said_of_a_healthy_run() -> None:
         ),
     ],
 )
-def test_other_reasons(change: dict[str, object], said: str) -> None:
+def test_other_reasons(change: dict[str, Any], said: str) -> None:
     assert said in reasons(changed(**change))[0].what
 
 
