@@ -25,6 +25,7 @@ from learner.publish.snapshot import Snapshots, probe_tokens
 from learner.ranks import Team
 from learner.records import Records
 from learner.surroundings import look_at_disk, look_at_redis
+from learner.tracking.choice import open_trackers
 from services.config import RunConfig
 from services.config.load import load
 from services.datasets.overlap import overlap_warning
@@ -74,6 +75,7 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
     """
     check_backend(config.weights.type, torch.device(config.device))
     OBJECTIVES[config.learner.objective.type]  # imports what a package brings
+    config.tracking.check_packages()
     connection = redis_connection(config)
     store = RendezvousStore(config.weights.host, config.weights.port)
     renderer = Renderer(config.model.path, trust_remote_code=config.model.trust_remote_code)
@@ -185,7 +187,14 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
     if config.device == "cuda":
         export_gpu_memory()
     sampled = Sampled()
-    records = Records(folder, sampled, beginning.counts, attempt, policy_version=beginning.state.policy_version)
+    records = Records(
+        folder,
+        sampled,
+        beginning.counts,
+        attempt,
+        policy_version=beginning.state.policy_version,
+        trackers=[] if arguments.evaluate_only else open_trackers(config),
+    )
     publisher = WeightPublisher(
         config,
         membership=membership,

@@ -15,9 +15,13 @@ from learner.metrics import LAST_STEP_TIMESTAMP, POLICY_LAG_STEPS, REFERENCE_VER
 from learner.publish.replica_group import SyncReport
 from learner.ranks import TakenStep
 from learner.step.report import StepReport, export
+from learner.tracking.choice import tensorboard_of
+from learner.tracking.tracker import Tracker
 from services.clock import now_s
+from services.log_lines import with_fields
 from services.run.folder import RunFolder
 from services.run.json_lines import JsonLines
+from services.run.json_text import finite
 from services.run.waiting import Waiting, write_waiting
 from services.wire.score import ScoredGroup
 
@@ -41,17 +45,22 @@ class Records:
     """The records of one start of the learner. Files are continued where the start before ended."""
 
     def __init__(
-        self, folder: RunFolder, sampled: Sampled, counts: dict[str, Any], attempt: int, *, policy_version: int
+        self,
+        folder: RunFolder,
+        sampled: Sampled,
+        counts: dict[str, Any],
+        attempt: int,
+        *,
+        policy_version: int,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         """counts: those of the checkpoint that is continued, or NOTHING_COUNTED. attempt: which start this is.
         policy_version: the one that this start begins with; TensorBoard forgets the steps that an earlier start took after
-        it."""
-        from torch.utils.tensorboard import SummaryWriter
-
+        it. trackers: where figures go besides TensorBoard; they are closed with the records."""
         self._steps = JsonLines(folder.steps)
         self._syncs = JsonLines(folder.syncs)
         self._evaluations = JsonLines(folder.evaluations)
-        self._events = SummaryWriter(str(folder.tensorboard), purge_step=policy_version + 1)
+        self._trackers = [tensorboard_of(folder.tensorboard, policy_version), *trackers]
         self._waiting = folder.waiting
         self._waiting_written_s = -math.inf
         self._attempt = attempt
@@ -116,12 +125,10 @@ class Records:
             **self.counts(),
         }
         self._steps.write(**row)
-        for name, value in scalars(row):
-            if name not in ("step", "attempt"):
-                self._events.add_scalar(f"step/{name}", value, step)
+        self._track(step, {f"step/{name}": value for name, value in scalars(row) if name not in ("step", "attempt")})
         export(report)
         REFERENCE_VERSION.set(reference_version)
-        log.info("%s", _line(step, report, trained, seconds, waited_s))
+        log.info("%s", _line(step, report, trained, seconds, waited_s), extra=with_fields(**_figures(row)))
         if report.cut_fraction == 1.0 and not self._warned_of_cuts:
             log.warning(
                 "every response of step %d was cut by rollout.sampling.max_tokens before it ended, so no answer may be "
@@ -143,12 +150,16 @@ class Records:
     def evaluation(self, evaluation: Evaluation) -> None:
         """Called after every evaluation."""
         self._evaluations.write(attempt=self._attempt, **asdict(evaluation))
-        self._events.add_scalar("evaluation/avg_at_k", evaluation.avg_at_k, evaluation.policy_version)
-        self._events.add_scalar("evaluation/pass_at_k", evaluation.pass_at_k, evaluation.policy_version)
-        self._events.flush()
+        found = {"evaluation/avg_at_k": evaluation.avg_at_k, "evaluation/pass_at_k": evaluation.pass_at_k}
+        self._track(evaluation.policy_version, found)
+
+    def _track(self, step: int, figures: Mapping[str, float]) -> None:
+        for tracker in self._trackers:
+            tracker.log(step, figures)
 
     def close(self) -> None:
-        self._events.close()
+        for tracker in self._trackers:
+            tracker.close()
         for lines in (self._steps, self._syncs, self._evaluations):
             lines.close()
 
@@ -160,6 +171,11 @@ def scalars(row: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, floa
             yield f"{above}{name}", value
         elif isinstance(value, Mapping) and name in NESTED:
             yield from scalars(value, f"{above}{name}/")
+
+
+def _figures(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What the line of a step has in JSON: the row without its mappings and lists."""
+    return {name: value for name, value in finite(row).items() if not isinstance(value, Mapping | list)}
 
 
 def _line(step: int, report: StepReport, trained_tokens: int, seconds: float, waited_s: float) -> str:

@@ -15,11 +15,13 @@ from pathlib import Path
 from rollout.engine import InferenceEngine
 from rollout.loop import RolloutStreams, SamplingLoop
 from rollout.metrics import READY
+from rollout.minute import Minute, is_quiet
 from rollout.weights.follower import WeightFollower
 from services.config import RunConfig
 from services.errors import DeadlineExceeded
 from services.gpu_memory import export_gpu_memory
 from services.health import HealthServer
+from services.minutes import log_each_minute
 from services.run.addresses import announce_address
 from services.streams.names import DEAD, EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES
 from services.streams.redis_connection import RedisConnection
@@ -117,6 +119,9 @@ class Replica:
             asyncio.create_task(self._keep_lease(stop), name="lease"),
             sampling,
             asyncio.create_task(self._loop.renew(self._reclaim_idle_s / 3, stop), name="renewing"),
+            asyncio.create_task(
+                log_each_minute(log, Minute(self._loop.busy).say, stop, quiet=is_quiet), name="a line a minute"
+            ),
         ]
         try:
             await _first_to_end(tasks, stop)

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.metadata
+import io
 import logging
 import os
 import select
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from services import cause, library_logs
+from services import cause, library_logs, log_lines
 from services.cause import disk_full
 from services.clock import sleep
 from services.config import RunConfig
@@ -67,6 +68,11 @@ def end(main: Callable[[], int]) -> NoReturn:
     1: a fault of ours, with its traceback. 2: InputError. 3: any other RatchetError. 130: interrupted. A service leaves the
     error where its supervisor reads it (services/cause.py).
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(
+            stream, io.TextIOWrapper
+        ):  # a character that the locale lacks is a question mark, not a traceback
+            stream.reconfigure(errors="replace")
     try:
         code = main()
         sys.stdout.flush()
@@ -89,11 +95,15 @@ def end(main: Callable[[], int]) -> NoReturn:
 def _say(error: Exception) -> int:
     """Print what ended this process, and leave it for the supervisor; the exit code."""
     cause.leave(error)
-    if isinstance(error, RatchetError):
+    is_ours = isinstance(error, RatchetError)
+    code = BAD_INPUT if isinstance(error, InputError) else FAILED if is_ours else FAULT
+    if os.environ.get(log_lines.FORMAT_VARIABLE) == "json" and log.hasHandlers():
+        log.critical("%s", error, exc_info=None if is_ours else error, extra=log_lines.with_fields(exit_code=code))
+    elif is_ours:
         print(f"ratchet: {error}", file=sys.stderr)
-        return BAD_INPUT if isinstance(error, InputError) else FAILED
-    traceback.print_exception(error)
-    return FAULT
+    else:
+        traceback.print_exception(error)
+    return code
 
 
 def _reader_left() -> bool:
@@ -107,24 +117,35 @@ def service_parser(room: str, *, config_optional: bool = False) -> argparse.Argu
     """The arguments that every `python -m <room>` takes."""
     parser = Parser(prog=f"ratchet {room}")
     add_config_arguments(parser, optional=config_optional)
+    add_log_format(parser)
     parser.add_argument("--services-folder", type=Path, help=argparse.SUPPRESS)  # where `ratchet up` wants addresses
     return parser
+
+
+def add_log_format(parser: argparse.ArgumentParser) -> None:
+    """The argument of everything that logs."""
+    parser.add_argument(
+        "--log-format",
+        choices=log_lines.FORMATS,
+        help=f"lines in words, or one JSON object a line (default: {log_lines.FORMAT_VARIABLE}, or text)",
+    )
 
 
 def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Read the arguments, set up logging and watch the supervisor. Every service begins with it."""
     arguments = parser.parse_args()
-    start_logging()
+    log_lines.choose(arguments.log_format)
+    start_logging(parser.prog.removeprefix("ratchet "))
     watch_supervisor()
     return arguments
 
 
-def start_logging() -> None:
-    """Log to stderr: warnings of every library, and from INFO on what is ours."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", stream=sys.stderr, force=True
-    )
-    log.setLevel(logging.INFO)
+def start_logging(room: str = "ratchet") -> None:
+    """Log to stderr: warnings of every library, and from INFO on what is ours. room: its name in JSON lines.
+
+    Raises InputError when the environment asks for a format that there is not.
+    """
+    log_lines.start(room)
     library_logs.apply()
 
 

@@ -6,15 +6,17 @@ import logging
 import socket
 from pathlib import Path
 
-from services import entry
+from services import entry, log_lines
 from services.config.load import load, load_verifier
 from services.config.verifier import VerifierConfig
 from services.errors import InputError
+from services.minutes import log_each_minute
 from services.run.addresses import announce_address
 from services.streams.names import DEAD, SCORED, TRAJECTORIES
 from services.streams.redis_cache import RedisStore
 from services.streams.redis_stream import RedisStream
 from verifier.cache import MemoryShelf, Shelf
+from verifier.minute import Minute, is_quiet
 from verifier.service import serve
 from verifier.worker.loop import VerifierStreams
 
@@ -26,7 +28,8 @@ log = logging.getLogger("ratchet.verifier")
 
 def main() -> int:
     arguments = _parser().parse_args()
-    entry.start_logging()
+    log_lines.choose(arguments.log_format)
+    entry.start_logging("verifier")
     entry.watch_supervisor()
     given = {name: getattr(arguments, name) for name in FLAGS}
     flags = [f"verifier.{name}={value}" for name, value in given.items() if value is not None]
@@ -76,7 +79,11 @@ async def _run(
         announce_address(services_folder, "verifier", url)
         log.info("scoring on %s (its contract: %s/docs)", url, url)
 
-    await serve(settings, streams=streams, stop=stop, on_ready=on_ready, shelf=shelf, run=run)
+    minutes = asyncio.create_task(log_each_minute(log, Minute().say, stop, quiet=is_quiet))
+    try:
+        await serve(settings, streams=streams, stop=stop, on_ready=on_ready, shelf=shelf, run=run)
+    finally:
+        minutes.cancel()
     return entry.DONE
 
 
@@ -95,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         default=socket.gethostname(),
         help="name of this worker on the streams, different for each; default: the host's name",
     )
+    entry.add_log_format(parser)
     parser.add_argument("--services-folder", type=Path, help=argparse.SUPPRESS)
     return parser
 

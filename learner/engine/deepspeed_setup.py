@@ -3,7 +3,6 @@
 The only file importing deepspeed.
 """
 
-import logging
 import os
 import socket
 from datetime import timedelta
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from learner.engine.policy_model import model_dtype
+from services import library_logs, log_lines
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
 from services.errors import InputError
@@ -25,7 +25,8 @@ def import_deepspeed(device: Literal["cpu", "cuda"]) -> Any:
     import deepspeed.ops  # type: ignore[import-untyped]
     from deepspeed.utils import logger  # type: ignore[import-untyped]
 
-    logger.setLevel(logging.WARNING)
+    logger.setLevel(library_logs.level())
+    log_lines.adopt(logger)
     if device == "cpu":
         # Otherwise the first init_distributed spends about 25 s on compiling a shared-memory op.
         deepspeed.ops.__compatible_ops__ = {}

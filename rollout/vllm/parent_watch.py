@@ -12,6 +12,7 @@ import select
 import signal
 import threading
 
+from services import log_lines
 from services.errors import InputError
 
 PLUGIN = "ratchet_parent_watch"
@@ -37,13 +38,16 @@ def announce() -> None:
 
 
 def follow() -> None:
-    """End this process as soon as the announced rollout process has ended. vLLM calls it in each of its processes.
+    """End this process as soon as the announced rollout process has ended. vLLM calls it in each of its processes, which
+    log as the rollout process does where that is JSON.
 
     Does nothing in the rollout process itself, or if no process was announced.
     """
     rollout_pid = int(os.environ.get(_PID_VARIABLE, "0"))
     if rollout_pid in (0, os.getpid()):
         return
+    if log_lines.is_json():
+        log_lines.start("rollout")
     try:
         ended = os.pidfd_open(rollout_pid)
     except ProcessLookupError:

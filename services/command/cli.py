@@ -6,7 +6,8 @@ import os
 import sys
 from pathlib import Path
 
-from services import entry, library_logs
+from services import entry, library_logs, log_lines
+from services.command import run_views
 from services.command.objective_check import check_objective
 from services.command.plan_arguments import add_arguments as add_plan_arguments
 from services.command.rooms import LEARNER, ROLLOUT, SAFE_PATH, VERIFIER, VERIFY, python_module
@@ -30,6 +31,7 @@ def _main() -> int:
     if not command.startswith("-") and command not in known:
         raise InputError(_unknown(command, known))
     arguments = parser.parse_args()
+    library_logs.apply()
     code: int = arguments.run(arguments)
     return code
 
@@ -58,6 +60,7 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     up = command("up", "run everything on this machine; called again, it resumes")
     entry.add_config_arguments(up)
     up.add_argument("--dry-run", action="store_true", help="print the resolved settings and stop")
+    entry.add_log_format(up)
     up.set_defaults(run=_up)
 
     evaluation = command("eval", "measure a model or a run's checkpoint on held-out data")
@@ -67,9 +70,7 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     )
     evaluation.set_defaults(run=_evaluate)
 
-    status = command("status", "say where a run stands")
-    status.add_argument("folder", type=Path, help="the run's folder, such as runs/addition")
-    status.set_defaults(run=_status)
+    run_views.add_commands(command)
 
     commands.add_parser("verify", help="score a file of responses", add_help=False)
 
@@ -127,6 +128,7 @@ def _up(arguments: argparse.Namespace) -> int:
         return entry.DONE
     from services.command import up
 
+    log_lines.choose(arguments.log_format)
     return up.up(load(arguments.config, arguments.overrides))
 
 
@@ -137,13 +139,6 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     if config.evaluation is None:
         raise InputError(f"{arguments.config} has no [evaluation] section, so there is nothing to evaluate on; add one")
     return evaluate.evaluate(config, arguments.model)
-
-
-def _status(arguments: argparse.Namespace) -> int:
-    from services.command import status
-
-    print(status.describe(arguments.folder))
-    return entry.DONE
 
 
 def _doctor(arguments: argparse.Namespace) -> int:

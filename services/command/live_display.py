@@ -3,6 +3,7 @@
 On a terminal it redraws one panel; elsewhere it prints a line every few seconds, so that a log stays readable.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,11 +14,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from services import log_lines
 from services.clock import now_s
+from services.command.fleet import FleetWatch, ReplicaView, cells
 from services.command.rooms import LEARNER, ROLLOUT
 from services.command.service_warnings import ServiceWarnings
-from services.command.shown import number
+from services.command.shown import bars_for, duration, number, sparkline
 from services.command.tail import Tail
+from services.command.up_log import say, warn
 from services.config import RunConfig
 from services.run.addresses import addresses
 from services.run.folder import RunFolder
@@ -27,11 +31,13 @@ REDRAW_EVERY_S = 0.5
 LINE_EVERY_S = 10.0
 SLOW_S = 30.0
 """A step that takes longer is a reason to say what is known of its groups."""
-BARS = " ▁▂▃▄▅▆▇█"
+REPLICAS_SHOWN = 16
+PACE_STEPS = 20
+"""Steps whose pace says how long the rest will take."""
 
 
 class LiveDisplay:
-    """Shows a run from the files that it writes; it asks nothing of the services."""
+    """Shows a run from the files that it writes. On a terminal it also asks the replicas for /metrics, in a thread."""
 
     def __init__(self, config: RunConfig, console: Console, known: Sequence[str] = ()) -> None:
         """known: warnings that the console has shown before."""
@@ -49,16 +55,22 @@ class LiveDisplay:
         self._shown_s = self._start_s
         self._stepped_s = self._start_s
         self._first_step: tuple[float, int] | None = None  # when, and the trajectories sampled by then
+        self._paces: deque[tuple[int, float]] = deque(maxlen=PACE_STEPS)  # (step, its wall-clock time)
         self._phase = ""
-        self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+        is_live = console.is_terminal and not log_lines.is_json()
+        self._live = Live(console=console, auto_refresh=False, transient=True) if is_live else None
+        self._fleet: FleetWatch | None = None
 
     def __enter__(self) -> "LiveDisplay":
         if self._live:
             self._live.start()
+            self._fleet = FleetWatch(self._folder)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._warn()  # of what ended the run, perhaps
+        if self._fleet:
+            self._fleet.close()
         if self._live:
             self._live.stop()
 
@@ -74,20 +86,26 @@ class LiveDisplay:
             return
         phase = self._waiting_for().partition(":")[0]
         if new_evaluations or phase != self._phase or now - self._shown_s >= LINE_EVERY_S:
-            self._console.print(self._line(now), highlight=False, soft_wrap=True)
+            say(self._console, self._line(now), **self._fields())
             self._shown_s = now
             self._phase = phase
 
     def _warn(self) -> None:
         """Print what the services warn of; above the panel, where there is one."""
         for said in self._warnings.read():
-            self._console.print(Text.assemble(("warning: ", "yellow"), said), soft_wrap=True)
+            warn(self._console, said)
+
+    def _fields(self) -> dict[str, Any]:
+        """The line's figures, for JSON."""
+        names = ("step", "pass_rate", "mean_lag_steps", "ess_ratio")
+        return {name: self._step.get(name) for name in names} if self._step else {}
 
     def _read(self, now: float) -> bool:
         """Take in new rows; returns whether there was an evaluation."""
         for row in self._steps.rows():
             self._step = row
             self._stepped_s = now
+            self._paces.append((row["step"], row["at_unix_s"]))
             if row["pass_rate"] is not None:
                 self._pass_rates.append(row["pass_rate"])
             if self._first_step is None:
@@ -121,7 +139,10 @@ class LiveDisplay:
         if step is None:
             return [("waiting for", self._waiting_for())]
         facts = [
-            ("pass rate", f"{number(step['pass_rate'], 2)}  {sparkline(self._pass_rates, 32)}"),
+            (
+                "pass rate",
+                f"{number(step['pass_rate'], 2)}  {sparkline(self._pass_rates, 32, bars_for(self._console))}",
+            ),
             (
                 "held-out accuracy",
                 "  ".join(f"{number(accuracy)} @{version}" for version, accuracy in self._evaluated[-4:]) or "-",
@@ -130,8 +151,8 @@ class LiveDisplay:
             ("ESS ratio", f"{number(step['ess_ratio'])}  (learning rate x {number(step['lr_factor'], 2)})"),
             ("groups", group_counts(step["groups"])),
         ]
-        if self._is_slow(now) and (waiting := self._groups()):
-            facts.append((f"step {waiting.step}", waiting.said()))
+        if waiting := self._groups():
+            facts.append((f"step {waiting.step} waits", waiting.said()))
         if self._first_step and now > self._first_step[0] + 1:
             rate = (step["sampled_trajectories"] - self._first_step[1]) / (now - self._first_step[0])
             facts.append(("sampled", f"{rate:,.0f} trajectories/s"))
@@ -144,17 +165,48 @@ class LiveDisplay:
     def _panel(self, now: float) -> RenderableType:
         table = Table.grid(padding=(0, 2))
         for name, value in self._facts(now):
-            table.add_row(Text(name, style="dim"), value)
+            table.add_row(Text(name, style="dim"), Text(value))
         step, steps = (self._step or {}).get("step", 0), self._config.learner.steps
-        title = f"{self._config.name}: step {step} of {steps}, {now - self._start_s:.0f} s"
-        return Panel(Group(ProgressBar(total=steps, completed=step, width=60), table), title=title, title_align="left")
+        left_s = self._left_s()
+        title = f"{self._config.name}: step {step} of {steps}, {duration(now - self._start_s)}"
+        title += f", about {duration(left_s)} left" if left_s is not None else ""
+        bar = Table.grid(expand=True)  # a bar alone does not end its line
+        bar.add_row(ProgressBar(total=steps, completed=step))
+        parts: list[RenderableType] = [bar, table]
+        if self._fleet and (views := self._fleet.views):
+            parts.append(self._replicas(views))
+        return Panel(Group(*parts), title=Text(title), title_align="left")
+
+    def _left_s(self) -> float | None:
+        """How long the steps that are left take at the pace of the last ones; None before there is a pace, or at the end."""
+        if len(self._paces) < 2:
+            return None
+        (first, began_s), (last, ended_s) = self._paces[0], self._paces[-1]
+        if last <= first or last >= self._config.learner.steps:
+            return None
+        return (self._config.learner.steps - last) * (ended_s - began_s) / (last - first)
+
+    @staticmethod
+    def _replicas(views: Sequence[ReplicaView]) -> Table:
+        """A line for each replica: its name, policy version, state and what it has in flight."""
+        table = Table.grid(padding=(0, 2))
+        for view in views[:REPLICAS_SHOWN]:
+            name, version, state, in_flight, rate, _, _ = cells(view)
+            alive = view.policy_version is not None
+            rest = (f"version {version}", state, f"{in_flight} in flight", f"{rate} tokens/s") if alive else ("", state)
+            table.add_row(Text(name, style="dim"), *rest, style=None if alive else "red")
+        if len(views) > REPLICAS_SHOWN:
+            table.add_row(Text("", style="dim"), f"and {len(views) - REPLICAS_SHOWN} more")
+        return table
 
     def _line(self, now: float) -> str:
         facts = [f"{now - self._start_s:4.0f} s"]
         if self._step is None:
             return f"{facts[0]}  waiting for {self._waiting_for()}"
         step = self._step
-        facts.append(f"step {step['step']}/{self._config.learner.steps}")
+        left_s = self._left_s()
+        left = f" ({duration(left_s)} left)" if left_s is not None else ""
+        facts.append(f"step {step['step']}/{self._config.learner.steps}{left}")
         facts.append(
             f"pass rate {number(step['pass_rate'], 2)}  lag {number(step['mean_lag_steps'], 2)}  "
             f"ESS {number(step['ess_ratio'], 2)}"
@@ -165,13 +217,6 @@ class LiveDisplay:
         if self._is_slow(now) and (waiting := self._groups()):
             facts.append(f"waiting for step {waiting.step}: {waiting.said()}")
         return "  ".join(facts)
-
-
-def sparkline(values: list[float], width: int) -> str:
-    """Draw values in 0..1 as bars, averaged into at most `width` of them."""
-    size = max(1, -(-len(values) // width))
-    means = [sum(values[i : i + size]) / len(values[i : i + size]) for i in range(0, len(values), size)]
-    return "".join(BARS[min(8, max(0, round(value * 8)))] for value in means)
 
 
 def group_counts(groups: dict[str, Any]) -> str:

@@ -62,6 +62,7 @@ def check(config: RunConfig, *, quick: bool = False) -> Checked:
     if config.device == "cpu":
         look(lambda: _check_machine(config))
     look(lambda: check_objective(config))
+    look(config.tracking.check_packages)
     look(lambda: check_folder(config))
     look(lambda: check_ports(config))
     look(lambda: check_redis(config))

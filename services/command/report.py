@@ -1,4 +1,4 @@
-"""The end of a run: a table of before and after, and a picture of the learning curve."""
+"""The end of a run, and `ratchet report`: a table of before and after, pictures, and the same as a page or as JSON."""
 
 from pathlib import Path
 from typing import Any
@@ -6,24 +6,21 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from services.command import figures, html_page
 from services.command.shown import number
 from services.run.folder import RunFolder
+from services.run.history import History
 from services.run.json_lines import read_json_lines
 from services.run.summary import newest
 
 
-def show(folder: RunFolder, summary: dict[str, Any], console: Console) -> None:
-    """Print the summary as a table, and where the run's results are."""
-    table = Table(
-        title=f"{folder.path.name}: {summary['steps']} steps in {summary['wall_seconds']:.0f} s", title_justify="left"
-    )
-    table.add_column("")
-    table.add_column("", justify="right")
+def result_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a run came to: names and values."""
     groups, lag, ess = summary["groups"], summary["lag_steps"], summary["ess_ratio"]
-    rows = [
+    return [
         ("held-out accuracy before", number(summary["accuracy_before"])),
         ("held-out accuracy after", number(summary["accuracy_after"])),
-        ("tokens sampled / trained on", f"{summary['sampled_tokens']:,} / {summary['trained_tokens']:,}"),
+        ("tokens sampled / trained on", f"{summary['sampled_tokens'] or 0:,} / {summary['trained_tokens'] or 0:,}"),
         (
             "groups trained / dropped / dead",
             f"{groups['trained']} / {sum(groups['dropped'].values())} / {groups['dead']}",
@@ -44,7 +41,18 @@ def show(folder: RunFolder, summary: dict[str, Any], console: Console) -> None:
             f"{number(summary['idle_ratio']['learner'])} / {number(summary['idle_ratio']['rollout'])}",
         ),
     ]
-    for name, value in rows:
+
+
+def show(folder: RunFolder, summary: dict[str, Any], console: Console) -> None:
+    """Print the summary as a table, and where the run's results are."""
+    seconds = summary["wall_seconds"]
+    table = Table(
+        title=f"{folder.path.name}: {summary['steps']} steps" + (f" in {seconds:.0f} s" if seconds is not None else ""),
+        title_justify="left",
+    )
+    table.add_column("")
+    table.add_column("", justify="right")
+    for name, value in result_rows(summary):
         table.add_row(name, value)
     console.print(table)
     for name, path in (
@@ -92,3 +100,36 @@ def draw(folder: RunFolder) -> Path:
     control.grid(alpha=0.3)
     figure.savefig(folder.picture, dpi=110)
     return folder.picture
+
+
+def as_json(history: History) -> dict[str, Any]:
+    """The report for programs: the summary, the settings, and the evaluations."""
+    return {
+        "name": history.name,
+        "finished": history.is_finished,
+        "summary": dict(history.summary),
+        "settings": dict(history.settings),
+        "evaluations": [dict(row) for row in history.evaluations],
+    }
+
+
+def html(history: History) -> str:
+    """The report as one page."""
+    state = "" if history.is_finished else "<p>The run has not ended; this is what it has come to so far.</p>"
+    evaluations = [
+        [str(row["policy_version"]), f"avg@{row['k']}", number(row["avg_at_k"], 4), number(row["pass_at_k"], 4)]
+        for row in history.evaluations
+    ]
+    settings = [[name, str(value)] for name, value in history.settings.items()]
+    return html_page.page(
+        f"Report of {history.name}",
+        [
+            state,
+            html_page.table("Results", ["", ""], [list(row) for row in result_rows(dict(history.summary))]),
+            html_page.picture(
+                figures.svg(figures.curves([history])), f"Accuracy, ESS ratio and lag by step of {history.name}"
+            ),
+            html_page.table("Evaluations", ["policy version", "of", "mean", "pass@k"], evaluations),
+            html_page.table("Settings", ["setting", "value"], settings),
+        ],
+    )

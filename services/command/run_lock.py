@@ -27,3 +27,15 @@ def locked(folder: RunFolder) -> Iterator[None]:
                 f"{folder.path} is in use by another `ratchet up` or `ratchet eval`; choose another name, or stop that one"
             ) from None
         yield
+
+
+def is_held(folder: RunFolder) -> bool:
+    """Whether a command holds the folder now."""
+    try:
+        with folder.lock.open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

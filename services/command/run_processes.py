@@ -14,7 +14,9 @@ from services.command import gpus
 from services.command.live_display import LiveDisplay
 from services.command.redis_server import RedisServer
 from services.command.rooms import LEARNER, ROLLOUT, VERIFIER, python_module
+from services.command.service_warnings import UP_LOG
 from services.command.supervisor import Service, Supervisor
+from services.command.up_log import up_log
 from services.config import RunConfig
 from services.config.load import holds_password, render
 from services.run.folder import RunFolder
@@ -96,7 +98,7 @@ def supervise(
     write_settings(config, folder)
     learner, feeding = _services(config, folder, redis.url, learner_options)
     stopping = entry.StopSignal()
-    with LiveDisplay(config, console, known) as display:
+    with up_log(folder.logs / UP_LOG, console), LiveDisplay(config, console, known) as display:
         supervisor = Supervisor(
             learner,
             feeding,

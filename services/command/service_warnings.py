@@ -4,16 +4,20 @@ A warning that differs from an earlier one in its numbers alone is the same, suc
 that a verifier writes for single requests the first alone is shown.
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from services.command.tail import Tail
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (?P<level>[A-Z]+) +(?P<name>[\w.]+): (?P<message>.*)")
-"""A line as services.entry.start_logging has it written; what follows without such a beginning belongs to it."""
+"""A line as services/log_lines.py has it written; what follows without such a beginning belongs to it."""
 LEVELS = ("WARNING", "ERROR", "CRITICAL")
+UP_LOG = "up.log"
+"""The log of `ratchet up` itself, whose warnings are on the terminal already."""
 MOST = 40
 """Different warnings of one service that are shown; the log has all of them."""
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+")
@@ -25,13 +29,15 @@ class ServiceWarnings:
     def __init__(self, logs: Path, known: Iterable[str] = ()) -> None:
         """logs: the folder of the logs; what is in them already is skipped. known: warnings that were shown before."""
         self._logs = logs
-        self._tails = {path: Tail(path) for path in logs.glob("*.log")}
+        self._tails = {path: Tail(path) for path in logs.glob("*.log") if path.name != UP_LOG}
         self._seen = {("", _NUMBER.sub("#", message)) for message in known}
         self._shown: Counter[str] = Counter()
 
     def read(self) -> list[str]:
         """What is to be shown now, each with the name of its service."""
         for path in self._logs.glob("*.log"):
+            if path.name == UP_LOG:
+                continue
             if path not in self._tails:
                 self._tails[path] = Tail(path).from_the_start()
         found = []
@@ -61,13 +67,27 @@ def warnings_in(text: str) -> Iterator[tuple[str, str]]:
     """The logger and the message, over several lines where it has them, of each warning in part of a log."""
     name, message = "", ""
     for line in text.splitlines():
-        begins = LINE.match(line)
-        if begins is None and not line.startswith("--- "):  # which the supervisor writes at a start
+        begun = _beginning(line)
+        if begun is None:
             message += f"\n{line}" if message else ""
             continue
         if message:
             yield name, message
-        is_warning = begins is not None and begins["level"] in LEVELS
-        name, message = (begins["name"], begins["message"]) if begins is not None and is_warning else ("", "")
+        level, name, message = begun
+        if level not in LEVELS:
+            message = ""
     if message:
         yield name, message
+
+
+def _beginning(line: str) -> tuple[str, str, str] | None:
+    """Level, logger and message of a line that begins a record, in either format; None for one that goes on."""
+    if begins := LINE.match(line):
+        return begins["level"], begins["name"], begins["message"]
+    if line.startswith("--- "):  # which the supervisor writes at a start
+        return "", "", ""
+    if line.startswith('{"time": '):
+        with suppress(ValueError, KeyError):  # cut off, or not ours
+            record = json.loads(line)
+            return record["level"], record["logger"], record["message"]
+    return None

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from services.command.diagnosis import reasons
+from services.command.facts import gather, open_run, url_of
 from services.command.live_display import group_counts
 from services.command.shown import number
-from services.config.load import load
-from services.errors import InputError, RatchetError
+from services.errors import RatchetError
 from services.run.addresses import addresses
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
@@ -19,10 +20,7 @@ from services.weights.membership import Membership
 
 def describe(path: Path) -> str:
     """Where the run in this folder stands, in lines of text. Raises InputError if there is no run in it."""
-    folder = RunFolder(path)
-    if not folder.settings.exists():
-        raise InputError(f"{path} is not a run folder: it has no {folder.settings.name}. Give one like runs/NAME")
-    config = load(folder.settings)
+    config, folder = open_run(path)
     lines = [f"run {config.name} in {path}"]
     steps = newest(read_json_lines(folder.steps), "step")
     if steps:
@@ -39,9 +37,9 @@ def describe(path: Path) -> str:
             f"  held-out at version {evaluation['policy_version']}: avg@{evaluation['k']} {number(evaluation['avg_at_k'], 4)}, "
             f"pass@{evaluation['k']} {number(evaluation['pass_at_k'], 4)}"
         )
-    own = folder.redis_url
-    url = own.read_text(encoding="utf-8") if own.exists() else config.redis.url
+    url = url_of(config, folder)
     lines += ["  not running"] if url is None else _live(url, config.name, folder)
+    lines += [f"  {reason.what}" for reason in reasons(gather(path))[:1]]
     return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from services import cause, library_logs
+from services import cause, library_logs, log_lines
 from services.cause import CAUSE_VARIABLE, Cause
 from services.clock import now_s, sleep
 from services.command.redis_server import RedisServer
@@ -59,7 +59,7 @@ class Service:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
         cause.make_room(self.cause_path)
         with self.log_path.open("ab") as lines:
-            lines.write(f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} starting {self.name}\n".encode())
+            lines.write(_first_line(self.name).encode())
             lines.flush()
             self.process = subprocess.Popen(
                 self.command,
@@ -241,6 +241,14 @@ class Supervisor:
             log.warning("%s did not stop within %.0f s; killing it", service.name, self._shutdown_s)
         service.clear_away()
         service.process.wait()
+
+
+def _first_line(name: str) -> str:
+    """What the log of a service has before each start."""
+    if log_lines.is_json():
+        said = {"name": "ratchet", "levelname": "INFO", "msg": f"starting {name}"}
+        return log_lines.JsonLine("up").format(logging.makeLogRecord(said)) + "\n"
+    return f"--- {time.strftime('%Y-%m-%d %H:%M:%S')} starting {name}\n"
 
 
 def _last_words(log_path: Path, lines: int = 12) -> str:

@@ -2,12 +2,12 @@
 
 import json
 
-from rich.console import Console
-
-from services import entry
+from services import entry, log_lines
 from services.command import preflight, report
 from services.command.run_lock import locked
 from services.command.run_processes import Supervise, empty_own_queues, redis_of, supervise
+from services.command.shown import terminal
+from services.command.up_log import say, warn
 from services.config import RunConfig
 from services.errors import InputError
 from services.run.checkpoint_names import checkpoint_name, checkpoints_in, latest_checkpoint, policy_version_of
@@ -19,13 +19,15 @@ from services.run.summary import newest
 
 def up(config: RunConfig, supervise: Supervise = supervise) -> int:
     """Start the run, or resume it, and see it through; the exit code. Raises InputError before anything is started."""
-    console = Console()
+    if log_lines.is_json():
+        entry.start_logging("up")
+    console = terminal()
     folder = RunFolder(config.folder)
     checked = preflight.check(config)
     for warning in checked.warnings:
-        console.print(f"[yellow]warning:[/] {warning}", highlight=False)
+        warn(console, warning)
     if finished(config):
-        console.print(f"{folder.path} is finished; raise learner.steps to go on, or choose another name for a new run.")
+        say(console, f"{folder.path} is finished; raise learner.steps to go on, or choose another name for a new run.")
         return entry.DONE
     with locked(folder):
         if folder.evaluation_mark.exists():
@@ -36,13 +38,17 @@ def up(config: RunConfig, supervise: Supervise = supervise) -> int:
         with redis_of(config, folder) as redis:
             if redis.server is not None and latest_checkpoint(folder.checkpoints) is None:
                 empty_own_queues(config, redis)
-            console.print(f"run folder {folder.path} (logs in {folder.logs})", highlight=False, soft_wrap=True)
+            say(console, f"run folder {folder.path} (logs in {folder.logs})")
             code = supervise(config, redis, console, known=checked.warnings)
     if folder.summary.exists() and code == entry.DONE:
         report.draw(folder)
-        report.show(folder, json.loads(folder.summary.read_text(encoding="utf-8")), console)
+        summary = json.loads(folder.summary.read_text(encoding="utf-8"))
+        if log_lines.is_json():
+            say(console, f"{config.name} is done: {summary['steps']} steps", **summary)
+        else:
+            report.show(folder, summary, console)
     elif code == entry.INTERRUPTED:
-        console.print(_stopped(folder), highlight=False, soft_wrap=True)
+        say(console, _stopped(folder))
     return code
 
 

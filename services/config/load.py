@@ -140,15 +140,26 @@ def render(config: RunConfig) -> str:
 
 
 def render_masked(config: RunConfig) -> str:
-    """`render` without the password of redis.url, for output that others may see."""
-    if config.redis.url is None:
-        return render(config)
-    redis = config.redis.model_copy(update={"url": _masked(config.redis.url)})
-    return render(config.model_copy(update={"redis": redis}))
+    """`render` without the passwords of redis.url and tracking.mlflow, for output that others may see."""
+    return render(_without_passwords(config))
+
+
+def masked_settings(config: RunConfig) -> dict[str, Any]:
+    """The resolved settings as `render_masked` has them."""
+    return _without_passwords(config).model_dump(mode="json", exclude_none=True)
+
+
+def _without_passwords(config: RunConfig) -> RunConfig:
+    redis, tracking = config.redis, config.tracking
+    if redis.url is not None:
+        redis = redis.model_copy(update={"url": _masked(redis.url)})
+    if tracking.mlflow is not None:
+        tracking = tracking.model_copy(update={"mlflow": _masked(tracking.mlflow)})
+    return config.model_copy(update={"redis": redis, "tracking": tracking})
 
 
 def holds_password(config: RunConfig) -> bool:
-    """Whether redis.url has a password in it."""
+    """Whether a setting has a password in it."""
     return render_masked(config) != render(config)
 
 

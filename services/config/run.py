@@ -12,6 +12,7 @@ from services.config.model import ModelConfig
 from services.config.price import PriceConfig
 from services.config.prompts import EvaluationConfig, PromptsConfig
 from services.config.rollout import RolloutConfig
+from services.config.tracking import TrackingConfig
 from services.config.verifier import VerifierConfig
 from services.config.weights import WeightsConfig
 
@@ -56,6 +57,8 @@ class RunConfig(Strict):
     """How weights travel from the learner to the replicas."""
     redis: RedisConfig = RedisConfig()
     """Where the streams live."""
+    tracking: TrackingConfig = TrackingConfig()
+    """Where figures go besides the run's own files."""
     deadlines: DeadlinesConfig = DeadlinesConfig()
     """How long each wait may last."""
     price: PriceConfig = PriceConfig()

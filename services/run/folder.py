@@ -81,6 +81,11 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
+    def tracking_id(self) -> Path:
+        """The name under which trackers know this run, so that a resumed one goes on in the same place."""
+        return self.path / "tracking_id"
+
+    @property
     def summary(self) -> Path:
         """What the run came to, as JSON."""
         return self.path / "summary.json"

@@ -1,6 +1,8 @@
 """The display follows what the services write, also where a crash cut it off."""
 
 import io
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from services.command import live_display
-from services.command.live_display import LiveDisplay, sparkline
+from services.command.live_display import LiveDisplay
+from services.command.shown import duration, sparkline
 from services.command.tail import Tail
 from services.run.addresses import announce_address
 from services.run.folder import RunFolder
@@ -124,3 +127,32 @@ def test_a_sparkline_averages_what_does_not_fit() -> None:
     assert sparkline([0.0, 1.0], 2) == " █"
     assert sparkline([0.0, 1.0, 1.0, 1.0], 2) == "▄█"
     assert sparkline([], 8) == ""
+
+
+@pytest.mark.parametrize("width", [30, 100])
+def test_the_panel_fits_the_terminal_and_says_how_much_time_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr(live_display, "REDRAW_EVERY_S", -1.0)
+    config = run(tmp_path, "learner.steps=60")
+    folder = RunFolder(config.folder)
+    said = io.StringIO()
+    groups = {"trained": 4, "dropped": {}, "dead": 0, "outstanding": 2}
+    with LiveDisplay(config, Console(file=said, force_terminal=True, width=width, no_color=True)) as display:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        rows = [
+            {"step": step, "at_unix_s": 1000.0 + 3 * step, "attempt": 1, "pass_rate": 0.5, "ess_ratio": 0.9,
+             "mean_lag_steps": 1.0, "max_lag_steps": 2, "lr_factor": 1.0, "groups": groups, "sampled_trajectories": 32}
+            for step in (8, 9, 10)
+        ]  # fmt: skip
+        folder.steps.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        display.tick()
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said.getvalue())
+    assert max(map(len, re.split(r"[\r\n]", shown))) <= width
+    if width == 100:
+        assert "step 10 of 60, 0 s, about 2 min left" in shown  # 50 steps of 3 s each
+        assert "pass rate" in shown
+
+
+def test_durations_are_told_in_the_unit_that_fits() -> None:
+    assert [duration(seconds) for seconds in (42.4, 150, 12_000)] == ["42 s", "2 min", "3 h 20 min"]

@@ -88,3 +88,13 @@ def test_lines_without_a_beginning_of_their_own_belong_to_the_warning_before_the
         "three\n2026-11-27 20:00:00,123 INFO    ratchet.learner: four\nfive\n"
     )
     assert list(warnings_in(text)) == [("ratchet.learner", "one\n  two")]
+
+
+def test_warnings_are_found_in_json_lines_too() -> None:
+    lines = [
+        '{"time": "t", "level": "INFO", "room": "learner", "logger": "ratchet.learner", "message": "the start"}',
+        '{"time": "t", "level": "WARNING", "room": "learner", "logger": "ratchet.learner", "message": "it is odd"}',
+        '{"time": "t", "level": "ERR',
+    ]
+    assert [name for name, _ in warnings_in("\n".join(lines))] == ["ratchet.learner"]
+    assert [message.splitlines()[0] for _, message in warnings_in("\n".join(lines))] == ["it is odd"]
