@@ -3,6 +3,7 @@
 The figures of a step are declared in learner/step/report.py; they reach steps.jsonl, TensorBoard and metrics in `Records.step`.
 """
 
+import base64
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,8 @@ from services.clock import now_s
 from services.run.folder import RunFolder
 from services.run.json_lines import JsonLines
 from services.run.waiting import Waiting, write_waiting
-from services.wire.score import ScoredGroup
+from services.wire.codec import encode
+from services.wire.score import DeadGroup, ScoredGroup
 
 log = logging.getLogger("ratchet.learner")
 
@@ -51,6 +53,7 @@ class Records:
         self._steps = JsonLines(folder.steps)
         self._syncs = JsonLines(folder.syncs)
         self._evaluations = JsonLines(folder.evaluations)
+        self._dead = JsonLines(folder.dead)
         self._events = SummaryWriter(str(folder.tensorboard), purge_step=policy_version + 1)
         self._waiting = folder.waiting
         self._waiting_written_s = -math.inf
@@ -143,9 +146,22 @@ class Records:
         self._events.add_scalar("evaluation/pass_at_k", evaluation.pass_at_k, evaluation.policy_version)
         self._events.flush()
 
+    def death(self, dead: DeadGroup) -> None:
+        """Called for each dead group that the learner finds; after a crash for some of them once more."""
+        sent = dead.prompt
+        self._dead.write(
+            attempt=self._attempt,
+            group_id=dead.group_id,
+            stage=dead.stage,
+            cause=dead.cause,
+            row=None if sent is None else sent.row,
+            purpose=None if sent is None else sent.purpose,
+            prompt=None if sent is None else base64.b64encode(encode(sent)).decode(),  # to send it round again
+        )
+
     def close(self) -> None:
         self._events.close()
-        for lines in (self._steps, self._syncs, self._evaluations):
+        for lines in (self._steps, self._syncs, self._evaluations, self._dead):
             lines.close()
 
 

@@ -17,10 +17,10 @@ from services.clock import now_s
 from services.command.rooms import LEARNER, ROLLOUT
 from services.command.service_warnings import ServiceWarnings
 from services.command.shown import number
-from services.command.tail import Tail
 from services.config import RunConfig
 from services.run.addresses import addresses
 from services.run.folder import RunFolder
+from services.run.tail import Tail
 from services.run.waiting import Waiting, read_waiting
 
 REDRAW_EVERY_S = 0.5

@@ -12,6 +12,7 @@ from rich.console import Console
 from services import entry
 from services.command import gpus
 from services.command.live_display import LiveDisplay
+from services.command.page_process import page_beside
 from services.command.redis_server import RedisServer
 from services.command.rooms import LEARNER, ROLLOUT, VERIFIER, python_module
 from services.command.supervisor import Service, Supervisor
@@ -96,7 +97,7 @@ def supervise(
     write_settings(config, folder)
     learner, feeding = _services(config, folder, redis.url, learner_options)
     stopping = entry.StopSignal()
-    with LiveDisplay(config, console, known) as display:
+    with page_beside(folder, redis.url, console), LiveDisplay(config, console, known) as display:
         supervisor = Supervisor(
             learner,
             feeding,

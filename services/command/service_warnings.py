@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from services.command.tail import Tail
+from services.run.tail import Tail
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (?P<level>[A-Z]+) +(?P<name>[\w.]+): (?P<message>.*)")
 """A line as services.entry.start_logging has it written; what follows without such a beginning belongs to it."""

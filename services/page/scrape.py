@@ -1,0 +1,105 @@
+"""A few figures from /metrics of each service, one service after the other, so that many of them cost no more than a few."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import httpx
+
+from services.clock import now_s
+
+SHORTEST_ROUND_S = 2.0
+EACH_S = 0.25
+"""A round takes at least this long for each service: four of them are asked a second, at most."""
+ANSWER_S = 2.0
+NAMES = (
+    "ratchet_waiting",
+    "ratchet_wait_seconds_total",
+    "ratchet_rollout_sampled_tokens_total",
+    "ratchet_rollout_running_sequences",
+    "ratchet_learner_trained_tokens_total",
+    "ratchet_verifier_scores_total",
+    "ratchet_verifier_queued_items",
+    "vllm:kv_cache_usage_perc",
+)
+LINE = re.compile(
+    rb"^(%b)(?:\{([^}\n]*)\})? (\S+)$" % b"|".join(re.escape(name.encode()) for name in NAMES), re.MULTILINE
+)
+LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+Figures = dict[str, float]
+"""`name` or `name/awaiting` -> value, summed over the other labels."""
+
+
+@dataclass
+class Scraped:
+    """What one service has said last."""
+
+    figures: Figures = field(default_factory=dict)
+    rates: Figures = field(default_factory=dict)
+    """Change a second between the last two answers, of counters."""
+    at_s: float = 0.0
+    """When it answered; 0: never."""
+    fault: str = ""
+    """Why the last request failed; empty: it did not."""
+
+
+class Scraper:
+    """Asks the services of a run in turn."""
+
+    def __init__(self) -> None:
+        self.services: dict[str, Scraped] = {}
+        self._client = httpx.Client(timeout=ANSWER_S, trust_env=False)
+        self._next: dict[str, float] = {}
+
+    def look(self, addresses: Mapping[str, str]) -> None:
+        """Ask those whose turn it is. Called about once a second.
+
+        Waits for: the services whose turn it is, one after the other.
+        Until: ANSWER_S for each; one that does not answer is not asked again before the next round.
+        Ended by: its answer, or the deadline, which the page shows.
+        Metric: none; the page has none.
+        """
+        for name in self.services.keys() - addresses.keys():
+            del self.services[name]
+        every_s = max(SHORTEST_ROUND_S, EACH_S * len(addresses))
+        for name, address in addresses.items():
+            now = now_s()
+            if name not in self._next:  # spread over the round
+                self._next[name] = (
+                    now + every_s * len(self._next) / max(1, len(addresses)) if len(addresses) > 8 else now
+                )
+            if now >= self._next[name]:
+                self._next[name] = max(self._next[name] + every_s, now)
+                self._ask(self.services.setdefault(name, Scraped()), address)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _ask(self, service: Scraped, address: str) -> None:
+        try:
+            answer = self._client.get(f"{address}/metrics")
+            answer.raise_for_status()
+        except httpx.HTTPError as fault:
+            service.fault = str(fault) or type(fault).__name__
+            return
+        figures, now = figures_of(answer.content), now_s()
+        passed_s = now - service.at_s
+        if service.at_s and passed_s > 0:
+            service.rates = {
+                name: max(0.0, value - service.figures[name]) / passed_s
+                for name, value in figures.items()
+                if "_total" in name and name in service.figures
+            }
+        service.figures = figures
+        service.at_s = now
+        service.fault = ""
+
+
+def figures_of(text: bytes) -> Figures:
+    """The figures of NAMES in an exposition of Prometheus."""
+    found: Figures = {}
+    for name, labels, value in LINE.findall(text):
+        awaiting = dict(LABEL.findall(labels.decode())).get("awaiting") if labels else None
+        key = f"{name.decode()}/{awaiting}" if awaiting else name.decode()
+        found[key] = found.get(key, 0.0) + float(value)
+    return found
