@@ -29,8 +29,8 @@ def page_beside(folder: RunFolder, redis_url: str, console: Console) -> Iterator
     Metric: none; the run is over.
     """
     try:
+        token = token_of(folder.page_token)
         listener = listen("127.0.0.1", 0)
-        shown = address(listener, token_of(folder.page_token))
     except InputError as fault:
         console.print(Text(f"no live page: {fault}"), soft_wrap=True)
         yield
@@ -46,8 +46,8 @@ def page_beside(folder: RunFolder, redis_url: str, console: Console) -> Iterator
             pass_fds=[listener.fileno()],
             start_new_session=True,  # Ctrl-C is for the supervisor
         )
+    console.print(Text(f"live page {address(listener, token)}"), soft_wrap=True)
     listener.close()
-    console.print(Text(f"live page {shown}"), soft_wrap=True)
     try:
         yield
     finally:

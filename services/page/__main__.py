@@ -21,13 +21,16 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
     parser.add_argument("--port", type=int, default=0, help="port (default: any free one)")
     parser.add_argument(
+        "--prometheus", metavar="URL", help="show the alerts of this Prometheus, as http://127.0.0.1:9090"
+    )
+    parser.add_argument(
         "--socket", type=int, help=argparse.SUPPRESS
     )  # one that listens already: `ratchet up` has made it
     arguments = parser.parse_args()
     start_logging()
     watch_supervisor()
     folder = RunFolder(arguments.folder)
-    watch = Watch(folder)
+    watch = Watch(folder, arguments.prometheus)
     token = token_of(folder.page_token)
     listener = socket.socket(fileno=arguments.socket) if arguments.socket is not None else None
     if listener is None:

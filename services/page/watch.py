@@ -10,6 +10,7 @@ from services.config import RunConfig
 from services.config.load import load
 from services.entry import REDIS_URL_VARIABLE
 from services.errors import InputError, RatchetError
+from services.page.alerts import Alerts
 from services.page.curves import Curves
 from services.page.dead import DeadLetters
 from services.page.scrape import Scraper
@@ -35,8 +36,8 @@ REDIS_S = 1.5
 class Watch:
     """Follows one run on a thread of its own."""
 
-    def __init__(self, folder: RunFolder) -> None:
-        """Raises InputError when the folder is not that of a run."""
+    def __init__(self, folder: RunFolder, prometheus: str | None = None) -> None:
+        """prometheus: address of a Prometheus whose alerts are shown. Raises InputError when the folder is not that of a run."""
         if not folder.path.is_dir():
             raise InputError(f"{folder.path} is not a folder. Give that of a run, such as runs/NAME")
         self.folder = folder
@@ -45,6 +46,7 @@ class Watch:
         self._evaluations = Tail(folder.evaluations).from_the_start()
         self._evaluated: list[dict[str, Any]] = []
         self._scraper = Scraper()
+        self._alerts = Alerts(prometheus) if prometheus else None
         self._config: RunConfig | None = None
         self._connection: RedisConnection | None = None
         self._url = ""
@@ -96,6 +98,7 @@ class Watch:
             "groups": (self.curves.newest or {}).get("groups"),
             "services": {name: self._service(name) for name in there},
             "dead": self.dead.shown(),
+            "alerts": self._alerts.look() if self._alerts is not None else None,
             **self._queues(config),
         }
         with self._guard:

@@ -1,6 +1,6 @@
 // Curves as SVG: one figure for each chart, with a crosshair for the mouse, a finger and the arrow keys.
 const NS = "http://www.w3.org/2000/svg";
-const W = 320, H = 136, LEFT = 34, RIGHT = 6, TOP = 6, BOTTOM = 16;
+const H = 136, LEFT = 34, RIGHT = 6, TOP = 6, BOTTOM = 16;
 
 export function number(value, digits = 3) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
@@ -36,7 +36,7 @@ export class Curve {
       caption.append(shown);
       return shown;
     });
-    this.svg = svg("svg", { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none", tabindex: "0", role: "img" });
+    this.svg = svg("svg", { tabindex: "0", role: "img" });
     this.element.append(caption, this.svg);
     this.svg.addEventListener("pointermove", (event) => this.point(event));
     this.svg.addEventListener("pointerleave", () => { this.at = null; this.draw(); });
@@ -46,8 +46,8 @@ export class Curve {
 
   point(event) {
     const box = this.svg.getBoundingClientRect();
-    const place = ((event.clientX - box.left) / box.width) * W;
-    this.at = this.x0 + ((place - LEFT) / (W - LEFT - RIGHT)) * (this.x1 - this.x0);
+    const place = event.clientX - box.left;
+    this.at = this.x0 + ((place - LEFT) / (box.width - LEFT - RIGHT)) * (this.x1 - this.x0);
     this.draw();
   }
 
@@ -65,6 +65,8 @@ export class Curve {
   draw() {
     const drawn = this.series.map((one) => one.points().filter((p) => p[1] !== null));
     const all = drawn.flat();
+    const W = this.svg.clientWidth || 320; // drawn in pixels, so that letters keep their shape
+    this.svg.setAttribute("viewBox", `0 0 ${W} ${H}`);
     this.svg.replaceChildren();
     if (!all.length) {
       this.svg.setAttribute("aria-label", `${this.title}: nothing measured yet`);

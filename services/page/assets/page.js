@@ -242,6 +242,7 @@ document.addEventListener("click", (event) => {
   go(new URLSearchParams(link.getAttribute("href").slice(1)));
 });
 addEventListener("popstate", route);
+addEventListener("resize", () => curves.forEach((one) => one.draw()));
 
 async function follow() {
   const next = document.hidden ? EVERY_MS : await poll();
