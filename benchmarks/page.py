@@ -128,13 +128,15 @@ def _page(folder: RunFolder, lines: JsonLines, seconds: float) -> dict[str, floa
             began = time.perf_counter()
             found["first_bytes"] = sum(len(browser.get(f"{base}{path}").content) for path in LOADED)
             found["first_seconds"] = time.perf_counter() - began
-            since, sizes = 1000, []
+            step, since, revision, sizes = 1000, 1000, 0, []
             used, began = processor_s(page.pid), time.perf_counter()
             while time.perf_counter() - began < seconds:
-                lines.write(**step_row(since + 1))
-                answer = browser.get(f"{base}api/state", params={"since": since, "revision": 0})
+                step += 1
+                lines.write(**step_row(step))
+                answer = browser.get(f"{base}api/state", params={"since": since, "revision": revision})
                 sizes.append(len(answer.content))
-                since = [since, *answer.json()["steps"]["columns"]["step"]][-1]
+                fresh = answer.json()["steps"]
+                since, revision = [since, *fresh["columns"]["step"]][-1], fresh["revision"]
                 time.sleep(1.0)
             found["watched_core"] = (processor_s(page.pid) - used) / (time.perf_counter() - began)
             found["poll_bytes"] = sum(sizes) / len(sizes)

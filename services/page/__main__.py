@@ -7,6 +7,7 @@ from pathlib import Path
 import uvicorn
 
 from services.entry import DONE, Parser, end, start_logging, watch_supervisor
+from services.errors import InputError
 from services.page.access import token_of
 from services.page.app import create_app
 from services.page.listening import address, listen
@@ -21,6 +22,13 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
     parser.add_argument("--port", type=int, default=0, help="port (default: any free one)")
     parser.add_argument(
+        "--service",
+        action="append",
+        default=[],
+        metavar="NAME=URL",
+        help="where a service is that does not write its address into the folder; may be repeated",
+    )
+    parser.add_argument(
         "--prometheus", metavar="URL", help="show the alerts of this Prometheus, as http://127.0.0.1:9090"
     )
     parser.add_argument(
@@ -30,7 +38,7 @@ def main() -> int:
     start_logging()
     watch_supervisor()
     folder = RunFolder(arguments.folder)
-    watch = Watch(folder, arguments.prometheus)
+    watch = Watch(folder, arguments.prometheus, named(arguments.service))
     token = token_of(folder.page_token)
     listener = socket.socket(fileno=arguments.socket) if arguments.socket is not None else None
     if listener is None:
@@ -49,6 +57,17 @@ def main() -> int:
     server.run(sockets=[listener])
     watch.close()
     return DONE
+
+
+def named(services: list[str]) -> dict[str, str]:
+    """Addresses by name. Raises InputError for one that is not NAME=URL."""
+    found = {}
+    for given in services:
+        name, _, url = given.partition("=")
+        if not name or not url.startswith(("http://", "https://")):
+            raise InputError(f"--service {given} is not NAME=URL; write for example learner=http://learner:9101")
+        found[name] = url.rstrip("/")
+    return found
 
 
 if __name__ == "__main__":

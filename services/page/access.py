@@ -6,7 +6,7 @@ import os
 import secrets
 from html import escape
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -100,8 +100,9 @@ class Guard:
 
 
 def _is_own(request: Request) -> bool:
-    """Whether a page of this very address sent the request."""
-    return request.headers.get("origin") == f"{request.url.scheme}://{request.headers.get('host')}"
+    """Whether a page of this very host and port sent the request. A proxy before it may have taken the TLS off."""
+    host = request.headers.get("host")
+    return host is not None and urlsplit(request.headers.get("origin", "")).netloc == host
 
 
 def _entrance(request: Request, said: str) -> Response:

@@ -3,6 +3,8 @@
 import logging
 import os
 import threading
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from services.clock import now_s
@@ -36,8 +38,12 @@ REDIS_S = 1.5
 class Watch:
     """Follows one run on a thread of its own."""
 
-    def __init__(self, folder: RunFolder, prometheus: str | None = None) -> None:
-        """prometheus: address of a Prometheus whose alerts are shown. Raises InputError when the folder is not that of a run."""
+    def __init__(
+        self, folder: RunFolder, prometheus: str | None = None, services: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        """prometheus: address of a Prometheus whose alerts are shown. services: addresses by name, of services that do not write
+        theirs into the folder. Raises InputError when there is no such folder.
+        """
         if not folder.path.is_dir():
             raise InputError(f"{folder.path} is not a folder. Give that of a run, such as runs/NAME")
         self.folder = folder
@@ -47,7 +53,9 @@ class Watch:
         self._evaluated: list[dict[str, Any]] = []
         self._scraper = Scraper()
         self._alerts = Alerts(prometheus) if prometheus else None
+        self._services = services
         self._config: RunConfig | None = None
+        self._config_written: int | None = None
         self._connection: RedisConnection | None = None
         self._url = ""
         self._live: dict[str, Any] = {}
@@ -78,8 +86,12 @@ class Watch:
 
     def config(self) -> RunConfig | None:
         """The run's settings; None before it has written them."""
-        if self._config is None and self.folder.settings.exists():
+        if (
+            self.folder.settings.exists()
+            and (written := self.folder.settings.stat().st_mtime_ns) != self._config_written
+        ):
             self._config = load(self.folder.settings)
+            self._config_written = written
         return self._config
 
     def look(self) -> None:
@@ -89,7 +101,7 @@ class Watch:
             self.curves.read()
             self.dead.read()
             self._evaluated = newest(self._evaluated + self._evaluations.rows(), "policy_version")
-        there = addresses(self.folder.services)
+        there = {**self._services, **addresses(self.folder.services)}
         self._scraper.look(there)
         live = {
             "run": self._run_facts(config),
