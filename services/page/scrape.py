@@ -1,10 +1,11 @@
 """A few figures from /metrics of each service, one service after the other, so that many of them cost no more than a few."""
 
 import re
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-
-import httpx
+from http.client import HTTPException
+from urllib.error import HTTPError
 
 from services.clock import now_s
 
@@ -48,7 +49,8 @@ class Scraper:
 
     def __init__(self) -> None:
         self.services: dict[str, Scraped] = {}
-        self._client = httpx.Client(timeout=ANSWER_S, trust_env=False)
+        # Not httpx, which takes three times as long for a request: with 64 replicas this is most of what the page costs.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         self._next: dict[str, float] = {}
 
     def look(self, addresses: Mapping[str, str]) -> None:
@@ -72,17 +74,18 @@ class Scraper:
                 self._next[name] = max(self._next[name] + every_s, now)
                 self._ask(self.services.setdefault(name, Scraped()), address)
 
-    def close(self) -> None:
-        self._client.close()
-
     def _ask(self, service: Scraped, address: str) -> None:
         try:
-            answer = self._client.get(f"{address}/metrics")
-            answer.raise_for_status()
-        except httpx.HTTPError as fault:
-            service.fault = str(fault) or type(fault).__name__
+            with self._opener.open(f"{address}/metrics", timeout=ANSWER_S) as answer:
+                text = answer.read()
+        except HTTPError as fault:
+            service.fault = f"status {fault.code}"
+            fault.close()
             return
-        figures, now = figures_of(answer.content), now_s()
+        except (OSError, HTTPException) as fault:
+            service.fault = str(getattr(fault, "reason", fault)) or type(fault).__name__
+            return
+        figures, now = figures_of(text), now_s()
         passed_s = now - service.at_s
         if service.at_s and passed_s > 0:
             service.rates = {

@@ -119,7 +119,6 @@ class Watch:
     def close(self) -> None:
         self._closing = True
         self._asked.set()
-        self._scraper.close()
 
     def _run(self) -> None:
         """Look once a second while somebody asks.

@@ -27,4 +27,3 @@ def test_a_service_is_asked_and_one_that_is_gone_is_named() -> None:
     assert "refused" in scraper.services["verifier"].fault
     scraper.look({})
     assert not scraper.services
-    scraper.close()

@@ -1,5 +1,6 @@
 """The folder of kept groups stays within its limit, and what is damaged in it is passed over."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from services.run.kept_groups import STEPS_AT_LEAST, KeptGroup, kept_steps, read_step, write_step
@@ -29,7 +30,7 @@ def test_the_oldest_steps_make_room(tmp_path: Path) -> None:
 def test_one_step_takes_its_part_at_most(tmp_path: Path) -> None:
     made = []
 
-    def groups():  # type: ignore[no-untyped-def]
+    def groups() -> Iterator[KeptGroup]:
         for number in range(100):
             made.append(number)
             yield long_group(1, number)
