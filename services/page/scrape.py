@@ -2,6 +2,7 @@
 
 import re
 import urllib.request
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -13,6 +14,8 @@ SHORTEST_ROUND_S = 2.0
 EACH_S = 0.25
 """A round takes at least this long for each service: four of them are asked a second, at most."""
 ANSWER_S = 2.0
+RATE_S = 15.0
+"""Longer than most steps of a small run: within one, sampling stops and goes."""
 NAMES = (
     "ratchet_waiting",
     "ratchet_wait_seconds_total",
@@ -37,7 +40,9 @@ class Scraped:
 
     figures: Figures = field(default_factory=dict)
     rates: Figures = field(default_factory=dict)
-    """Change a second between the last two answers, of counters."""
+    """Change a second over about the last RATE_S, of counters."""
+    history: deque[tuple[float, Figures]] = field(default_factory=deque)
+    """When it answered and what, the oldest first: as much as the rates need."""
     at_s: float = 0.0
     """When it answered; 0: never."""
     fault: str = ""
@@ -86,12 +91,16 @@ class Scraper:
             service.fault = str(getattr(fault, "reason", fault)) or type(fault).__name__
             return
         figures, now = figures_of(text), now_s()
-        passed_s = now - service.at_s
-        if service.at_s and passed_s > 0:
+        counters = {name: value for name, value in figures.items() if "_total" in name}
+        if any(value < service.figures.get(name, 0.0) for name, value in counters.items()):
+            service.history.clear()  # it was started again
+        service.history.append((now, counters))
+        while len(service.history) > 2 and now - service.history[1][0] >= RATE_S:
+            service.history.popleft()
+        since_s, before = service.history[0]
+        if now > since_s:
             service.rates = {
-                name: max(0.0, value - service.figures[name]) / passed_s
-                for name, value in figures.items()
-                if "_total" in name and name in service.figures
+                name: (value - before.get(name, 0.0)) / (now - since_s) for name, value in counters.items()
             }
         service.figures = figures
         service.at_s = now

@@ -6,7 +6,7 @@ export function number(value, digits = 3) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   const size = Math.abs(value);
   if (size >= 1e6) return (value / 1e6).toFixed(1) + " M";
-  if (size >= 1e4) return Math.round(value).toLocaleString("en");
+  if (size >= 1e3) return Math.round(value).toLocaleString("en");
   if (size !== 0 && size < 10 ** -digits) return value.toExponential(1);
   return String(Number(value.toFixed(size >= 100 ? 1 : digits)));
 }

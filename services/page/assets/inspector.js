@@ -103,11 +103,11 @@ function oneGroup(group, parameters) {
 
 function sample(one, index, group, mode, isOpen, onToggle) {
   const reward = one.reward === null ? "no reward" : `reward ${number(one.reward)}`;
-  const head = make("summary", {}, `${index + 1}. `, make("b", { class: one.verdict === "correct" ? "good" : "bad" }, one.verdict), ` · ${reward} · ${one.token_ids.length} tokens${one.finish_reason === "length" ? ", cut" : ""} `, make("span", { class: "dim" }, one.text.slice(0, 80)));
+  const head = make("summary", {}, `${index + 1}. `, make("b", { class: one.verdict === "correct" ? "good" : "bad" }, one.verdict), ` · ${reward} · ${one.token_ids.length} tokens${one.finish_reason === "length" ? ", cut" : ""} · `, make("span", { class: "dim" }, one.text.slice(0, 80)));
   const shown = make("details", { open: isOpen }, head);
   const fill = () => {
     if (shown.childElementCount > 1) return;
-    shown.append(make("p", {}, `Why: ${one.detail || "the verifier gave no reason"} (graded in ${number(one.grading_s * 1000, 2)} ms)`), ...tokens(one, group, mode),
+    shown.append(make("p", {}, `Why: ${one.detail || "the verifier gave no reason"} (graded in ${number(one.grading_s * 1000, 3)} ms)`), ...tokens(one, group, mode),
       make("details", {}, make("summary", {}, "As the verifier read it"), make("pre", { tabindex: "0" }, one.text)));
   };
   shown.addEventListener("toggle", () => { if (shown.open) fill(); onToggle(shown.open); });

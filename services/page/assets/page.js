@@ -96,7 +96,7 @@ function drawLoop() {
   const newest = (name) => { const points = rateOf(name)(); return points.length ? points[points.length - 1][1] : null; };
   const ready = state.replicas.filter((one) => one.ready).length;
   swap("loop",
-    roomCard("Learner", "learner", () => tokens(newest("tokens")), last("step") ? `version ${last("step")}, the last step took ${number(last("seconds"), 2)} s` : "no step yet"),
+    roomCard("Learner", "learner", () => tokens(isRunning() ? newest("tokens") : null), last("step") ? `version ${last("step")}, the last step took ${number(last("seconds"), 2)} s` : "no step yet"),
     queue("prompts"),
     roomCard(`Rollout × ${state.replicas.length}`, "rollout", (room) => tokens(room.total("ratchet_rollout_sampled_tokens_total")), `${ready} ready`),
     queue("trajectories"),
