@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 from argparse import Namespace
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +18,7 @@ from learner.intake.depths import StreamDepths
 from learner.intake.intake import Intake
 from learner.intake.issuer import PromptIssuer
 from learner.intake.leftovers import Leftovers, lost_groups
+from learner.kept_groups import KeptGroups
 from learner.loop import Beginning, TrainingLoop
 from learner.metrics import GPU_HOUR_PRICE, RANKS
 from learner.objective import OBJECTIVES
@@ -61,6 +63,8 @@ class Prepared:
     store: RendezvousStore
     training: RenderedProblems
     held_out: RenderedProblems | None
+    text_of: Callable[[Sequence[int]], str]
+    """The text of some tokens; for one thread."""
     lost: list[int]
     """Sequence numbers of groups that were issued, are not settled and are on no stream."""
     loaded: threading.Event
@@ -110,6 +114,7 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
         store=store,
         training=training,
         held_out=held_out,
+        text_of=renderer.decoder(),
         lost=lost,
         loaded=loaded,
         health=HealthServer(
@@ -203,7 +208,7 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
         on_sync=records.sync,
         stopping=stopping,
     )
-    collector = Collector(streams[SCORED], streams[DEAD], beginning.ledger, sampled)
+    collector = Collector(streams[SCORED], streams[DEAD], beginning.ledger, sampled, records.death)
     issue_log = RedisIssueLog(connection, streams[PROMPTS])
     issuer = PromptIssuer(config, training.problems, training.token_ids, issue_log)
     if prepared.lost:
@@ -232,6 +237,9 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
         evaluator = Evaluator(config, held_out, collector, publisher)
     first_prompts = [training.token_ids(problem) for problem in training.problems[:64]]
     probes = probe_tokens(first_prompts, min(config.weights.probe_tokens, config.model.max_length - 1))
+    kept = None
+    if config.learner.kept_groups_mib and not arguments.evaluate_only:
+        kept = KeptGroups(folder.groups, config.learner.kept_groups_mib, prepared.text_of)
     loop = TrainingLoop(
         config,
         team=team,
@@ -242,6 +250,7 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
         evaluator=evaluator,
         records=records,
         stopping=stopping,
+        kept=kept,
     )
     try:
         if beginning.checkpoint is not None:
@@ -250,6 +259,8 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
         done = loop.evaluate_only() if arguments.evaluate_only else loop.run()
     finally:
         publisher.close()
+        if kept is not None:
+            kept.close()
         records.close()
         depths.close()
         prepared.health.close()

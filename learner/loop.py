@@ -17,6 +17,7 @@ from learner.control.schedule import scheduled_learning_rate
 from learner.evaluation import Evaluator
 from learner.intake.intake import Gathered, Intake
 from learner.intake.ledger import Ledger
+from learner.kept_groups import KeptGroups
 from learner.metrics import (
     CHECKPOINT_SECONDS,
     CHECKPOINT_TIMESTAMP,
@@ -101,8 +102,10 @@ class TrainingLoop:
         evaluator: Evaluator | None,
         records: Records,
         stopping: Callable[[], bool],
+        kept: KeptGroups | None = None,
     ) -> None:
-        """state: shared with the intake; the loop alone writes all of it but `issued`."""
+        """state: shared with the intake; the loop alone writes all of it but `issued`. kept: where groups are kept for the
+        page's inspector."""
         self._config = config
         self._team = team
         self._state = state
@@ -111,6 +114,7 @@ class TrainingLoop:
         self._publisher = publisher
         self._evaluator = evaluator
         self._records = records
+        self._kept = kept
         self._stopping = stopping
         self._checkpoints = Checkpoints(RunFolder(config.folder).checkpoints, config.learner.checkpoint.keep)
         self._mismatch = MismatchAlarm(config.weights, config.model.dtype)
@@ -215,6 +219,8 @@ class TrainingLoop:
             waited_s=start - waited_from,
             seconds=seconds,
         )
+        if self._kept is not None:
+            self._kept.offer(state.policy_version, gathered, taken.seen)
         self._heed_mismatch(taken.report.engine_mismatch_kl)
 
     def _heed_mismatch(self, mismatch_kl: float | None) -> None:

@@ -19,6 +19,7 @@ from learner.batch.step_batch import batch_of
 from learner.engine.policy_model import model_dtype
 from learner.engine.protocol import TrainEngine
 from learner.step.learner_step import learner_step
+from learner.step.measure import SeenByRanks
 from learner.step.report import StepReport
 from services.config import RunConfig
 
@@ -47,6 +48,18 @@ class TakenStep:
     report: StepReport
     lag_tokens: dict[int, int]
     """Lag in learner steps -> number of response tokens with that lag that reached the loss."""
+    seen: "SeenTokens | None" = None
+    """On rank 0, where `learner.kept_groups_mib` keeps groups and every optimizer step came to its backward; None elsewhere."""
+
+
+@dataclass(frozen=True)
+class SeenTokens:
+    """What a learner step saw of the response tokens of its batch, sequence after sequence. On the CPU."""
+
+    current_logp: Tensor
+    """float32 [T], nats."""
+    one_way_weight: Tensor
+    """float32 [T]; 0 at tokens that do not count."""
 
 
 class Team:
@@ -167,17 +180,31 @@ class Team:
 
     def _step(self, order: _Step) -> TakenStep:
         batch = batch_of(order.groups, order.tally, order.policy_version)
+        seen: list[SeenByRanks] = []
+        keeps = self.engine.rank == 0 and self._settings.kept_groups_mib > 0
         report = learner_step(
             self.engine,
             batch,
             self._settings,
             learning_rate=order.learning_rate,
             full_ess_ratio=order.full_ess_ratio,
+            observe=seen.append if keeps else lambda _: None,
         )
         lags, tokens = torch.unique(batch.lag_steps[batch.mask].clamp(min=0), return_counts=True)
-        return TakenStep(report, dict(zip(lags.tolist(), tokens.tolist(), strict=True)))
+        return TakenStep(
+            report, dict(zip(lags.tolist(), tokens.tolist(), strict=True)), _together(seen, len(batch.mask))
+        )
 
     def _snapshot(self, probes: Sequence[tuple[int, ...]], into: Mapping[str, Tensor]) -> list[list[float]]:
         logps = [self.engine.sequence_logp(probe) for probe in probes]
         self.engine.copy_weights(into)
         return logps
+
+
+def _together(seen: Sequence[SeenByRanks], tokens: int) -> SeenTokens | None:
+    """What the optimizer steps of one batch saw; None if it is not all of the batch's tokens."""
+    if not seen or sum(len(part.logp) for part in seen) != tokens:
+        return None
+    return SeenTokens(
+        torch.cat([part.logp for part in seen]).cpu(), torch.cat([part.one_way_weight for part in seen]).cpu()
+    )

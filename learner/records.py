@@ -3,6 +3,7 @@
 The figures of a step are declared in learner/step/report.py; they reach steps.jsonl, TensorBoard and metrics in `Records.step`.
 """
 
+import base64
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,8 @@ from services.run.folder import RunFolder
 from services.run.json_lines import JsonLines
 from services.run.json_text import finite
 from services.run.waiting import Waiting, write_waiting
-from services.wire.score import ScoredGroup
+from services.wire.codec import encode
+from services.wire.score import DeadGroup, ScoredGroup
 
 log = logging.getLogger("ratchet.learner")
 
@@ -61,6 +63,7 @@ class Records:
         self._syncs = JsonLines(folder.syncs)
         self._evaluations = JsonLines(folder.evaluations)
         self._trackers = [tensorboard_of(folder.tensorboard, policy_version), *trackers]
+        self._dead = JsonLines(folder.dead)
         self._waiting = folder.waiting
         self._waiting_written_s = -math.inf
         self._attempt = attempt
@@ -157,10 +160,23 @@ class Records:
         for tracker in self._trackers:
             tracker.log(step, figures)
 
+    def death(self, dead: DeadGroup) -> None:
+        """Called for each dead group that the learner finds; after a crash for some of them once more."""
+        sent = dead.prompt
+        self._dead.write(
+            attempt=self._attempt,
+            group_id=dead.group_id,
+            stage=dead.stage,
+            cause=dead.cause,
+            row=None if sent is None else sent.row,
+            purpose=None if sent is None else sent.purpose,
+            prompt=None if sent is None else base64.b64encode(encode(sent)).decode(),  # to send it round again
+        )
+
     def close(self) -> None:
         for tracker in self._trackers:
             tracker.close()
-        for lines in (self._steps, self._syncs, self._evaluations):
+        for lines in (self._steps, self._syncs, self._evaluations, self._dead):
             lines.close()
 
 

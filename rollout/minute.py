@@ -1,24 +1,25 @@
 """What a replica logs of each minute."""
 
+from collections.abc import Callable
 from typing import Any
 
 from rollout import metrics
-from rollout.loop import BusyTime
 from services.minutes import Growth, counted, total
 
 
 class Minute:
     """Looks at the replica's own counters."""
 
-    def __init__(self, busy: BusyTime) -> None:
-        self._busy = busy
+    def __init__(self, busy_s: Callable[[], float]) -> None:
+        """busy_s: seconds in which anything was in flight, so far."""
+        self._busy_s = busy_s
         self._busy_before_s = 0.0
         self._growth = Growth(groups=metrics.GROUPS, tokens=metrics.SAMPLED_TOKENS)
 
     def say(self, seconds: float) -> tuple[str, dict[str, Any]]:
         """The line and its figures. seconds: since the last one."""
         grown = self._growth.look()
-        busy_s, _ = self._busy.totals()
+        busy_s = self._busy_s()
         idle = min(1.0, max(0.0, 1.0 - (busy_s - self._busy_before_s) / seconds))
         self._busy_before_s = busy_s
         figures = {

@@ -114,14 +114,13 @@ class Replica:
         Metric: ratchet_rollout_ready is 1 while it serves.
         """
         sampling = asyncio.create_task(self._loop.run(stop), name="sampling")
+        minute = Minute(lambda: self._loop.busy_and_ready_s()[0])
         tasks = [
             asyncio.create_task(self._follower.run(stop.is_set), name="weights"),
             asyncio.create_task(self._keep_lease(stop), name="lease"),
             sampling,
             asyncio.create_task(self._loop.renew(self._reclaim_idle_s / 3, stop), name="renewing"),
-            asyncio.create_task(
-                log_each_minute(log, Minute(self._loop.busy).say, stop, quiet=is_quiet), name="a line a minute"
-            ),
+            asyncio.create_task(log_each_minute(log, minute.say, stop, quiet=is_quiet), name="a line a minute"),
         ]
         try:
             await _first_to_end(tasks, stop)

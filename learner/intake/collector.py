@@ -17,7 +17,7 @@ from services.errors import DeadlineExceeded, WireError
 from services.metrics import DEAD_GROUPS, waiting
 from services.streams import Claim, Stream
 from services.wire.codec import decode, encode
-from services.wire.prompt import Prompt, Trace, trace
+from services.wire.prompt import Prompt, Trace, is_sent_again, trace
 from services.wire.score import DeadGroup, ScoredGroup
 
 log = logging.getLogger("ratchet.learner")
@@ -48,11 +48,20 @@ class Sampled:
 class Collector:
     """The learner's only reader of `scored` and `dead`."""
 
-    def __init__(self, scored: Stream, dead: Stream, ledger: Ledger, sampled: Sampled) -> None:
+    def __init__(
+        self,
+        scored: Stream,
+        dead: Stream,
+        ledger: Ledger,
+        sampled: Sampled,
+        note_death: Callable[[DeadGroup], None] = lambda _: None,
+    ) -> None:
+        """note_death: called for each group that is found dead, as often as it is."""
         self._scored = scored
         self._dead = dead
         self._ledger = ledger
         self._sampled = sampled
+        self._note_death = note_death
         self._training: deque[ScoredGroup] = deque()
         self._evaluation: dict[str, ScoredGroup | None] = {}
         self._owed: list[Owed] = []
@@ -151,6 +160,8 @@ class Collector:
             return
         number = prompt.sequence_number
         self._owed.append(Owed(self._scored, claim, number))
+        if is_sent_again(prompt) and self._ledger.exhume(number):
+            log.info("group %s was dead and comes back scored", prompt.group_id)
         if self._ledger.is_settled(number) or number in self._in_hand:
             GROUPS.labels("repeated").inc()
         else:
@@ -183,6 +194,7 @@ class Collector:
             prompt, cause = dead.prompt or trace(dead.payload), f"{dead.stage}: {dead.cause}"
             row = "" if dead.prompt is None else f" (dataset row {dead.prompt.row})"
             log.error("group %s%s died at %s: %s", dead.group_id, row, dead.stage, dead.cause)
+            self._note_death(dead)
         if prompt is None:
             log.error(
                 "entry %s of %s does not say which group it was: its credit is lost", claim.entry_id, self._dead.name

@@ -45,6 +45,8 @@ class Gathered:
     kept: list[SiftedGroup]
     """The groups that reach the loss."""
     tally: Tally
+    drops: dict[str, str]
+    """Group id -> why the group does not reach the loss, of the others."""
 
 
 class Intake:
@@ -125,7 +127,9 @@ class Intake:
                 GROUPS.labels(one.drop).inc()
                 self._drought.count_dropped(group, one)
                 self.issue()
-        return Gathered(groups, [one for one in sifted if one.drop is None], tally(groups, sifted))
+        kept = [one for one in sifted if one.drop is None]
+        drops: dict[str, str] = {one.prompt.group_id: one.drop for one in sifted if one.drop is not None}
+        return Gathered(groups, kept, tally(groups, sifted), drops)
 
     def _between_looks(self) -> float:
         """Issue what admission allows and say what is waited for. Returns how long to wait before looking again, in seconds."""

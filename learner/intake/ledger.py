@@ -17,10 +17,14 @@ class Ledger:
         self._trained = 0
         self._dropped: Counter[str] = Counter()
         self._dead = 0
+        self._buried: set[int] = set()
+        self._exhumed: set[int] = set()  # dead once, sent round again, and not settled since
 
     def is_settled(self, sequence_number: int) -> bool:
         """Whether the group was trained on, dropped or dead."""
-        return sequence_number < self._watermark or sequence_number in self._above
+        return sequence_number not in self._exhumed and (
+            sequence_number < self._watermark or sequence_number in self._above
+        )
 
     def train(self, sequence_number: int) -> None:
         """The group is part of the weights."""
@@ -36,14 +40,28 @@ class Ledger:
         """The group is in `dead`."""
         self._settle(sequence_number)
         self._dead += 1
+        self._buried.add(sequence_number)
+
+    def exhume(self, sequence_number: int) -> bool:
+        """Take back that the group is dead, because it was sent round again and has arrived; False if it was not dead.
+
+        No step has trained on it, so it may be settled once more.
+        """
+        if sequence_number not in self._buried:
+            return False
+        self._buried.remove(sequence_number)
+        self._exhumed.add(sequence_number)
+        self._dead -= 1
+        return True
 
     def outstanding(self, issued: int) -> int:
         """How many of the groups issued so far are not settled."""
-        return issued - self._watermark - len(self._above)
+        return issued - self._watermark - len(self._above) + len(self._exhumed)
 
     def unsettled(self, issued: int) -> list[int]:
         """Sequence numbers of the groups that are issued and not settled, in order."""
-        return [number for number in range(self._watermark, issued) if number not in self._above]
+        never = (number for number in range(self._watermark, issued) if number not in self._above)
+        return sorted({*never, *self._exhumed})
 
     def counts(self, issued: int) -> dict[str, Any]:
         """The `groups` entry of summary.json: issued = trained + dropped + dead + outstanding."""
@@ -58,6 +76,9 @@ class Ledger:
     def _settle(self, sequence_number: int) -> None:
         if self.is_settled(sequence_number):
             raise ValueError(f"group {sequence_number} was settled before")
+        if sequence_number in self._exhumed:
+            self._exhumed.remove(sequence_number)
+            return
         self._above.add(sequence_number)
         while self._watermark in self._above:
             self._above.remove(self._watermark)
@@ -71,6 +92,8 @@ class Ledger:
             "trained": self._trained,
             "dropped": dict(self._dropped),
             "dead": self._dead,
+            "buried": sorted(self._buried),
+            "exhumed": sorted(self._exhumed),
         }
 
     @classmethod
@@ -82,4 +105,6 @@ class Ledger:
         ledger._trained = saved["trained"]
         ledger._dropped = Counter(saved["dropped"])
         ledger._dead = saved["dead"]
+        ledger._buried = set(saved.get("buried", ()))  # checkpoints before 0.2 have neither
+        ledger._exhumed = set(saved.get("exhumed", ()))
         return ledger

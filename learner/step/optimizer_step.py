@@ -4,6 +4,7 @@ Read `OptimizerStep.take` downwards; baselines.py, loss.py and measure.py are wh
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -46,7 +47,13 @@ class OptimizerStep:
             weights_will_move=weights_will_move,
         )
 
-    def take(self, scores: Scores, learning_rate: float, full_ess_ratio: float | None = None) -> StepReport:
+    def take(
+        self,
+        scores: Scores,
+        learning_rate: float,
+        full_ess_ratio: float | None = None,
+        observe: Callable[[SeenByRanks], None] = lambda _: None,
+    ) -> StepReport:
         """Step at learning_rate times the ESS factor, or not at all where a value is not finite."""
         engine, settings, inputs = self.engine, self.settings, self.inputs
         missing = scores.missing(inputs.batch.mask)
@@ -67,6 +74,7 @@ class OptimizerStep:
 
         # ESS.
         seen = _from_all_ranks(engine, inputs, done)
+        observe(seen)
         tokens = objective.tokens(inputs.everything, seen.logp, done.advantages)
         ess = ess_ratios(objective, tokens, seen)
         measured = measure(objective, tokens, seen)

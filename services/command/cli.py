@@ -10,11 +10,11 @@ from services import entry, library_logs, log_lines
 from services.command import run_views
 from services.command.objective_check import check_objective
 from services.command.plan_arguments import add_arguments as add_plan_arguments
-from services.command.rooms import LEARNER, ROLLOUT, SAFE_PATH, VERIFIER, VERIFY, python_module
+from services.command.rooms import LEARNER, PAGE, ROLLOUT, SAFE_PATH, VERIFIER, VERIFY, python_module
 from services.config.load import load, render_masked
 from services.errors import InputError
 
-PROCESSES = {ROLLOUT: ROLLOUT, VERIFIER: VERIFIER, LEARNER: LEARNER, "verify": VERIFY}
+PROCESSES = {ROLLOUT: ROLLOUT, VERIFIER: VERIFIER, LEARNER: LEARNER, "verify": VERIFY, "page": PAGE}
 """Command -> the module that it becomes. It reads its own arguments: its host may have nothing else of ours installed."""
 
 
@@ -71,6 +71,8 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     evaluation.set_defaults(run=_evaluate)
 
     run_views.add_commands(command)
+
+    commands.add_parser("page", help="show a run in a browser", add_help=False)
 
     commands.add_parser("verify", help="score a file of responses", add_help=False)
 

@@ -20,11 +20,11 @@ from services.command.fleet import FleetWatch, ReplicaView, cells
 from services.command.rooms import LEARNER, ROLLOUT
 from services.command.service_warnings import ServiceWarnings
 from services.command.shown import bars_for, duration, number, sparkline
-from services.command.tail import Tail
 from services.command.up_log import say, warn
 from services.config import RunConfig
 from services.run.addresses import addresses
 from services.run.folder import RunFolder
+from services.run.tail import Tail
 from services.run.waiting import Waiting, read_waiting
 
 REDRAW_EVERY_S = 0.5

@@ -9,6 +9,7 @@ import sys
 ROLLOUT = "rollout"
 VERIFIER = "verifier"
 LEARNER = "learner"
+PAGE = "services.page"
 VERIFY = "verifier.offline"
 CHECK_REFERENCES = "verifier.offline.check_references"
 CHECK_OBJECTIVE = "learner.objective.check"

@@ -12,6 +12,7 @@ from rich.console import Console
 from services import entry
 from services.command import gpus
 from services.command.live_display import LiveDisplay
+from services.command.page_process import page_beside
 from services.command.redis_server import RedisServer
 from services.command.rooms import LEARNER, ROLLOUT, VERIFIER, python_module
 from services.command.service_warnings import UP_LOG
@@ -98,7 +99,11 @@ def supervise(
     write_settings(config, folder)
     learner, feeding = _services(config, folder, redis.url, learner_options)
     stopping = entry.StopSignal()
-    with up_log(folder.logs / UP_LOG, console), LiveDisplay(config, console, known) as display:
+    with (
+        up_log(folder.logs / UP_LOG, console),
+        page_beside(folder, redis.url, console),
+        LiveDisplay(config, console, known) as display,
+    ):
         supervisor = Supervisor(
             learner,
             feeding,

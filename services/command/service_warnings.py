@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from services.command.tail import Tail
+from services.run.tail import Tail
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (?P<level>[A-Z]+) +(?P<name>[\w.]+): (?P<message>.*)")
 """A line as services/log_lines.py has it written; what follows without such a beginning belongs to it."""

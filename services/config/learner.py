@@ -99,6 +99,9 @@ class LearnerConfig(Strict):
     max_unusable_groups: int = Field(default=200, ge=1)
     """Groups in a row with nothing to train on, such as equal rewards, after which the run stops with examples of them. It
     holds until the first group that counts; later ten times as many may come. A group that died counts for ten."""
+    kept_groups_mib: int = Field(default=16, ge=0)
+    """MiB of the newest groups, with what the step saw of each token, that the run folder keeps for the page's inspector; 0 keeps
+    none. At most a twentieth of it is written after one step: raise it to see more groups of long responses."""
     cpu_threads: int = Field(default=1, ge=1)
     """Compute threads of each learner process that `ratchet up` starts. Raise it where cores are idle."""
     metrics_host: Host = "127.0.0.1"

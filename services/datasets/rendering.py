@@ -1,5 +1,6 @@
 """From problems to token ids for the engine, with the tokenizer of the model that is trained."""
 
+import copy
 import itertools
 import re
 from collections import Counter
@@ -109,6 +110,12 @@ class Renderer:
                 "belongs to the model, or remove the row"
             )
         return token_ids
+
+    def decoder(self) -> Callable[[Sequence[int]], str]:
+        """A function from token ids to their text, special tokens included. It has a tokenizer of its own, because one must not
+        be used by two threads at once."""
+        own = copy.deepcopy(self._tokenizer)
+        return lambda token_ids: str(own.decode(list(token_ids), skip_special_tokens=False))
 
     def _plain(self, problem: Problem, settings: PromptsConfig) -> list[int]:
         if not isinstance(problem.prompt, str):

@@ -76,6 +76,26 @@ class RunFolder:
         return self.path / "evaluations.jsonl"
 
     @property
+    def dead(self) -> Path:
+        """One JSON line for each group that was found dead."""
+        return self.path / "dead.jsonl"
+
+    @property
+    def requeued(self) -> Path:
+        """One JSON line for each dead group that somebody sent round again."""
+        return self.path / "requeued.jsonl"
+
+    @property
+    def groups(self) -> Path:
+        """The newest groups, a file for each learner step."""
+        return self.path / "groups"
+
+    @property
+    def page_token(self) -> Path:
+        """What opens the live page: for this user alone."""
+        return self.path / ".page-token"
+
+    @property
     def tensorboard(self) -> Path:
         """The figures of steps and evaluations as TensorBoard events."""
         return self.path / "tensorboard"

@@ -6,13 +6,16 @@ import msgspec
 
 from services.wire.codec import Array, record
 
+AGAIN = "again-"
+
 
 @record("prompt", 2)
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """One problem, and how many responses to sample for it with which parameters."""
 
     group_id: str
-    """Unique in the run: `train-<sequence number>` or `eval-<policy version>-<row>`."""
+    """Unique in the run: `train-<sequence number>` or `eval-<policy version>-<row>`; `again-<sequence number>` for a dead group
+    that somebody sent round again."""
     sequence_number: int
     """Place in the order of issue, from 0: of the run's training groups, or of the prompts of one evaluation."""
     purpose: Literal["train", "evaluate"]
@@ -35,6 +38,16 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """What the grader compares responses with: any JSON value."""
     options: dict[str, Any]
     """The grader's options."""
+
+
+def sent_again(prompt: Prompt) -> Prompt:
+    """The prompt of a dead training group, to be sampled once more. The learner trains on it although it had given it up."""
+    return msgspec.structs.replace(prompt, group_id=f"{AGAIN}{prompt.sequence_number}")
+
+
+def is_sent_again(prompt: Prompt) -> bool:
+    """Whether the prompt is that of `sent_again`; any other group that comes back after its death is a repeat."""
+    return prompt.group_id.startswith(AGAIN)
 
 
 class Trace(msgspec.Struct, frozen=True):

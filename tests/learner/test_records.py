@@ -1,5 +1,6 @@
 """A step's figures reach steps.jsonl, TensorBoard and the metrics; counts go on where the start before ended."""
 
+import base64
 import dataclasses
 import time
 from pathlib import Path
@@ -16,6 +17,9 @@ from learner.step.report import StepReport, report
 from services.config.learner import LearnerConfig
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
+from services.wire.codec import decode
+from services.wire.prompt import Prompt
+from services.wire.score import DeadGroup
 from tests.learner.tiny import scored_group
 
 GROUPS = [scored_group(i, rewards=[1.0, 0.0, 0.0], finish=["stop", "stop", "length"]) for i in range(2)]
@@ -49,6 +53,18 @@ def test_every_figure_of_a_step_is_in_its_row(tmp_path: Path, taken: StepReport)
     assert (row["step"], row["attempt"], row["consumed_groups"], row["groups"]) == (7, 3, [0, 1], {"trained": 2})
     assert row["dropped_sequences"] == {"truncated": 2}
     assert (row["trained_tokens"], row["seconds"], row["lag_window"]) == (taken.tokens, 0.25, 2)
+
+
+def test_a_dead_group_is_written_down_with_what_sends_it_round_again(tmp_path: Path) -> None:
+    records = Records(RunFolder(tmp_path), Sampled(), NOTHING_COUNTED, attempt=1, policy_version=0)
+    sent = GROUPS[1].group.prompt
+    records.death(DeadGroup(prompt=sent, group_id="train-1", stage="trajectories", cause="worn out", payload=b""))
+    records.death(DeadGroup(prompt=None, group_id="1-0", stage="scored", cause="damaged", payload=b"x"))
+    records.close()
+    first, second = read_json_lines(RunFolder(tmp_path).dead)
+    assert (first["group_id"], first["cause"], first["row"], first["purpose"]) == ("train-1", "worn out", 1, "train")
+    assert decode(base64.b64decode(first["prompt"]), Prompt) == sent
+    assert second["prompt"] is None
 
 
 def test_the_numbers_of_a_step_are_scalars_of_tensorboard_and_metrics(tmp_path: Path, taken: StepReport) -> None:

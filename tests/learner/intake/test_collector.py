@@ -17,6 +17,7 @@ from services.streams.names import DEAD, SCORED
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
 from services.wire.codec import Array, decode, encode
+from services.wire.prompt import sent_again
 from services.wire.score import DeadGroup, ScoredGroup
 from services.wire.trajectory import VersionSpan
 from tests.learner.tiny import scored_group
@@ -127,6 +128,24 @@ def test_a_repeat_is_trained_on_once_whenever_it_comes(bench: Bench) -> None:
     assert bench.next_group() is None
     assert bench.left() == 0
     assert bench.ledger.counts(8)["trained"] == 1
+
+
+def test_a_dead_group_that_is_sent_round_again_is_trained_on(bench: Bench) -> None:
+    bench.dies(4)
+    assert bench.next_group() is None
+    assert bench.ledger.counts(5)["dead"] == 1
+    prompt = sent_again(group(4).group.prompt)
+    again = msgspec.structs.replace(group(4), group=msgspec.structs.replace(group(4).group, prompt=prompt))
+    bench.append(bench.scored, encode(again))
+    assert bench.next_group() == "again-4"
+    counts = bench.ledger.counts(5)
+    assert (counts["dead"], counts["outstanding"]) == (0, 5)
+    bench.restart(bench.ledger)  # a crash before the step: the checkpoint has it as not settled
+    assert 4 in bench.ledger.unsettled(5)
+    bench.ledger.train(4)
+    bench.append(bench.scored, encode(again))
+    assert bench.next_group() is None
+    assert bench.ledger.counts(5) == {"issued": 5, "trained": 1, "dropped": {}, "dead": 0, "outstanding": 4}
 
 
 def test_a_group_that_also_died_is_settled_once(bench: Bench) -> None:

@@ -50,3 +50,23 @@ def test_a_group_settles_once(number: int, case: tuple[list[int], list[str]]) ->
     if ledger.is_settled(number):
         with pytest.raises(ValueError, match="settled before"):
             ledger.train(number)
+
+
+@given(OUTCOMES, st.sets(st.integers(0, 19)))
+def test_what_is_exhumed_is_outstanding_until_it_is_settled_once_more(
+    case: tuple[list[int], list[str]], again: set[int]
+) -> None:
+    order, outcomes = case
+    ledger = Ledger()
+    for number, outcome in zip(order, outcomes, strict=False):
+        settle(ledger, number, outcome)
+    dead = {number for number, outcome in zip(order, outcomes, strict=False) if outcome == "dead"}
+    assert {number for number in again if ledger.exhume(number)} == again & dead
+    ledger = Ledger.from_dict(json.loads(json.dumps(ledger.to_dict())))
+    assert set(ledger.unsettled(20)) == set(order[len(outcomes) :]) | (again & dead)
+    assert ledger.outstanding(20) == len(ledger.unsettled(20))
+    for number in again & dead:
+        ledger.train(number)
+    counts = ledger.counts(issued=20)
+    assert (counts["dead"], counts["outstanding"]) == (len(dead - again), 20 - len(outcomes))
+    assert not any(ledger.exhume(number) for number in again)

@@ -13,10 +13,10 @@ from rich.console import Console
 from services.command import live_display
 from services.command.live_display import LiveDisplay
 from services.command.shown import duration, sparkline
-from services.command.tail import Tail
 from services.run.addresses import announce_address
 from services.run.folder import RunFolder
 from services.run.json_lines import JsonLines, read_json_lines
+from services.run.tail import Tail
 from services.run.waiting import Waiting, write_waiting
 from tests.services.command.running import run
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from services.command.tail import Tail
 from services.run.folder import RunFolder
 from services.run.json_lines import JsonLines, read_json_lines
 from services.run.summary import newest, summarize, write
+from services.run.tail import Tail
 
 
 def rows(*pairs: tuple[int, int]) -> list[dict[str, int]]:
