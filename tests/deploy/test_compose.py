@@ -241,7 +241,10 @@ def test_the_example_under_compose_differs_only_in_where_things_are() -> None:
 def test_images_take_their_base_as_an_argument_and_do_not_run_as_root(kind: str) -> None:
     lines = (ROOT / "deploy" / f"Dockerfile.{kind}").read_text(encoding="utf-8").splitlines()
     assert any(line.startswith("ARG BASE=") for line in lines)
-    assert [line for line in lines if line.startswith("FROM ")] == ["FROM ${BASE} AS build", "FROM ${RUNTIME_BASE:-$BASE}"]
+    assert [line for line in lines if line.startswith("FROM ")] == [
+        "FROM ${BASE} AS build",
+        "FROM ${RUNTIME_BASE:-$BASE}",
+    ]
     assert lines.index("USER ratchet") < lines.index('ENTRYPOINT ["ratchet"]')
     copies = [line for line in lines if line.startswith("COPY ") and "--from=" not in line]
     copied = [part for line in copies for part in line.split()[1:-1]]
