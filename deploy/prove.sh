@@ -89,6 +89,7 @@ images() {
         say "making images of Redis, Prometheus and Alertmanager from Debian's packages"
         over() { # TAG, then the folders of --carry that go over the root
             local tag=$1 folder && shift
+            ! docker image inspect "$tag" >/dev/null 2>&1 || return 0
             docker create --name "$project-over" "$project:debian" true >/dev/null
             [ -z "$carry" ] || for folder in "$@"; do
                 [ ! -e "$carry/$folder" ] || tar -C "$carry" --owner=0 --group=0 -c "$folder" | docker cp - "$project-over:/"
@@ -96,9 +97,9 @@ images() {
             docker commit "$project-over" "$tag" >/dev/null
             docker rm "$project-over" >/dev/null
         }
-        over "$project:build" .
+        over "$project:whole" .
         over "$project:slim" etc/ssl etc/apt usr
-        build "$project:build" "$project:build" "python3 python3-venv" ""
+        build "$project:build" "$project:whole" "python3 python3-venv" ""
         build "$project:run" "$project:slim" "python3" ""
         build "$project:redis" "$project:slim" redis-server ""
         build "$project:prometheus" "$project:slim" "prometheus wget" 'USER nobody
@@ -188,9 +189,9 @@ prove() {
     quietly compose down --volumes --remove-orphans
 
     say "without a password"
-    timeout 60 "${compose_command[@]}" -p "$project" -f docker-compose.yml -f "$work/prove.yml" --profile cpu up -d "${services[@]}" >"$work/said" 2>&1 &&
+    timeout 120 "${compose_command[@]}" -p "$project" -f docker-compose.yml -f "$work/prove.yml" --profile cpu up -d "${services[@]}" >"$work/said" 2>&1 &&
         fail "everything was started without a password"
-    compose logs redis 2>/dev/null | grep -o 'no password for Redis.*' || fail "Redis did not say that it has no password"
+    compose logs redis 2>/dev/null | grep -o -m 1 'no password for Redis.*' || fail "Redis did not say that it has no password"
     for service in verifier rollout learner; do
         [ -z "$(containers "$service")" ] || fail "$service was started without a password"
     done

@@ -89,6 +89,12 @@ def bill(kept: Iterable[Distribution]) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="slim", description="Takes out of an environment what no service imports.")
     parser.add_argument("roots", nargs="+", help="distributions to keep, with all that they need")
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        help="a distribution that is required and not imported; may be repeated",
+    )
     parser.add_argument("--bill", type=Path, required=True, help="where the list of what stays is written")
     parser.add_argument(
         "--no-headers", action="store_true", help="remove C++ headers too: nothing is compiled at run time"
