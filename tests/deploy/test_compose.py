@@ -258,8 +258,10 @@ def test_what_reads_these_files_for_a_living_accepts_them() -> None:
     """Compose and promtool, where they are installed; without them the tests above have to do."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("REDIS_PASSWORD")}  # none of them needs it
     commands = []
+    hosts = ["-f", "deploy/compose.hosts.yml", "--project-directory", ".", "--profile", "head", "--profile", "worker"]
     if shutil.which("docker-compose"):
         commands.append(["docker-compose", "--profile", "cpu", "--profile", "gpu", "config", "-q"])
+        commands.append(["docker-compose", *hosts, "config", "-q"])
     if (
         shutil.which("docker")
         and subprocess.run(["docker", "compose", "version"], check=False, capture_output=True).returncode == 0
@@ -280,3 +282,22 @@ def test_only_the_verifiers_are_let_out_of_the_default_profiles_for_the_sandbox(
     # YAML's merge takes the first of several mappings that has a key: the order of the list matters.
     loose = {name for name, service in compose["services"].items() if "seccomp=unconfined" in service["security_opt"]}
     assert loose == {"verifier", "verifier-gpu"}
+
+
+def test_the_file_for_several_hosts_keeps_to_the_same_rules(compose: dict[str, Any]) -> None:
+    hosts = yaml.safe_load((ROOT / "deploy" / "compose.hosts.yml").read_text(encoding="utf-8"))
+    assert {service["profiles"][0] for service in hosts["services"].values()} == {"head", "worker"}
+    for name, service in hosts["services"].items():
+        assert service["network_mode"] == "host", name
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["healthcheck"]["test"], name
+        assert "ports" not in service, name
+        assert service["secrets"] == ["redis-password"], name
+    assert hosts["secrets"] == compose["secrets"]
+    redis = " ".join(hosts["services"]["redis"]["command"])
+    for setting in ("bind %s 127.0.0.1", "appendonly yes", "maxmemory-policy noeviction", "requirepass"):
+        assert setting in redis
+    for room in ("learner", "rollout"):
+        environment = hosts["services"][room]["environment"]
+        assert environment.keys() >= compose["services"][f"{room}-gpu"]["environment"].keys()
