@@ -134,7 +134,7 @@ exactly() { [ "$(value "$1")" = "$2" ]; }
 stepped() { local now; now=$(step); case $now in *[!0-9]*) return 1 ;; esac; [ "$now" -ge "$1" ]; }
 running() { [ "$(docker inspect --format '{{.State.Status}} {{.RestartCount}}' "$1")" = "running $2" ]; }
 healthy() { [ "$(docker inspect --format '{{.State.Health.Status}}' "$1")" = healthy ]; }
-rewarded() { [ -n "$(value ratchet_learner_reward_mean)" ]; }
+rewarded() { [ -n "$(value 'ratchet_learner_reward_mean and on (instance) ratchet_learner_policy_version > 0')" ]; } # it is 0 before
 
 # wait_for SECONDS WHAT COMMAND...: polls every second. Ends the proof after SECONDS.
 wait_for() {
