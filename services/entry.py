@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import quote, urlsplit
 
 from services import cause, library_logs, log_lines
 from services.cause import disk_full
@@ -30,6 +31,8 @@ FAILED = 3
 """Something that the run depends on failed."""
 INTERRUPTED = 130
 REDIS_URL_VARIABLE = "RATCHET_REDIS_URL"
+REDIS_PASSWORD_FILE_VARIABLE = "RATCHET_REDIS_PASSWORD_FILE"
+"""Names a file that holds the password of Redis, for an address without one: a container's secret."""
 SUPERVISED_VARIABLE = "RATCHET_SUPERVISOR_PID"
 ORPHANS_GRACE_S = 20.0
 """How long a service whose supervisor is gone may take to stop."""
@@ -159,7 +162,7 @@ def redis_connection(config: RunConfig, *, deadline_s: float | None = None) -> R
     Ended by: its answer, or the deadline.
     Metric: none; /metrics is served afterwards.
     """
-    url = os.environ.get(REDIS_URL_VARIABLE) or config.redis.url
+    url = redis_url(config)
     if not url:
         raise InputError(
             f"no Redis: set redis.url or the environment variable {REDIS_URL_VARIABLE} to redis://:PASSWORD@HOST:6379/0, "
@@ -168,6 +171,33 @@ def redis_connection(config: RunConfig, *, deadline_s: float | None = None) -> R
     connection = RedisConnection(url, deadline_s=deadline_s or config.deadlines.redis_s)
     connection.check()
     return connection
+
+
+def redis_url(config: RunConfig) -> str | None:
+    """The address of the run's Redis server, with its password; None: no server is named.
+
+    Raises InputError if the password is to come from a file that cannot be read or is empty.
+    """
+    url = os.environ.get(REDIS_URL_VARIABLE) or config.redis.url
+    file = os.environ.get(REDIS_PASSWORD_FILE_VARIABLE)
+    if not url or not file or urlsplit(url).password:
+        return url
+    try:
+        password = Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as fault:
+        why = fault.strerror if isinstance(fault, OSError) else "it is not text"
+        raise InputError(
+            f"{REDIS_PASSWORD_FILE_VARIABLE}: cannot read the password of Redis from {file}: {why}; let this user read it, or "
+            f"name another file"
+        ) from fault
+    if not password:
+        raise InputError(
+            f"{REDIS_PASSWORD_FILE_VARIABLE}: {file} is empty; write the password of Redis into it (under Compose, into the file "
+            f"that REDIS_PASSWORD_FILE names)"
+        )
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f":{quote(password, safe='')}@{host}").geturl()
 
 
 class StopSignal:

@@ -97,11 +97,11 @@ def check_redis(config: RunConfig) -> None:
     Ended by: its answer, or the deadline, which is an InputError.
     Metric: none; it is before a run starts.
     """
-    variable = os.environ.get(entry.REDIS_URL_VARIABLE)
-    url = variable or config.redis.url
+    url = entry.redis_url(config)
     if not url:
         return
-    setting = f"the environment variable {entry.REDIS_URL_VARIABLE}" if variable else "redis.url"
+    named = os.environ.get(entry.REDIS_URL_VARIABLE)
+    setting = f"the environment variable {entry.REDIS_URL_VARIABLE}" if named else "redis.url"
     connection = RedisConnection(url, deadline_s=ANSWER_S)
     try:
         connection.check()

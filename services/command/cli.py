@@ -8,6 +8,7 @@ from pathlib import Path
 
 from services import entry, library_logs, log_lines
 from services.command import run_views
+from services.command.compose import add_arguments as add_compose_arguments
 from services.command.objective_check import check_objective
 from services.command.plan_arguments import add_arguments as add_plan_arguments
 from services.command.rooms import LEARNER, PAGE, ROLLOUT, SAFE_PATH, VERIFIER, VERIFY, python_module
@@ -91,6 +92,11 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     add_plan_arguments(plan)
     plan.set_defaults(run=_plan)
 
+    compose = command("compose", "write the Compose file of a host with several GPUs: one replica for each")
+    entry.add_config_arguments(compose)
+    add_compose_arguments(compose)
+    compose.set_defaults(run=_compose)
+
     doctor = command("doctor", "say what this machine lacks, and what to do about it")
     entry.add_config_arguments(doctor, optional=True)
     doctor.add_argument(
@@ -120,6 +126,12 @@ def _plan(arguments: argparse.Namespace) -> int:
     from services.command import plan
 
     return plan.run(load(arguments.config, arguments.overrides), arguments)
+
+
+def _compose(arguments: argparse.Namespace) -> int:
+    from services.command import compose
+
+    return compose.run(arguments)
 
 
 def _up(arguments: argparse.Namespace) -> int:

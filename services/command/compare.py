@@ -18,7 +18,7 @@ CURVE_WIDTH = 24
 
 
 def read(paths: Sequence[Path]) -> list[History]:
-    """The runs in these folders. Raises InputError for fewer than two, and for one that is no run."""
+    """The runs in these folders. Raises InputError for fewer than two, and for one that is not a run."""
     if len(paths) < 2:
         raise InputError("give at least two run folders to compare, such as runs/a runs/b; `ratchet report` shows one")
     histories = [read_history(path) for path in paths]

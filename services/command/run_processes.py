@@ -1,7 +1,6 @@
 """The processes of one run on this machine: which services, with which settings, GPUs and Redis."""
 
 import contextlib
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ class RunRedis:
 @contextlib.contextmanager
 def redis_of(config: RunConfig, folder: RunFolder) -> Iterator[RunRedis]:
     """The server named in the environment or in the settings, else one of our own that ends with this block."""
-    given = os.environ.get(entry.REDIS_URL_VARIABLE) or config.redis.url
+    given = entry.redis_url(config)
     if given:
         entry.redis_connection(config).close()
         yield RunRedis(given, None)

@@ -8,6 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from services import entry
+from services.config.load import load
+from services.errors import InputError
+
+RUN = Path(__file__).parents[2] / "deploy" / "runs" / "addition-cpu.toml"
+
 SERVICE = """
 import pathlib, sys, time
 from services import entry
@@ -95,3 +101,32 @@ entry.end(main)
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False)
     assert ended.returncode == 1
     assert "RuntimeError: not foreseen" in ended.stderr
+
+
+def test_the_password_of_redis_comes_from_a_file_where_the_address_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("a/b c@d\n", encoding="utf-8")
+    monkeypatch.setenv(entry.REDIS_PASSWORD_FILE_VARIABLE, str(secret))
+    config = load(RUN)
+    assert entry.redis_url(config) is None
+    for without in ("redis://redis:6379/0", "redis://:@redis:6379/0"):
+        monkeypatch.setenv(entry.REDIS_URL_VARIABLE, without)
+        assert entry.redis_url(config) == "redis://:a%2Fb%20c%40d@redis:6379/0"
+    monkeypatch.setenv(entry.REDIS_URL_VARIABLE, "redis://:own@redis:6379/0")
+    assert entry.redis_url(config) == "redis://:own@redis:6379/0"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_password_file_that_is_empty_or_missing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    secret = tmp_path / "secret"
+    if there:
+        secret.touch()
+    monkeypatch.setenv(entry.REDIS_PASSWORD_FILE_VARIABLE, str(secret))
+    monkeypatch.setenv(entry.REDIS_URL_VARIABLE, "redis://redis:6379/0")
+    config = load(RUN)
+    with pytest.raises(InputError, match=f"RATCHET_REDIS_PASSWORD_FILE: .*{secret}.*(is empty; write|let this user)"):
+        entry.redis_url(config)
