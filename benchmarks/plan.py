@@ -135,7 +135,7 @@ def measured(case: Case, path: Path) -> dict[Phase, int]:
     """Peaks of one engine by phase, over what the process had before."""
     import torch
 
-    from learner.batch.packing import MicroBatch
+    from learner.batch.micro_batch import MicroBatch
     from learner.engine.deepspeed_engine import DeepSpeedEngine
     from learner.engine.policy_model import model_dtype, scoring_batch
     from learner.engine.protocol import TokenStatistics

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from learner.batch.packing import MicroBatch
+from learner.batch.micro_batch import MicroBatch
 from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe, probe_logp, scoring_batch
 from learner.engine.separation import may_pack, measure_separation
 from rollout.vllm.engine import VllmEngine

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from learner.batch.packing import MicroBatch, one_each
+from learner.batch.micro_batch import MicroBatch
+from learner.batch.packing import one_each
 from learner.batch.step_batch import assemble
 from learner.engine.policy_model import PolicyModel, inputs
 from learner.engine.protocol import LossFunction, TokenStatistics, TrainEngine

@@ -7,7 +7,8 @@ from benchmarks.attention.sides import under_masks
 from benchmarks.gpu.batch import random_batch, row_tokens_of
 from benchmarks.gpu.card import Card, case, row
 from benchmarks.gpu.models import model_path
-from learner.batch.packing import MicroBatch, pack
+from learner.batch.micro_batch import MicroBatch
+from learner.batch.packing import pack
 from learner.engine.policy_model import PolicyModel, inputs
 from services.config.model import ModelConfig
 

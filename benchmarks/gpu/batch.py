@@ -8,7 +8,7 @@ from torch import Tensor
 
 from benchmarks.gpu.card import Card
 from benchmarks.gpu.models import model_path, vocabulary
-from learner.batch.packing import MicroBatch
+from learner.batch.micro_batch import MicroBatch
 from learner.batch.sift import Tally
 from learner.batch.step_batch import StepBatch
 from learner.engine.deepspeed_engine import DeepSpeedEngine

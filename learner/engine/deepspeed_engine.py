@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from learner.batch.packing import MicroBatch
+from learner.batch.micro_batch import MicroBatch
 from learner.checkpoint import read_json
 from learner.engine.checkpoint_parts import check_parts
 from learner.engine.deepspeed_setup import (

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.core_model_loading import revert_weight_conversion
 
-from learner.batch.packing import MicroBatch
+from learner.batch.micro_batch import MicroBatch
 from learner.batch.rows import Branch, Spans, lay_out
 from learner.engine.attention.by_span import KEYWORD
 from learner.engine.attention.choice import attends_by_span

@@ -12,7 +12,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from learner.batch.packing import MicroBatch
+from learner.batch.micro_batch import MicroBatch
 
 Policy = Literal["current", "reference"] | int
 """An integer is the index of a teacher in learner.teachers."""

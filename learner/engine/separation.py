@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from learner.batch.packing import MicroBatch
+from learner.batch.micro_batch import MicroBatch
 from learner.engine.policy_model import scoring_batch
 from services.errors import InputError
 

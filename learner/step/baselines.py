@@ -11,7 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from learner.batch.packing import MicroBatch, one_each, pack, pack_whole_groups
+from learner.batch.micro_batch import MicroBatch
+from learner.batch.packing import one_each, pack, pack_whole_groups
 from learner.batch.step_batch import StepBatch
 from learner.engine.protocol import Backward, TokenStatistics, TrainEngine
 from learner.objective import OBJECTIVES

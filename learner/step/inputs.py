@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learner.batch.packing import MicroBatch
+from learner.batch.micro_batch import MicroBatch
 from learner.batch.step_batch import TOKEN_COLUMNS, StepBatch
 from learner.objective.advantage import pivots
 from learner.objective.ratios import segment_sum

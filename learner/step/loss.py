@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from learner.batch.packing import MicroBatch
+from learner.batch.micro_batch import MicroBatch
 from learner.engine.protocol import TokenStatistics
 from learner.objective import OBJECTIVES, Objective
 from learner.objective.aggregate import aggregate, token_scale

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from learner.batch.packing import MicroBatch
+from learner.batch.micro_batch import MicroBatch
 from learner.engine.protocol import Policy, TokenStatistics, TrainEngine
 from learner.step.inputs import StepInputs
 from services.config.learner import LearnerConfig

@@ -26,7 +26,7 @@ from benchmarks.baseline.estimators import (
 )
 from benchmarks.baseline.gradients import Gradients, collect, products
 from benchmarks.baseline.report import tables
-from learner.batch.packing import MicroBatch
+from learner.batch.micro_batch import MicroBatch
 from learner.batch.step_batch import assemble
 from learner.engine.protocol import LossFunction
 from learner.step.learner_step import learner_step

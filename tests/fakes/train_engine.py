@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from learner.batch.packing import MicroBatch
+from learner.batch.micro_batch import MicroBatch
 from learner.engine.head import token_statistics
 from learner.engine.protocol import Backward, GradientStep, GradientSum, LossFunction, Policy, TokenStatistics
 from learner.engine.reference_weights import debiased_decay

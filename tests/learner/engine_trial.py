@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from learner.batch.packing import MicroBatch, pack
+from learner.batch.micro_batch import MicroBatch
+from learner.batch.packing import pack
 from learner.batch.step_batch import StepBatch, assemble
 from learner.engine.deepspeed_engine import DeepSpeedEngine
 from learner.engine.protocol import TokenStatistics

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from learner.batch.packing import MicroBatch, pack
+from learner.batch.micro_batch import MicroBatch
+from learner.batch.packing import pack
 from learner.engine.deepspeed_engine import DeepSpeedEngine
 from learner.engine.policy_model import PolicyModel, inputs, probe, probe_logp, trained_parameters
 from learner.engine.protocol import TokenStatistics

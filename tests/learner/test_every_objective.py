@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from learner.batch.packing import MicroBatch
+from learner.batch.micro_batch import MicroBatch
 from learner.batch.step_batch import assemble
 from learner.engine.protocol import TokenStatistics
 from learner.step.learner_step import learner_step

@@ -8,7 +8,7 @@ from unittest import mock
 import pytest
 from torch import Tensor
 
-from learner.batch.packing import MicroBatch
+from learner.batch.micro_batch import MicroBatch
 from learner.batch.sift import sift, tally
 from learner.engine.deepspeed_engine import DeepSpeedEngine
 from learner.engine.protocol import Backward, LossFunction

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.batch.packing import MicroBatch, pack, pack_whole_groups
+from learner.batch.micro_batch import MicroBatch
+from learner.batch.packing import pack, pack_whole_groups
 from learner.batch.rows import first_fit_decreasing, spread
 from learner.batch.step_batch import StepBatch, assemble
 from services.config.learner import LearnerConfig

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.batch.packing import MicroBatch
+from learner.batch.micro_batch import MicroBatch
 from learner.engine.deepspeed_engine import DeepSpeedEngine
 from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe, probe_logp
 from learner.engine.separation import BOUND_NATS, Separation, may_pack, may_share_prompts, measure_separation

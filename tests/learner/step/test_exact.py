@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.batch.packing import MicroBatch, one_each, pack
+from learner.batch.micro_batch import MicroBatch
+from learner.batch.packing import one_each, pack
 from learner.batch.step_batch import StepBatch, assemble
 from learner.engine.protocol import TokenStatistics
 from learner.objective.baseline import group_mean, minimum_variance_baseline, reward_sign

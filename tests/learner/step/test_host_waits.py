@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from learner.batch.packing import MicroBatch
+from learner.batch.micro_batch import MicroBatch
 from learner.batch.step_batch import assemble
 from learner.engine.policy_model import inputs
 from learner.engine.protocol import Backward, LossFunction, R, TokenStatistics

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.batch.packing import MicroBatch
+from learner.batch.micro_batch import MicroBatch
 from learner.batch.step_batch import assemble
 from learner.engine.protocol import Policy, TokenStatistics
 from learner.step.learner_step import learner_step

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from learner.batch.packing import MicroBatch
+from learner.batch.micro_batch import MicroBatch
 from learner.batch.rows import Spans
 from learner.engine.attention.by_span import NotBySpan, attend
 from learner.engine.attention.layout import SpanLayout, rows_alone
