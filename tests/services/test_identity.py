@@ -53,6 +53,13 @@ def test_containers_with_folders_of_their_own_have_other_names(tmp_path: Path) -
     assert len(set(names)) == 3
 
 
+def test_names_are_kept_where_caches_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    name = replica_name()
+    [kept] = tmp_path.glob("ratchet-replicas-*/0")
+    assert name.endswith(kept.read_text(encoding="ascii"))
+
+
 def test_one_host_is_what_shares_memory_and_process_ids(tmp_path: Path) -> None:
     assert nccl_host() == nccl_host()
     assert nccl_host(shared_memory=tmp_path) != nccl_host()
