@@ -41,10 +41,13 @@ def replica_name(folder: Path | None = None) -> str:
     """The host's name with a suffix that no other replica has, and that this one has again when it is started again.
 
     The suffix is drawn once and kept in a file under `folder`, by default that of caches (XDG_CACHE_HOME), which is a volume
-    where the root of a container is read-only, or the temporary folder. A process holds its file for as long as it lives, so that a second replica beside it takes a second file.
+    where the root of a container is read-only, or the temporary folder. A process holds its file for as long as it lives, so
+    that a second replica beside it takes a second file.
     Where nothing can be written, each start has a new suffix.
     """
-    place = (folder or Path(os.environ.get("XDG_CACHE_HOME") or tempfile.gettempdir())) / f"ratchet-replicas-{os.getuid()}"
+    place = (
+        folder or Path(os.environ.get("XDG_CACHE_HOME") or tempfile.gettempdir())
+    ) / f"ratchet-replicas-{os.getuid()}"
     suffix = secrets.token_hex(3)
     try:
         place.mkdir(exist_ok=True)

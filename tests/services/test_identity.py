@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.identity import name_nccl_host, nccl_host
+from services.identity import name_nccl_host, nccl_host, replica_name
 
 NAME = (
     "import sys; from pathlib import Path; from services.identity import replica_name;"
