@@ -104,11 +104,18 @@ class ReferenceWeights:
         try:
             for holder, copy in zip(holders, self.copies, strict=True):
                 holder.data = copy.to(holder.device, non_blocking=True).to(holder.dtype)
+            self._settle(holders)
             yield
         finally:
             self.release()
+            self._settle(holders)
             for holder, data in zip(holders, current, strict=True):
                 holder.data = data
+
+    def _settle(self, holders: list[Tensor]) -> None:
+        """Wait for a GPU: at stage 3 DeepSpeed gathers on a stream of its own, which waits for no copy on this one."""
+        if self._sharded and holders and holders[0].is_cuda:
+            torch.cuda.synchronize(holders[0].device)
 
     # Checkpoints
 
