@@ -37,7 +37,11 @@ class FakeLlm:
         self._answers = {"weights_progress": [("ready", "")], "stage_weights": [None], "swap_weights": [None]} | answers
         self.told: list[Exception] = []
         self.model_config = SimpleNamespace(
-            max_model_len=0, dtype=torch.float32, model="none", hf_text_config=None, get_vocab_size=lambda: 8
+            max_model_len=0,
+            dtype=torch.float32,
+            model=str(ROOT / "examples"),
+            hf_text_config=None,
+            get_vocab_size=lambda: 8,
         )
         self.engine_core = SimpleNamespace(
             pause_scheduler_async=lambda **_: self._call("pause"),
