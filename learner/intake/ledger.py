@@ -105,6 +105,8 @@ class Ledger:
         ledger._trained = saved["trained"]
         ledger._dropped = Counter(saved["dropped"])
         ledger._dead = saved["dead"]
-        ledger._buried = set(saved.get("buried", ()))  # checkpoints before 0.2 have neither
+        ledger._buried = set(
+            saved.get("buried", ())
+        )  # checkpoints from before groups could be sent round again have neither
         ledger._exhumed = set(saved.get("exhumed", ()))
         return ledger
