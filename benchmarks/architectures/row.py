@@ -32,7 +32,9 @@ PROMPT = TOKENS[:12]
 OLDER = """
 import sys, json, torch
 from transformers import AutoModelForCausalLM
-model = AutoModelForCausalLM.from_pretrained(sys.argv[1], torch_dtype=getattr(torch, sys.argv[2])).eval()
+# transformers' sdpa leaves out a softcap of attention without a word.
+kind = {"attn_implementation": "eager"} if "softcap" in open(sys.argv[1] + "/config.json").read() else {}
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], torch_dtype=getattr(torch, sys.argv[2]), **kind).eval()
 tokens = json.loads(sys.argv[3])
 with torch.no_grad():
     logits = model(torch.tensor([tokens])).logits.float()[0, :-1]
@@ -130,9 +132,12 @@ def compare(row: Row, source: Path) -> Compared | None:
 
 
 def in_transformers(folder: Path, dtype: str) -> list[float]:
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+    # transformers' sdpa leaves out a softcap of attention without a word.
+    capped = getattr(AutoConfig.from_pretrained(folder), "attn_logit_softcapping", None) is not None
+    kind = {"attn_implementation": "eager"} if capped else {}
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), **kind).eval()
     with torch.no_grad():
         logits = model(torch.tensor([TOKENS])).logits.float()[0, :-1]
     return [float(x) for x in logits.log_softmax(-1).gather(1, torch.tensor(TOKENS)[1:, None])[:, 0]]
