@@ -32,8 +32,14 @@ def test_the_page_shows_the_results_that_there_are() -> None:
     assert with_table(page, rows) == page, "run `python -m benchmarks.architectures --table`"
 
 
+OLDER_DIFFERS = {("OLMo 3, window", "float32")}
+"""Rows where transformers 4.57.3 alone says something else of an export. docs/models.md says so."""
+
+
 def test_what_config_accepts_agrees() -> None:
-    assert [row.name for row in read(RESULTS) if row.refused is None and not row.agrees] == []
+    apart = [row for row in read(RESULTS) if row.refused is None and not row.agrees]
+    assert {(row.name, row.dtype) for row in apart} == OLDER_DIFFERS
+    assert all(fault.startswith("export in an older transformers") for row in apart for fault in row.failures())
 
 
 @pytest.mark.parametrize("name", MODELS)

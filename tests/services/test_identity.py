@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.identity import name_nccl_host, nccl_host, replica_name
+from services.identity import name_nccl_host, nccl_host
 
 NAME = (
     "import sys; from pathlib import Path; from services.identity import replica_name;"
@@ -53,11 +53,14 @@ def test_containers_with_folders_of_their_own_have_other_names(tmp_path: Path) -
     assert len(set(names)) == 3
 
 
-def test_names_are_kept_where_caches_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    name = replica_name()
+def test_names_are_kept_where_caches_are(tmp_path: Path) -> None:
+    code = "from services.identity import replica_name; print(replica_name())"
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    name = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    ).stdout
     [kept] = tmp_path.glob("ratchet-replicas-*/0")
-    assert name.endswith(kept.read_text(encoding="ascii"))
+    assert name.strip().endswith(kept.read_text(encoding="ascii"))
 
 
 def test_one_host_is_what_shares_memory_and_process_ids(tmp_path: Path) -> None:
