@@ -144,5 +144,5 @@ def _record(line: str) -> tuple[float, str, str] | None:
             record = json.loads(line)
             return datetime.fromisoformat(record["time"]).timestamp(), record["level"], record["message"]
     except (ValueError, KeyError):
-        pass
+        pass  # a line of a library that only looks like one of ours
     return None

@@ -73,7 +73,7 @@ class Watch:
             return {**self._live, "steps": self.curves.since(step, revision)}
 
     def connection(self) -> RedisConnection:
-        """To the run's server. Raises InputError or StreamError when there is none."""
+        """A connection to the run's server. Raises InputError or StreamError when there is none."""
         url = self._redis_url()
         if not url:
             raise InputError("the run has no Redis server now: it is not running")

@@ -87,7 +87,7 @@ def _settings(path: Path) -> dict[str, Any]:
     try:
         return flat(masked_settings(load(path)))
     except InputError:
-        pass
+        pass  # written by another version: shown as it is, below
     try:
         found = flat(tomllib.loads(path.read_text(encoding="utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:

@@ -57,7 +57,7 @@ def test_the_page_on_dashboards_has_each_of_them() -> None:
         assert f"## {board['title'].removeprefix('Ratchet: ').capitalize()}" in page
         assert board["description"] in page
     assert re.search(rf"\b{len(list(queries()))} queries\b", page), (
-        "the table of results is of other boards: make it anew"
+        "the table of results is of other boards: make it again"
     )
 
 

@@ -41,8 +41,11 @@ class Explicit(nn.Module):
 
     def __init__(self, base: nn.Linear, a: Tensor, b: Tensor, scale: float) -> None:
         super().__init__()
-        self.weight, self.bias, self.scale = base.weight, base.bias, scale
-        self.a, self.b = nn.Parameter(a.detach().clone()), nn.Parameter(b.detach().clone())
+        self.weight = base.weight
+        self.bias = base.bias
+        self.scale = scale
+        self.a = nn.Parameter(a.detach().clone())
+        self.b = nn.Parameter(b.detach().clone())
 
     def whole(self) -> Tensor:
         return self.weight + self.scale * (self.b @ self.a)

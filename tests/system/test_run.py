@@ -47,7 +47,7 @@ class Story:
     final_code: int
     final_output: str
     answers: list[Answer]
-    """Of a Prometheus that watched all of it, to every query of the dashboards; none where it is not installed."""
+    """What a Prometheus that watched all of it says to every query of the dashboards; none where it is not installed."""
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -33,7 +33,8 @@ class Trials:
     """Runs each trial once, when a test first asks."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.model = folder, write_tiny_model(folder / "model", hidden=64)
+        self.folder = folder
+        self.model = write_tiny_model(folder / "model", hidden=64)
         self.done: dict[tuple[int, int, str], dict[str, Any]] = {}
 
     def run(self, stage: int, ranks: int, dtype: str = "float32") -> dict[str, Any]:
