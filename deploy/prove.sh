@@ -15,7 +15,7 @@ usage: deploy/prove.sh [options]
   --network NETWORK     Docker's network while images are built (default: bridge); `host` to have this machine's
   --image IMAGE         take this image of Ratchet and build none
   --steps N             learner steps of the run (default: 240); more if it is over before all was tried
-  --port PORT           where Prometheus listens on 127.0.0.1 (default: 19090)
+  --port PORT           where Prometheus listens on 127.0.0.1 (default: 19090); the live page has the next one
   --grafana             start Grafana, too: its image has to be here or within reach
   --keep                leave containers and volumes where they are at the end
   --transcript FILE     default: prove.txt, here
@@ -54,7 +54,7 @@ cd "$(dirname "$0")/.."
 project=ratchet-prove
 work=$(mktemp -d)
 chmod 755 "$work"
-services=(redis verifier rollout learner prometheus alertmanager)
+services=(redis verifier rollout learner page prometheus alertmanager)
 [ -z "$grafana" ] || services+=(grafana)
 began=$(date +%s)
 say() { printf '%4d s  %s\n' $(($(date +%s) - began)) "$*"; }
@@ -134,6 +134,15 @@ exactly() { [ "$(value "$1")" = "$2" ]; }
 stepped() { local now; now=$(step); case $now in *[!0-9]*) return 1 ;; esac; [ "$now" -ge "$1" ]; }
 running() { [ "$(docker inspect --format '{{.State.Status}} {{.RestartCount}}' "$1")" = "running $2" ]; }
 healthy() { [ "$(docker inspect --format '{{.State.Health.Status}}' "$1")" = healthy ]; }
+status_of() { python3 - "$1" <<'PYTHON'
+import http.cookiejar, sys, urllib.error, urllib.request as request
+opener = request.build_opener(request.ProxyHandler({}), request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
+try:
+    print(opener.open(sys.argv[1], timeout=10).status)
+except urllib.error.HTTPError as refused:
+    print(refused.code)
+PYTHON
+}
 rewarded() { [ -n "$(value 'ratchet_learner_reward_mean and on (instance) ratchet_learner_policy_version > 0')" ]; } # it is 0 before
 
 # wait_for SECONDS WHAT COMMAND...: polls every second. Ends the proof after SECONDS.
@@ -174,7 +183,7 @@ prove() {
         -e 's|"\.\./\.\./|"../|' deploy/runs/addition-cpu.toml >"$work/run.toml"
     {
         echo "services:"
-        for service in verifier rollout learner; do
+        for service in verifier rollout learner page; do
             printf '  %s: { image: "%s", volumes: ["%s:/ratchet/prove:ro"] }\n' "$service" "$image" "$work/run"
         done
     } >"$work/prove.yml"
@@ -184,7 +193,7 @@ prove() {
         say "making the example's model and data"
         quietly docker run --rm --user "$(id -u):$(id -g)" --env HOME=/tmp --network none --volume "$PWD/examples:/ratchet/examples" --entrypoint python "$image" examples/addition/make_example.py
     fi
-    export RATCHET_RUN=prove/run.toml PROMETHEUS_PORT=$port
+    export RATCHET_RUN=prove/run.toml PROMETHEUS_PORT=$port PAGE_PORT=$((port + 1))
     unset REDIS_PASSWORD REDIS_PASSWORD_FILE
     quietly compose down --volumes --remove-orphans
 
@@ -208,6 +217,11 @@ prove() {
     wait_for 400 "the first point of the reward panel" rewarded
     say "first point of the reward panel: $(($(date +%s) - up)) s after up"
     wait_for 240 "step 10" stepped 10
+    local page
+    page=$(docker logs "$(containers page)" 2>&1 | sed -n 's/^page //p' | tail -n 1)
+    [ "$(status_of "${page%%\?*}")" = 401 ] || fail "the page answers without its token: ${page%%\?*}"
+    [ "$(status_of "$page")" = 200 ] || fail "the page does not answer: ${page%%\?*}"
+    say "the live page answers at ${page%%\?*}, and only with its token"
 
     local first asked new address
     first=$(containers rollout)
@@ -224,7 +238,7 @@ prove() {
     wait_for 300 "three replicas in the weight group" exactly ratchet_learner_replicas 3
     say "three replicas are in the weight group"
 
-    for service in rollout verifier alertmanager prometheus redis learner; do kill_one "$service"; done
+    for service in rollout verifier page alertmanager prometheus redis learner; do kill_one "$service"; done
 
     scale 1
     wait_for 120 "one replica in the weight group" exactly ratchet_learner_replicas 1

@@ -98,6 +98,7 @@ class Replica:
             config.rollout.metrics_port,
             ready=self._follower.ready.is_set,
             run=config.name,
+            service=replica_id,
         )
         if config.device == "cuda":
             export_gpu_memory()

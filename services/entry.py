@@ -55,6 +55,11 @@ def version() -> str:
 def add_config_arguments(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """The arguments of every command that reads a run's settings."""
     parser.add_argument("config", type=Path, nargs="?" if optional else None, help="the run's settings: a TOML file")
+    add_overrides(parser)
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """`--set`, as often as somebody likes."""
     parser.add_argument(
         "--set",
         dest="overrides",

@@ -16,6 +16,10 @@ LONGEST_SILENCE_S = 10.0
 """Seconds after which a request that sends nothing is closed."""
 
 
+SERVICE_HEADER = "Ratchet-Service"
+"""Header of an answer that names the service: who asks an address of a scaled service does not know which replica it has."""
+
+
 class _OfRun(Collector):
     """Everything that this process exports, with the name of its run as the label `run`."""
 
@@ -37,8 +41,11 @@ def metrics_page(run: str | None) -> bytes:
 class HealthServer:
     """Serves on threads of its own until it is closed. Port 0 takes any free port, and `url` says which."""
 
-    def __init__(self, host: str, port: int, ready: Callable[[], bool], *, run: str | None = None) -> None:
-        """ready: what /readyz answers. run: see `metrics_page`. Raises InputError when the address cannot be bound."""
+    def __init__(
+        self, host: str, port: int, ready: Callable[[], bool], *, run: str | None = None, service: str = ""
+    ) -> None:
+        """ready: what /readyz answers. run: see `metrics_page`. service: its name, in a header of every answer. Raises InputError
+        when the address cannot be bound."""
 
         class Page(BaseHTTPRequestHandler):
             timeout = LONGEST_SILENCE_S  # without it, a scrape whose other end vanished would keep its thread forever
@@ -56,6 +63,8 @@ class HealthServer:
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
+                if service:
+                    self.send_header(SERVICE_HEADER, service)
                 self.end_headers()
                 self.wfile.write(body)
 

@@ -20,7 +20,7 @@ SOURCE = "docker-compose.yml"
 OUTPUT = Path("docker-compose.gpus.yml")
 MARK = "# Written by `ratchet compose`"
 PROFILE = "gpu"
-LEARNER, ROLLOUT, VERIFIER = "learner-gpu", "rollout-gpu", "verifier-gpu"
+LEARNER, ROLLOUT, VERIFIER, PAGE = "learner-gpu", "rollout-gpu", "verifier-gpu", "page-gpu"
 MOUNTED = ("deploy/runs", "examples")
 """The folders with run files that services see."""
 
@@ -83,8 +83,10 @@ def dealt_out(compose: dict[str, Any], config: RunConfig, arguments: Sequence[st
             f"{ranks + width} or more, or let them share one as docs/deploying.md says"
         )
     of_profile = {n: s for n, s in compose["services"].items() if PROFILE in s.get("profiles", [PROFILE])}
-    services: dict[str, Any] = {n: s for n, s in of_profile.items() if n not in (LEARNER, ROLLOUT, VERIFIER)}
+    services: dict[str, Any] = {n: s for n, s in of_profile.items() if n not in (LEARNER, ROLLOUT, VERIFIER, PAGE)}
     services[VERIFIER] = {**of_profile[VERIFIER], "command": ["verifier", *arguments]}
+    page = of_profile[PAGE]
+    services[PAGE] = {**page, "command": ["page", *arguments, *page["command"][2:]]}
     learner = _on(of_profile[LEARNER], range(ranks))
     learner["command"] = ["learner", *arguments]
     if ranks > 1:

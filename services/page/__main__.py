@@ -2,11 +2,13 @@
 
 import argparse
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import uvicorn
 
-from services.entry import DONE, Parser, end, start_logging, watch_supervisor
+from services.config.load import load
+from services.entry import DONE, Parser, add_overrides, end, start_logging, watch_supervisor
 from services.errors import InputError
 from services.page.access import token_of
 from services.page.app import create_app
@@ -18,7 +20,12 @@ from services.run.folder import RunFolder
 def main() -> int:
     """Serve the page until it is stopped; the exit code."""
     parser = Parser(prog="ratchet page", description="Show a run in a browser.")
-    parser.add_argument("folder", type=Path, help="the run's folder, such as runs/addition")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        help="the run's folder, such as runs/addition, or its run file: the folder is made if it is missing",
+    )
+    add_overrides(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine alone)")
     parser.add_argument("--port", type=int, default=0, help="port (default: any free one)")
     parser.add_argument(
@@ -29,6 +36,11 @@ def main() -> int:
         help="where a service is that does not write its address into the folder; may be repeated",
     )
     parser.add_argument(
+        "--shown",
+        metavar="URL",
+        help="how browsers reach the page, where that is not where it listens, as http://127.0.0.1:8123",
+    )
+    parser.add_argument(
         "--prometheus", metavar="URL", help="show the alerts of this Prometheus, as http://127.0.0.1:9090"
     )
     parser.add_argument(
@@ -37,13 +49,13 @@ def main() -> int:
     arguments = parser.parse_args()
     start_logging()
     watch_supervisor()
-    folder = RunFolder(arguments.folder)
+    folder = run_folder(arguments.folder, arguments.overrides)
     watch = Watch(folder, arguments.prometheus, named(arguments.service))
     token = token_of(folder.page_token)
     listener = socket.socket(fileno=arguments.socket) if arguments.socket is not None else None
     if listener is None:
         listener = listen(arguments.host, arguments.port)
-        print(f"page {address(listener, token)}", flush=True)
+        print(f"page {address(listener, token, arguments.shown)}", flush=True)
     server = uvicorn.Server(
         uvicorn.Config(
             create_app(watch, token),
@@ -57,6 +69,25 @@ def main() -> int:
     server.run(sockets=[listener])
     watch.close()
     return DONE
+
+
+def run_folder(given: Path, overrides: Sequence[str] = ()) -> RunFolder:
+    """The folder, or that of the run whose file is given, which is then made: a page may be there before its run.
+
+    overrides: see `load`. Raises InputError if they are given for a folder, or the folder cannot be made.
+    """
+    if given.suffix != ".toml":
+        if overrides:
+            raise InputError(
+                f"--set overrides a setting of a run file, and {given} is not one: its name ends with .toml"
+            )
+        return RunFolder(given)
+    folder = RunFolder(load(given, overrides).folder)
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise InputError(f"{given}: the run's folder {folder.path} cannot be made: {fault.strerror}") from fault
+    return folder
 
 
 def named(services: list[str]) -> dict[str, str]:

@@ -16,8 +16,10 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def address(listener: socket.socket, token: str) -> str:
-    """What to open in a browser, token included."""
+def address(listener: socket.socket, token: str, shown: str | None = None) -> str:
+    """What to open in a browser, token included. shown: how browsers reach it; None: where it listens."""
+    if shown is not None:
+        return f"{shown.rstrip('/')}/?token={token}"
     host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}/?token={token}"
+    named = f"[{host}]" if ":" in host else host
+    return f"http://{named}:{port}/?token={token}"

@@ -1,19 +1,23 @@
 """A few figures from /metrics of each service, one service after the other, so that many of them cost no more than a few."""
 
 import re
+import socket
 import urllib.request
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 
 from services.clock import now_s
+from services.health import SERVICE_HEADER
 
 SHORTEST_ROUND_S = 2.0
 EACH_S = 0.25
 """A round takes at least this long for each service: four of them are asked a second, at most."""
 ANSWER_S = 2.0
+LOOK_UP_EVERY_S = 10.0
 RATE_S = 15.0
 """Longer than most steps of a small run: within one, sampling stops and goes."""
 NAMES = (
@@ -45,6 +49,8 @@ class Scraped:
     """When it answered and what, the oldest first: as much as the rates need."""
     at_s: float = 0.0
     """When it answered; 0: never."""
+    own_name: str = ""
+    """What it calls itself, such as the id of a replica; empty: nothing."""
     fault: str = ""
     """Why the last request failed; empty: it did not."""
 
@@ -83,6 +89,7 @@ class Scraper:
         try:
             with self._opener.open(f"{address}/metrics", timeout=ANSWER_S) as answer:
                 text = answer.read()
+                service.own_name = answer.headers.get(SERVICE_HEADER, "")
         except HTTPError as fault:
             service.fault = f"status {fault.code}"
             fault.close()
@@ -115,3 +122,34 @@ def figures_of(text: bytes) -> Figures:
         key = f"{name.decode()}/{awaiting}" if awaiting else name.decode()
         found[key] = found.get(key, 0.0) + float(value)
     return found
+
+
+class Named:
+    """Services that were named by address. A scaled service of Compose has an address for each of its containers."""
+
+    def __init__(self, services: Mapping[str, str]) -> None:
+        """services: name -> URL."""
+        self._services = services
+        self._looked_up_s = -LOOK_UP_EVERY_S
+        self._known: dict[str, str] = {}
+
+    def addresses(self) -> dict[str, str]:
+        """Name -> URL: one entry for each address that a name stands for, with the address behind the name if there are several.
+        A name that nobody knows now stays as it is: asking it says why."""
+        if now_s() - self._looked_up_s >= LOOK_UP_EVERY_S:
+            self._looked_up_s = now_s()
+            self._known = {each: url for name, url in self._services.items() for each, url in _each(name, url)}
+        return self._known
+
+
+def _each(name: str, url: str) -> list[tuple[str, str]]:
+    parts = urlsplit(url)
+    try:
+        found = socket.getaddrinfo(parts.hostname, parts.port or parts.scheme, socket.AF_INET, socket.SOCK_STREAM)
+    except OSError:
+        return [(name, url)]
+    hosts = sorted({str(address[0]) for *_, address in found})
+    if len(hosts) == 1 or parts.scheme == "https":  # its certificate is for the name
+        return [(name, url)]
+    port = f":{parts.port}" if parts.port else ""
+    return [(f"{name}-{host}", parts._replace(netloc=f"{host}{port}").geturl()) for host in hosts]

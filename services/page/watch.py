@@ -1,7 +1,6 @@
 """What the page knows of a run: read once a second while somebody looks at it, and not at all otherwise."""
 
 import logging
-import os
 import threading
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -10,12 +9,12 @@ from typing import Any
 from services.clock import now_s
 from services.config import RunConfig
 from services.config.load import load
-from services.entry import REDIS_URL_VARIABLE
+from services.entry import redis_url
 from services.errors import InputError, RatchetError
 from services.page.alerts import Alerts
 from services.page.curves import Curves
 from services.page.dead import DeadLetters
-from services.page.scrape import Scraper
+from services.page.scrape import Named, Scraper
 from services.run.addresses import addresses
 from services.run.folder import RunFolder
 from services.run.summary import newest
@@ -53,7 +52,7 @@ class Watch:
         self._evaluated: list[dict[str, Any]] = []
         self._scraper = Scraper()
         self._alerts = Alerts(prometheus) if prometheus else None
-        self._services = services
+        self._named = Named(services)
         self._config: RunConfig | None = None
         self._config_written: int | None = None
         self._connection: RedisConnection | None = None
@@ -101,14 +100,14 @@ class Watch:
             self.curves.read()
             self.dead.read()
             self._evaluated = newest(self._evaluated + self._evaluations.rows(), "policy_version")
-        there = {**self._services, **addresses(self.folder.services)}
+        there = {**self._named.addresses(), **addresses(self.folder.services)}
         self._scraper.look(there)
         live = {
             "run": self._run_facts(config),
             "waiting": self._waiting(),
             "evaluations": [[row["policy_version"], row["avg_at_k"]] for row in self._evaluated],
             "groups": (self.curves.newest or {}).get("groups"),
-            "services": {name: self._service(name) for name in there},
+            "services": dict(self._service(name) for name in there),
             "dead": self.dead.shown(),
             "alerts": self._alerts.look() if self._alerts is not None else None,
             **self._queues(config),
@@ -159,11 +158,12 @@ class Watch:
             return None
         return {"step": waiting.step, "usable": waiting.usable, "needed": waiting.needed, "said": waiting.said()}
 
-    def _service(self, name: str) -> dict[str, Any]:
+    def _service(self, name: str) -> tuple[str, dict[str, Any]]:
+        """What the service calls itself, or else the name that it was given, and what it said last."""
         scraped = self._scraper.services.get(name)
         if scraped is None:
-            return {"fault": "not asked yet"}
-        return {
+            return name, {"fault": "not asked yet"}
+        return scraped.own_name or name, {
             "fault": scraped.fault,
             "figures": {key: round(value, 3) for key, value in scraped.figures.items() if "_seconds" not in key},
             "rates": {key: round(value, 3) for key, value in scraped.rates.items()},
@@ -200,4 +200,4 @@ class Watch:
         if own.exists():
             return own.read_text(encoding="utf-8")
         config = self.config()
-        return os.environ.get(REDIS_URL_VARIABLE) or (config.redis.url if config is not None else None) or ""
+        return (redis_url(config) if config is not None else None) or ""

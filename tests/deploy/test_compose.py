@@ -4,6 +4,7 @@ import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ import yaml
 from services.command.gpu_findings import caches
 from services.config.load import load
 from services.entry import REDIS_PASSWORD_FILE_VARIABLE, version
+from services.page.__main__ import named
 
 ROOT = Path(__file__).parents[2]
 ALL_RUNS = sorted((ROOT / "deploy" / "runs").glob("*.toml"))
@@ -18,7 +20,9 @@ GPU_RUNS = [path for path in ALL_RUNS if load(path).device == "cuda"]
 RUNS = [path for path in ALL_RUNS if load(path).weights.host == "learner"]
 """Those for Compose; the others are for `ratchet up`."""
 ROOMS = {"verifier", "rollout", "learner", "verifier-gpu", "rollout-gpu", "learner-gpu"}
-SERVICES = {"redis", "prometheus", "alertmanager", "grafana", *ROOMS}
+PAGES = {"page", "page-gpu"}
+OURS = ROOMS | PAGES
+SERVICES = {"redis", "prometheus", "alertmanager", "grafana", *OURS}
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +78,7 @@ def test_a_probe_tells_loading_from_hanging(compose: dict[str, Any]) -> None:
 
 
 def test_images_of_others_are_pinned_and_can_be_named(compose: dict[str, Any]) -> None:
-    for name in SERVICES - ROOMS:
+    for name in SERVICES - OURS:
         named, _, image = compose["services"][name]["image"].partition(":-")
         assert named == f"${{{name.upper()}_IMAGE"
         assert image.rstrip("}").rpartition(":")[2][0] in "v0123456789", image
@@ -97,7 +101,7 @@ def test_the_file_has_no_key_that_only_one_generation_of_compose_knows(compose: 
 
 def test_only_what_people_look_at_is_published_and_only_to_this_host(compose: dict[str, Any]) -> None:
     published = {name: service["ports"] for name, service in compose["services"].items() if "ports" in service}
-    assert set(published) == {"prometheus", "grafana"}
+    assert set(published) == {"prometheus", "grafana", *PAGES}
     assert all(str(port).startswith("127.0.0.1:") for ports in published.values() for port in ports)
 
 
@@ -112,9 +116,9 @@ def test_the_file_holds_no_secret_and_down_needs_none(compose: dict[str, Any]) -
     assert ":?" not in text, "a variable without which `docker compose down` would be refused"
     assert compose["secrets"]["redis-password"]["file"] == "${REDIS_PASSWORD_FILE:-./deploy/no-password}"
     assert (ROOT / "deploy" / "no-password").read_text(encoding="utf-8") == ""
-    for name in ("redis", *ROOMS):
+    for name in ("redis", *OURS):
         assert compose["services"][name]["secrets"] == ["redis-password"], name
-    for name in ROOMS:
+    for name in OURS:
         environment = compose["services"][name]["environment"]
         assert environment[REDIS_PASSWORD_FILE_VARIABLE] == "/run/secrets/redis-password"
 
@@ -159,7 +163,7 @@ def test_without_a_usable_password_no_server_is_started(
 
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
 def test_each_profile_runs_the_three_rooms_from_one_image(compose: dict[str, Any], profile: str) -> None:
-    of_profile = {n: s for n, s in compose["services"].items() if profile in s.get("profiles", [])}
+    of_profile = {n: s for n, s in compose["services"].items() if profile in s.get("profiles", []) and n not in PAGES}
     assert {service["command"][0] for service in of_profile.values()} == {"verifier", "rollout", "learner"}
     for name, service in of_profile.items():
         room, run = service["command"]
@@ -276,6 +280,19 @@ def test_what_reads_these_files_for_a_living_accepts_them() -> None:
             command, check=False, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
         )
         assert said.returncode == 0, f"{' '.join(command)}: {said.stdout}{said.stderr}"
+
+
+@pytest.mark.parametrize("profile", ["cpu", "gpu"])
+def test_each_profile_has_the_page_of_the_run(compose: dict[str, Any], profile: str) -> None:
+    page, learner = (compose["services"][n if profile == "cpu" else f"{n}-gpu"] for n in ("page", "learner"))
+    assert page["profiles"] == [profile]
+    assert page["image"] == learner["image"]
+    assert page["command"][:2] == ["page", learner["command"][1]]
+    assert "deploy" not in page, "it needs no GPU"
+    given = dict(each.removeprefix("--").split("=", 1) for each in page["command"][2:] if "service" not in each)
+    assert page["ports"] == [f"{given['shown'].removeprefix('http://')}:{given['port']}"]
+    services = named([each.removeprefix("--service=") for each in page["command"] if each.startswith("--service=")])
+    assert {name: urlsplit(url).port for name, url in services.items()} == scrape_ports()
 
 
 def test_only_the_verifiers_are_let_out_of_the_default_profiles_for_the_sandbox(compose: dict[str, Any]) -> None:

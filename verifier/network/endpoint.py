@@ -27,6 +27,10 @@ from verifier.network.faults import CutShort, EndpointAway, EndpointRefused, Req
 
 T = TypeVar("T")
 
+NO_TURN = "its turn did not come; raise max_concurrent or deadline_s"
+LEAST_S = 0.02
+"""Seconds. With less than this left a request would be cut short before anybody could answer it."""
+
 
 class Endpoint:
     """Safe for any number of concurrent calls on one event loop."""
@@ -97,10 +101,12 @@ class Endpoint:
                 async with asyncio.timeout(give_up_s - now_s()):
                     await self._turns.acquire()
         except TimeoutError:
-            raise self._too_late("its turn did not come; raise max_concurrent or deadline_s") from None
+            raise self._too_late(NO_TURN) from None
         finally:
             queued.dec()
         try:
+            if give_up_s - now_s() < LEAST_S:  # whoever had the turn began together with this call
+                raise self._too_late(NO_TURN)
             yield
         finally:
             self._turns.release()

@@ -56,6 +56,8 @@ def test_what_is_not_the_gpu_rooms_stays_as_it_was(source: dict[str, Any]) -> No
     assert not {"rollout", "learner", "verifier"} & set(written["services"]), "those of the profile cpu"
     for name in ("redis", "prometheus", "grafana"):
         assert written["services"][name] == source["services"][name]
+    page = written["services"]["page-gpu"]["command"]
+    assert page == ["page", "r.toml", *source["services"]["page-gpu"]["command"][2:]], "of the run that is given"
     assert written["volumes"] == source["volumes"]
     assert written["secrets"] == source["secrets"]
     assert gpus_of(source["services"]["rollout-gpu"]) == ["${RATCHET_ROLLOUT_GPU:-1}"], "what was read is not changed"

@@ -4,12 +4,14 @@ import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
 from services.errors import InputError
-from services.page.__main__ import named
+from services.page.__main__ import named, run_folder
 from services.page.alerts import Alerts
+from services.page.listening import address, listen
 
 ANSWER = {
     "status": "success",
@@ -66,3 +68,22 @@ def test_services_are_named() -> None:
     for wrong in ("learner", "=http://a", "learner=ftp://a"):
         with pytest.raises(InputError, match="is not NAME=URL"):
             named([wrong])
+
+
+def test_a_page_may_be_there_before_its_run(tmp_path: Path) -> None:
+    run = Path(__file__).parents[3] / "deploy" / "runs" / "addition-cpu.toml"
+    found = run_folder(run, [f'runs_folder="{tmp_path}/runs"', 'name="later"'])
+    assert found.path == (tmp_path / "runs" / "later").resolve()
+    assert found.path.is_dir()
+    assert run_folder(tmp_path).path == tmp_path
+    with pytest.raises(InputError, match="--set overrides a setting of a run file"):
+        run_folder(tmp_path, ["name=later"])
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(InputError, match="cannot be made: Not a directory"):
+        run_folder(run, [f'runs_folder="{tmp_path}/file"'])
+
+
+def test_the_address_that_is_printed_is_the_one_that_browsers_reach() -> None:
+    with listen("127.0.0.1", 0) as listener:
+        assert address(listener, "t") == f"http://127.0.0.1:{listener.getsockname()[1]}/?token=t"
+        assert address(listener, "t", "http://127.0.0.1:8123/") == "http://127.0.0.1:8123/?token=t"

@@ -1,10 +1,13 @@
 """Figures of /metrics, from a real server."""
 
+import socket
+from typing import Any
+
 import pytest
 
 from services.health import HealthServer
 from services.metrics import waiting
-from services.page.scrape import Scraper, figures_of
+from services.page.scrape import Named, Scraper, figures_of
 
 TEXT = b"""# HELP ratchet_wait_seconds_total x
 ratchet_wait_seconds_total{room="learner",awaiting="scored groups"} 2.5
@@ -44,3 +47,28 @@ def test_rates_are_over_the_last_seconds_and_begin_again_with_the_service(monkey
     server.close()
     assert rates[:3] == [None, 2.0, 2.0]
     assert len(scraper.services["verifier"].history) == 1  # it was started again
+
+
+def test_a_service_says_its_own_name() -> None:
+    server, scraper = HealthServer("127.0.0.1", 0, ready=lambda: True, service="replica-7"), Scraper()
+    scraper.look({"rollout-10.0.0.3": server.url})
+    server.close()
+    assert scraper.services["rollout-10.0.0.3"].own_name == "replica-7"
+
+
+def test_a_name_with_several_addresses_is_several_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = {"rollout": ["10.0.0.9", "10.0.0.3", "10.0.0.3"], "learner": ["10.0.0.4"]}
+
+    def looked_up(host: str, port: int, *_: Any) -> list[tuple[Any, ...]]:
+        if host not in hosts:
+            raise socket.gaierror
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in hosts[host]]
+
+    monkeypatch.setattr("services.page.scrape.socket.getaddrinfo", looked_up)
+    named = {"rollout": "http://rollout:9101", "learner": "http://learner:9102", "verifier": "http://gone:9100"}
+    assert Named(named).addresses() == {
+        "rollout-10.0.0.3": "http://10.0.0.3:9101",
+        "rollout-10.0.0.9": "http://10.0.0.9:9101",
+        "learner": "http://learner:9102",
+        "verifier": "http://gone:9100",
+    }
