@@ -6,6 +6,7 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
@@ -13,6 +14,7 @@ import yaml
 
 from services.config.load import load
 from services.entry import BAD_INPUT
+from services.page.__main__ import named
 
 ROOT = Path(__file__).parents[2]
 HELM = str(Path(sys.executable).with_name("helm"))
@@ -23,15 +25,16 @@ VARIANTS = {
     "default": (),
     "autoscaled": ("--set", "rollout.autoscaling.enabled=true,verifier.autoscaling.enabled=true"),
     "several hosts": ("--set", "learner.nodes=2,learner.gpus=8,rollout.replicas=8"),
-    "watched": ("--set", "monitoring.podMonitors=true,monitoring.labels.release=prometheus"),
+    "watched": ("--set", "monitoring.podMonitors=true,monitoring.rules=true,monitoring.labels.release=prometheus"),
     "own Redis": ("--set", "redis.enabled=false"),
     "own volume": ("--set", "runs.existingClaim=lake", "--set", "image.pullSecrets={registry}"),
     "closed": ("--set", "networkPolicy.allowInternet=false,verifier.codeSandbox=false"),
     "open": ("--set", "networkPolicy.enabled=false"),
+    "without page": ("--set", "page.enabled=false"),
     "CPU": ("--set", "learner.gpus=0,rollout.gpus=0,image.tag=cpu"),
     "variables": ("--set", "environment.NCCL_DEBUG=INFO", "--set", "environmentFromSecrets={hub}"),
 }
-OF_OPERATORS = {"PodMonitor", "ScaledObject"}
+OF_OPERATORS = {"PodMonitor", "PrometheusRule", "ScaledObject"}
 """Kinds whose schemas come with their operators, not with Kubernetes."""
 
 
@@ -136,7 +139,7 @@ def test_gpus_are_asked_for_where_they_are_used() -> None:
             for room, template in pods(variant).items()
         }
 
-    assert gpus("several hosts") == {"learner": "8", "rollout": "1", "verifier": None, "redis": None}
+    assert gpus("several hosts") == {"learner": "8", "rollout": "1", "verifier": None, "redis": None, "page": None}
     assert set(gpus("CPU").values()) == {None}
 
 
@@ -157,6 +160,33 @@ def test_jobs_of_metrics_have_the_names_that_prometheus_has_under_compose() -> N
         for relabeling in one["spec"]["podMetricsEndpoints"][0]["relabelings"]
     }
     assert found == rooms == {"learner", "rollout", "verifier"}
+
+
+def test_rules_are_those_of_the_files() -> None:
+    files = sorted((ROOT / "deploy/prometheus/rules").glob("*.yml"))
+    groups = [group for file in files for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]]
+    assert only("watched", "PrometheusRule", "-ratchet")["spec"]["groups"] == groups
+    assert not [one for one in rendered("default") if one["kind"] == "PrometheusRule"]
+
+
+def test_the_page_is_of_the_run_and_asks_services_that_exist(tmp_path: Path) -> None:
+    run = tmp_path / "run.toml"
+    run.write_text(only("watched", "ConfigMap", "-run")["data"]["run.toml"], encoding="utf-8")
+    [container] = pods("watched")["page"]["spec"]["containers"]
+    path, *options = container["args"]
+    sets = [value for name, value in zip(options, options[1:], strict=False) if name == "--set"]
+    folders = {
+        str(load(run, sets).folder),
+        str(load(run, pods("watched")["learner"]["spec"]["containers"][0]["args"][2::2]).folder),
+    }
+    assert path == "/etc/ratchet/run.toml"
+    assert len(folders) == 1
+    asked = named([one.removeprefix("--service=") for one in options if one.startswith("--service=")])
+    hosts = {str(urlsplit(url).hostname).rpartition(".")[2] for url in asked.values()}
+    assert hosts == {"demo-ratchet-learner", "demo-ratchet-rollout", "demo-ratchet-verifier"}
+    assert hosts <= {one["metadata"]["name"] for one in rendered("watched") if one["kind"] == "Service"}
+    assert only("watched", "NetworkPolicy", "-page")["spec"]["ingress"] == []
+    assert "page" not in pods("without page")
 
 
 def test_no_password_is_in_what_is_rendered() -> None:
