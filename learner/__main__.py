@@ -40,6 +40,7 @@ from services.run import made_of
 from services.run.addresses import announce_address
 from services.run.folder import RunFolder
 from services.run.left_out import left_out
+from services.run.settled import last_attempt
 from services.run.summary import summarize, write
 from services.streams.names import DEAD, EVALUATION_PROMPTS, PROMPTS, SCORED, TRAJECTORIES
 from services.streams.redis_connection import RedisConnection
@@ -65,8 +66,6 @@ class Prepared:
     held_out: RenderedProblems | None
     text_of: Callable[[Sequence[int]], str]
     """The text of some tokens; for one thread."""
-    lost: list[int]
-    """Sequence numbers of groups that were issued, are not settled and are on no stream."""
     loaded: threading.Event
     health: HealthServer
     """Ready once `loaded` is set."""
@@ -106,7 +105,8 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
         log.warning("%s", warning)
     made = made_of.made_of(config, training.problems, held_out.read if held_out else None)
     beginning = Beginning.of(config, made, weights_only=weights_only)
-    lost = [] if weights_only else _lost_groups(config, connection, beginning)
+    if not weights_only:
+        _check_leftovers(config, connection, beginning)
     loaded = threading.Event()
     return Prepared(
         connection=connection,
@@ -115,7 +115,6 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
         training=training,
         held_out=held_out,
         text_of=renderer.decoder(),
-        lost=lost,
         loaded=loaded,
         health=HealthServer(
             config.learner.metrics_host, config.learner.metrics_port, ready=loaded.is_set, run=config.name
@@ -123,17 +122,16 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
     )
 
 
-def _lost_groups(config: RunConfig, connection: RedisConnection, beginning: Beginning) -> list[int]:
-    """See Prepared.lost. Raises InputError if a run without a checkpoint finds the queues of another."""
-    streams = [_stream(config, connection, name) for name in (PROMPTS, TRAJECTORIES, SCORED, DEAD)]
-    issued = RedisIssueLog(connection, streams[0]).issued_count()
-    lost = lost_groups(beginning.ledger, issued, streams)
+def _check_leftovers(config: RunConfig, connection: RedisConnection, beginning: Beginning) -> None:
+    """Raises InputError if a run without a checkpoint finds the queues of another."""
     leftovers = Leftovers(connection, config.name)
     if beginning.checkpoint is None:
+        streams = [_stream(config, connection, name) for name in (PROMPTS, TRAJECTORIES, SCORED, DEAD)]
+        issued = RedisIssueLog(connection, streams[0]).issued_count()
+        lost = lost_groups(beginning.ledger, issued, streams)
         folder = str(RunFolder(config.folder).checkpoints)
         leftovers.check(beginning.state.made_of, issued=issued, lost=lost, folder=folder)
     leftovers.note(beginning.state.made_of)
-    return lost
 
 
 def _stream(config: RunConfig, connection: RedisConnection, name: str) -> RedisStream:
@@ -171,12 +169,42 @@ def main() -> int:
             engine.close()
 
 
+def _export_hardware(config: RunConfig, team: Team) -> None:
+    """The metrics of what the learner runs on."""
+    RANKS.set(team.engine.world_size)
+    if config.price.gpu_hour is not None:
+        GPU_HOUR_PRICE.set(config.price.gpu_hour)
+    if config.device == "cuda":
+        export_gpu_memory()
+
+
+def _evaluator(
+    config: RunConfig,
+    prepared: Prepared,
+    prompts: RedisStream,
+    attempt: int,
+    collector: Collector,
+    publisher: WeightPublisher,
+) -> Evaluator | None:
+    """What evaluates on the held-out problems; None: there are none."""
+    if prepared.held_out is None or config.evaluation is None:
+        return None
+    held_out = HeldOut(
+        settings=config.evaluation,
+        problems=prepared.held_out.problems,
+        token_ids=prepared.held_out.token_ids,
+        issue_log=lambda version: RedisIssueLog(prepared.connection, prompts, f"issued-{attempt}-{version}"),
+        attempt=attempt,
+    )
+    return Evaluator(config, held_out, collector, publisher)
+
+
 def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSignal, prepared: Prepared) -> int:
     """What rank 0 does: put the loop together, run it, and write the summary."""
     connection, training, beginning = prepared.connection, prepared.training, prepared.beginning
     folder = RunFolder(config.folder)
     membership = Membership(connection, config.name, config.deadlines.lease_s)
-    attempt = membership.next_attempt()
+    attempt = max(membership.next_attempt(), last_attempt(folder.settled) + 1)  # the server may have lost its count
     prepared.loaded.set()
     announce_address(arguments.services_folder, "learner", prepared.health.url)
 
@@ -186,11 +214,7 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
         list(streams.values()),
         also=(partial(look_at_redis, connection), partial(look_at_disk, folder.path)),
     )
-    RANKS.set(team.engine.world_size)
-    if config.price.gpu_hour is not None:
-        GPU_HOUR_PRICE.set(config.price.gpu_hour)
-    if config.device == "cuda":
-        export_gpu_memory()
+    _export_hardware(config, team)
     sampled = Sampled()
     records = Records(
         folder,
@@ -211,9 +235,9 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
     collector = Collector(streams[SCORED], streams[DEAD], beginning.ledger, sampled, records.death)
     issue_log = RedisIssueLog(connection, streams[PROMPTS])
     issuer = PromptIssuer(config, training.problems, training.token_ids, issue_log)
-    if prepared.lost:
-        log.warning("%d groups were settled after the checkpoint, and are issued again", len(prepared.lost))
-        issuer.issue_again(prepared.lost)
+    record = None
+    if not arguments.evaluate_only:
+        record = beginning.ledger.begin_record(folder.settled, attempt, beginning.state.policy_version)
     intake = Intake(
         config,
         state=beginning.state,
@@ -221,20 +245,11 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
         issuer=issuer,
         collector=collector,
         replicas=publisher,
+        streams=[streams[name] for name in (PROMPTS, TRAJECTORIES, SCORED, DEAD)],
         tell=lambda waiting: records.note_waiting(msgspec.structs.replace(waiting, depths=dict(depths.latest))),
+        record=record,
     )
-    evaluator = None
-    if prepared.held_out is not None and config.evaluation is not None:
-        held_out = HeldOut(
-            settings=config.evaluation,
-            problems=prepared.held_out.problems,
-            token_ids=prepared.held_out.token_ids,
-            issue_log=lambda version: RedisIssueLog(
-                connection, streams[EVALUATION_PROMPTS], f"issued-{attempt}-{version}"
-            ),
-            attempt=attempt,
-        )
-        evaluator = Evaluator(config, held_out, collector, publisher)
+    evaluator = _evaluator(config, prepared, streams[EVALUATION_PROMPTS], attempt, collector, publisher)
     first_prompts = [training.token_ids(problem) for problem in training.problems[:64]]
     probes = probe_tokens(first_prompts, min(config.weights.probe_tokens, config.model.max_length - 1))
     kept = None
@@ -255,6 +270,8 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
     try:
         if beginning.checkpoint is not None:
             loop.load(beginning.checkpoint, weights_only=arguments.evaluate_only)
+        elif not arguments.evaluate_only:
+            intake.restore()  # of what an earlier start has left on the streams
         records.begin()
         done = loop.evaluate_only() if arguments.evaluate_only else loop.run()
     finally:
@@ -262,6 +279,8 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
         if kept is not None:
             kept.close()
         records.close()
+        if record is not None:
+            record.close()
         depths.close()
         prepared.health.close()
     if not arguments.evaluate_only:

@@ -29,6 +29,8 @@ BAD_INPUT = 2
 """A setting, an argument or a data set is wrong; the message says which and what to do."""
 FAILED = 3
 """Something that the run depends on failed."""
+UNACCOUNTED = 4
+"""`ratchet audit` found a group that is lost, doubled or skipped."""
 INTERRUPTED = 130
 REDIS_URL_VARIABLE = "RATCHET_REDIS_URL"
 REDIS_PASSWORD_FILE_VARIABLE = "RATCHET_REDIS_PASSWORD_FILE"

@@ -7,7 +7,7 @@ that cannot be read also goes to `dead`: otherwise it would end every start of t
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from learner.intake.ledger import Ledger
@@ -115,6 +115,16 @@ class Collector:
         self._evaluation.clear()
         return [result for result in results if result is not None]
 
+    @property
+    def in_hand(self) -> Set[int]:
+        """Sequence numbers of the training groups that are claimed and not settled; they are in this process's memory."""
+        return {number for number in self._in_hand if not self._ledger.is_settled(number)}
+
+    @property
+    def claims_held(self) -> int:
+        """Entries that are claimed and not acknowledged."""
+        return len(self._owed)
+
     def take_deaths(self) -> list[str]:
         """Why training groups died since the last call, a text for each."""
         deaths = self._deaths
@@ -202,5 +212,5 @@ class Collector:
         elif prompt.purpose == "evaluate":
             self._evaluation[prompt.group_id] = None
         elif not self._ledger.is_settled(prompt.sequence_number) and prompt.sequence_number not in self._in_hand:
-            self._ledger.bury(prompt.sequence_number)
+            self._ledger.bury(prompt.sequence_number, cause)
             self._deaths.append(cause)

@@ -4,7 +4,8 @@ A dropped group is settled as soon as it is sifted, and its credit goes out agai
 that admission cannot let in. Every group is sifted once, here; only what is kept goes on to the step and to other ranks.
 """
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,14 +14,21 @@ from learner.intake.collector import LOOK_EVERY_S, Collector
 from learner.intake.drought import Drought
 from learner.intake.issuer import PromptIssuer
 from learner.intake.ledger import Ledger
+from learner.intake.leftovers import lost_groups
 from learner.metrics import GROUPS, LAG_WINDOW_STEPS, OUTSTANDING
 from learner.run_state import RunState
-from services.clock import Deadline
+from services.clock import Deadline, now_s
 from services.config import RunConfig
 from services.errors import DeadlineExceeded
+from services.run.settled import SettledLog
 from services.run.waiting import Waiting
+from services.streams import Stream
 from services.wire.score import ScoredGroup
 
+log = logging.getLogger("ratchet.learner")
+
+COUNT_EVERY_S = 5.0
+"""How often outstanding groups are compared with what is on the streams, while the learner waits for groups."""
 UNCONFIRMED_LOOK_EVERY_S = 0.05
 """How often to look for credits while replicas take the newest weights: that version's credits wait for their confirmation."""
 
@@ -61,10 +69,13 @@ class Intake:
         issuer: PromptIssuer,
         collector: Collector,
         replicas: Replicas,
+        streams: Sequence[Stream],
         tell: Callable[[Waiting], None] = lambda _: None,
+        record: SettledLog | None = None,
     ) -> None:
-        """state: shared with the training loop; the intake alone writes `state.issued`. tell: called while it gathers, about
-        once a second."""
+        """state: shared with the training loop; the intake alone writes `state.issued`. streams: all that training groups go
+        through, in order, to find those that are lost. tell: called while it gathers, about once a second. record: where it
+        writes what became of each group."""
         self._settings = config.learner
         self._groups_s = config.deadlines.groups_s
         self._state = state
@@ -73,16 +84,28 @@ class Intake:
         self._collector = collector
         self._replicas = replicas
         self._tell = tell
+        self._record = record
+        self._streams = streams
+        self._next_count_s = 0.0  # monotonic
+        self._missing_before = False
         self._drought = Drought(config.learner.max_unusable_groups, has_counted=state.policy_version > 0)
         self._usable = 0  # groups gathered for the step that count
 
     def restore(self) -> None:
-        """Issue again what the checkpoint knows as issued and not settled, if the stream server has lost it."""
-        issued = self._state.issued
-        self._issuer.restore(issued, self._ledger.unsettled(issued))
+        """Issue again what the checkpoint knows as issued and not settled, or an earlier start issued after it, and is on no
+        stream: the server has lost it, or a later lineage had settled it."""
+        issued = max(self._state.issued, self._issuer.issued_count())
+        lost = lost_groups(self._ledger, issued, self._streams)
+        if lost:
+            log.warning("%d groups that no checkpoint holds are on no stream, and are issued again", len(lost))
+        self._issuer.issue_again(lost, issued)
+        self._state.issued = issued
 
     def issue(self) -> float:
-        """Issue as many prompts as admission allows now. Returns how long to wait before looking again, in seconds."""
+        """Issue as many prompts as admission allows now, after those that the stream server has lost. Returns how long to wait
+        before looking again, in seconds."""
+        if self._issuer.issued_count() < self._state.issued:
+            self._issue_lost("Redis has lost the count of this run's groups: it was emptied, or is another server")
         confirmed, ahead = self._replicas.confirmed_version, self._state.ess_control.steps_ahead
         if confirmed is not None:
             version = self._state.policy_version
@@ -90,6 +113,31 @@ class Intake:
             LAG_WINDOW_STEPS.set(ahead)
         OUTSTANDING.set(self._ledger.outstanding(self._state.issued))
         return LOOK_EVERY_S if confirmed == self._state.policy_version else UNCONFIRMED_LOOK_EVERY_S
+
+    def _issue_lost(self, why: str) -> None:
+        """Issue again what is neither settled, nor on a stream, nor in this process's memory."""
+        issued = self._state.issued
+        in_hand = self._collector.in_hand
+        lost = [number for number in lost_groups(self._ledger, issued, self._streams) if number not in in_hand]
+        self._issuer.issue_again(lost, issued)
+        if self._record is not None:
+            self._record.emptied(self._ledger.take_events(), issued_again=len(lost), held=in_hand)
+        log.warning("%s; %d groups are issued again", why, len(lost))
+
+    def _look_for_lost(self) -> None:
+        """Compare what is outstanding with what is on the streams, every few seconds of waiting: entries may have been deleted.
+
+        Twice in a row, because a group that has just died may be counted on neither side.
+        """
+        if now_s() < self._next_count_s:
+            return
+        self._next_count_s = now_s() + COUNT_EVERY_S
+        depths = [stream.depth() for stream in self._streams]
+        on_streams = sum(depth.waiting + depth.pending for depth in depths) - self._collector.claims_held
+        expected = self._ledger.outstanding(self._state.issued) - len(self._collector.in_hand)
+        missing, self._missing_before = expected > on_streams, expected > on_streams and not self._missing_before
+        if missing and not self._missing_before:
+            self._issue_lost("entries are gone from the streams")
 
     def gather(self) -> Gathered | None:
         """Collect groups until groups_per_step of them reach the loss. Returns None when the run was asked to stop.
@@ -135,6 +183,7 @@ class Intake:
         """Issue what admission allows and say what is waited for. Returns how long to wait before looking again, in seconds."""
         self._drought.count_dead(self._collector.take_deaths())
         look_s = self.issue()
+        self._look_for_lost()
         self._tell(self._waiting())
         return look_s
 
@@ -149,7 +198,8 @@ class Intake:
         )
 
     def settle(self, gathered: Gathered, *, trained: bool) -> None:
-        """Settle the kept groups after the step that consumed them. trained: whether that step changed the weights."""
+        """Settle the kept groups after the step that consumed them, and write down what was settled since the step before.
+        trained: whether that step changed the weights. Called before the state counts the step."""
         for group in gathered.kept:
             number = group.prompt.sequence_number
             if trained:
@@ -157,10 +207,17 @@ class Intake:
             else:
                 self._ledger.drop(number, "skipped_step")
             GROUPS.labels("trained" if trained else "skipped_step").inc()
+        if self._record is not None:
+            step = self._state.policy_version + 1
+            self._record.step(step, self._ledger.take_events(), issued=self._state.issued)
 
     def to_dict(self) -> dict[str, object]:
-        """The ledger as JSON values, for the checkpoint."""
-        return self._ledger.to_dict()
+        """The ledger as JSON values, for the checkpoint that is about to be written."""
+        saved = self._ledger.to_dict()
+        if self._record is None:
+            return saved
+        events = self._ledger.take_events()
+        return saved | {"mark": self._record.checkpoint(self._state.policy_version, events, issued=self._state.issued)}
 
     def acknowledge(self) -> None:
         """Acknowledge on the streams what a durable checkpoint holds as settled."""

@@ -50,22 +50,18 @@ class PromptIssuer:
             issued += 1
         return issued
 
-    def restore(self, issued: int, unsettled: Sequence[int]) -> None:
-        """Issue again what a checkpoint knows as issued and not settled, if the stream server has lost it.
+    def issued_count(self) -> int:
+        """The number of prompts issued, as the stream server counts."""
+        return self._log.issued_count()
 
-        unsettled: sequence numbers. Does nothing while the server still has its data.
+    def issue_again(self, lost: Sequence[int], issued: int) -> None:
+        """Issue again what was issued, is not settled and is on no stream, and see that the server counts `issued` prompts.
+
+        lost: sequence numbers. They go out before the server counts them: if this is cut short, it is done again.
         """
-        missing = set(unsettled)
-        for number in range(self._log.issued_count(), issued):
-            if number in missing:
-                self._log.issue(number, encode(self.prompt(number)))
-            else:
-                self._log.skip(number)
-
-    def issue_again(self, lost: Sequence[int]) -> None:
-        """Issue again what was issued, is not settled and is on no stream. lost: sequence numbers."""
         for number in lost:
             self._log.issue_again(encode(self.prompt(number)))
+        self._log.advance(issued)
 
     def prompt(self, sequence_number: int) -> Prompt:
         """The prompt at this place in the run: a function of seed and number alone."""

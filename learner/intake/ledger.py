@@ -5,7 +5,10 @@ after a crash it tells for each group on the stream whether the weights already 
 """
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
+
+from services.run.settled import Event, SettledLog, What
 
 
 class Ledger:
@@ -19,6 +22,8 @@ class Ledger:
         self._dead = 0
         self._buried: set[int] = set()
         self._exhumed: set[int] = set()  # dead once, sent round again, and not settled since
+        self._events: list[Event] = []
+        self._mark: str | None = None  # of the checkpoint that it was read from (services/run/settled.py)
 
     def is_settled(self, sequence_number: int) -> bool:
         """Whether the group was trained on, dropped or dead."""
@@ -28,17 +33,17 @@ class Ledger:
 
     def train(self, sequence_number: int) -> None:
         """The group is part of the weights."""
-        self._settle(sequence_number)
+        self._settle(sequence_number, "trained")
         self._trained += 1
 
     def drop(self, sequence_number: int, reason: str) -> None:
         """The group does not reach a loss, for this reason."""
-        self._settle(sequence_number)
+        self._settle(sequence_number, "dropped", reason)
         self._dropped[reason] += 1
 
-    def bury(self, sequence_number: int) -> None:
-        """The group is in `dead`."""
-        self._settle(sequence_number)
+    def bury(self, sequence_number: int, cause: str = "") -> None:
+        """The group is in `dead`, for this cause."""
+        self._settle(sequence_number, "dead", cause)
         self._dead += 1
         self._buried.add(sequence_number)
 
@@ -51,6 +56,7 @@ class Ledger:
             return False
         self._buried.remove(sequence_number)
         self._exhumed.add(sequence_number)
+        self._events.append((sequence_number, "again", ""))
         self._dead -= 1
         return True
 
@@ -73,9 +79,28 @@ class Ledger:
             "outstanding": self.outstanding(issued),
         }
 
-    def _settle(self, sequence_number: int) -> None:
+    def take_events(self) -> list[Event]:
+        """What was settled since the last call, in order."""
+        events = self._events
+        self._events = []
+        return events
+
+    def begin_record(self, path: Path, attempt: int, version: int) -> SettledLog:
+        """The record in which this start of the learner goes on. version: the policy version that it begins with."""
+        return SettledLog(
+            path,
+            attempt,
+            version=version,
+            mark=self._mark,
+            watermark=self._watermark,
+            above=sorted(self._above),
+            open_below=sorted(self._exhumed),
+        )
+
+    def _settle(self, sequence_number: int, what: What, why: str = "") -> None:
         if self.is_settled(sequence_number):
             raise ValueError(f"group {sequence_number} was settled before")
+        self._events.append((sequence_number, what, why))
         if sequence_number in self._exhumed:
             self._exhumed.remove(sequence_number)
             return
@@ -109,4 +134,5 @@ class Ledger:
             saved.get("buried", ())
         )  # checkpoints from before groups could be sent round again have neither
         ledger._exhumed = set(saved.get("exhumed", ()))
+        ledger._mark = saved.get("mark")
         return ledger

@@ -50,6 +50,11 @@ def url_of(config: RunConfig, folder: RunFolder) -> str | None:
     return own.read_text(encoding="utf-8") if own.exists() else config.redis.url
 
 
+def live_url(config: RunConfig, folder: RunFolder) -> str | None:
+    """As `url_of`, without the address of a server of the run's own that ended with a `ratchet up` that was killed."""
+    return None if folder.redis_url.exists() and not is_held(folder) else url_of(config, folder)
+
+
 def gather(path: Path) -> Facts:
     """The facts of the run in this folder. Raises InputError if there is no run in it."""
     config, folder = open_run(path)
@@ -72,9 +77,7 @@ def gather(path: Path) -> Facts:
         "steps_wanted": config.learner.steps,
         "step_age_s": now - steps[-1]["at_unix_s"] if steps else None,
     }
-    url = url_of(config, folder)
-    if folder.redis_url.exists() and not is_held(folder):  # left by a `ratchet up` that was killed
-        url = None
+    url = live_url(config, folder)
     if url is not None:
         known |= _asked(url, config.name)
     if known.get("is_running"):

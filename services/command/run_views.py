@@ -1,4 +1,5 @@
-"""The commands that look at runs: status, top, why, report, compare. They read folders and ask services; they change nothing."""
+"""The commands that look at runs: status, top, why, audit, report, compare. They read folders and ask services, and change
+nothing."""
 
 import argparse
 import json
@@ -31,6 +32,12 @@ def add_commands(command: Command) -> None:
     why = command("why", "say what stops or limits a run, the worst first")
     why.add_argument("folder", type=Path, help="the run's folder, such as runs/addition")
     why.set_defaults(run=_why)
+
+    audit = command("audit", "account for every group of a run; ends with 4 if one is lost, doubled or skipped")
+    audit.add_argument("folder", type=Path, help="the run's folder, such as runs/addition")
+    audit.add_argument("--groups", action="store_true", help="say what became of each group")
+    audit.add_argument("--json", action="store_true", help="print JSON instead of text")
+    audit.set_defaults(run=_audit)
 
     report = command("report", "say what a run came to, also before its end")
     report.add_argument("folder", type=Path, help="the run's folder, such as runs/addition")
@@ -104,6 +111,15 @@ def _why(arguments: argparse.Namespace) -> int:
     if not found:
         print("nothing is known to stop or limit it")
     return entry.DONE
+
+
+def _audit(arguments: argparse.Namespace) -> int:
+    from services.command import audit
+
+    found = audit.audited(arguments.folder)
+    say = audit.as_json if arguments.json else audit.said
+    print(say(found, each=arguments.groups))
+    return entry.DONE if found.is_clean else entry.UNACCOUNTED
 
 
 def _report(arguments: argparse.Namespace) -> int:

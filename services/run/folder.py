@@ -56,6 +56,11 @@ class RunFolder:
         return self.path / "steps.jsonl"
 
     @property
+    def settled(self) -> Path:
+        """What became of each group: a JSON line for each start, step and checkpoint of the learner."""
+        return self.path / "settled.jsonl"
+
+    @property
     def left_out(self) -> Path:
         """The rows that the check before the start has left out, for the learner."""
         return self.path / "left_out.json"

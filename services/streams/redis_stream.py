@@ -6,17 +6,20 @@ delivered into a lost connection), for entries that were given back, for entries
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 from services.clock import now_s
 from services.streams import names, scripts
 from services.streams.redis_connection import CommandRefused, RedisConnection
-from services.streams.stream import Claim, IssueGap, Stream, StreamDepth
+from services.streams.stream import Claim, Entry, IssueGap, Stream, StreamDepth
 
 ISSUED = "issued"
 """The counter of the run's training groups."""
+RELEASED = "-released-"
+ENTRIES_AT_ONCE = 16
+PENDING_AT_ONCE = 1000
 LONGEST_SILENCE_S = 1.0  # a claim that waits for new entries looks this often for released and idle ones
 
 
@@ -87,6 +90,23 @@ class RedisStream:
         rows = self._connection.execute("XRANGE", self.key, "-", "+", "COUNT", count)
         return [fields[1] for _, fields in rows or ()]  # a count of 0 is answered with null
 
+    def entries(self) -> Iterator[Entry]:
+        """Every entry, the oldest first, with who holds it; claims none. Entries that move meanwhile may be missing."""
+        start = "-"
+        while rows := self._connection.execute("XRANGE", self.key, start, "+", "COUNT", ENTRIES_AT_ONCE):
+            first, last = rows[0][0], rows[-1][0]
+            try:
+                pending = self._connection.execute("XPENDING", self.key, "workers", first, last, PENDING_AT_ONCE)
+            except CommandRefused as refusal:
+                if refusal.code != "NOGROUP":
+                    raise
+                pending = []
+            owners = {entry_id: (owner.decode(errors="replace"), count) for entry_id, owner, _, count in pending}
+            for entry_id, fields in rows:
+                owner, deliveries = owners.get(entry_id, (None, 0))
+                yield Entry(entry_id.decode(), fields[1], None if owner == RELEASED else owner, deliveries)
+            start = f"({last.decode()}"
+
     def _lend(self, count: int) -> list[Claim]:
         idle_ms = 0
         if now_s() >= self._next_idle_look_s:
@@ -120,20 +140,17 @@ class RedisIssueLog:
         self._counter_key = f"{stream.key}:{counter}"
 
     def issue(self, sequence_number: int, payload: bytes) -> bool:
-        return self._count(sequence_number, payload)
-
-    def skip(self, sequence_number: int) -> None:
-        self._count(sequence_number)
-
-    def issue_again(self, payload: bytes) -> None:
-        self._connection.run_script(scripts.APPEND, [self._stream.key], [payload])
-
-    def _count(self, sequence_number: int, *payload: bytes) -> bool:
         keys = [self._stream.key, self._counter_key]
-        outcome, count = self._connection.run_script(scripts.ISSUE, keys, [sequence_number, *payload])
+        outcome, count = self._connection.run_script(scripts.ISSUE, keys, [sequence_number, payload])
         if outcome < 0:
             raise IssueGap(self._stream.key, sequence_number=sequence_number, issued_count=count)
         return bool(outcome)
+
+    def advance(self, count: int) -> None:
+        self._connection.run_script(scripts.ADVANCE, [self._counter_key], [count])
+
+    def issue_again(self, payload: bytes) -> None:
+        self._connection.run_script(scripts.APPEND, [self._stream.key], [payload])
 
     def issued_count(self) -> int:
         return int(self._connection.execute("GET", self._counter_key) or 0)

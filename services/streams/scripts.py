@@ -116,15 +116,21 @@ end
 return {redis.call('XLEN', KEYS[1]), pending.err and 0 or pending[1], age_ms}
 """
 
-# KEYS stream, counter; ARGV sequence number, payload (none: count only)
+# KEYS stream, counter; ARGV sequence number, payload
 # -> {1 counted | 0 counted before | -1 gap, count}
 ISSUE = """
 local count, number = tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[1])
 if number < count then return {0, count} end
 if number > count then return {-1, count} end
-if ARGV[2] then redis.call('XADD', KEYS[1], '*', 'p', ARGV[2]) end
+redis.call('XADD', KEYS[1], '*', 'p', ARGV[2])
 redis.call('SET', KEYS[2], count + 1)
 return {1, count + 1}
+"""
+
+# KEYS counter; ARGV count
+ADVANCE = """
+if tonumber(redis.call('GET', KEYS[1]) or '0') < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
+return 1
 """
 
 # KEYS stream; ARGV payload. A repeat appends twice: only for entries whose reader recognizes that.

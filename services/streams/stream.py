@@ -23,6 +23,18 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry as somebody sees it who does not claim it."""
+
+    entry_id: str
+    payload: bytes
+    owner: str | None
+    """The consumer that holds it; None: it waits for one."""
+    deliveries: int
+    """Times that it was lent out."""
+
+
+@dataclass(frozen=True, slots=True)
 class StreamDepth:
     """How many entries are in a stream."""
 
@@ -95,8 +107,8 @@ class IssueLog(Protocol):
         Raises IssueGap when numbers below it were never issued.
         """
 
-    def skip(self, sequence_number: int) -> None:
-        """Count this number without an entry, because it was settled before the server lost its data."""
+    def advance(self, count: int) -> None:
+        """Count every number below `count` as issued, without entries: the server has lost its count."""
 
     def issue_again(self, payload: bytes) -> None:
         """Append the entry of a number that was issued before and is gone. A repeat of this call may append it twice."""

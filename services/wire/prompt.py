@@ -68,6 +68,8 @@ def trace(raw: bytes) -> Trace | None:
         while isinstance(value, dict):
             if "sequence_number" in value:
                 return msgspec.convert(value, Trace)
+            if isinstance(inner := value.get("payload"), bytes) and not value.get("prompt"):
+                return trace(inner)  # a dead group that could not be decoded
             value = value.get("group") or value.get("prompt")
     except (msgspec.MsgspecError, ValueError, TypeError):
         return None  # not msgpack, not a record, or without a prompt; the caller says that the credit is lost

@@ -135,6 +135,11 @@ class MemoryStream:
                     entry.deliveries -= 1
             self._log.changed.notify_all()
 
+    def empty(self) -> None:
+        """Lose every entry, as a server does that is emptied."""
+        with self._log.changed:
+            self._log.entries.clear()
+
     def depth(self) -> StreamDepth:
         with self._log.changed:
             waiting = sum(entry.owner is None for entry in self._log.entries.values())
@@ -151,23 +156,23 @@ class MemoryIssueLog:
         self._issued = 0
 
     def issue(self, sequence_number: int, payload: bytes) -> bool:
-        if new := self._count(sequence_number):
-            self._stream.append(payload)
-        return new
-
-    def skip(self, sequence_number: int) -> None:
-        self._count(sequence_number)
-
-    def issue_again(self, payload: bytes) -> None:
-        self._stream.append(payload)
-
-    def _count(self, sequence_number: int) -> bool:
         if sequence_number > self._issued:
             raise IssueGap(self._stream.name, sequence_number=sequence_number, issued_count=self._issued)
         if sequence_number < self._issued:
             return False
         self._issued += 1
+        self._stream.append(payload)
         return True
+
+    def advance(self, count: int) -> None:
+        self._issued = max(self._issued, count)
+
+    def issue_again(self, payload: bytes) -> None:
+        self._stream.append(payload)
+
+    def empty(self) -> None:
+        """Forget the count."""
+        self._issued = 0
 
     def issued_count(self) -> int:
         return self._issued

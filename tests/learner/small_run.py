@@ -16,6 +16,7 @@ from services.config import RunConfig
 from services.config.load import load
 from services.datasets.dataset import Problem
 from services.run.folder import RunFolder
+from services.run.settled import last_attempt
 from services.wire.codec import decode, encode
 from services.wire.prompt import Prompt
 from services.wire.score import ScoredGroup
@@ -124,7 +125,8 @@ class SmallRun:
         self.scored = MemoryStream("scored", "learner")
         self.dead = MemoryStream("dead", "learner")
         self.replicas = Replicas()
-        self.rooms = Rooms(self, MemoryStream("prompts"))
+        self.prompts = MemoryStream("prompts")
+        self.rooms = Rooms(self, self.prompts)
         self.evaluation_rooms: list[Rooms] = []
         self._starts: list[Start] = []
 
@@ -137,6 +139,7 @@ class SmallRun:
         """Close the files of every start."""
         for start in self._starts:
             start.records.close()
+            start.settled.close()
 
 
 class Start:
@@ -151,9 +154,12 @@ class Start:
         self.state = self.beginning.state
         self.scored = run.scored.as_consumer("learner")
         sampled = Sampled()
+        folder = RunFolder(config.folder)
+        attempt = last_attempt(folder.settled) + 1
         self.records = Records(
-            RunFolder(config.folder), sampled, self.beginning.counts, 1, policy_version=self.state.policy_version
+            folder, sampled, self.beginning.counts, attempt, policy_version=self.state.policy_version
         )
+        self.settled = self.beginning.ledger.begin_record(folder.settled, attempt, self.state.policy_version)
         collector = Collector(self.scored, run.dead.as_consumer("learner"), self.beginning.ledger, sampled)
         anything: Any = replicas
         self.intake = Intake(
@@ -163,6 +169,8 @@ class Start:
             issuer=PromptIssuer(config, PROBLEMS, token_ids, run.rooms),
             collector=collector,
             replicas=replicas,
+            streams=[run.prompts, run.scored, run.dead],
+            record=self.settled,
         )
 
         def issue_log(policy_version: int) -> Rooms:
@@ -199,3 +207,4 @@ class Start:
             return self.loop.run()
         finally:
             self.records.close()
+            self.settled.close()

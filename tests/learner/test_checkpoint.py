@@ -41,8 +41,11 @@ def config(tmp_path: Path) -> RunConfig:
 class Issuer:
     """Remembers what it continues with."""
 
-    def restore(self, issued: int, unsettled: Sequence[int]) -> None:
-        self.restored = issued, list(unsettled)
+    def issued_count(self) -> int:
+        return 0
+
+    def issue_again(self, lost: Sequence[int], issued: int) -> None:
+        self.restored = issued, list(lost)
 
 
 class Start:
@@ -72,6 +75,7 @@ class Start:
                 issuer=self.issuer,  # type: ignore[arg-type]
                 collector=collector,
                 replicas=anything,
+                streams=[],
             ),
             snapshots=anything,
             publisher=anything,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
+from learner.intake import intake as intake_module
 from learner.intake.collector import LOOK_EVERY_S, Collector, Sampled
 from learner.intake.drought import NoUsableGroups
 from learner.intake.intake import UNCONFIRMED_LOOK_EVERY_S, Gathered, Intake
@@ -45,6 +46,7 @@ class Bench:
         self.ledger = Ledger()
         self.replicas = Replicas()
         self.prompts = MemoryStream("prompts")
+        self.log = MemoryIssueLog(self.prompts)
         self.scored = MemoryStream("scored", "learner")
         self.dead = MemoryStream("dead", "learner")
         self.intake = self.made()
@@ -54,9 +56,10 @@ class Bench:
             self.config,
             state=self.state,
             ledger=self.ledger,
-            issuer=PromptIssuer(self.config, PROBLEMS, token_ids, MemoryIssueLog(self.prompts)),
+            issuer=PromptIssuer(self.config, PROBLEMS, token_ids, self.log),
             collector=Collector(self.scored, self.dead, self.ledger, Sampled()),
             replicas=self.replicas,
+            streams=[self.prompts, self.scored, self.dead],
             tell=tell,
         )
 
@@ -154,24 +157,58 @@ def test_the_deadline_holds_for_all_groups_of_a_step_together(bench: Bench) -> N
         bench.intake.gather()
 
 
-def test_what_the_stream_server_has_lost_is_issued_again(tmp_path: Path) -> None:
+def test_what_the_stream_server_has_lost_is_issued_again_at_a_start(tmp_path: Path) -> None:
     before = Bench(tmp_path)
     before.intake.issue()
     before.ledger.train(1)
     saved = before.intake.to_dict()
-    after = Bench(tmp_path)
+    after = Bench(tmp_path)  # over a server that has nothing
     after.state.issued = 4
     after.ledger = Ledger.from_dict(saved)
-    after.intake = Intake(
-        after.config,
-        state=after.state,
-        ledger=after.ledger,
-        issuer=PromptIssuer(after.config, PROBLEMS, token_ids, MemoryIssueLog(after.prompts)),
-        collector=Collector(after.scored, MemoryStream("dead", "learner"), after.ledger, Sampled()),
-        replicas=after.replicas,
-    )
+    after.arrive(3)
+    after.intake = after.made()
     after.intake.restore()
-    assert after.issued() == [0, 2, 3]
+    assert after.issued() == [0, 2]
+    assert after.intake.issue()
+    assert after.issued() == [0, 2, 4]  # it counts on from there
+
+
+def emptied(bench: Bench) -> None:
+    """What FLUSHALL does to the streams and to the count of the groups."""
+    for stream in (bench.prompts, bench.scored, bench.dead):
+        stream.empty()
+    bench.log.empty()
+
+
+def test_a_server_that_is_emptied_gets_what_is_in_nobodys_hands_again(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.intake.issue()
+    bench.arrive(1, 0, 2)
+    assert numbers(bench.intake.gather()) == ([1, 0], [1, 0])  # 2 has been claimed with them
+    emptied(bench)
+    bench.intake.issue()
+    assert bench.issued() == [3]
+    assert bench.log.issued_count() == 4
+    [said] = [record.message for record in caplog.records if "Redis has lost" in record.message]
+    assert "1 groups are issued again" in said
+
+
+def test_entries_that_somebody_deletes_are_issued_again_while_the_learner_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(intake_module, "COUNT_EVERY_S", 0.0)
+    bench = Bench(tmp_path)
+    bench.intake.issue()
+    bench.prompts.empty()
+    bench.arrive(0, 1, 2)
+    first = bench.intake.gather()
+    assert first is not None
+    bench.intake.settle(first, trained=True)
+    with pytest.raises(DeadlineExceeded):
+        bench.intake.gather()
+    assert bench.issued() == [4, 5, 3]
+    assert "entries are gone from the streams" in caplog.text
 
 
 def unusable(number: int) -> list[float]:

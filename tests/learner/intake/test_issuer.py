@@ -62,7 +62,8 @@ def test_no_two_trajectories_of_a_long_run_share_a_seed(bench: Bench) -> None:
     assert len({seed % 2**32 for seed in seeds}) == len(seeds)  # torch's generator on CPU reads 32 bits
 
 
-def test_nothing_is_restored_while_the_server_has_its_data(bench: Bench) -> None:
+def test_what_is_issued_again_does_not_change_the_count_of_a_server_that_has_it(bench: Bench) -> None:
     bench.issuer.issue(lambda issued: issued, 0, 0, max_lag=1)
-    bench.issuer.restore(4, [0, 2])
-    assert [prompt.sequence_number for prompt in bench.issued()] == [0, 1, 2, 3]
+    bench.issuer.issue_again([1], 3)
+    assert [prompt.sequence_number for prompt in bench.issued()] == [0, 1, 2, 3, 1]
+    assert bench.issuer.issued_count() == 4

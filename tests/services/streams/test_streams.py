@@ -160,11 +160,11 @@ def test_a_number_is_issued_once_and_no_number_is_left_out(server: Server) -> No
     assert [log.issue(0, b"0"), log.issue(0, b"again"), log.issue(1, b"1")] == [True, False, True]
     with pytest.raises(IssueGap, match="holds only 2"):
         log.issue(3, b"3")
-    log.skip(1)
-    log.skip(2)
-    assert log.issued_count() == 3
-    with pytest.raises(IssueGap, match="holds only 3"):
-        log.skip(4)
+    log.advance(1)
+    log.advance(4)
+    assert log.issued_count() == 4
+    with pytest.raises(IssueGap, match="holds only 4"):
+        log.issue(5, b"5")
     assert server.stream("prompts", "a").peek(9) == [b"0", b"1"]
 
 
