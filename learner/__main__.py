@@ -1,5 +1,6 @@
 """The learner as a process: `python -m learner RUN.toml`, one per rank under torchrun."""
 
+import dataclasses
 import logging
 import os
 import threading
@@ -38,6 +39,7 @@ from services.health import HealthServer
 from services.identity import name_nccl_host
 from services.run import made_of
 from services.run.addresses import announce_address
+from services.run.checkpoint_files import visible_damage
 from services.run.folder import RunFolder
 from services.run.left_out import left_out
 from services.run.settled import last_attempt
@@ -134,6 +136,23 @@ def _check_leftovers(config: RunConfig, connection: RedisConnection, beginning: 
     leftovers.note(beginning.state.made_of)
 
 
+def past_damage(config: RunConfig, team: Team, prepared: Prepared, *, weights_only: bool) -> Prepared:
+    """The same, if the tensors of its checkpoint are whole, which takes every rank to find out; else with the newest checkpoint
+    of which they are. Groups that the newer ones held as settled are lost then, and issued again."""
+    checkpoint = prepared.beginning.checkpoint
+    if checkpoint is None or team.damage(checkpoint) is None:
+        return prepared
+    made = prepared.beginning.state.made_of
+    beginning = Beginning.of(
+        config,
+        made,
+        weights_only=weights_only,
+        damage_of=lambda checkpoint: visible_damage(checkpoint) or team.damage(checkpoint),
+    )
+    lost = [] if weights_only else _lost_groups(config, prepared.connection, beginning)
+    return dataclasses.replace(prepared, beginning=beginning, lost=lost)
+
+
 def _stream(config: RunConfig, connection: RedisConnection, name: str) -> RedisStream:
     return RedisStream(connection, config.name, name, CONSUMER, NEVER_RECLAIM_S)
 
@@ -162,7 +181,8 @@ def main() -> int:
         engine.close()
         return DONE
     try:
-        return _lead(config, team, arguments, stopping, prepared)
+        whole = past_damage(config, team, prepared, weights_only=arguments.evaluate_only)
+        return _lead(config, team, arguments, stopping, whole)
     finally:
         if team.is_in_step:  # if not, this would wait for ranks that wait for this one; they end when it ends
             team.finish()

@@ -2,24 +2,26 @@
 
 A checkpoint is written under a temporary name and renamed when every byte is on disk, so any that can be found is whole. One
 that is saved again is first renamed aside, and one that is deleted loses its name first: whenever the process ends, there is
-a whole checkpoint to find.
+a whole checkpoint to find. What happens to the disk later is found by digests (services/run/checkpoint_files.py).
 """
 
-import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from services.errors import InputError
-from services.run.checkpoint_files import STATE, check_whole, read_object, sizes
-from services.run.checkpoint_names import REPLACED, checkpoint_name, checkpoints_in
-from services.run.json_text import json_text
+from services.run.checkpoint_files import STATE, check_whole, read_object, write_state
+from services.run.checkpoint_names import REPLACED, checkpoint_name, checkpoints_in, policy_version_of
 
+WRITING = ".writing-"
+"""Prefix of a checkpoint that is not whole yet."""
 DELETED = ".deleted-"
 """Prefix of a checkpoint of which parts may be gone."""
-SCHEMA = 1
+DAMAGED = "damaged-"
+"""Prefix of a checkpoint that an earlier one was gone on from, because it is damaged. The next commit deletes it."""
+SCHEMA = 2
 
 
 class Saved(dict[str, Any]):
@@ -49,44 +51,55 @@ def read_json(checkpoint: Path, name: str) -> Saved:
 
 
 class Checkpoints:
-    """The folder `checkpoints` of a run."""
+    """The folder `checkpoints` of a run. `begin`, then `commit` or `abandon`; one at a time."""
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path, keep: int, best: Callable[[], Collection[Path]] = tuple) -> None:
+        """keep: how many of the newest are kept. best: those that are kept besides, asked at each commit."""
         self._folder = folder
         self._keep = keep
+        self._best = best
 
-    @contextlib.contextmanager
-    def staging(self, policy_version: int) -> Iterator[Path]:
-        """Make an empty folder to write into, and clear away what a crash left behind. After an error it is deleted: the disk
-        may be full."""
+    def begin(self, policy_version: int) -> Path:
+        """Make an empty folder to write into, and clear away what a crash left behind."""
         self._folder.mkdir(parents=True, exist_ok=True)
         for replaced in self._folder.glob(REPLACED + "*"):
             final = self._folder / replaced.name.removeprefix(REPLACED)
             _delete(replaced) if final.exists() else replaced.rename(final)
-        for left_over in [*self._folder.glob(".writing-*"), *self._folder.glob(DELETED + "*")]:
+        for left_over in [*self._folder.glob(WRITING + "*"), *self._folder.glob(DELETED + "*")]:
             shutil.rmtree(left_over)
-        folder = self._folder / f".writing-{policy_version:08d}"
+        folder = self._folder / f"{WRITING}{policy_version:08d}"
         folder.mkdir()
-        try:
-            yield folder
-        except Exception:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        return folder
+
+    def abandon(self, staging: Path) -> None:
+        """Delete what was written after an error: the disk may be full."""
+        shutil.rmtree(staging, ignore_errors=True)
 
     def commit(self, staging: Path, policy_version: int, state: dict[str, Any]) -> Path:
-        """Add the state, make everything durable, give the checkpoint its name, and delete the oldest ones beyond `keep`."""
-        content = {"schema": SCHEMA, "files": sizes(staging), **state}
-        (staging / STATE).write_text(json_text(content), encoding="utf-8")
+        """Add the state, make everything durable, give the checkpoint its name, and delete those that nothing needs: all but the
+        newest and the best ones."""
+        write_state(staging, {"schema": SCHEMA, **state})
         for path in [*staging.rglob("*"), staging]:
-            _sync(path)
+            make_durable(path)
         final = self._folder / checkpoint_name(policy_version)
         if final.exists():  # the same step, saved again at the end of a run
             final.rename(self._folder / f"{REPLACED}{final.name}")
         staging.rename(final)
-        _sync(self._folder)
-        for old in [*self._folder.glob(REPLACED + "*"), *checkpoints_in(self._folder)[: -self._keep]]:
+        make_durable(self._folder)
+        best = set(self._best())
+        beyond = [old for old in checkpoints_in(self._folder)[: -self._keep] if old not in best]
+        for old in [*self._folder.glob(REPLACED + "*"), *self._folder.glob(DAMAGED + "*"), *beyond]:
             _delete(old)
         return final
+
+    def put_aside_newer(self, than: Path) -> None:
+        """Take their names from the checkpoints after the one that the run goes on from: they are damaged, and a newer one would
+        count as the newest."""
+        for newer in checkpoints_in(self._folder):
+            if policy_version_of(newer) > policy_version_of(than):
+                aside = self._folder / f"{DAMAGED}{newer.name}"
+                shutil.rmtree(aside, ignore_errors=True)
+                newer.rename(aside)
 
     @staticmethod
     def state(checkpoint: Path) -> Saved:
@@ -104,7 +117,7 @@ class Checkpoints:
 
 def export_beside(final: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a folder next to `final`, then put that folder in its place."""
-    staging = final.with_name(f".writing-{final.name}")
+    staging = final.with_name(f"{WRITING}{final.name}")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     write(staging)
@@ -121,7 +134,8 @@ def _delete(folder: Path) -> None:
     shutil.rmtree(deleted)
 
 
-def _sync(path: Path) -> None:
+def make_durable(path: Path) -> None:
+    """Return once the file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -19,9 +19,7 @@ from learner.intake.intake import Gathered, Intake
 from learner.intake.ledger import Ledger
 from learner.kept_groups import KeptGroups
 from learner.metrics import (
-    CHECKPOINT_SECONDS,
     CHECKPOINT_TIMESTAMP,
-    CHECKPOINT_VERSION,
     LAST_STEP_TIMESTAMP,
     MAX_LAG_STEPS,
     PLANNED_STEPS,
@@ -32,14 +30,16 @@ from learner.metrics import (
 from learner.publish.publisher import WeightPublisher
 from learner.publish.snapshot import Snapshots
 from learner.ranks import Team
+from learner.recorded_steps import RecordedStep, RecordedSteps
 from learner.records import NOTHING_COUNTED, Records
 from learner.run_state import RunState
+from learner.saving import Saving
 from services.clock import now_s
 from services.config import RunConfig
 from services.errors import InputError
 from services.metrics import BusyTime
 from services.run import made_of
-from services.run.checkpoint_names import latest_checkpoint
+from services.run.checkpoint_files import Damaged, newest_whole, visible_damage
 from services.run.folder import RunFolder
 from services.run.made_of import MadeOf
 
@@ -58,14 +58,21 @@ class Beginning:
     """See `Records.counts`."""
 
     @classmethod
-    def of(cls, config: RunConfig, made: MadeOf | None = None, *, weights_only: bool = False) -> "Beginning":
-        """Read the latest checkpoint of the run, if there is one. Raises InputError when it lacks something, or when it is of
-        a run that was made of something else.
+    def of(
+        cls,
+        config: RunConfig,
+        made: MadeOf | None = None,
+        *,
+        weights_only: bool = False,
+        damage_of: Callable[[Path], Damaged | None] = visible_damage,
+    ) -> "Beginning":
+        """Read the newest checkpoint of the run that is whole, if there is one, and warn of newer ones. Raises InputError when
+        all are damaged, when it lacks something, or when it is of a run that was made of something else.
 
         made: what this run is made of; None: it is not compared. weights_only: to evaluate the weights, not to continue the
-        run.
+        run. damage_of: how a checkpoint is looked at.
         """
-        checkpoint = latest_checkpoint(RunFolder(config.folder).checkpoints)
+        checkpoint = newest_whole(RunFolder(config.folder).checkpoints, log.warning, damage_of)
         state = RunState.begin(config.learner)
         state.made_of = made or {}
         if checkpoint is None:
@@ -116,9 +123,10 @@ class TrainingLoop:
         self._records = records
         self._kept = kept
         self._stopping = stopping
-        self._checkpoints = Checkpoints(RunFolder(config.folder).checkpoints, config.learner.checkpoint.keep)
+        self.saving = Saving(config, team=team, state=state, intake=intake, records=records)
+        """Writes the checkpoints."""
+        self._recorded = RecordedSteps(RunFolder(config.folder).replay, config.learner.checkpoint.replay_steps)
         self._mismatch = MismatchAlarm(config.weights, config.model.dtype)
-        self._saved_version: int | None = None
         self._busy = BusyTime("learner")
         PLANNED_STEPS.set(config.learner.steps)
         MAX_LAG_STEPS.set(config.learner.max_lag)
@@ -132,60 +140,61 @@ class TrainingLoop:
         weights_only: to evaluate them, not to continue the run; nothing is issued.
         """
         self._team.load(checkpoint)
-        self._saved_version = self._state.policy_version
-        CHECKPOINT_VERSION.set(self._saved_version)
         if weights_only:
             return
+        self.saving.resume(checkpoint)
+        self._recorded.forget_after(self._state.policy_version)
         self._intake.restore()
         log.info("resuming from policy version %d (%s)", self._state.policy_version, checkpoint.name)
 
     def run(self) -> bool:
         """Train to the last step or until `stopping`, and leave a checkpoint; return whether the last step was reached."""
-        self._publish()
-        while not self._state.is_complete and not self._stopping():
-            self._intake.issue()
-            if not self._evaluate_when_due():
-                break
-            if not self._take_step():
-                break
-            self._publish()
-            if self._state.policy_version % self._config.learner.checkpoint.every_steps == 0:
-                self.save_checkpoint()
-        done = self._state.is_complete and self._evaluate_when_due(last=True)
-        if self._state.policy_version != self._saved_version or done:
-            self.save_checkpoint()
+        try:
+            self._turns()
+            done = self._state.is_complete and self._evaluate_when_due(last=True)
+        except Exception as error:
+            self.saving.finish_after(error)
+            raise
+        if self._state.policy_version != self.saving.version or done:
+            self._save()
+        self.saving.finish()
         if done:
             export_beside(RunFolder(self._config.folder).export, self._team.export)
         return done
+
+    def _turns(self) -> None:
+        """Turn after turn, until the last step was taken or the run was asked to stop."""
+        self._publish()
+        while not self._state.is_complete and not self._stopping():
+            self._intake.issue()
+            self.saving.look()
+            if not self._evaluate_when_due():
+                return
+            if not self._take_step():
+                return
+            self._publish()
+            if self._state.policy_version % self._config.learner.checkpoint.every_steps == 0:
+                self._save()
 
     def evaluate_only(self) -> bool:
         """Evaluate the weights as they are, once; return whether that came to an end."""
         self._publish()
         return self._evaluate_when_due(last=True)
 
-    def save_checkpoint(self) -> None:
-        """Save everything at this step boundary, then acknowledge the groups that it contains."""
-        start = now_s()
-        version = self._state.policy_version
-        with self._busy.working(), self._checkpoints.staging(version) as staging:
-            self._team.save(staging)
-            saved = {**self._state.to_dict(), "ledger": self._intake.to_dict(), "counts": self._records.counts()}
-            self._checkpoints.commit(staging, version, saved)
-        self._intake.acknowledge()
-        self._saved_version = version
-        CHECKPOINT_SECONDS.observe(now_s() - start)
-        CHECKPOINT_VERSION.set(version)
-        CHECKPOINT_TIMESTAMP.set_to_current_time()
+    def _save(self) -> None:
+        with self._busy.working():
+            self.saving.begin()
 
     def _publish(self) -> None:
         with self._busy.working():
             snapshot = self._snapshots.take(self._state.policy_version)
+            self._recorded.write(snapshot.policy_version, snapshot.probes)
         self._publisher.publish(snapshot)
 
     def _take_step(self) -> bool:
         """Take one learner step. Returns False if the run was asked to stop before it."""
         waited_from = now_s()
-        gathered = self._intake.gather()
+        gathered = self._intake.gather(self.saving.look)
         if gathered is None:
             return False
         with self._busy.working():
@@ -196,13 +205,20 @@ class TrainingLoop:
         """The step itself, and its records. waited_from: when the wait for its groups began, in monotonic seconds."""
         start = now_s()
         settings, state = self._config.learner, self._state
-        taken = self._team.step(
-            gathered.kept,
-            gathered.tally,
+        step = RecordedStep(
             policy_version=state.policy_version,
+            groups=gathered.groups,
             learning_rate=scheduled_learning_rate(settings.optimizer, state.policy_version, settings.steps),
             full_ess_ratio=state.ess_control.full_ratio,
         )
+        taken = self._team.step(
+            gathered.kept,
+            gathered.tally,
+            policy_version=step.policy_version,
+            learning_rate=step.learning_rate,
+            full_ess_ratio=step.full_ess_ratio,
+        )
+        self._recorded.take(step, taken.report)
         self._intake.settle(gathered, trained=taken.report.skipped is None)
         verdict = state.count_step(taken.report)
         POLICY_VERSION.set(state.policy_version)

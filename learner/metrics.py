@@ -50,8 +50,14 @@ EVALUATION_RATIO = Gauge(
 )
 CHECKPOINT_SECONDS = Histogram(
     "ratchet_learner_checkpoint_seconds",
-    "Seconds that writing a checkpoint took.",
+    "Seconds from the step that a checkpoint holds until it was complete on the disk.",
     buckets=(0.1, 0.5, 1, 5, 15, 60, 300, 900),
+)
+CHECKPOINT_STANDSTILL_SECONDS = Histogram(
+    "ratchet_learner_checkpoint_standstill_seconds",
+    "Seconds for which a checkpoint kept the learner from its next step: all of the writing, or the copy alone where it is "
+    "written in the background.",
+    buckets=(0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900),
 )
 CHECKPOINT_VERSION = Gauge(
     "ratchet_learner_checkpoint_version", "Policy version of the newest checkpoint; 0 before the first."

@@ -22,6 +22,7 @@ from learner.step.learner_step import learner_step
 from learner.step.measure import SeenByRanks
 from learner.step.report import StepReport
 from services.config import RunConfig
+from services.run.checkpoint_files import Damaged
 
 
 class _Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,10 +36,14 @@ class _Step(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Order(msgspec.Struct, frozen=True, kw_only=True):
-    kind: Literal["step", "probe", "snapshot", "ratchet", "roll_back", "save", "load", "export", "finish"]
+    kind: Literal[
+        "step", "probe", "snapshot", "ratchet", "roll_back", "save", "is_saved", "damage", "load", "export", "finish"
+    ]
     step: _Step | None = None
     probes: tuple[tuple[int, ...], ...] = ()
     folder: str = ""
+    flag: bool = False
+    """What "save" is given as in_background, and "is_saved" as wait."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +125,20 @@ class Team:
         with self._together(_Order(kind="roll_back")):
             self.engine.roll_back_reference()
 
-    def save(self, folder: Path) -> None:
-        """Write weights, optimizer and reference into a folder."""
-        with self._together(_Order(kind="save", folder=str(folder))):
-            self.engine.save(folder)
+    def save(self, folder: Path, *, in_background: bool = False) -> None:
+        """Write weights, optimizer and reference into a folder (`TrainEngine.save`); all is there once `is_saved`."""
+        with self._together(_Order(kind="save", folder=str(folder), flag=in_background)):
+            self.engine.save(folder, in_background=in_background)
+
+    def is_saved(self, *, wait: bool) -> bool:
+        """Whether every rank has written its part of the last `save` (`TrainEngine.is_saved`)."""
+        with self._together(_Order(kind="is_saved", flag=wait)):
+            return self.engine.is_saved(wait=wait)
+
+    def damage(self, folder: Path) -> Damaged | None:
+        """The first tensor file in a checkpoint that is not as it was written; None: there is none. Reads all of it."""
+        with self._together(_Order(kind="damage", folder=str(folder))):
+            return self.engine.damage(folder)
 
     def load(self, folder: Path) -> None:
         """Read what `save` has written."""
@@ -161,7 +176,11 @@ class Team:
             elif order.kind == "roll_back":
                 self.engine.roll_back_reference()
             elif order.kind == "save":
-                self.engine.save(Path(order.folder))
+                self.engine.save(Path(order.folder), in_background=order.flag)
+            elif order.kind == "is_saved":
+                self.engine.is_saved(wait=order.flag)
+            elif order.kind == "damage":
+                self.engine.damage(Path(order.folder))
             elif order.kind == "load":
                 self.engine.load(Path(order.folder))
             elif order.kind == "export":

@@ -5,22 +5,32 @@ every file is there and has its size is known before an engine starts (services/
 """
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
-from services.run.checkpoint_files import damaged
+import torch
+from torch import Tensor
+
+from services.run.checkpoint_files import Damaged
 
 ENDING = "*.pt"
 
 
-def check_parts(checkpoint: Path, rank: int, world_size: int) -> None:
-    """Compare this rank's share of the files with their checksums, which reads them once more. Raises InputError, which names
-    a file that was cut off or changed."""
-    for path in sorted(checkpoint.rglob(ENDING))[rank::world_size]:
-        if (why := _fault(path)) is not None:
-            raise damaged(checkpoint, str(path.relative_to(checkpoint)), why)
+def damage_of_parts(
+    checkpoint: Path, rank: int, world_size: int, sum_over_ranks: Callable[[Tensor], Tensor]
+) -> Damaged | None:
+    """Compare every file with its checksums, this rank its share of them, which reads them once more. The same on every rank:
+    the first file that was cut off or changed; None: there is none."""
+    paths = sorted(checkpoint.rglob(ENDING))
+    faults = {number: fault_of(paths[number]) for number in range(rank, len(paths), world_size)}
+    found = torch.tensor([float(faults.get(number) is not None) for number in range(len(paths))])
+    for number in sum_over_ranks(found).nonzero().flatten().tolist():
+        why = faults.get(number) or "a rank could not read it as it was written"
+        return Damaged(checkpoint, str(paths[number].relative_to(checkpoint)), why)
+    return None
 
 
-def _fault(path: Path) -> str | None:
+def fault_of(path: Path) -> str | None:
     """What is wrong with a file that torch wrote, if anything."""
     try:
         with zipfile.ZipFile(path) as parts:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from learner.batch.micro_batch import MicroBatch
 from learner.checkpoint import read_json
-from learner.engine.checkpoint_parts import check_parts
+from learner.engine.checkpoint_parts import damage_of_parts
 from learner.engine.deepspeed_setup import (
     clips_itself,
     deepspeed_config,
@@ -26,6 +26,7 @@ from learner.engine.deepspeed_setup import (
     partition,
     postpones_reduction,
 )
+from learner.engine.engine_state import EngineState
 from learner.engine.export import write_folder
 from learner.engine.gradient_limit import GradientLimit
 from learner.engine.lora import Adapters
@@ -37,15 +38,14 @@ from learner.engine.reference_weights import ReferenceWeights
 from learner.engine.separation import Separation, may_pack, may_share_prompts, measure_separation
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
-from services.errors import InputError
+from services.errors import InputError, RatchetError
 from services.metrics import waiting
 from services.models.adapted import check_same_adapters, description
+from services.run.checkpoint_files import Damaged
 from services.run.json_text import json_text
 
 ADAPTER_FOLDER = "adapter"
 """Folder inside an export that holds the adapters alone, if there are any."""
-TAG = "engine"
-"""Name of DeepSpeed's part of a checkpoint."""
 R = TypeVar("R")
 
 
@@ -101,6 +101,7 @@ class DeepSpeedEngine:
             self._optimizer.zero = self.wrapped.optimizer
         self.reference = ReferenceWeights(self.model.causal_lm, settings.reference, sharded=self.is_sharded)
         """The reference policy's part on this rank."""
+        self._state = EngineState(self.model, self._optimizer, self.wrapped.optimizer, self._stage, self.reference)
         self._outgoing = OutgoingWeights(self.model, self._gathered, copies=self.rank == 0)
         self._largest: list[Tensor] = []
         """Largest magnitude in each gradient since the last step; nan and inf come through."""
@@ -281,42 +282,51 @@ class DeepSpeedEngine:
 
     # Checkpoints
 
-    def save(self, folder: Path) -> None:
-        self.wrapped.save_checkpoint(str(folder), tag=TAG, save_latest=False, exclude_frozen_parameters=True)
-        if self.is_sharded or self.rank == 0:
-            self.reference.save(folder, self.rank)
+    def save(self, folder: Path, *, in_background: bool = False) -> None:
         if self.rank == 0:
             (folder / "engine.json").write_text(json_text(self._description()), encoding="utf-8")
-        self.barrier()
+        self._state.save(folder, in_background=in_background)
+        if not in_background:
+            self.barrier()
+
+    def is_saved(self, *, wait: bool) -> bool:
+        done, fault = False, None
+        try:
+            done = self._state.writer.is_done(wait=wait)
+        except Exception as error:  # raised once every rank knows
+            fault = error
+        writing, failed = self.sum_over_ranks(torch.tensor([float(not done), float(fault is not None)])).tolist()
+        if fault is not None:
+            raise fault
+        if failed:
+            raise RatchetError("another rank of the learner could not write its part of a checkpoint; its log says why")
+        return not writing
+
+    def damage(self, folder: Path) -> Damaged | None:
+        return damage_of_parts(folder, self.rank, self.world_size, self.sum_over_ranks)
 
     def load(self, folder: Path) -> None:
         written = read_json(folder, "engine.json")
-        written.setdefault("predictor_width", 0)  # checkpoints of before there was one
-        for key in ("ranks", "zero_stage", "dtype", "predictor_width"):
+        for key in ("dtype", "predictor_width"):
             if written[key] != self._description()[key]:
                 raise InputError(
                     f"the checkpoint {folder} was written with {key} = {written[key]}, this learner has "
                     f"{key} = {self._description()[key]}; start it with the same value, or start a new run from its export"
                 )
         check_same_adapters(str(folder), written.get("lora"), self._lora)
-        is_current = written["reference_is_current"]
-        check_parts(folder, self.rank, self.world_size)
-        self.wrapped.load_checkpoint(
-            str(folder),
-            tag=TAG,
-            load_lr_scheduler_states=False,
-            load_module_strict=self._lora is None,  # beside adapters, what is frozen is not in the checkpoint
-        )
+        self._state.load(folder, written["parameters"], reference_is_current=written["reference_is_current"])
         self._take_hyperparameters()
         self.gradient_limit = GradientLimit(self.hyperparameters, written["mean_grad_norm"])
-        self.reference.load(folder, self.rank if self.is_sharded else 0, is_current=is_current)
-        # Null, which is infinity, or of before it was written: an average of many steps is what it comes to.
-        average_weight = written.get("average_weight")
+        average_weight = written["average_weight"]  # null is infinity, which an average of many steps comes to
         self.reference.average_weight = math.inf if average_weight is None else average_weight
         self.barrier()
 
+    def averages(self, key: Literal["exp_avg", "exp_avg_sq"]) -> dict[str, Tensor]:
+        """What this rank holds of one of Adam's averages, flat, on the CPU, by parameter: a copy. Empty before the first step."""
+        return self._state.averages(key)
+
     def _take_hyperparameters(self) -> None:
-        """Set the hyperparameters to those of the settings, which may have changed since the checkpoint brought its own."""
+        """Set the optimizer's hyperparameters to those of today's settings."""
         given = self.hyperparameters
         for group in self.wrapped.optimizer.param_groups:
             group.update(betas=(given.beta1, given.beta2), eps=given.eps, weight_decay=given.weight_decay)
@@ -331,6 +341,7 @@ class DeepSpeedEngine:
             "reference_is_current": self.reference.is_current,
             "average_weight": self.reference.average_weight,
             "mean_grad_norm": self.gradient_limit.mean,
+            "parameters": self._state.parameters,
         }
 
     # Ranks

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from learner.batch.micro_batch import MicroBatch
+from services.run.checkpoint_files import Damaged
 
 Policy = Literal["current", "reference"] | int
 """An integer is the index of a teacher in learner.teachers."""
@@ -170,12 +171,34 @@ class TrainEngine(Protocol):
         """
         ...
 
-    def save(self, folder: Path) -> None:
-        """Write weights, optimizer, predictor and reference into an existing empty folder; every rank writes its share."""
+    def save(self, folder: Path, *, in_background: bool = False) -> None:
+        """Write weights, optimizer, predictor and reference as they are now into an existing empty folder; every rank writes its
+        share. One `save` at a time: `is_saved` has to say yes before the next.
+
+        in_background: return once what is to be written is in host memory, and write it on a thread.
+        """
+        ...
+
+    def is_saved(self, *, wait: bool) -> bool:
+        """Whether every rank has written its part of the last `save` durably; the same on every rank. wait: return only then.
+
+        Raises what kept this rank from writing, such as OSError, and RatchetError where it was another rank.
+
+        Waits for: the disk, with `wait`, and every other rank to call it too.
+        Until: the disk has no deadline; ranks wait up to the collective timeout that the engine was made with.
+        Ended by: the last byte of the last rank, or an error.
+        Metric: ratchet_waiting{room="learner", awaiting="checkpoint"}.
+        """
+        ...
+
+    def damage(self, folder: Path) -> Damaged | None:
+        """The first tensor file of a checkpoint that is not as it was written, the same on every rank; None: there is none. Reads
+        every file once."""
         ...
 
     def load(self, folder: Path) -> None:
-        """Continue exactly from what `save` wrote. Raises InputError when another number of ranks wrote it."""
+        """Continue from what `save` wrote, exactly where ranks and ZeRO stage are the same, and within rounding where they are
+        not. Raises InputError when it is of another model, dtype or adapters."""
         ...
 
     def export(self, folder: Path) -> None:

@@ -9,15 +9,19 @@ is one more copy, of the reference before the last swap.
 import contextlib
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from learner.engine.held_state import partition_of
 from learner.engine.policy_model import trained_parameters
+from learner.engine.state_files import Columns, Saved
 from services.config.reference import Reference
 from services.errors import InputError
+
+REFERENCE, EARLIER = "reference", "earlier_reference"
+"""Columns of a checkpoint."""
 
 
 def debiased_decay(decay: float, weight: float) -> tuple[float, float]:
@@ -38,6 +42,7 @@ class ReferenceWeights:
     def __init__(self, model: nn.Module, settings: Reference, *, sharded: bool) -> None:
         """model: as ZeRO left it. sharded: whether that was at stage 3."""
         self._parameters: list[Any] = trained_parameters(model)
+        self._names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         self._sharded = sharded
         self._offload = settings.offload
         self._dtype = torch.bfloat16 if settings.dtype == "bfloat16" else None
@@ -119,23 +124,31 @@ class ReferenceWeights:
 
     # Checkpoints
 
-    def save(self, folder: Path, rank: int) -> None:
-        torch.save(self.copies, folder / f"reference_rank_{rank}.pt")
+    def columns(self) -> Columns:
+        """What this rank holds, for a checkpoint: views."""
+        found = {REFERENCE: self._stretches(self.copies)}
         if self._earlier is not None:
-            torch.save(self._earlier, folder / f"earlier_reference_rank_{rank}.pt")
+            found[EARLIER] = self._stretches(self._earlier)
+        return found
 
-    def load(self, folder: Path, rank: int, *, is_current: bool) -> None:
-        """In a checkpoint written without `roll_back`, the reference is the earlier reference, too."""
-        path, earlier = folder / f"reference_rank_{rank}.pt", folder / f"earlier_reference_rank_{rank}.pt"
-        self._read(path, self.copies)
+    def load(self, saved: Saved, *, is_current: bool) -> None:
+        """Read what this rank holds. In a checkpoint written without `roll_back`, the reference is the earlier reference, too."""
+        self._read(saved, REFERENCE, self.copies)
         if self._earlier is not None:
-            self._read(earlier if earlier.exists() else path, self._earlier)
+            self._read(saved, EARLIER if saved.has(EARLIER) else REFERENCE, self._earlier)
         self.is_current = is_current
 
-    def _read(self, path: Path, copies: list[Tensor]) -> None:
-        # Read into host memory: a copy that is kept there may not fit on the device.
-        for copy, loaded in zip(copies, torch.load(path, map_location="cpu", weights_only=True), strict=True):
-            copy.copy_(loaded)
+    def _read(self, saved: Saved, column: str, copies: list[Tensor]) -> None:
+        for name, (start, values) in self._stretches(copies).items():
+            saved.copy(column, name, start, values)
+
+    def _stretches(self, copies: list[Tensor]) -> dict[str, tuple[int, Tensor]]:
+        """Parameter -> (first element, elements) of these copies; at stage 3 without the padding of the last part."""
+        whole = {
+            name: (partition_of(parameter) if self._sharded else (0, copy.numel()), copy.view(-1))
+            for name, parameter, copy in zip(self._names, self._parameters, copies, strict=True)
+        }
+        return {name: (start, flat[:size]) for name, ((start, size), flat) in whole.items() if size > 0}
 
     # Inside
 

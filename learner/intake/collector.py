@@ -7,7 +7,7 @@ that cannot be read also goes to `dead`: otherwise it would end every start of t
 
 import logging
 from collections import deque
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 
 from learner.intake.ledger import Ledger
@@ -131,18 +131,20 @@ class Collector:
         self._deaths = []
         return deaths
 
-    def acknowledge(self) -> None:
-        """Acknowledge what the ledger holds as settled, and nothing else. Called once a durable checkpoint has that ledger."""
-        done: list[Owed] = []
-        open_still: list[Owed] = []
-        for owed in self._owed:
-            settled = owed.sequence_number is None or self._ledger.is_settled(owed.sequence_number)
-            (done if settled else open_still).append(owed)
+    def settled(self) -> list[Owed]:
+        """The claims that the ledger holds as settled now: a checkpoint with that ledger lets `acknowledge` take them."""
+        return [
+            owed for owed in self._owed if owed.sequence_number is None or self._ledger.is_settled(owed.sequence_number)
+        ]
+
+    def acknowledge(self, done: Sequence[Owed]) -> None:
+        """Acknowledge what `settled` returned, and nothing else. Called once a durable checkpoint has the ledger of then."""
         for stream in (self._scored, self._dead):
             claims = [owed.claim for owed in done if owed.stream is stream]
             if claims:
                 stream.acknowledge(claims)
-        self._owed = open_still
+        gone = {id(owed) for owed in done}
+        self._owed = [owed for owed in self._owed if id(owed) not in gone]
         self._in_hand = {number for number in self._in_hand if not self._ledger.is_settled(number)}
 
     def _look(self, block_s: float) -> None:

@@ -7,10 +7,11 @@ that admission cannot let in. Every group is sifted once, here; only what is kep
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from learner.batch.sift import SiftedGroup, Tally, sift, tally
-from learner.intake.collector import LOOK_EVERY_S, Collector
+from learner.intake.collector import LOOK_EVERY_S, Collector, Owed
 from learner.intake.drought import Drought
 from learner.intake.issuer import PromptIssuer
 from learner.intake.ledger import Ledger
@@ -139,8 +140,10 @@ class Intake:
         if missing and not self._missing_before:
             self._issue_lost("entries are gone from the streams")
 
-    def gather(self) -> Gathered | None:
+    def gather(self, meanwhile: Callable[[], None] = lambda: None) -> Gathered | None:
         """Collect groups until groups_per_step of them reach the loss. Returns None when the run was asked to stop.
+
+        meanwhile: called before each look at the stream.
 
         Raises DeadlineExceeded, NoUsableGroups when too many come to nothing, or the publisher's fault: weights that do not
         arrive are the reason that no groups come.
@@ -158,7 +161,8 @@ class Intake:
         self._usable = 0
         while self._usable < self._settings.groups_per_step:
             try:
-                group = self._collector.training_group(deadline, self._replicas.should_stop, self._between_looks)
+                between_looks = partial(self._between_looks, meanwhile)
+                group = self._collector.training_group(deadline, self._replicas.should_stop, between_looks)
             except DeadlineExceeded as late:
                 facts = self._waiting().said()
                 raise DeadlineExceeded(f"scored groups ({facts})", late_s=late.late_s) from late
@@ -179,8 +183,9 @@ class Intake:
         drops: dict[str, str] = {one.prompt.group_id: one.drop for one in sifted if one.drop is not None}
         return Gathered(groups, kept, tally(groups, sifted), drops)
 
-    def _between_looks(self) -> float:
+    def _between_looks(self, meanwhile: Callable[[], None]) -> float:
         """Issue what admission allows and say what is waited for. Returns how long to wait before looking again, in seconds."""
+        meanwhile()
         self._drought.count_dead(self._collector.take_deaths())
         look_s = self.issue()
         self._look_for_lost()
@@ -219,9 +224,13 @@ class Intake:
         events = self._ledger.take_events()
         return saved | {"mark": self._record.checkpoint(self._state.policy_version, events, issued=self._state.issued)}
 
-    def acknowledge(self) -> None:
-        """Acknowledge on the streams what a durable checkpoint holds as settled."""
-        self._collector.acknowledge()
+    def settled_claims(self) -> list[Owed]:
+        """The claims of the groups that the ledger holds as settled now."""
+        return self._collector.settled()
+
+    def acknowledge(self, settled: Sequence[Owed]) -> None:
+        """Acknowledge on the streams what a durable checkpoint holds as settled: what `settled_claims` was when it began."""
+        self._collector.acknowledge(settled)
 
     def counts(self) -> dict[str, object]:
         """What became of the groups issued so far: the `groups` entry of the summary."""

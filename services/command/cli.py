@@ -11,11 +11,11 @@ from services.command import run_views
 from services.command.compose import add_arguments as add_compose_arguments
 from services.command.objective_check import check_objective
 from services.command.plan_arguments import add_arguments as add_plan_arguments
-from services.command.rooms import LEARNER, PAGE, ROLLOUT, SAFE_PATH, VERIFIER, VERIFY, python_module
+from services.command.rooms import LEARNER, PAGE, REPLAY, ROLLOUT, SAFE_PATH, VERIFIER, VERIFY, python_module
 from services.config.load import load, render_masked
 from services.errors import InputError
 
-PROCESSES = {ROLLOUT: ROLLOUT, VERIFIER: VERIFIER, LEARNER: LEARNER, "verify": VERIFY, "page": PAGE}
+PROCESSES = {ROLLOUT: ROLLOUT, VERIFIER: VERIFIER, LEARNER: LEARNER, "verify": VERIFY, "page": PAGE, "replay": REPLAY}
 """Command -> the module that it becomes. It reads its own arguments: its host may have nothing else of ours installed."""
 
 
@@ -76,6 +76,10 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
     commands.add_parser("page", help="show a run in a browser", add_help=False)
 
     commands.add_parser("verify", help="score a file of responses", add_help=False)
+
+    commands.add_parser(
+        "replay", help="take a recorded learner step again, as it was or with other settings", add_help=False
+    )
 
     config = command(
         "config",

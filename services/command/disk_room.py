@@ -51,7 +51,7 @@ def bytes_of_run(run: RunConfig) -> int | None:
         return None
     size_bytes, width = weights
     parameters = size_bytes // width
-    checkpoints = (run.learner.checkpoint.keep + 1) * BYTES_PER_PARAMETER * parameters
+    checkpoints = (run.learner.checkpoint.kept + 1) * BYTES_PER_PARAMETER * parameters
     return checkpoints + size_bytes + (COMPILED_BYTES if run.device == "cuda" else 0)
 
 

@@ -18,12 +18,12 @@ from services.command import reference_check, requirements
 from services.command.disk_room import disk_finding
 from services.command.finding import Finding
 from services.command.gpu_findings import gpu_findings
-from services.command.machine_memory import container_memory_limit, host_memory_bytes
 from services.command.nvidia import GpuHost, NvidiaSmi
 from services.command.redis_binary import find_binary
 from services.command.requirements import normal
 from services.config import RunConfig
 from services.errors import RatchetError
+from services.host_memory import container_memory_limit, host_memory_bytes
 from services.run.summary import installed_version
 
 Device = Literal["cpu", "cuda"]

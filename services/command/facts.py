@@ -13,10 +13,10 @@ from services.command.run_lock import is_held
 from services.command.scrape import scrape
 from services.command.service_warnings import LEVELS, LINE
 from services.config import RunConfig
-from services.config.load import load
-from services.errors import InputError, RatchetError, WireError
+from services.errors import RatchetError, WireError
 from services.run.addresses import addresses
 from services.run.folder import RunFolder
+from services.run.history import open_run
 from services.run.json_lines import read_json_lines
 from services.run.summary import newest
 from services.run.waiting import read_waiting
@@ -34,14 +34,6 @@ LOG_BYTES = 2**18
 STEPS = 10
 DEAD_READ = 100
 ANSWER_S = 3.0
-
-
-def open_run(path: Path) -> tuple[RunConfig, RunFolder]:
-    """The run in this folder. Raises InputError if there is none."""
-    folder = RunFolder(path)
-    if not folder.settings.exists():
-        raise InputError(f"{path} is not a run folder: it has no {folder.settings.name}. Give one like runs/NAME")
-    return load(folder.settings), folder
 
 
 def url_of(config: RunConfig, folder: RunFolder) -> str | None:

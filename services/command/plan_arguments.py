@@ -5,10 +5,10 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from services.command.machine_memory import host_memory_bytes
 from services.command.nvidia import NvidiaSmi
 from services.config import RunConfig
 from services.errors import InputError
+from services.host_memory import host_memory_bytes
 from services.plan.learner import Training
 from services.plan.parts import GIB
 from services.plan.plan import Machine, Plan, plan

@@ -20,8 +20,7 @@ from services.errors import InputError
 from services.models.adapted import adapted_layers, check_same_adapters
 from services.models.folder import read_model_folder
 from services.run import made_of
-from services.run.checkpoint_files import check_whole, read_object
-from services.run.checkpoint_names import latest_checkpoint
+from services.run.checkpoint_files import newest_whole, read_object
 from services.run.folder import RunFolder
 
 
@@ -111,15 +110,14 @@ def _rarely_meant(config: RunConfig) -> list[str]:
 
 
 def check_checkpoint(config: RunConfig, training: Sequence[Problem], held_out: Sequence[Problem] | None) -> None:
-    """Raises InputError if the run's latest checkpoint is damaged, of something else, of another number of ranks or of other
-    adapters."""
-    checkpoint = latest_checkpoint(RunFolder(config.folder).checkpoints)
+    """Raises InputError if every checkpoint of the run is damaged, or the newest that is not is of something else or of other
+    adapters. The learner says what is damaged."""
+    checkpoint = newest_whole(RunFolder(config.folder).checkpoints)
     if checkpoint is None:
         return
     now = made_of.made_of(config, training, held_out)
     saved = made_of.saved_in(checkpoint)
     written = read_object(checkpoint, "engine.json")
-    check_whole(checkpoint)
     made_of.check(
         saved,
         now,
@@ -127,12 +125,6 @@ def check_checkpoint(config: RunConfig, training: Sequence[Problem], held_out: S
         origin=str(checkpoint),
         needed=made_of.needed_again(config),
     )
-    for key, is_now in (("ranks", config.learner.ranks), ("zero_stage", config.learner.zero_stage)):
-        if written.get(key, is_now) != is_now:
-            raise InputError(
-                f"learner.{key} = {is_now}, and the checkpoint {checkpoint} was written with {written[key]}; set it back, or "
-                "choose another name for a new run"
-            )
     check_same_adapters(str(checkpoint), written.get("lora"), config.learner.lora)
 
 

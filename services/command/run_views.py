@@ -81,9 +81,9 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _top(arguments: argparse.Namespace) -> int:
     from services.clock import sleep
-    from services.command.facts import open_run
     from services.command.fleet import SHORTEST_S, Fleet, fleet_table
     from services.command.watch import watch
+    from services.run.history import open_run
 
     config, folder = open_run(arguments.folder)
     fleet, console = Fleet(folder), terminal()

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 from services.command.diagnosis import reasons
-from services.command.facts import gather, open_run, url_of
+from services.command.facts import gather, url_of
 from services.command.live_display import group_counts
 from services.command.shown import number
 from services.errors import RatchetError
 from services.run.addresses import addresses
 from services.run.folder import RunFolder
+from services.run.history import open_run
 from services.run.json_lines import read_json_lines
 from services.run.summary import newest
 from services.run.waiting import read_waiting

@@ -23,11 +23,11 @@ def starting_bytes(shape: ModelShape, run: RunConfig, ranks: int) -> int:
     return (1 if run.learner.zero_stage == 3 else ranks) * shape.parameters * dtype_bytes(run)
 
 
-def resuming_bytes(shape: ModelShape, run: RunConfig, trainable: int) -> int:
-    """Bytes of host memory while ranks read a checkpoint, of all of them: master and averages, at stage 0 weights and averages,
-    whole in memory before they are put in place."""
-    weight = trainable * dtype_bytes(run) if run.learner.zero_stage == 0 else 4 * trainable
-    return weight + 8 * trainable
+def written_bytes(run: RunConfig, trainable: int) -> int:
+    """Bytes of host memory for checkpoints, of all ranks: the copy that is written while steps go on, which is kept from one to
+    the next (learner/engine/part_writer.py). Nothing where they are written at once; and reading one takes nothing, because
+    files are mapped."""
+    return checkpoint_bytes(run, trainable) if run.learner.checkpoint.background else 0
 
 
 def bucket_bytes(shape: ModelShape, run: RunConfig) -> int:
@@ -59,19 +59,17 @@ def redis_bytes(run: RunConfig) -> int:
 def checkpoint_bytes(run: RunConfig, trainable: int) -> int:
     """Bytes of one checkpoint, of all ranks together.
 
-    DeepSpeed writes what is trained in the model's dtype (not at stage 3), and from stage 1 on a float32 master; Adam's two
-    averages are float32. The reference is one more copy, in the dtype that it is kept in, and the one before it another where
-    swaps may be taken back.
+    Every element once at every stage (learner/engine/engine_state.py): its float32 weight and Adam's two averages; and the
+    reference, in the dtype that it is kept in, with the one before it where swaps may be taken back.
     """
-    weight = trainable * dtype_bytes(run) if run.learner.zero_stage < 3 else 0
-    master = 4 * trainable if run.learner.zero_stage > 0 else 0
-    return weight + master + 8 * trainable + reference_copies(run) * trainable * reference_dtype_bytes(run)
+    return 12 * trainable + reference_copies(run) * trainable * reference_dtype_bytes(run)
 
 
 def disk_bytes(shape: ModelShape, run: RunConfig, trainable: int) -> int:
-    """Bytes of the run folder: `keep` checkpoints, one more while it is written, and the export of the trained model."""
-    keep = run.learner.checkpoint.keep
-    return (keep + 1) * checkpoint_bytes(run, trainable) + shape.parameters * dtype_bytes(run)
+    """Bytes of the run folder: the checkpoints that are kept, one more while it is written, and the export of the trained
+    model."""
+    kept = run.learner.checkpoint.kept
+    return (kept + 1) * checkpoint_bytes(run, trainable) + shape.parameters * dtype_bytes(run)
 
 
 def reference_copies(run: RunConfig) -> int:

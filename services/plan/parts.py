@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Phase = Literal["scoring", "backward", "reduction", "step", "snapshot", "sampling", "start", "resume"]
+Phase = Literal["scoring", "backward", "reduction", "step", "snapshot", "sampling", "start"]
 """What a process does while it holds memory. scoring: forwards without a gradient. reduction: gradients go from rank to rank.
-step: Adam's. snapshot: weights are copied for the replicas. resume: a checkpoint is read."""
+step: Adam's. snapshot: weights are copied for the replicas."""
 LEARNER_PHASES: tuple[Phase, ...] = ("scoring", "backward", "reduction", "step", "snapshot")
 
 GIB = 2**30

@@ -19,6 +19,7 @@ SHARED = "GPU of learner and replica"
 HOST = "memory of the host"
 DISK = "disk of the run folder"
 REDIS = "Redis"
+COPY = "copy of a checkpoint for the disk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def _gpu_host(training: Training, machine: Machine) -> Place:
     per_rank = 1 if training.stage == 3 else training.ranks
     parts = [
         Part("the model in every rank", host.starting_bytes(shape, run, training.ranks), ("start",)),
-        Part("a checkpoint being read", host.resuming_bytes(shape, run, training.trained), ("resume",)),
+        Part(COPY, host.written_bytes(run, training.trained)),
         Part("reference, offloaded", per_rank * offloaded if run.learner.reference.offload else 0),
         Part("staging of the next weights", host.staged_on_host(shape, run)),
     ]
@@ -132,7 +133,7 @@ def _gpu_host(training: Training, machine: Machine) -> Place:
         parts.append(Part("buckets of the next version", host.bucket_bytes(shape, run), ("snapshot",)))
     parts += host.processes(run, training.ranks, gpus_of_replicas(run))
     held = tuple(part for part in parts if part.size_bytes)
-    return Place(HOST, held, ("start", "resume", "snapshot"), machine.host_bytes)
+    return Place(HOST, held, ("start", "snapshot"), machine.host_bytes)
 
 
 def _cpu_host(
@@ -146,19 +147,16 @@ def _cpu_host(
     ranks, replicas = training.ranks, gpus_of_replicas(training.run)
     rest = tuple(replace(p, size_bytes=(ranks - 1) * p.size_bytes, name=f"other ranks: {p.name}") for p in others)
     sampled = tuple(replace(p, size_bytes=replicas * p.size_bytes, name=f"replicas: {p.name}") for p in sampling)
-    read = Part(
-        "a checkpoint being read",
-        host.resuming_bytes(training.shape, training.run, training.trained),
-        ("resume",),
-    )
-    parts = (*first, *(rest if ranks > 1 else ()), read, *sampled, *host.processes(training.run, ranks, replicas))
-    return Place(HOST, parts, (*LEARNER_PHASES, "resume"), machine.host_bytes)
+    copy = Part(COPY, host.written_bytes(training.run, training.trained))
+    parts = (*first, *(rest if ranks > 1 else ()), copy, *sampled, *host.processes(training.run, ranks, replicas))
+    held = tuple(part for part in parts if part.size_bytes)
+    return Place(HOST, held, LEARNER_PHASES, machine.host_bytes)
 
 
 def _disk(training: Training, machine: Machine) -> Place:
     run, shape = training.run, training.shape
     one = host.checkpoint_bytes(run, training.trained)
-    keep = run.learner.checkpoint.keep
+    keep = run.learner.checkpoint.kept
     parts = (
         Part(f"{keep} checkpoints of {one / 2**30:.2f} GiB", keep * one),
         Part("one more while it is written", one),

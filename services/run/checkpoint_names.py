@@ -14,7 +14,7 @@ def checkpoint_name(policy_version: int) -> str:
 
 def policy_version_of(checkpoint: Path) -> int:
     """The version that a checkpoint's name says."""
-    return int(checkpoint.name.removeprefix(PREFIX))
+    return int(checkpoint.name.removeprefix(REPLACED).removeprefix(PREFIX))
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
@@ -22,8 +22,14 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return sorted(folder.glob(PREFIX + "*"))
 
 
+def checkpoints_and_replaced(folder: Path) -> list[Path]:
+    """As `checkpoints_in`, with those whose name was taken by a newer one that did not get it, because the learner was killed."""
+    found = {path.name.removeprefix(REPLACED): path for path in folder.glob(f"{REPLACED}{PREFIX}*")}
+    found |= {path.name: path for path in checkpoints_in(folder)}
+    return [found[name] for name in sorted(found)]
+
+
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The latest whole checkpoint; None if there is none."""
-    whole = {path.name.removeprefix(REPLACED): path for path in folder.glob(f"{REPLACED}{PREFIX}*")}
-    whole |= {path.name: path for path in checkpoints_in(folder)}
-    return whole[max(whole)] if whole else None
+    """The latest checkpoint, damaged or not; None if there is none."""
+    found = checkpoints_and_replaced(folder)
+    return found[-1] if found else None

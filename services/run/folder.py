@@ -96,6 +96,11 @@ class RunFolder:
         return self.path / "groups"
 
     @property
+    def replay(self) -> Path:
+        """The newest steps with all that they consumed, for `ratchet replay`."""
+        return self.path / "replay"
+
+    @property
     def page_token(self) -> Path:
         """What opens the live page: for this user alone."""
         return self.path / ".page-token"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from services.config import RunConfig
 from services.config.load import load, masked_settings
 from services.errors import InputError
 from services.run.folder import RunFolder
@@ -57,11 +58,22 @@ class History:
         return None if step is None else (step, self.seconds_at(step))
 
 
-def read_history(path: Path) -> History:
-    """Read a run's folder. Raises InputError if there is no run in it, or its settings cannot be read."""
+def open_run(path: Path) -> tuple[RunConfig, RunFolder]:
+    """The run in this folder. Raises InputError if there is none."""
+    folder = _folder(path)
+    return load(folder.settings), folder
+
+
+def _folder(path: Path) -> RunFolder:
     folder = RunFolder(path)
     if not folder.settings.exists():
         raise InputError(f"{path} is not a run folder: it has no {folder.settings.name}. Give one like runs/NAME")
+    return folder
+
+
+def read_history(path: Path) -> History:
+    """Read a run's folder. Raises InputError if there is no run in it, or its settings cannot be read."""
+    folder = _folder(path)
     steps = newest(read_json_lines(folder.steps), "step")
     is_finished = folder.summary.exists() and folder.export.is_dir()
     if folder.summary.exists():

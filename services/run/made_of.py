@@ -17,7 +17,7 @@ from services.config import RunConfig
 from services.config.prompts import PromptsConfig
 from services.datasets.dataset import Problem, origin_of
 from services.errors import InputError
-from services.run.checkpoint_files import damaged, read_object
+from services.run.checkpoint_files import Damaged, read_object
 from services.run.summary import installed_version
 
 Ingredient = TypedDict("Ingredient", {"is": str, "digest": str})
@@ -116,7 +116,7 @@ def saved_in(checkpoint: Path) -> Mapping[str, Mapping[str, str]]:
     try:
         found = msgspec.convert(read_object(checkpoint, "state.json").get("made_of") or {}, dict[str, Ingredient])
     except msgspec.ValidationError as fault:
-        raise damaged(checkpoint, "state.json", f"made_of: {fault}") from fault
+        raise Damaged(checkpoint, "state.json", f"made_of: {fault}") from fault
     return {name: {"is": one["is"], "digest": one["digest"]} for name, one in found.items()}
 
 

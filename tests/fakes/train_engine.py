@@ -15,6 +15,7 @@ from learner.engine.head import token_statistics
 from learner.engine.protocol import Backward, GradientStep, GradientSum, LossFunction, Policy, TokenStatistics
 from learner.engine.reference_weights import debiased_decay
 from learner.objective.ratios import segment_mean
+from services.run.checkpoint_files import Damaged
 
 R = TypeVar("R")
 
@@ -35,6 +36,10 @@ class BigramEngine:
         self.gradient = torch.zeros_like(self.logits)
         self.teachers: list[Tensor] = []
         self.calls: list[str] = []
+        self.disk_is_slow = False
+        """Whether what is saved in the background is written only once it is waited for."""
+        self.damaged: dict[str, Damaged] = {}
+        """What `damage` finds, by the checkpoint's name."""
         self.learning_rates: list[float] = []
 
     def _forward(self, micro_batch: MicroBatch, table: Tensor) -> TokenStatistics:
@@ -124,7 +129,8 @@ class BigramEngine:
         log_p = self.logits.log_softmax(-1)
         return [float(log_p[a, b]) for a, b in itertools.pairwise(token_ids)]
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, *, in_background: bool = False) -> None:
+        self.calls.append("save in background" if in_background else "save")
         state = {
             "logits": self.logits.tolist(),
             "reference": self.reference.tolist(),
@@ -132,6 +138,12 @@ class BigramEngine:
             "same": self.reference_is_current,
         }
         (folder / "bigram.json").write_text(json.dumps(state))
+
+    def is_saved(self, *, wait: bool) -> bool:
+        return wait or not self.disk_is_slow
+
+    def damage(self, folder: Path) -> Damaged | None:
+        return self.damaged.get(folder.name)
 
     def load(self, folder: Path) -> None:
         state = json.loads((folder / "bigram.json").read_text())

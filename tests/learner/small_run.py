@@ -8,6 +8,7 @@ from learner.evaluation import Evaluator, HeldOut
 from learner.intake.collector import Collector, Sampled
 from learner.intake.intake import Intake
 from learner.intake.issuer import PromptIssuer
+from learner.intake.leftovers import lost_groups
 from learner.loop import Beginning, TrainingLoop
 from learner.publish.snapshot import Snapshot, Snapshots
 from learner.ranks import Team
@@ -98,11 +99,17 @@ class Rooms(MemoryIssueLog):
     def issue(self, sequence_number: int, payload: bytes) -> bool:
         if not (new := super().issue(sequence_number, payload)):
             return False
-        prompt = decode(payload, Prompt)
+        self._answer(decode(payload, Prompt))
+        return new
+
+    def issue_again(self, payload: bytes) -> None:
+        super().issue_again(payload)
+        self._answer(decode(payload, Prompt))
+
+    def _answer(self, prompt: Prompt) -> None:
         self.prompts.append(prompt)
         if (rewards := self._run.rewards(prompt)) is not None:
             self._run.scored.append(encode(self._answered(prompt, rewards)))
-        return new
 
     def _answered(self, prompt: Prompt, rewards: list[float]) -> ScoredGroup:
         version = self._run.replicas.confirmed_version or 0
@@ -162,11 +169,13 @@ class Start:
         self.settled = self.beginning.ledger.begin_record(folder.settled, attempt, self.state.policy_version)
         collector = Collector(self.scored, run.dead.as_consumer("learner"), self.beginning.ledger, sampled)
         anything: Any = replicas
+        self._run = run
+        self._issuer = PromptIssuer(config, PROBLEMS, token_ids, run.rooms)
         self.intake = Intake(
             config,
             state=self.state,
             ledger=self.beginning.ledger,
-            issuer=PromptIssuer(config, PROBLEMS, token_ids, run.rooms),
+            issuer=self._issuer,
             collector=collector,
             replicas=replicas,
             streams=[run.prompts, run.scored, run.dead],
@@ -197,6 +206,12 @@ class Start:
             records=self.records,
             stopping=stopping,
         )
+
+    def issue_lost(self) -> None:
+        """Issue again what is not settled and on no stream."""
+        issued = self._run.rooms.issued_count()
+        lost = lost_groups(self.beginning.ledger, issued, [self.scored, self._run.dead])
+        self._issuer.issue_again(lost)
 
     def run(self) -> bool:
         """Load the latest checkpoint, if there is one, and train."""

@@ -10,9 +10,10 @@ from prometheus_client import REGISTRY
 from learner.checkpoint import Checkpoints
 from learner.loop import Beginning
 from services.errors import DeadlineExceeded, InputError, RatchetError, WeightSyncError
+from services.run.best_checkpoint import best_checkpoints
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
-from services.wire.prompt import Prompt
+from services.wire.prompt import Prompt, trace
 from tests.learner.small_run import SmallRun, Start, one_of_two
 
 BUSY = "ratchet_busy_seconds_total", {"room": "learner"}
@@ -29,7 +30,7 @@ def rows(run: SmallRun) -> list[dict[str, Any]]:
 
 
 def checkpoints(run: SmallRun) -> list[str]:
-    return sorted(path.name for path in RunFolder(run.config.folder).checkpoints.iterdir())
+    return sorted(path.name for path in RunFolder(run.config.folder).checkpoints.glob("*"))
 
 
 def left_on(start: Start) -> int:
@@ -120,6 +121,102 @@ def test_groups_are_acknowledged_with_the_checkpoint_that_holds_them(run: SmallR
     again = run.start()
     assert again.run()
     assert [row["consumed_groups"] for row in rows(run)][-4:] == [[0, 1], [2, 3], [4, 5], [6, 7]]
+
+
+def test_a_run_whose_newest_checkpoint_is_damaged_goes_on_from_the_one_before(run: SmallRun) -> None:
+    """It had acknowledged groups 4 to 7, which are on no stream any more; 8 and 9 were issued ahead and are."""
+    assert run.start().run()
+    folder = RunFolder(run.config.folder).checkpoints
+    (folder / "step-00000004" / "bigram.json").write_text("{")
+    again = run.start()
+    assert again.beginning.state.policy_version == 2
+    run.replicas.holds = 2
+    again.issue_lost()
+    run.replicas.holds = None
+    assert again.run()
+    assert [row["consumed_groups"] for row in rows(run)][4:] == [[8, 9], [4, 5]]
+    left = [trace(payload) for payload in again.scored.peek(99)]
+    assert {6, 7} <= {prompt.sequence_number for prompt in left if prompt is not None}
+    assert again.intake.counts()["trained"] == 8
+    assert checkpoints(run) == ["step-00000002", "step-00000004"]  # the new one; the damaged one is gone
+    assert run.start().beginning.state.policy_version == 4
+
+
+def test_steps_go_on_while_a_checkpoint_is_written_and_its_groups_stay_claimed_until_it_is_complete(
+    small_run: MakeRun,
+) -> None:
+    run = small_run("evaluation.every_steps=99")
+    start = run.start()
+    start.engine.disk_is_slow = True
+    taken: list[tuple[int, list[str], int]] = []
+    before = start.records.step
+
+    def step(number: int, *arguments: Any, **options: Any) -> None:
+        before(number, *arguments, **options)
+        taken.append((number, checkpoints(run), left_on(start)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(start.records, "step", step)
+        assert start.run()
+    writing = [".writing-00000002"]
+    assert [names for _, names, _ in taken] == [[], [], writing, writing]
+    # All that were issued, as nothing was acknowledged before a checkpoint was complete; evaluations among them.
+    assert [claimed for _, _, claimed in taken] == [6, 8, 10, 12]
+    assert checkpoints(run) == ["step-00000002", "step-00000004"]
+    assert left_on(start) == 2  # issued ahead, and not trained on
+
+
+def test_a_checkpoint_that_was_being_written_is_completed_when_the_run_is_stopped(run: SmallRun) -> None:
+    start = run.start(stop_after=3)
+    start.engine.disk_is_slow = True
+    assert not start.run()
+    assert checkpoints(run) == ["step-00000002"]
+    assert left_on(start) == 2
+
+
+def test_a_checkpoint_that_was_being_written_is_completed_when_the_run_ends_by_an_error(small_run: MakeRun) -> None:
+    run = small_run(
+        "deadlines.groups_s=0.2",
+        rewards=lambda prompt: None if prompt.sequence_number > 3 and prompt.purpose == "train" else one_of_two(prompt),
+    )
+    start = run.start()
+    start.engine.disk_is_slow = True
+    with pytest.raises(DeadlineExceeded):
+        start.run()
+    assert checkpoints(run) == ["step-00000002"]
+
+
+@pytest.mark.parametrize("background", ["true", "false"])
+def test_checkpoints_are_written_in_the_background_where_the_settings_say_so(
+    small_run: MakeRun, background: str
+) -> None:
+    run = small_run("learner.checkpoint={every_steps = 2, keep = 9}", f"learner.checkpoint.background={background}")
+    start = run.start()
+    assert start.run()
+    saved = [call for call in start.engine.calls if call.startswith("save")]
+    assert saved[:2] == ["save in background" if background == "true" else "save"] * 2
+
+
+def test_the_best_checkpoint_is_kept_besides_the_newest(small_run: MakeRun) -> None:
+    """Three evaluations: 0.5, then 1, then 0.5."""
+
+    found: list[SmallRun] = []
+
+    def best_at_two(prompt: Prompt) -> list[float]:
+        at_two = prompt.purpose == "evaluate" and found[0].replicas.confirmed_version == 2
+        return [1.0, 1.0] if at_two else one_of_two(prompt)
+
+    run = small_run(
+        "learner.steps=8", "learner.checkpoint={every_steps = 2, keep = 1, keep_best = 1}", rewards=best_at_two
+    )
+    found.append(run)
+    assert run.start().run()
+    assert checkpoints(run) == ["step-00000002", "step-00000008"]
+    best = best_checkpoints(RunFolder(run.config.folder), "avg_at_k")
+    assert [(judged.checkpoint.name, judged.accuracy) for judged in best] == [
+        ("step-00000002", 1.0),
+        ("step-00000008", 0.5),
+    ]
 
 
 def full_disk(*arguments: object) -> None:

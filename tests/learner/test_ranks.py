@@ -49,7 +49,7 @@ class Recording(BigramEngine):
 
 
 class DiskFull(Recording):
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, *, in_background: bool = False) -> None:
         raise OSError("no space left on device")
 
 

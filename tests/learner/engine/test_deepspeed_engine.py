@@ -46,7 +46,7 @@ FACTS = [
     "load restores the mean norm",
     "a limit on the norm is kept to",
     "a checkpoint that lacks something is refused",
-    "a checkpoint with a changed bit is refused",
+    "a changed bit in a checkpoint is found",
     *(
         f"{kept}: {fact}"
         for kept in ("default", "offload", "bfloat16")

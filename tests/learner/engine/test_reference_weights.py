@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from learner.engine.reference_weights import ReferenceWeights, debiased_decay
+from learner.engine.state_files import Saved, part_name
 from services.config.reference import EmaReference, FixedReference, ReferenceConfig
 from services.errors import InputError
 
@@ -39,6 +40,13 @@ def by_hand(weights: list[Tensor]) -> Tensor:
     return nn.functional.linear(INPUT.to(weights[0].dtype), *weights)
 
 
+def written(reference: ReferenceWeights, folder: Path) -> Saved:
+    """What a checkpoint has of it."""
+    part = {"columns": reference.columns(), "steps": {}, "buffers": {}}
+    torch.save(part, folder / part_name(0))
+    return Saved(folder)
+
+
 def held(net: nn.Module) -> list[Tensor]:
     return [p.detach().clone() for p in net.parameters()]
 
@@ -63,10 +71,9 @@ def test_it_scores_as_the_weights_that_the_last_swap_or_roll_back_made_it(
             reference.roll_back()
         elif event == "resume":
             with tempfile.TemporaryDirectory() as folder:
-                reference.save(Path(folder), 0)
-                current = reference.is_current
+                saved, current = written(reference, Path(folder)), reference.is_current
                 reference = ReferenceWeights(net, settings, sharded=False)
-                reference.load(Path(folder), 0, is_current=current)
+                reference.load(saved, is_current=current)
         current_weights = held(net)
         # Until the first step after a swap the current policy's own weights score for it: those are not rounded.
         rounded = storage.get("dtype") == "bfloat16" and not reference.is_current
@@ -95,13 +102,10 @@ def test_an_average_is_the_same_offloaded(events: list[str]) -> None:
     assert torch.allclose(here, by_hand([e.bfloat16() for e in expected]), atol=2e-2)
 
 
-def test_bfloat16_is_half_of_float32_and_a_roll_back_is_one_more_copy(tmp_path: Path) -> None:
+def test_bfloat16_is_half_of_float32_and_a_roll_back_is_one_more_copy() -> None:
     def kept(**settings: object) -> int:
-        folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        folder.mkdir()
-        ReferenceWeights(model(), ReferenceConfig.model_validate(settings), sharded=False).save(folder, 0)
-        copies = [t for path in folder.iterdir() for t in torch.load(path, weights_only=True)]
-        return sum(t.nbytes for t in copies)
+        columns = ReferenceWeights(model(), ReferenceConfig.model_validate(settings), sharded=False).columns()
+        return sum(values.nbytes for by_name in columns.values() for _, values in by_name.values())
 
     whole = 4 * (7 * 5 + 5)
     assert (kept(), kept(dtype="bfloat16"), kept(offload=True)) == (whole, whole // 2, whole)
@@ -120,12 +124,11 @@ def test_a_forward_that_fails_leaves_the_current_weights() -> None:
 
 def test_a_checkpoint_without_an_earlier_reference_stays_with_its_reference(tmp_path: Path) -> None:
     net = model()
-    written = ReferenceWeights(net, ReferenceConfig(), sharded=False)
-    written.save(tmp_path, 0)
+    saved = written(ReferenceWeights(net, ReferenceConfig(), sharded=False), tmp_path)
     expected = by_hand(held(net))
     step(net)
     resumed = ReferenceWeights(net, ReferenceConfig(roll_back=0.5), sharded=False)
-    resumed.load(tmp_path, 0, is_current=False)
+    resumed.load(saved, is_current=False)
     assert torch.equal(scored(net, resumed), expected)
     resumed.roll_back()
     assert torch.equal(scored(net, resumed), expected)

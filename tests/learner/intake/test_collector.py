@@ -68,7 +68,7 @@ class Bench:
 
     def left(self) -> int:
         """Entries on both streams once everything is acknowledged."""
-        self.collector.acknowledge()
+        self.collector.acknowledge(self.collector.settled())
         return sum(depth.waiting + depth.pending for depth in (self.scored.depth(), self.dead.depth()))
 
 
@@ -102,7 +102,7 @@ def test_a_stop_before_the_step_loses_no_group(bench: Bench) -> None:
     bench.arrive(0, 1, 2, 3, 4)
     assert [bench.next_group() for _ in range(3)] == ["train-0", "train-1", "train-2"]
     bench.ledger.train(0)  # a step of one group; 1 and 2 were gathered for the next, and the stop came
-    bench.collector.acknowledge()
+    bench.collector.acknowledge(bench.collector.settled())
     assert bench.groups_left() == ["train-1", "train-2", "train-3", "train-4"]
     bench.restart(bench.ledger)
     assert [bench.next_group() for _ in range(5)] == ["train-1", "train-2", "train-3", "train-4", None]

@@ -136,7 +136,7 @@ def test_after_the_step_every_group_is_settled_by_what_became_of_it(
         "outstanding": 2,
     }
     before = bench.scored.depth().pending
-    bench.intake.acknowledge()
+    bench.intake.acknowledge(bench.intake.settled_claims())
     assert before - bench.scored.depth().pending == 3
 
 
