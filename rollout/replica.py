@@ -12,11 +12,13 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+from rollout.claims import RolloutStreams
 from rollout.engine import InferenceEngine
-from rollout.loop import RolloutStreams, SamplingLoop
+from rollout.loop import SamplingLoop
 from rollout.metrics import READY
 from rollout.minute import Minute, is_quiet
 from rollout.weights.follower import WeightFollower
+from services.clock import now_s
 from services.config import RunConfig
 from services.errors import DeadlineExceeded
 from services.gpu_memory import export_gpu_memory
@@ -40,12 +42,14 @@ async def start_engine(engine: InferenceEngine, stop: asyncio.Event, within_s: f
     Ended by: the started engine, its fault, or `stop`.
     Metric: none; /metrics is served once the engine has started. The learner's ratchet_waiting shows the missing replica.
     """
+    began_s = now_s()
     starting = asyncio.create_task(engine.start())
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({starting, stopped}, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     if starting.done():
         starting.result()
+        log.info("the engine has started, in %.1f s", now_s() - began_s)
         return not stop.is_set()
     starting.cancel()
     if stop.is_set():

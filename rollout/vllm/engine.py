@@ -1,7 +1,7 @@
 """InferenceEngine on vLLM 0.32, on GPU and on CPU: the half of the adapter that lives in the rollout process.
 
-It talks to worker.py, inside the engine's worker processes, through vLLM's collective_rpc. vLLM is imported where it is
-used, after the environment is set, so that importing this file stays cheap.
+It talks to vLLM through running.py, and by it to worker.py, inside the engine's workers. vLLM is imported where it is used,
+after the environment is set, so that importing this file stays cheap.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
 from rollout.vllm import parent_watch
 from rollout.vllm.launch import launch, refuse_what_was_changed, set_environment
 from rollout.vllm.requests import sampling_parameters, text_for_grader
+from rollout.vllm.running import EngineDied, RunningVllm
 from services.clock import Deadline
 from services.config.run import RunConfig
 from services.errors import DeadlineExceeded, InputError, WeightSyncError
@@ -29,7 +30,6 @@ from services.wire.weights import Rendezvous, WeightManifest
 if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput, RequestOutput
     from vllm.sampling_params import SamplingParams
-    from vllm.v1.engine.async_llm import AsyncLLM
 
 T = TypeVar("T")
 
@@ -47,12 +47,11 @@ class VllmEngine:
     Its own metrics (vllm:*) are in prometheus_client's default registry.
     """
 
-    def __init__(self, run: RunConfig, *, launch: "Callable[[RunConfig], AsyncLLM]" = launch) -> None:
-        """launch: starts the engine, in a thread of its own."""
+    def __init__(self, run: RunConfig, *, launch: Callable[[RunConfig], RunningVllm] = launch) -> None:
+        """launch: starts the engine; called in a thread of its own."""
         self._run = run
         self._launch = launch
-        self._llm: AsyncLLM | None = None
-        self._tokenizer: Any = None
+        self._vllm: RunningVllm | None = None
         self._end_token_ids: tuple[int, ...] = ()
         self._fault: str | None = None  # why the engine is dead
         self._policy_version = BASE_VERSION
@@ -77,10 +76,10 @@ class VllmEngine:
         set_environment(self._run)
         parent_watch.announce()
         try:
-            self._llm = await _in_daemon_thread(partial(self._launch, self._run))
-            refuse_what_was_changed(self._run, self._alive())
+            self._vllm = await _in_daemon_thread(partial(self._launch, self._run))
+            refuse_what_was_changed(self._run, self._vllm.model_config)
             deadline = Deadline.after(self._run.deadlines.engine_start_s, "the engine to answer")
-            await self._answered("set_weight_version", self._alive().update_weight_version(str(BASE_VERSION)), deadline)
+            await self._answered("set_version", self._alive().set_version(str(BASE_VERSION)), deadline)
         except InputError:
             await self.stop()
             raise
@@ -90,21 +89,14 @@ class VllmEngine:
                 f"vLLM did not start with model.path = {self._run.model.path}: {fault}. The lines above, by the "
                 "engine's own processes, say more"
             ) from fault
-        self._tokenizer = self._alive().get_tokenizer()
-        model = self._alive().model_config
-        self._end_token_ids = end_token_ids(model.model, model.hf_text_config, self._tokenizer, model.get_vocab_size())
+        model, tokenizer = self._alive().model_config, self._alive().tokenizer
+        self._end_token_ids = end_token_ids(model.model, model.hf_text_config, tokenizer, model.get_vocab_size())
 
     async def stop(self) -> None:
-        llm = self._llm
-        self._llm = None
-        if llm is None:
-            return
-        from vllm.v1.engine.exceptions import EngineDeadError
-
-        if llm.output_handler is not None:
-            llm.output_handler.cancel()  # or it would report the end of the engine as a fault
-        llm.output_processor.propagate_error(EngineDeadError())  # to every group still in flight
-        await asyncio.to_thread(llm.shutdown)
+        vllm = self._vllm
+        self._vllm = None
+        if vllm is not None:
+            await vllm.stop()
 
     async def sample(self, prompt: Prompt) -> tuple[Trajectory, ...]:
         greedy = prompt.temperature == 0
@@ -117,7 +109,8 @@ class VllmEngine:
             output = await self._generate(prompt_ids, parameters, salt, prompt.group_id)
         finally:
             self._running_sequences -= prompt.group_size
-        trajectories = tuple(self._trajectory(completion, prompt) for completion in output.outputs)
+        tokenizer = self._alive().tokenizer
+        trajectories = tuple(self._trajectory(completion, prompt, tokenizer) for completion in output.outputs)
         return trajectories * prompt.group_size if greedy else trajectories
 
     async def probe(self, token_ids: Sequence[int], deadline: Deadline) -> list[float]:
@@ -166,19 +159,18 @@ class VllmEngine:
 
         Raises EngineFailed, or InputError if there is no memory for the swap; what the engine holds is unknown then.
         """
-        core = self._alive().engine_core
+        vllm = self._alive()
         recompute = self._run.rollout.kv_after_swap == "recompute"
         paused_s = time.perf_counter()
         try:
-            # Not AsyncLLM.pause_generation: it sleeps another 20 ms to order its outputs.
-            await self._answered("pause", core.pause_scheduler_async(mode="keep", clear_cache=recompute), deadline)
+            await self._answered("pause", vllm.pause(clear_cache=recompute), deadline)
             for rank, refusal in enumerate(await self._ask("swap_weights", policy_version, by=deadline)):
                 if refusal is not None:
                     raise InputError(f"engine worker {rank}: {refusal}")
-            await self._answered("set_weight_version", core.set_weight_version_async(str(policy_version)), deadline)
+            await self._answered("set_version", vllm.set_version(str(policy_version)), deadline)
             self._policy_version = policy_version
             self._swaps_total += 1
-            await self._answered("resume", core.resume_scheduler_async(), deadline)
+            await self._answered("resume", vllm.resume(), deadline)
         except Exception as fault:
             what = f"swapping in version {policy_version} failed, what the engine holds is unknown: {fault}"
             self._give_up(what)  # it stays paused, so no group may wait for it
@@ -217,12 +209,9 @@ class VllmEngine:
 
     async def _ask(self, method: str, *arguments: Any, by: Deadline) -> list[Any]:
         """What each worker answers. Raises EngineFailed if the engine is dead, or does not answer in time."""
-        from vllm.v1.engine.exceptions import EngineDeadError
-
         try:
-            call = self._alive().collective_rpc(method, args=arguments)
-            return cast(list[Any], await self._answered(method, call, by))
-        except EngineDeadError as fault:
+            return await self._answered(method, self._alive().ask_workers(method, *arguments), by)
+        except EngineDied as fault:
             raise self._dead(fault) from fault
         except EngineFailed:
             raise
@@ -253,11 +242,9 @@ class VllmEngine:
 
     def _give_up(self, fault: str) -> None:
         """Take the engine for dead, and say so to every group in flight."""
-        from vllm.v1.engine.exceptions import EngineDeadError
-
         self._fault = fault
-        if self._llm is not None:
-            self._llm.output_processor.propagate_error(EngineDeadError())
+        if self._vllm is not None:
+            self._vllm.fail_requests()
 
     async def _generate(
         self, prompt_ids: list[int], parameters: "SamplingParams", salt: str, name: str
@@ -274,23 +261,19 @@ class VllmEngine:
         """
         from vllm.exceptions import VLLMClientError
         from vllm.inputs.engine import tokens_input
-        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-        llm = self._alive()
+        vllm = self._alive()
         self._requests_total += 1
         request_id = f"{name}/{self._requests_total}"  # a group may come twice, after its first worker was lost
         tokens = tokens_input(prompt_ids, cache_salt=salt)
         try:
-            async for output in llm.generate(tokens, parameters, request_id):
-                if output.finished:
-                    return output
+            return await vllm.generate(tokens, parameters, request_id)
         except (VLLMClientError, ValueError) as fault:
             raise InputError(f"{name} ({len(prompt_ids)} prompt tokens) was refused by the engine: {fault}") from fault
-        except (EngineDeadError, EngineGenerateError) as fault:
+        except EngineDied as fault:
             raise self._dead(fault) from fault
-        raise self._dead(RuntimeError(f"{name} ended without an output"))
 
-    def _trajectory(self, completion: "CompletionOutput", prompt: Prompt) -> Trajectory:
+    def _trajectory(self, completion: "CompletionOutput", prompt: Prompt, tokenizer: Any) -> Trajectory:
         token_ids = completion.token_ids
         if completion.finish_reason not in ("stop", "length"):
             raise EngineFailed(f"a sequence ended as {completion.finish_reason}; the engine is shutting down")
@@ -303,19 +286,19 @@ class VllmEngine:
                 if span.end > span.start
             ),
             finish_reason=cast(Literal["stop", "length"], completion.finish_reason),
-            text=text_for_grader(completion, prompt, self._tokenizer, self._end_token_ids),
+            text=text_for_grader(completion, prompt, tokenizer, self._end_token_ids),
         )
 
-    def _alive(self) -> "AsyncLLM":
+    def _alive(self) -> RunningVllm:
         if self._fault is not None:
             raise EngineFailed(f"{self._fault}. Start the replica again")
-        if self._llm is None:
+        if self._vllm is None:
             raise EngineFailed("the engine is not running; start it first")
-        if self._llm.errored:
-            raise self._dead(RuntimeError("its process ended"))
-        return self._llm
+        if self._vllm.fault is not None:
+            raise self._dead(self._vllm.fault)
+        return self._vllm
 
-    def _dead(self, fault: Exception) -> EngineFailed:
+    def _dead(self, fault: object) -> EngineFailed:
         self._fault = self._fault or f"the vLLM engine of this replica died: {fault}"
         return EngineFailed(f"{self._fault}. Start the replica again; the lines above say more")
 

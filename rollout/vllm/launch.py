@@ -5,18 +5,24 @@ vLLM is imported where it is used, after the environment is set, so that importi
 
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rollout.vllm.memory import engine_fraction
-from rollout.vllm.worker import StagedWeights
+from rollout.vllm.own_process import OwnProcess
+from rollout.vllm.own_thread import OwnThread
+from rollout.vllm.running import RunningVllm
 from services import numa
 from services.config.rollout import CPU_CACHE_GIB, GPU_FRACTION, GPU_STEP_TOKENS
 from services.config.run import RunConfig
 from services.errors import InputError
 
 if TYPE_CHECKING:
-    from vllm.v1.engine.async_llm import AsyncLLM
+    from vllm.config import VllmConfig
+    from vllm.v1.engine.llm_engine import LLMEngine
 
+STAGED_WEIGHTS = "rollout.vllm.worker.StagedWeights"
+"""By name, because its file imports torch, which reads the environment that is set here."""
 UNCHECKED_FRACTION = 0.01
 """gpu_memory_utilization where kv_cache_gib sizes the cache: vLLM still refuses to start if less than this is free."""
 
@@ -33,7 +39,7 @@ def set_environment(run: RunConfig) -> None:
         # By default vLLM pins its threads to the first cores: replicas on one machine would share them.
         settings |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(run.rollout.cpu_threads)}
         if run.rollout.tensor_parallel == 1:
-            settings["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # engine core and worker in one process
+            settings["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # or a worker has a process besides the engine core's
         if run.engine_is_eager:
             # Or vLLM has one small function of the log-probs compiled, by a C++ compiler that a machine may not have.
             # Measured on the bundled example: sampling is as fast, and the first probe takes 0.02 s instead of 8.
@@ -47,8 +53,8 @@ def set_environment(run: RunConfig) -> None:
     os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
 
 
-def launch(run: RunConfig) -> "AsyncLLM":
-    """Start vLLM's processes and load the model: blocks until sampling can begin.
+def launch(run: RunConfig) -> RunningVllm:
+    """Start vLLM, in a process or a thread of its own, and load the model: blocks until sampling can begin.
 
     Raises InputError if the vLLM installed here is not for run.device, and what vLLM raises.
     """
@@ -56,7 +62,6 @@ def launch(run: RunConfig) -> "AsyncLLM":
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
     from vllm.usage.usage_lib import UsageContext
-    from vllm.v1.engine.async_llm import AsyncLLM
 
     if current_platform.device_type != run.device:
         raise InputError(
@@ -76,11 +81,26 @@ def launch(run: RunConfig) -> "AsyncLLM":
         ) from fault
     if run.device == "cpu":
         _refuse_heads(run.model.path, settings.model_config)
-    llm = AsyncLLM.from_vllm_config(
-        settings, disable_log_stats=arguments.disable_log_stats, enable_log_requests=arguments.enable_log_requests
-    )
+    running = OwnThread(partial(_in_this_process, run, settings)) if run.engine_shares_process else _beside(settings)
     envs.enable_envs_cache()  # or vLLM reads the environment once for each token
-    return llm
+    return running
+
+
+def _beside(settings: "VllmConfig") -> OwnProcess:
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    return OwnProcess(AsyncLLM.from_vllm_config(settings))
+
+
+def _in_this_process(run: RunConfig, settings: "VllmConfig") -> "LLMEngine":
+    """vLLM's engine, which steps when it is told to. Called in the thread that will step it."""
+    import torch
+    from vllm.v1.engine.llm_engine import LLMEngine
+    from vllm.v1.executor import Executor
+
+    if run.device == "cpu":
+        torch.set_num_threads(run.rollout.cpu_threads)  # torch may have been there before OMP_NUM_THREADS was set
+    return LLMEngine(settings, Executor.get_class(settings), log_stats=True, multiprocess_mode=False)
 
 
 def _refuse_heads(path: str, model: Any) -> None:
@@ -125,10 +145,8 @@ def engine_arguments(run: RunConfig, gpu_bytes: Callable[[], int] | None = None)
         "generation_config": "vllm",  # the model's own could add top_p: importance ratios would be biased
         "logprobs_mode": "processed_logprobs",
         "enable_prefix_caching": True,
-        "worker_extension_cls": f"{StagedWeights.__module__}.{StagedWeights.__qualname__}",
+        "worker_extension_cls": STAGED_WEIGHTS,
         "use_tqdm_on_load": False,
-        "disable_log_stats": False,
-        "enable_log_requests": False,
     }
     if model.dtype != "float32":
         # Logits in float32, as the learner computes them: rounded to bfloat16, a log-prob is off by up to a tenth of a nat.
@@ -158,16 +176,15 @@ def _gpu_bytes() -> int:
     return int(current_platform.get_device_total_memory())
 
 
-def refuse_what_was_changed(run: RunConfig, llm: "AsyncLLM") -> None:
+def refuse_what_was_changed(run: RunConfig, taken: Any) -> None:
     """Compare what the engine has taken with what it was given. Raises InputError naming the setting that it changed.
 
-    The learner computes with the settings as they are written: a temperature that the engine rounds makes every importance
-    ratio wrong, and a shorter length cuts responses.
+    taken: vLLM's ModelConfig. The learner computes with the settings as they are written: a temperature that the engine rounds
+    makes every importance ratio wrong, and a shorter length cuts responses.
     """
     from vllm.exceptions import VLLMClientError
     from vllm.sampling_params import SamplingParams
 
-    taken = llm.model_config
     asked: list[tuple[str, Any, Any]] = [
         ("model.max_length", run.model.max_length, taken.max_model_len),
         ("model.dtype", run.model.dtype, str(taken.dtype).removeprefix("torch.")),

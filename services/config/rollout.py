@@ -62,6 +62,10 @@ class RolloutConfig(Strict):
     max_num_batched_tokens: int | None = Field(default=None, ge=1)
     """Tokens that the engine computes in one step, prompts included: more of them fill the cache sooner, and take more memory.
     At least max_concurrent_sequences + 1. Default: 8192 on GPU, and what vLLM takes on CPU."""
+    engine_process: Literal["auto", "own", "shared"] = "auto"
+    """Whether the engine runs in a process of its own or shares that of its replica. auto: shared on CPU, where nothing is then
+    sent from process to process and vLLM is imported once; a process of its own on GPU, where its Python and the replica's would
+    take turns, and with tensor_parallel above 1. Which is faster on a GPU was not measured."""
     enforce_eager: bool | None = None
     """Whether the engine runs without CUDA graphs and compilation. Default: on CPU it does, on GPU it does not, which samples
     small models several times faster and starts a minute or two later. Set it to true if capturing graphs fails."""
@@ -80,6 +84,15 @@ class RolloutConfig(Strict):
             raise ValueError(
                 f"rollout.kv_cache_gib = {self.kv_cache_gib} and rollout.gpu_memory_fraction = {self.gpu_memory_fraction} both "
                 "size the engine's KV cache; leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def a_shared_process_has_one_worker(self) -> Self:
+        if self.engine_process == "shared" and self.tensor_parallel > 1:
+            raise ValueError(
+                f'rollout.engine_process = "shared" is for one GPU, and rollout.tensor_parallel = {self.tensor_parallel}; '
+                'set the first to "own" or "auto", or the second to 1'
             )
         return self
 

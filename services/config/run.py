@@ -74,6 +74,13 @@ class RunConfig(Strict):
         eager = self.rollout.enforce_eager
         return self.device == "cpu" if eager is None else eager
 
+    @property
+    def engine_shares_process(self) -> bool:
+        """rollout.engine_process = "shared", or its default on this device."""
+        if self.rollout.engine_process == "auto":
+            return self.device == "cpu" and self.rollout.tensor_parallel == 1
+        return self.rollout.engine_process == "shared"
+
     @model_validator(mode="after")
     def channel_fits_device(self) -> Self:
         if self.device == "cpu" and self.weights.type == "nccl":

@@ -1,19 +1,22 @@
 """The sampling loop hands over what it sampled, evaluation first, and buries what cannot be sampled."""
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from prometheus_client import REGISTRY
 
+from rollout.claims import POLL_S, RolloutStreams
 from rollout.engine import EngineFailed
-from rollout.loop import RolloutStreams, SamplingLoop
+from rollout.loop import SamplingLoop
 from services.errors import InputError
+from services.streams import Claim, Stream
 from services.wire.codec import Array, decode, encode
 from services.wire.prompt import Prompt
 from services.wire.score import DeadGroup
-from services.wire.trajectory import Group
+from services.wire.trajectory import Group, Trajectory
 from tests.fakes.engine import FakeEngine
 from tests.fakes.streams import MemoryStream
 
@@ -49,13 +52,17 @@ class Bench:
         self.dead = MemoryStream("dead")
         self.ready = asyncio.Event()
         self.stop = asyncio.Event()
-        streams = RolloutStreams(self.evaluation, self.prompts, self.trajectories, self.dead)
+        self._capacity = capacity
+        self.use_streams()
+
+    def use_streams(self) -> None:
+        """Make the loop, of the streams that there are now."""
         self.loop = SamplingLoop(
             self.engine,
-            streams,
+            RolloutStreams(self.evaluation, self.prompts, self.trajectories, self.dead),
             self.ready,
             replica_id="rollout-0",
-            max_concurrent_sequences=capacity,
+            max_concurrent_sequences=self._capacity,
             group_size=2,
             max_deliveries=3,
         )
@@ -114,7 +121,7 @@ def test_evaluation_goes_before_training() -> None:
     asyncio.run(scenario())
 
 
-def test_the_engine_is_never_given_more_than_it_may_hold() -> None:
+def test_the_engine_is_given_what_it_holds_and_one_group_that_waits_there() -> None:
     class Counting(FakeEngine):
         most = 0
 
@@ -125,12 +132,84 @@ def test_the_engine_is_never_given_more_than_it_may_hold() -> None:
             return await now
 
     async def scenario() -> None:
-        bench = Bench(Counting(seconds_per_group=0.02), capacity=6)
+        bench = Bench(Counting(seconds_per_group=0.3), capacity=6)
         bench.ready.set()
-        for number in range(20):
+        for number in range(10):
             bench.prompts.append(encode(prompt(number)))
-        await bench.run_until(lambda: bench.trajectories.depth().waiting == 20)
-        assert 4 <= Counting.most <= 6  # kept full, never above
+        await bench.run_until(lambda: bench.trajectories.depth().waiting == 10)
+        assert Counting.most == 6 + 2
+
+    asyncio.run(scenario())
+
+
+class CountedStream(MemoryStream):
+    """Counts what a server would be asked."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.asked: list[str] = []
+
+    def claim(self, count: int, block_s: float) -> list[Claim]:
+        self.asked.append("claim")
+        return super().claim(count, block_s)
+
+    def hand_over_many(self, results: Sequence[tuple[Claim, bytes]], to: Stream) -> list[bool]:
+        self.asked.append("hand over")
+        return super().hand_over_many(results, to)
+
+
+class Stepping(FakeEngine):
+    """Ends everything that it holds in one step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.step = asyncio.Event()
+
+    async def sample(self, prompt: Prompt) -> tuple[Trajectory, ...]:
+        await self.step.wait()
+        return await super().sample(prompt)
+
+
+def test_what_one_step_of_the_engine_ends_costs_one_hand_over_and_one_claim_and_no_thread() -> None:
+    async def scenario() -> None:
+        engine = Stepping()
+        bench = Bench(engine, capacity=64)
+        bench.prompts, bench.evaluation = CountedStream("prompts"), CountedStream("evaluation_prompts")
+        bench.use_streams()
+        bench.ready.set()
+        for number in range(200):
+            bench.prompts.append(encode(prompt(number)))
+        task = asyncio.create_task(bench.loop.run(bench.stop))
+        await asyncio.sleep(0.3)
+        bench.prompts.asked.clear()
+        threads = {thread.ident for thread in threading.enumerate()}
+        engine.step.set()
+        engine.step.clear()
+        for _ in range(100):
+            await asyncio.sleep(0.01)
+            if bench.trajectories.depth().waiting >= 33:
+                break
+        await asyncio.sleep(0.05)
+        assert bench.trajectories.depth().waiting == 33  # 32 that fit, and one ahead
+        assert sorted(bench.prompts.asked) == ["claim", "hand over"]
+        assert len({thread.ident for thread in threading.enumerate()} - threads) <= 1
+        bench.stop.set()
+        await task
+
+    asyncio.run(scenario())
+
+
+def test_evaluation_prompts_are_looked_for_ten_times_a_second_and_not_in_every_turn() -> None:
+    async def scenario() -> None:
+        bench = Bench(FakeEngine(seconds_per_group=0.002))
+        bench.evaluation = evaluation = CountedStream("evaluation_prompts")
+        bench.use_streams()
+        bench.ready.set()
+        for number in range(300):
+            bench.prompts.append(encode(prompt(number)))
+        begun_s = time.monotonic()
+        await bench.run_until(lambda: bench.trajectories.depth().waiting == 300)
+        assert len(evaluation.asked) <= 2 + (time.monotonic() - begun_s) / POLL_S
 
     asyncio.run(scenario())
 

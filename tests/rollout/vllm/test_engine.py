@@ -1,11 +1,14 @@
 """The real engine on the CPU in float32, fed by a real broadcast; transformers is the judge.
 
-Two engines, started once each: tied embeddings with kv_after_swap = "keep", untied with "recompute".
+Three engines, started once each: tied embeddings with kv_after_swap = "keep", in a process of its own and in this one, and untied
+ones with "recompute".
 """
 
 import asyncio
 import json
 import multiprocessing
+import threading
+import time
 from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -90,8 +93,9 @@ class Sender:
 class Rig:
     """One engine, the loop it lives in, and who sends it weights."""
 
-    def __init__(self, folder: Path, *, tied: bool, kv_after_swap: str) -> None:
+    def __init__(self, folder: Path, *, tied: bool, kv_after_swap: str, engine_process: str = "own") -> None:
         self.tied = tied
+        self.shared = engine_process == "shared"
         self.kv_after_swap = kv_after_swap
         self.sender = Sender()
         self.run_config = RunConfig.model_validate(
@@ -105,6 +109,7 @@ class Rig:
                     "max_concurrent_sequences": 64,
                     "kv_cache_gib": 0.25,
                     "kv_after_swap": kv_after_swap,
+                    "engine_process": engine_process,
                 },
                 "learner": {"steps": 1, "groups_per_step": 1},
                 "weights": {"type": "gloo"},
@@ -137,12 +142,12 @@ class Rig:
         return report
 
 
-@pytest.fixture(scope="module", params=["tied-keep", "untied-recompute"])
+@pytest.fixture(scope="module", params=["tied-keep-own", "tied-keep-shared", "untied-recompute-shared"])
 def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    embeddings, kv_after_swap = request.param.split("-")
+    embeddings, kv_after_swap, engine_process = request.param.split("-")
     folder = tmp_path_factory.mktemp(embeddings)
     write_model(folder, tied=embeddings == "tied")
-    started = Rig(folder, tied=embeddings == "tied", kv_after_swap=kv_after_swap)
+    started = Rig(folder, tied=embeddings == "tied", kv_after_swap=kv_after_swap, engine_process=engine_process)
     started.do(started.engine.start())
     started.do(started.sender.meet(started.engine))
     yield started
@@ -406,16 +411,45 @@ def test_the_metrics_of_the_engine_are_exported_with_ours(rig: Rig) -> None:
     assert {"vllm:num_requests_running", "vllm:generation_tokens"} <= {family.name for family in REGISTRY.collect()}
 
 
-def test_a_dead_engine_is_noticed(rig: Rig) -> None:
-    """The last test of each engine: one is killed, the other gets the weights of another architecture."""
+def test_other_threads_go_on_while_the_engine_steps_joins_and_swaps(rig: Rig) -> None:
+    """The lease and /healthz are served by them, also where the engine shares the process."""
+
+    async def busy() -> None:
+        sampling = asyncio.create_task(rig.engine.sample(prompt(300, tokens=LONG // 2, size=32)))
+        await rig.sender.meet(rig.engine)
+        await rig.publish()
+        await sampling
+
+    longest_s, ended = 0.0, threading.Event()
+
+    def tick() -> None:
+        nonlocal longest_s
+        while not ended.is_set():
+            begun_s = time.monotonic()
+            time.sleep(0.002)
+            longest_s = max(longest_s, time.monotonic() - begun_s)
+
+    ticking = threading.Thread(target=tick)
+    ticking.start()
+    rig.do(busy())
+    ended.set()
+    ticking.join()
+    assert longest_s < 1.0  # a third of the shortest lease
+
+
+def test_a_dead_engine_is_noticed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last test of each engine: one is killed, one fails in a step, one gets the weights of another architecture."""
 
     async def die() -> None:
         sampling = asyncio.create_task(rig.engine.sample(prompt(tokens=LONG)))
         await asyncio.sleep(0.1)
-        if rig.tied:
+        if not rig.shared:
             reason = "died"
             [process] = multiprocessing.active_children()
             process.kill()
+        elif rig.tied:
+            reason = "died: ZeroDivisionError: division by zero"
+            monkeypatch.setattr("vllm.v1.worker.cpu_model_runner.CPUModelRunner.execute_model", lambda *_, **__: 1 / 0)
         else:
             reason = "swapping in version 99 failed"
             packed = pack([("model.layers.0.unheard_of.weight", torch.zeros(8, 8))], bucket_mib=1)
@@ -464,9 +498,9 @@ def test_what_the_engine_takes_otherwise_than_it_was_given_is_refused(
     run = Rig(tmp_path, tied=True, kv_after_swap="keep").run_config
     sampling = run.rollout.sampling.model_copy(update=asked)
     run = run.model_copy(update={"rollout": run.rollout.model_copy(update={"sampling": sampling})})
-    llm: Any = SimpleNamespace(model_config=SimpleNamespace(**{"max_model_len": 512, "dtype": torch.float32} | taken))
+    model = SimpleNamespace(**{"max_model_len": 512, "dtype": torch.float32} | taken)
     if said is None:
-        refuse_what_was_changed(run, llm)
+        refuse_what_was_changed(run, model)
         return
     with pytest.raises(InputError, match=said):
-        refuse_what_was_changed(run, llm)
+        refuse_what_was_changed(run, model)

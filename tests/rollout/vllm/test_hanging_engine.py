@@ -1,7 +1,7 @@
 """An engine that stops answering, or has no memory for the weights, is given up in time, with a sentence that says why."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,16 +26,17 @@ MEETING = Rendezvous(
 VERSION = WeightManifest(policy_version=3, pg_generation=1, buckets=(), probes=(), bound=Gap(1, 1, 1))
 
 
-class FakeLlm:
+class FakeVllm:
     """What the adapter asks of vLLM. `hangs` names the call that is never answered."""
 
-    errored = False
-    output_handler = None
+    fault = None
+    tokenizer = SimpleNamespace(eos_token_id=None)
 
     def __init__(self, hangs: str = "", **answers: Any) -> None:
         self._hangs = hangs
         self._answers = {"weights_progress": [("ready", "")], "stage_weights": [None], "swap_weights": [None]} | answers
-        self.told: list[Exception] = []
+        self.told = 0
+        """How often every group in flight was told that the engine is dead."""
         self.model_config = SimpleNamespace(
             max_model_len=0,
             dtype=torch.float32,
@@ -43,32 +44,31 @@ class FakeLlm:
             hf_text_config=None,
             get_vocab_size=lambda: 8,
         )
-        self.engine_core = SimpleNamespace(
-            pause_scheduler_async=lambda **_: self._call("pause"),
-            resume_scheduler_async=lambda: self._call("resume"),
-            set_weight_version_async=lambda version: self._call(f"label {version}"),
-        )
-        self.output_processor = SimpleNamespace(propagate_error=self.told.append)
 
     async def _call(self, name: str) -> Any:
         if self._hangs and name.startswith(self._hangs):
             await asyncio.sleep(NEVER)
         return self._answers.get(name)
 
-    async def collective_rpc(self, method: str, args: tuple[Any, ...] = ()) -> Any:
+    async def ask_workers(self, method: str, *arguments: Any) -> Any:
         return await self._call(method)
 
-    async def update_weight_version(self, version: str) -> None:
+    async def pause(self, *, clear_cache: bool) -> None:
+        await self._call("pause")
+
+    async def set_version(self, version: str) -> None:
         await self._call(f"label {version}")
 
-    async def generate(self, *_: Any) -> AsyncIterator[Any]:
-        await self._call("generate")
-        yield SimpleNamespace(finished=False)
+    async def resume(self) -> None:
+        await self._call("resume")
 
-    def get_tokenizer(self) -> Any:
-        return SimpleNamespace(eos_token_id=None)
+    async def generate(self, *_: Any) -> Any:
+        return await self._call("generate")
 
-    def shutdown(self) -> None:
+    def fail_requests(self) -> None:
+        self.told += 1
+
+    async def stop(self) -> None:
         pass
 
 
@@ -77,19 +77,19 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_module, "ANSWER_S", 0.1)
 
 
-def engine_of(llm: FakeLlm) -> VllmEngine:
+def engine_of(vllm: FakeVllm) -> VllmEngine:
     run = load(ROOT / "examples/addition/addition.toml", ["deadlines.engine_start_s=0.2"])
-    llm.model_config.max_model_len = run.model.max_length
-    return VllmEngine(run, launch=lambda _: llm)  # type: ignore[arg-type, return-value]
+    vllm.model_config.max_model_len = run.model.max_length
+    return VllmEngine(run, launch=lambda _: vllm)
 
 
 def soon() -> Deadline:
     return Deadline.after(0.1, "the test")
 
 
-def after_start(llm: FakeLlm, then: Any) -> None:
+def after_start(vllm: FakeVllm, then: Any) -> None:
     async def scenario() -> None:
-        engine = engine_of(llm)
+        engine = engine_of(vllm)
         await engine.start()
         work: Coroutine[Any, Any, Any] = then(engine)
         await asyncio.wait_for(work, 20)
@@ -99,35 +99,35 @@ def after_start(llm: FakeLlm, then: Any) -> None:
 
 @pytest.mark.parametrize("hangs", ["join_generation", "weights_progress"])
 def test_a_join_that_the_engine_does_not_answer_gives_it_up(hangs: str) -> None:
-    llm = FakeLlm(hangs)
+    vllm = FakeVllm(hangs)
     with pytest.raises(EngineFailed, match=f"the engine hangs: {hangs} was not answered within"):
-        after_start(llm, lambda engine: engine.join(MEETING, "a"))
-    assert len(llm.told) == 1  # every group in flight
+        after_start(vllm, lambda engine: engine.join(MEETING, "a"))
+    assert vllm.told == 1  # every group in flight
 
 
 @pytest.mark.parametrize("hangs", ["stage_weights", "weights_progress", "pause", "swap_weights", "label 3", "resume"])
 def test_a_version_that_the_engine_does_not_answer_for_gives_it_up(hangs: str) -> None:
-    llm = FakeLlm(hangs)
+    vllm = FakeVllm(hangs)
     with pytest.raises(EngineFailed, match=r"the engine hangs: .* was not answered within"):
-        after_start(llm, lambda engine: engine.stage_and_swap(VERSION, soon()))
-    assert llm.told
+        after_start(vllm, lambda engine: engine.stage_and_swap(VERSION, soon()))
+    assert vllm.told
 
 
 def test_a_probe_that_is_not_answered_gives_the_engine_up() -> None:
     with pytest.raises(EngineFailed, match="the engine hangs: a probe was not answered"):
-        after_start(FakeLlm("generate"), lambda engine: engine.probe([1, 2], soon()))
+        after_start(FakeVllm("generate"), lambda engine: engine.probe([1, 2], soon()))
 
 
 def test_an_engine_that_does_not_answer_after_its_start_did_not_start() -> None:
-    with pytest.raises(EngineFailed, match=r"vLLM did not start .*set_weight_version was not answered"):
-        after_start(FakeLlm("label -1"), lambda engine: engine.stop())
+    with pytest.raises(EngineFailed, match=r"vLLM did not start .*set_version was not answered"):
+        after_start(FakeVllm("label -1"), lambda engine: engine.stop())
 
 
 def test_an_engine_that_answers_is_not_given_up_for_a_transfer_that_is_late() -> None:
-    llm = FakeLlm(weights_progress=[("busy", "")])
+    vllm = FakeVllm(weights_progress=[("busy", "")])
     with pytest.raises(WeightSyncError, match="Until then the engine samples under the weights it has"):
-        after_start(llm, lambda engine: engine.stage_and_swap(VERSION, soon()))
-    assert not llm.told
+        after_start(vllm, lambda engine: engine.stage_and_swap(VERSION, soon()))
+    assert not vllm.told
 
 
 @pytest.mark.parametrize(
@@ -137,4 +137,4 @@ def test_an_engine_that_answers_is_not_given_up_for_a_transfer_that_is_late() ->
 )
 def test_no_memory_for_the_weights_is_the_users_to_mend_and_no_reason_to_start_again(answers: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="engine worker 0: lower this"):
-        after_start(FakeLlm(**answers), lambda engine: engine.stage_and_swap(VERSION, soon()))
+        after_start(FakeVllm(**answers), lambda engine: engine.stage_and_swap(VERSION, soon()))

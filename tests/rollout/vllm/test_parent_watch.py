@@ -36,7 +36,7 @@ config = {
     "device": "cpu",
     "model": {"path": sys.argv[1], "max_length": 64, "dtype": "float32"},
     "prompts": {"source": {"type": "jsonl", "path": "unused.jsonl"}},
-    "rollout": {"sampling": {"max_tokens": 8}, "kv_cache_gib": 0.05},
+    "rollout": {"sampling": {"max_tokens": 8}, "kv_cache_gib": 0.05, "engine_process": "own"},
     "learner": {"steps": 1, "groups_per_step": 1},
     "weights": {"type": "gloo"},
 }
