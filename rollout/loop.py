@@ -9,6 +9,7 @@ import logging
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
+from rollout.conversation.conversations import ConversationFailed, Conversations
 from rollout.engine import InferenceEngine
 from rollout.metrics import FINISHED, GROUP_SECONDS, GROUPS, RUNNING, SAMPLED_TOKENS
 from services.clock import now_s
@@ -18,7 +19,7 @@ from services.streams import Claim, Stream
 from services.wire.codec import decode, encode
 from services.wire.prompt import Prompt
 from services.wire.score import DeadGroup
-from services.wire.trajectory import Group
+from services.wire.trajectory import Group, Trajectory
 
 log = logging.getLogger("ratchet.rollout")
 
@@ -37,7 +38,7 @@ class RolloutStreams:
 
 
 class SamplingLoop:
-    """Keeps up to max_concurrent_sequences in the engine."""
+    """Keeps up to most_sequences begun and not handed over."""
 
     def __init__(
         self,
@@ -46,18 +47,21 @@ class SamplingLoop:
         ready: asyncio.Event,
         *,
         replica_id: str,
-        max_concurrent_sequences: int,
+        most_sequences: int,
         group_size: int,
         max_deliveries: int,
+        conversations: Conversations | None = None,
     ) -> None:
-        """ready: set while the engine holds proven weights. group_size: of the run, to count how many groups still fit.
-        max_deliveries: a prompt that was claimed more often goes to the dead stream."""
+        """ready: set while the engine holds proven weights. most_sequences: in the engine, or with conversations open ones.
+        group_size: of the run, to count how many groups still fit. max_deliveries: a prompt that was claimed more often goes
+        to the dead stream. conversations: None where a response answers one prompt."""
         self._engine = engine
         self._streams = streams
         self._ready = ready
         self._replica_id = replica_id
         self._max_deliveries = max_deliveries
-        self._capacity = max_concurrent_sequences
+        self._capacity = most_sequences
+        self._conversations = conversations
         self._group_size = group_size
         self._in_flight: dict[asyncio.Task[None], tuple[Stream, Claim, int]] = {}
         self._busy = BusyTime("rollout")
@@ -149,15 +153,17 @@ class SamplingLoop:
     async def _sample(self, stream: Stream, claim: Claim, prompt: Prompt) -> None:
         """Sample one group and hand it over; a prompt that the engine refuses goes to the dead stream."""
         start = now_s()
-        RUNNING.inc(prompt.group_size)
         try:
-            with self._busy.working():
-                trajectories = await self._engine.sample(prompt)
+            if self._conversations is None:
+                trajectories = await self._in_engine(prompt)
+            else:
+                prompt, trajectories = await self._conversations.sample(prompt, self._in_engine)
         except InputError as fault:
             await self._bury(stream, claim, prompt, "refused", str(fault))
             return
-        finally:
-            RUNNING.dec(prompt.group_size)
+        except ConversationFailed as fault:
+            await self._bury(stream, claim, prompt, "environment", str(fault))
+            return
         seconds = now_s() - start
         group = Group(
             prompt=prompt,
@@ -170,6 +176,14 @@ class SamplingLoop:
         for trajectory in trajectories:
             SAMPLED_TOKENS.inc(len(trajectory))
             FINISHED.labels(trajectory.finish_reason).inc()
+
+    async def _in_engine(self, prompt: Prompt) -> tuple[Trajectory, ...]:
+        RUNNING.inc(prompt.group_size)
+        try:
+            with self._busy.working():
+                return await self._engine.sample(prompt)
+        finally:
+            RUNNING.dec(prompt.group_size)
 
     async def _bury(self, stream: Stream, claim: Claim, prompt: Prompt | None, kind: str, cause: str) -> None:
         """Hand a prompt over to the dead stream. kind: one of services.metrics.CAUSES_OF_DEATH. cause: in words."""

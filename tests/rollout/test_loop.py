@@ -55,7 +55,7 @@ class Bench:
             streams,
             self.ready,
             replica_id="rollout-0",
-            max_concurrent_sequences=capacity,
+            most_sequences=capacity,
             group_size=2,
             max_deliveries=3,
         )
