@@ -69,6 +69,7 @@ def evaluation_prompts(
             grader=problem.grader,
             reference=problem.reference,
             options=problem.options,
+            problem=problem.prompt if config.environment else None,
         )
         for index, problem in enumerate(problems)
     ]

@@ -12,7 +12,7 @@ import numpy as np
 
 from learner.intake.intake import Gathered
 from learner.ranks import SeenTokens
-from services.run.kept_groups import KeptGroup, KeptResponse, write_step
+from services.run.kept_groups import KeptGroup, KeptResponse, KeptWords, write_step
 from services.wire.score import ScoredGroup
 from services.wire.trajectory import Trajectory
 from services.wire.verdict import Score
@@ -126,7 +126,15 @@ class KeptGroups:
             behavior_logp=_figures(trajectory.behavior_logp.numpy()),
             current_logp=None if columns is None else _figures(columns[0]),
             one_way_weight=None if columns is None else _figures(columns[1]),
+            words=list(self._words(trajectory)),
         )
+
+    def _words(self, trajectory: Trajectory) -> Iterator[KeptWords]:
+        before = 0
+        for turn in trajectory.turns:
+            text = self._text_of(turn.given.numpy().tolist())
+            yield KeptWords(before=before, text=text, restarts=turn.restarts, reward=turn.reward)
+            before += turn.tokens
 
     def _piece(self, token_id: int) -> str:
         if token_id not in self._pieces:

@@ -116,9 +116,10 @@ class Claims:
         """Hand the group over with the next ones."""
         self._put(_Result(claimed.stream, claimed.claim, self._streams.trajectories, encode(group), claimed))
 
-    def refuse(self, claimed: ClaimedPrompt, cause: str) -> None:
-        """Hand the prompt over to the dead stream, because the engine does not take it. cause: in words."""
-        self._bury(claimed.stream, claimed.claim, claimed.prompt, "refused", cause)
+    def refuse(self, claimed: ClaimedPrompt, cause: str, kind: str = "refused") -> None:
+        """Hand the prompt over to the dead stream: nothing can be sampled for it. cause: in words. kind: one of
+        services.metrics.CAUSES_OF_DEATH; by default that the engine does not take it."""
+        self._bury(claimed.stream, claimed.claim, claimed.prompt, kind, cause)
 
     def _bury(self, stream: Stream, claim: Claim, prompt: Prompt | None, kind: str, cause: str) -> None:
         group_id = prompt.group_id if prompt else claim.entry_id

@@ -9,19 +9,21 @@ import logging
 from contextlib import suppress
 
 from rollout.claims import POLL_S, ClaimedPrompt, Claims, RolloutStreams
+from rollout.conversation.conversations import ConversationFailed, Conversations
 from rollout.engine import InferenceEngine
 from rollout.metrics import FINISHED, RUNNING, SAMPLED_TOKENS
 from rollout.pace import Pace
 from services.clock import now_s
 from services.errors import InputError
 from services.metrics import BusyTime, waiting
-from services.wire.trajectory import Group
+from services.wire.prompt import Prompt
+from services.wire.trajectory import Group, Trajectory
 
 log = logging.getLogger("ratchet.rollout")
 
 
 class SamplingLoop:
-    """Keeps max_concurrent_sequences in the engine, and the next groups waiting there."""
+    """Keeps most_sequences begun, and the next groups waiting in the engine."""
 
     def __init__(
         self,
@@ -30,16 +32,19 @@ class SamplingLoop:
         ready: asyncio.Event,
         *,
         replica_id: str,
-        max_concurrent_sequences: int,
+        most_sequences: int,
         group_size: int,
         max_deliveries: int,
+        conversations: Conversations | None = None,
     ) -> None:
-        """ready: set while the engine holds proven weights. group_size: of the run, to count how many groups still fit.
-        max_deliveries: a prompt that was claimed more often goes to the dead stream."""
+        """ready: set while the engine holds proven weights. most_sequences: in the engine, or with conversations open ones.
+        group_size: of the run, to count how many groups still fit. max_deliveries: a prompt that was claimed more often goes
+        to the dead stream. conversations: None where a response answers one prompt."""
         self._engine = engine
         self._ready = ready
         self._replica_id = replica_id
-        self._capacity = max_concurrent_sequences
+        self._capacity = most_sequences
+        self._conversations = conversations
         self._group_size = group_size
         self._claims = Claims(streams, max_deliveries=max_deliveries)
         self._in_flight: dict[asyncio.Task[None], int] = {}  # and the sequences of each
@@ -135,19 +140,29 @@ class SamplingLoop:
     async def _sample(self, claimed: ClaimedPrompt) -> None:
         """Sample one group and hand it over; a prompt that the engine refuses goes to the dead stream."""
         prompt = claimed.prompt
-        RUNNING.inc(prompt.group_size)
         try:
-            with self._busy.working():
-                trajectories = await self._engine.sample(prompt)
+            if self._conversations is None:
+                trajectories = await self._in_engine(prompt)
+            else:
+                prompt, trajectories = await self._conversations.sample(prompt, self._in_engine)
         except InputError as fault:
             self._claims.refuse(claimed, str(fault))
             return
-        finally:
-            RUNNING.dec(prompt.group_size)
+        except ConversationFailed as fault:
+            self._claims.refuse(claimed, str(fault), "environment")
+            return
         self._claims.hand_over(claimed, Group(prompt=prompt, trajectories=trajectories, replica_id=self._replica_id))
         for trajectory in trajectories:
             SAMPLED_TOKENS.inc(len(trajectory))
             FINISHED.labels(trajectory.finish_reason).inc()
+
+    async def _in_engine(self, prompt: Prompt) -> tuple[Trajectory, ...]:
+        RUNNING.inc(prompt.group_size)
+        try:
+            with self._busy.working():
+                return await self._engine.sample(prompt)
+        finally:
+            RUNNING.dec(prompt.group_size)
 
     async def _abandon(self) -> None:
         for task in self._in_flight:

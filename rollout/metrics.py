@@ -11,9 +11,9 @@ SAMPLED_TOKENS = Counter("ratchet_rollout_sampled_tokens", "Response tokens samp
 for _outcome in ("handed_over", "overtaken", "dead"):
     GROUPS.labels(_outcome)
 FINISHED = Counter(
-    "ratchet_rollout_trajectories", "Trajectories by finish reason; length means cut off.", ["finish_reason"]
+    "ratchet_rollout_trajectories", "Trajectories by finish reason; length and turns mean cut off.", ["finish_reason"]
 )
-for _reason in ("stop", "length"):
+for _reason in ("stop", "length", "turns"):
     FINISHED.labels(_reason)
 RUNNING = Gauge("ratchet_rollout_running_sequences", "Sequences in the engine now.")
 GROUP_SECONDS = Histogram(

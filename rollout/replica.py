@@ -13,7 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rollout.claims import RolloutStreams
+from rollout.conversation.conversations import Conversations
+from rollout.conversation.dialogue import Script
 from rollout.engine import InferenceEngine
+from rollout.environments.loading import environment_maker
 from rollout.loop import SamplingLoop
 from rollout.metrics import READY
 from rollout.minute import Minute, is_quiet
@@ -88,14 +91,19 @@ class Replica:
         def stream(name: str) -> RedisStream:
             return RedisStream(connection, config.name, name, replica_id, deadlines.reclaim_idle_s)
 
+        self._conversations: Conversations | None = None
+        if config.environment is not None:
+            maker = environment_maker(config.environment)
+            self._conversations = Conversations(config, Script.of(config), maker)
         self._loop = SamplingLoop(
             engine,
             RolloutStreams(stream(EVALUATION_PROMPTS), stream(PROMPTS), stream(TRAJECTORIES), stream(DEAD)),
             self._follower.ready,
             replica_id=replica_id,
-            max_concurrent_sequences=config.rollout.max_concurrent_sequences,
+            most_sequences=config.most_open_sequences,
             group_size=config.rollout.sampling.group_size,
             max_deliveries=config.redis.max_deliveries,
+            conversations=self._conversations,
         )
         self._health = HealthServer(
             config.rollout.metrics_host,
@@ -139,6 +147,8 @@ class Replica:
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.to_thread(self._membership.leave, self._replica_id)
             self._health.close()
+            if self._conversations is not None:
+                await self._conversations.stop()
 
     async def _keep_lease(self, stop: asyncio.Event) -> None:
         """Renew the lease three times within its length, until `stop`."""

@@ -17,6 +17,7 @@ OURS: Mapping[str, str] = {
     "choice": "verifier.graders.choice:ChoiceAnswer",
     "code": "verifier.graders.code.grader:CodeTests",
     "combine": "verifier.graders.combine:Combine",
+    "environment": "verifier.graders.environment:EnvironmentReward",
     "exact": "verifier.graders.exact:ExactMatch",
     "format": "verifier.graders.response_format:ResponseFormat",
     "instructions": "verifier.graders.instructions.grader:Instructions",

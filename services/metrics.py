@@ -44,12 +44,13 @@ STREAM_OLDEST_SECONDS = Gauge(
 DEAD_GROUPS = Counter(
     "ratchet_dead_groups",
     "Groups that went to the stream dead, by the room that gave them up and by cause: unreadable, undeliverable (claimed "
-    "too often), refused (by the engine), empty, no_verdict (error or timeout in every attempt).",
+    "too often), refused (by the engine), environment (it failed in every attempt), empty, "
+    "no_verdict (error or timeout in every attempt).",
     ["room", "cause"],
 )
 CAUSES_OF_DEATH = {
     "learner": ("unreadable",),
-    "rollout": ("unreadable", "undeliverable", "refused"),
+    "rollout": ("unreadable", "undeliverable", "refused", "environment"),
     "verifier": ("unreadable", "undeliverable", "empty", "no_verdict"),
 }
 """By room: what DEAD_GROUPS may say."""

@@ -10,12 +10,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("services", "learner", "rollout", "verifier")
-FOUNDATION = ("errors", "loopback", "clock", "graders", "metrics", "health")
+FOUNDATION = ("errors", "loopback", "clock", "graders", "environments", "metrics", "health")
 """Modules of services that every wing of it may import."""
 WINGS = {
     "services": ("config", "wire", "streams", "weights", "models", "plan", "datasets", "run", "page", "command"),
     "learner": ("objective", "batch", "engine", "step", "control", "intake", "publish", "tracking"),
-    "rollout": ("weights", "vllm"),
+    "rollout": ("weights", "vllm", "environments", "conversation"),
     "verifier": ("network", "sandbox", "graders", "pool", "lanes", "http", "worker", "offline"),
 }
 """The packages of a room from the ground up: each imports only those before it, also by way of the room's own modules."""

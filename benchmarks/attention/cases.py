@@ -92,6 +92,7 @@ def made_up_batch(size: Size, groups: int, prompt: int, responses: tuple[int, in
         temperature=torch.ones(count),
         lag_steps=torch.zeros(total, dtype=torch.int64),
         tally=Tally(),
+        read=((),) * count,
     )
 
 

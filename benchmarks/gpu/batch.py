@@ -44,6 +44,7 @@ def random_batch(card: Card, tokens: int, longest: int, seed: int = 0) -> StepBa
         temperature=torch.ones(count),
         lag_steps=torch.zeros(total, dtype=torch.int64),
         tally=Tally(),
+        read=((),) * count,
     )
 
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from learner.batch.pieces import Piece
-from learner.batch.rows import Branch, Spans, lay_out
+from learner.batch.rows import Spans, lay_out
 from learner.batch.step_batch import StepBatch
+from learner.batch.strands import Strand, strands_of
 from learner.objective.ratios import over_tokens, segment_sum
 
 
@@ -61,23 +62,30 @@ def filler() -> MicroBatch:
     )
 
 
-def micro_batch_of(batch: StepBatch, rows: list[list[Piece]]) -> MicroBatch:
-    """The tensors of these rows of pieces."""
+def micro_batch_of(batch: StepBatch, rows: list[list[Piece]], *, share_rows: bool) -> MicroBatch:
+    """The tensors of these rows of pieces.
+
+    share_rows: whether what attends to nothing else may stand beside it in a row. Where it may not, a sequence that begins
+    again has a row for each of its beginnings.
+    """
     starts = batch.cu_seqlens.tolist()
     sequences = [i for row in rows for piece in row for i in piece]
     token_index = torch.cat([torch.arange(starts[i], starts[i + 1]) for i in sequences])
     lengths = torch.tensor([starts[i + 1] - starts[i] for i in sequences], dtype=torch.int64)
     sequence_index = torch.tensor(sequences, dtype=torch.int64)
 
-    def branch(piece: Piece) -> Branch:
-        return Branch(batch.prompt_ids[piece[0]], [batch.response_ids[starts[i] : starts[i + 1]] for i in piece])
-
-    token_ids, position_ids, head_index, spans = lay_out([[branch(piece) for piece in row] for row in rows])
+    laid: list[list[Strand]] = []
+    for row in rows:
+        strands = [strand for piece in row for strand in strands_of(batch, piece)]
+        laid += [strands] if share_rows else [[strand] for strand in strands]
+    token_ids, position_ids, head_index, spans = lay_out([[strand.branch for strand in row] for row in laid])
+    every = [end for row in laid for strand in row for end in strand.token_index]
+    places = torch.cat(every)  # of every token that has a place in head_index; -1: an environment's
     return MicroBatch(
         token_ids=token_ids,
         position_ids=position_ids,
         spans=spans,
-        head_index=head_index,
+        head_index=_in_order(head_index, places, token_index),
         target_ids=batch.response_ids[token_index],
         temperature=over_tokens(batch.temperature[sequence_index], lengths, len(token_index)),
         counts=batch.mask[token_index],
@@ -86,3 +94,12 @@ def micro_batch_of(batch: StepBatch, rows: list[list[Piece]]) -> MicroBatch:
         lengths=lengths,
         counted=segment_sum(batch.mask[token_index].long(), lengths),
     )
+
+
+def _in_order(head_index: Tensor, places: Tensor, token_index: Tensor) -> Tensor:
+    """head_index, of tokens at `places` of the batch's axis in the order of the rows, for those of token_index in their order."""
+    sampled = places >= 0
+    head_index, places = head_index[sampled], places[sampled]
+    by_place = torch.full((int(places.max()) + 1 if len(places) else 0,), -1, dtype=torch.int64)
+    by_place[places] = head_index
+    return by_place[token_index]

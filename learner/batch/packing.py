@@ -52,7 +52,7 @@ def pack(
         ]
 
     plans = [plan(pieces) for pieces in ways_to_share(batch, row_tokens, share_prompts=share_prompts and share_rows)]
-    return _micro_batches(batch, min(plans, key=partial(plan_tokens, tokens=tokens))[rank])
+    return _micro_batches(batch, min(plans, key=partial(plan_tokens, tokens=tokens))[rank], share_rows=share_rows)
 
 
 def pack_whole_groups(
@@ -93,7 +93,9 @@ def pack_whole_groups(
 
     ways = ways_to_share(batch, row_tokens, share_prompts=share_prompts and share_rows)
     plans = [found for pieces in ways if (found := plan(pieces)) is not None]
-    return _micro_batches(batch, min(plans, key=partial(plan_tokens, tokens=tokens))[rank]) if plans else None
+    if not plans:
+        return None
+    return _micro_batches(batch, min(plans, key=partial(plan_tokens, tokens=tokens))[rank], share_rows=share_rows)
 
 
 def one_each(batch: StepBatch, *, rank: int = 0, world_size: int = 1) -> list[MicroBatch]:
@@ -101,8 +103,8 @@ def one_each(batch: StepBatch, *, rank: int = 0, world_size: int = 1) -> list[Mi
     members = members_of(batch)
     shares = [[i for group in members[r::world_size] for i in group] for r in range(world_size)]
     mine, most = shares[rank], max(map(len, shares))
-    return [micro_batch_of(batch, [[[i]]]) for i in mine] + [filler()] * (most - len(mine))
+    return [micro_batch_of(batch, [[[i]]], share_rows=False) for i in mine] + [filler()] * (most - len(mine))
 
 
-def _micro_batches(batch: StepBatch, planned: list[list[list[Piece]]]) -> list[MicroBatch]:
-    return [micro_batch_of(batch, rows) if rows else filler() for rows in planned]
+def _micro_batches(batch: StepBatch, planned: list[list[list[Piece]]], *, share_rows: bool) -> list[MicroBatch]:
+    return [micro_batch_of(batch, rows, share_rows=share_rows) if rows else filler() for rows in planned]

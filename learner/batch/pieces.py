@@ -25,7 +25,7 @@ def ways_to_share(batch: StepBatch, row_tokens: int, *, share_prompts: bool) -> 
 
 def _pieces(batch: StepBatch, most_tokens: int) -> list[Piece]:
     """All sequences, in pieces that have at most `most_tokens` where they have several sequences."""
-    responses = batch.cu_seqlens.diff().tolist()
+    responses = _tokens_behind_prompt(batch)
     pieces: list[Piece] = []
     for members in members_of(batch):
         prompt = batch.prompt_ids[members[0]]
@@ -38,8 +38,14 @@ def _pieces(batch: StepBatch, most_tokens: int) -> list[Piece]:
 
 def piece_tokens(batch: StepBatch) -> Callable[[Piece], int]:
     """The function that says how many tokens a piece has in its row."""
-    responses = batch.cu_seqlens.diff().tolist()
+    responses = _tokens_behind_prompt(batch)
     return lambda piece: len(batch.prompt_ids[piece[0]]) + sum(responses[i] for i in piece)
+
+
+def _tokens_behind_prompt(batch: StepBatch) -> list[int]:
+    """Tokens of each sequence in its row but for the prompt: the response, and what an environment said within it."""
+    responses: list[int] = batch.cu_seqlens.diff().tolist()
+    return [own + sum(len(one.token_ids) for one in read) for own, read in zip(responses, batch.read, strict=True)]
 
 
 def rows_of_pieces(

@@ -28,7 +28,7 @@ GroupDrop = Literal["zero_variance", "single", "stale"]
 """Why a whole group does not reach the loss. zero_variance: all rewards are equal, or all verdicts where
 `zero_variance_of` says so. single: fewer than two sequences are left. stale: the rule for stale tokens drops it."""
 SequenceDrop = Literal["non_finite", "truncated", "stale", "empty"]
-"""Why a sequence does not reach the loss. non_finite: a behavior log-prob is not finite. truncated: it was cut by max_tokens
+"""Why a sequence does not reach the loss. non_finite: a behavior log-prob is not finite. truncated: it was cut by a limit
 under `truncated = "mask"`. stale: the rule for stale tokens leaves none that counts. empty: the prompt or the response has no
 token."""
 
@@ -74,7 +74,7 @@ class Tally:
     mean_response_tokens: float = float("nan")
     """Mean number of response tokens of the sequences consumed."""
     cut_fraction: float = float("nan")
-    """Fraction of the sequences consumed that max_tokens cut, whether or not they were left out for it."""
+    """Fraction of the sequences consumed that a limit on tokens or turns cut, whether or not they were left out for it."""
     mean_grading_s: float = float("nan")
     """Mean time that a verifier took to grade one of those sequences."""
 
@@ -130,7 +130,7 @@ def tally(groups: Sequence[ScoredGroup], sifted: Sequence[SiftedGroup]) -> Tally
         mean_reward=_mean([score.reward for score in scores]),
         pass_rate=_mean([score.verdict == "correct" for score in scores]),
         mean_response_tokens=_mean([len(trajectory) for trajectory in trajectories]),
-        cut_fraction=_mean([trajectory.finish_reason == "length" for trajectory in trajectories]),
+        cut_fraction=_mean([trajectory.finish_reason != "stop" for trajectory in trajectories]),
         mean_grading_s=_mean([score.elapsed_s for score in scores]),
     )
 
@@ -155,7 +155,7 @@ def _why_dropped(
 ) -> SequenceDrop | None:
     if len(trajectory) == 0 or len(prompt.token_ids) == 0:
         return "empty"
-    if settings.truncated == "mask" and trajectory.finish_reason == "length":
+    if settings.truncated == "mask" and trajectory.finish_reason != "stop":
         return "truncated"
     if not counts.any():
         return "stale"

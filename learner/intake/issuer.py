@@ -83,6 +83,7 @@ class PromptIssuer:
             grader=problem.grader,
             reference=problem.reference,
             options=problem.options,
+            problem=problem.prompt if self._config.environment else None,
         )
 
     def _seed(self, sequence_number: int) -> int:

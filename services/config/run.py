@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from services.config.base import LocalPath, Strict
 from services.config.deadlines import DeadlinesConfig
+from services.config.environment import EnvironmentConfig
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
 from services.config.price import PriceConfig
@@ -47,6 +48,8 @@ class RunConfig(Strict):
     """The problems to train on."""
     evaluation: EvaluationConfig | None = None
     """Held-out problems; without this section nothing is evaluated."""
+    environment: EnvironmentConfig | None = None
+    """With whom the policy talks; without this section each response answers one prompt."""
     rollout: RolloutConfig
     """The replicas that sample."""
     verifier: VerifierConfig = VerifierConfig()
@@ -101,6 +104,47 @@ class RunConfig(Strict):
             raise ValueError(
                 f"rollout.sampling.max_tokens = {self.rollout.sampling.max_tokens} leaves no room for a prompt within "
                 f"model.max_length = {self.model.max_length}; lower the first or raise the second"
+            )
+        return self
+
+    @property
+    def most_open_sequences(self) -> int:
+        """Responses that a replica begins before others are finished: in its engine, or in conversations."""
+        in_engine = self.rollout.max_concurrent_sequences
+        if self.environment is None:
+            return in_engine
+        return self.environment.open_conversations or 2 * in_engine
+
+    @property
+    def most_words_tokens(self) -> int:
+        """environment.max_words_tokens, or its default."""
+        given = self.environment.max_words_tokens if self.environment else None
+        return given or self.model.max_length // 2
+
+    @model_validator(mode="after")
+    def conversation_fits_model(self) -> Self:
+        if self.environment is None:
+            return self
+        spoken, own = self.rollout.sampling.max_tokens, self.environment
+        if own.max_turns > spoken:
+            raise ValueError(
+                f"environment.max_turns = {own.max_turns} turns cannot have a token each within "
+                f"rollout.sampling.max_tokens = {spoken}; lower the first or raise the second"
+            )
+        if own.max_turn_tokens is not None and own.max_turn_tokens > spoken:
+            raise ValueError(
+                f"environment.max_turn_tokens = {own.max_turn_tokens} is more than all messages of a conversation may have "
+                f"together, rollout.sampling.max_tokens = {spoken}; lower the first or raise the second"
+            )
+        if own.max_turns > 1 and self.most_words_tokens + 2 > self.model.max_length:
+            raise ValueError(
+                f"environment.max_words_tokens = {self.most_words_tokens} leaves no room for two turns within "
+                f"model.max_length = {self.model.max_length}; lower the first or raise the second"
+            )
+        if self.most_open_sequences < self.rollout.sampling.group_size:
+            raise ValueError(
+                f"environment.open_conversations = {own.open_conversations} cannot hold one group of "
+                f"rollout.sampling.group_size = {self.rollout.sampling.group_size}"
             )
         return self
 

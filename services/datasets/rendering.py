@@ -41,10 +41,7 @@ class Renderer:
 
         stop_token_ids: rollout.sampling.stop_token_ids. Raises InputError where the template loses a part of the conversation.
         """
-        from transformers import AutoConfig
-
-        config = AutoConfig.from_pretrained(self._path, trust_remote_code=self._trust_remote_code).get_text_config()
-        ends = end_token_ids(self._path, config, self._tokenizer, config.vocab_size)
+        ends = self.end_token_ids()
         warnings = check_end_tokens(self._path, ends, stop_token_ids)
         if settings.template == "none":
             return warnings + check_plain_start(self._path, self._tokenizer)
@@ -58,6 +55,17 @@ class Renderer:
                 template_options=settings.chat_template_kwargs,
             )
         return warnings + self._special_tokens(settings, problems)
+
+    def end_token_ids(self) -> tuple[int, ...]:
+        """Tokens of the model that end a response, sorted."""
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(self._path, trust_remote_code=self._trust_remote_code).get_text_config()
+        return end_token_ids(self._path, config, self._tokenizer, config.vocab_size)
+
+    def own_tokenizer(self) -> Any:
+        """A tokenizer of transformers for the caller alone: one must not be used by two threads at once."""
+        return copy.deepcopy(self._tokenizer)
 
     def _special_tokens(self, settings: PromptsConfig, problems: Sequence[Problem]) -> list[str]:
         """Warnings about special tokens that the data writes: to the model they are the ends and beginnings of turns."""
@@ -112,9 +120,8 @@ class Renderer:
         return token_ids
 
     def decoder(self) -> Callable[[Sequence[int]], str]:
-        """A function from token ids to their text, special tokens included. It has a tokenizer of its own, because one must not
-        be used by two threads at once."""
-        own = copy.deepcopy(self._tokenizer)
+        """A function from token ids to their text, special tokens included. It has a tokenizer of its own."""
+        own = self.own_tokenizer()
         return lambda token_ids: str(own.decode(list(token_ids), skip_special_tokens=False))
 
     def _plain(self, problem: Problem, settings: PromptsConfig) -> list[int]:

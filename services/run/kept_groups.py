@@ -17,6 +17,17 @@ STEPS_AT_LEAST = 20
 """A step may take this part of the whole, so that one with long responses does not push out all that were before it."""
 
 
+class KeptWords(msgspec.Struct, frozen=True, kw_only=True):
+    """What an environment said within a conversation, and gave for the turn that came of it."""
+
+    before: int
+    """Tokens of the response that stand before it."""
+    text: str
+    restarts: bool
+    """Whether it is a whole history, with which the sequence begins again."""
+    reward: float | None
+
+
 class KeptResponse(msgspec.Struct, frozen=True, kw_only=True):
     """One response of a kept group. Lists are as long as the response has tokens."""
 
@@ -38,6 +49,8 @@ class KeptResponse(msgspec.Struct, frozen=True, kw_only=True):
     """None where the response did not reach the loss."""
     one_way_weight: list[float | None] | None
     """As `current_logp`; 0 at tokens that do not count."""
+    words: list[KeptWords] = []
+    """One for each turn of a conversation, in order."""
 
 
 class KeptGroup(msgspec.Struct, frozen=True, kw_only=True):

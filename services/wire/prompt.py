@@ -9,7 +9,7 @@ from services.wire.codec import Array, record
 AGAIN = "again-"
 
 
-@record("prompt", 2)
+@record("prompt", 3)
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """One problem, and how many responses to sample for it with which parameters."""
 
@@ -38,6 +38,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """What the grader compares responses with: any JSON value."""
     options: dict[str, Any]
     """The grader's options."""
+    problem: Any = None
+    """The problem before it was rendered, a text or chat messages: what an environment starts from. None without one."""
 
 
 def sent_again(prompt: Prompt) -> Prompt:

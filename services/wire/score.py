@@ -9,7 +9,7 @@ from services.wire.trajectory import Group
 from services.wire.verdict import Score
 
 
-@record("scored-group", 2)
+@record("scored-group", 3)
 class ScoredGroup(msgspec.Struct, frozen=True, kw_only=True):
     """A group in which every trajectory has a reward."""
 
@@ -31,13 +31,14 @@ class ScoredGroup(msgspec.Struct, frozen=True, kw_only=True):
             if tokens != logps:
                 raise WireError(f"response {index} has {tokens} tokens and {logps} behavior log-probs")
             trajectory.policy_versions()
+            trajectory.check_turns()
             if score.reward is None:
                 raise WireError(
                     f'response {index} has no reward (verdict "{score.verdict}") from verifier {self.verifier_id}'
                 )
 
 
-@record("dead-group", 2)
+@record("dead-group", 3)
 class DeadGroup(msgspec.Struct, frozen=True, kw_only=True):
     """A group that no step will train on, and why."""
 

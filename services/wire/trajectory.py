@@ -1,5 +1,11 @@
-"""What a rollout hands over: the group of trajectories sampled for one prompt."""
+"""What a rollout hands over: the group of trajectories sampled for one prompt.
 
+A trajectory is one sequence of tokens, in stretches of the policy and of an environment in turn. The policy's are `token_ids`,
+one log-prob and one version each, and nothing else is on that axis: what is counted, averaged or trained on never meets a
+token that nobody sampled. What the environment said stands beside them, in the turn that answers it.
+"""
+
+import math
 from typing import Literal
 
 import msgspec
@@ -18,19 +24,39 @@ class VersionSpan(msgspec.Struct, frozen=True, array_like=True):
     end: int
 
 
+FinishReason = Literal["stop", "length", "turns"]
+"""Why a trajectory ended. length: cut by max_tokens, by the tokens of one turn or by the model's context. turns: it had all the
+turns that the environment's settings allow."""
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """One message of the policy in a conversation, and the environment's words that it answers."""
+
+    tokens: int
+    """Tokens that the policy sampled in this turn, at least 1; the next so many of the trajectory's."""
+    given: Array
+    """int32 [G]: what the policy read since its last message, as it was rendered; empty before the first."""
+    restarts: bool = False
+    """Whether the sequence begins again: `given` is then a whole history, and nothing before it is attended to."""
+    reward: float | None = None
+    """What the environment gave for this turn; None where it gave nothing."""
+
+
 class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
-    """One response, token by token."""
+    """One response, or the policy's part of one conversation, token by token."""
 
     token_ids: Array
-    """int32 [L]: the response, stop token included when there is one."""
+    """int32 [L]: what the policy sampled, stop tokens included where there are any."""
     behavior_logp: Array
     """float32 [L], in nats: under the policy and temperature that sampled each token."""
     spans: tuple[VersionSpan, ...]
     """Which policy version sampled which tokens; the spans cover [0, L) in order, without gaps."""
-    finish_reason: Literal["stop", "length"]
-    """Why it ended. length: cut by max_tokens or by the model's context."""
+    finish_reason: FinishReason
     text: str
-    """The response as the verifier reads it: without special tokens, or with them (rollout.sampling.keep_special_tokens)."""
+    """The response as the verifier reads it: without special tokens, or with them (rollout.sampling.keep_special_tokens). Of
+    a conversation the last message."""
+    turns: tuple[Turn, ...] = ()
+    """The turns of a conversation, in order; their tokens sum to L. () for a response to the prompt alone."""
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -48,8 +74,36 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
             raise WireError(f"version spans {self.spans} end at {reached}, the response at {len(self)}")
         return versions
 
+    @property
+    def read_tokens(self) -> int:
+        """Tokens that are read but not sampled, besides the prompt: the environment's."""
+        return sum(len(turn.given) for turn in self.turns)
 
-@record("group", 2)
+    @property
+    def reward(self) -> float | None:
+        """The sum of what the environment gave in all turns; None where it gave nothing."""
+        given = [turn.reward for turn in self.turns if turn.reward is not None]
+        return math.fsum(given) if given else None
+
+    def check_turns(self) -> None:
+        """Raises WireError when the turns do not make one sequence with the tokens."""
+        for number, turn in enumerate(self.turns, start=1):
+            read = len(turn.given.numpy())
+            if turn.tokens < 1:
+                raise WireError(f"turn {number} has {turn.tokens} tokens of the policy; it takes at least one")
+            if turn.restarts and read == 0:
+                raise WireError(f"turn {number} restarts the sequence with nothing that is read before it")
+            if number == 1 and read and not turn.restarts:
+                raise WireError(
+                    f"turn 1 has {read} tokens between the prompt and the response; they belong to the prompt"
+                )
+            if turn.reward is not None and not math.isfinite(turn.reward):
+                raise WireError(f"turn {number} has the reward {turn.reward}, which is not a finite number")
+        if self.turns and (said := sum(turn.tokens for turn in self.turns)) != len(self):
+            raise WireError(f"the turns have {said} tokens of the policy, the trajectory {len(self)}")
+
+
+@record("group", 3)
 class Group(msgspec.Struct, frozen=True, kw_only=True):
     """All trajectories of one prompt."""
 

@@ -62,7 +62,7 @@ class Bench:
             RolloutStreams(self.evaluation, self.prompts, self.trajectories, self.dead),
             self.ready,
             replica_id="rollout-0",
-            max_concurrent_sequences=self._capacity,
+            most_sequences=self._capacity,
             group_size=2,
             max_deliveries=3,
         )

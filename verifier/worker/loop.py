@@ -23,7 +23,7 @@ from services.streams import Claim, Stream
 from services.wire.codec import decode, encode
 from services.wire.prompt import Prompt
 from services.wire.score import DeadGroup, ScoredGroup
-from services.wire.trajectory import Group
+from services.wire.trajectory import Group, Trajectory
 from services.wire.verdict import Score
 from verifier import metrics
 from verifier.attempts import ask_again
@@ -256,6 +256,13 @@ class StreamWorker:
         raise fault or StreamError("stopped before the stream server was asked")
 
 
+def _asked_about(grader: str, trajectory: Trajectory) -> str:
+    """What the grader reads: the response, or what the environment gave for the conversation."""
+    if grader != "environment":
+        return trajectory.text
+    return "" if trajectory.reward is None else repr(trajectory.reward)
+
+
 def items_of(group: Group) -> tuple[ScoreItem, ...]:
     """One item for each trajectory, in order."""
     prompt = group.prompt
@@ -263,7 +270,7 @@ def items_of(group: Group) -> tuple[ScoreItem, ...]:
         ScoreItem(
             id=f"{prompt.group_id}/{index}",
             grader=prompt.grader,
-            response=trajectory.text,
+            response=_asked_about(prompt.grader, trajectory),
             reference=prompt.reference,
             options=prompt.options,
             response_tokens=len(trajectory.token_ids),

@@ -103,10 +103,12 @@ function oneGroup(group, parameters) {
 
 function sample(one, index, group, mode, isOpen, onToggle) {
   const reward = one.reward === null ? "no reward" : `reward ${number(one.reward)}`;
-  const head = make("summary", {}, `${index + 1}. `, make("b", { class: one.verdict === "correct" ? "good" : "bad" }, one.verdict), ` · ${reward} · ${one.token_ids.length} tokens${one.finish_reason === "length" ? ", cut" : ""} · `, make("span", { class: "dim" }, one.text.slice(0, 80)));
+  const head = make("summary", {}, `${index + 1}. `, make("b", { class: one.verdict === "correct" ? "good" : "bad" }, one.verdict), ` · ${reward} · ${one.token_ids.length} tokens${one.words.length ? ` in ${one.words.length} turns` : ""}${one.finish_reason === "stop" ? "" : ", cut"} · `, make("span", { class: "dim" }, one.text.slice(0, 80)));
   const shown = make("details", { open: isOpen }, head);
   const fill = () => {
     if (shown.childElementCount > 1) return;
+    const rewards = one.words.map((words) => (words.reward === null ? "–" : number(words.reward)));
+    if (rewards.some((reward) => reward !== "–")) shown.append(make("p", {}, `Rewards by turn: ${rewards.join(", ")}`));
     shown.append(make("p", {}, `Why: ${one.detail || "the verifier gave no reason"} (graded in ${number(one.grading_s * 1000, 3)} ms)`), ...tokens(one, group, mode),
       make("details", {}, make("summary", {}, "As the verifier read it"), make("pre", { tabindex: "0" }, one.text)));
   };
@@ -122,12 +124,14 @@ function tokens(one, group, mode) {
   const weight = (i) => (one.one_way_weight ? one.one_way_weight[i] : null);
   const figure = make("p", { class: "figure", "aria-live": "polite" }, "Point at a token, or use the arrow keys in the text.");
   const box = make("div", { class: "tokens", tabindex: "0", role: "group", "aria-label": `Tokens colored by ${MODES[mode]}; arrow keys move` });
+  const marks = []; // one for each token; an environment's words stand between them
+  const said = new Map(one.words.map((words, turn) => [words.before, { ...words, turn }]));
   let at = -1, until = 0;
   const show = (i) => {
     if (i < 0 || i >= until) return;
-    box.children[at]?.classList.remove("on");
+    marks[at]?.classList.remove("on");
     at = i;
-    box.children[i].classList.add("on");
+    marks[i].classList.add("on");
     const parts = [`token ${i + 1} of ${one.token_ids.length} ${JSON.stringify(one.pieces[i])} (id ${one.token_ids[i]})`, `version ${versions[i]}, lag ${group.step - 1 - versions[i]}`,
       `log-prob ${number(one.behavior_logp[i], 4)} behavior, ${number(one.current_logp?.[i], 4)} current`, `gap ${number(gap(i), 4)}`, `one-way weight ${number(weight(i), 4)}`];
     figure.textContent = parts.join(" · ");
@@ -136,10 +140,13 @@ function tokens(one, group, mode) {
   const fill = () => {
     const end = Math.min(one.token_ids.length, until + MOST_TOKENS);
     for (let i = until; i < end; i++) {
+      const words = said.get(i);
+      if (words && words.text) box.append(make("span", { class: words.restarts ? "read again" : "read", title: `the environment, before turn ${words.turn + 1}${words.restarts ? ": the sequence begins again" : ""}` }, words.text));
       const made = make("span", { class: weight(i) === 0 ? "out" : null }, one.pieces[i]);
       const color = colorOf(mode, mode === "version" ? group.step - 1 - versions[i] : mode === "gap" ? gap(i) : weight(i));
       if (color) made.style.backgroundColor = color;
       made.dataset.at = i;
+      marks[i] = made;
       box.append(made);
     }
     until = end;
@@ -153,7 +160,7 @@ function tokens(one, group, mode) {
     if (to === undefined) return;
     event.preventDefault();
     show(to);
-    box.children[at]?.scrollIntoView({ block: "nearest" });
+    marks[at]?.scrollIntoView({ block: "nearest" });
   });
   return [box, more, figure];
 }
@@ -179,6 +186,7 @@ function legend(mode, group) {
     swatch.style.backgroundColor = colorOf(mode, value);
     made.append(make("span", {}, swatch, label));
   }
+  if (group.responses.some((one) => one.words.length)) made.append(make("span", {}, make("span", { class: "read" }, "text"), " of the environment: read, not trained on"));
   if (mode === "weight") made.append(make("span", {}, make("s", {}, "text"), " does not count"));
   return made;
 }

@@ -1,0 +1,209 @@
+"""Asks environments, in a thread of their own, and tells what they may not answer.
+
+An environment is somebody else's program: it raises, hangs, blocks its thread, or answers nonsense. Each of these is an
+EnvironmentFault, and nothing else is.
+"""
+
+import asyncio
+import logging
+import math
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Literal, TypeVar
+
+from rollout.conversation.metrics import ENVIRONMENT_SECONDS, REPLACED_THREADS
+from rollout.environments import Environment, Message, Problem, Start, Turn
+from services.clock import now_s
+from services.errors import RatchetError
+from services.metrics import waiting
+
+log = logging.getLogger("ratchet.rollout")
+
+T = TypeVar("T")
+Kind = Literal["crashed", "late", "flooded", "malformed"]
+
+SIGN_OF_LIFE_S = 1.0
+"""How long a thread may take to show that it is not blocked."""
+ROLES = ("user", "tool", "system")
+
+
+class EnvironmentFault(RatchetError):
+    """The environment failed; the policy did nothing wrong."""
+
+    def __init__(self, kind: Kind, what: str) -> None:
+        super().__init__(what)
+        self.kind = kind
+
+
+class EnvironmentThread:
+    """An asyncio loop in a daemon thread, in which environments run: one that blocks it holds up no weights and no lease."""
+
+    def __init__(self) -> None:
+        self._loop = self._started()
+
+    @staticmethod
+    def _started() -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        threading.Thread(target=_run, args=(loop,), name="environments", daemon=True).start()
+        return loop
+
+    def stop(self) -> None:
+        """End the loop; the thread follows unless it is blocked."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+
+    async def call(self, what: str, call: Callable[[], Coroutine[Any, Any, T]], within_s: float) -> T:
+        """The result of `call`, made and awaited in the thread. Raises EnvironmentFault if it raises, or is late.
+
+        Waits for: the environment.
+        Until: within_s (environment.turn_s).
+        Ended by: its answer or fault, or that time, which is a fault of kind late.
+        Metric: ratchet_waiting{room="rollout", awaiting="environment"}; ratchet_rollout_environment_seconds.
+        """
+        loop = self._loop
+        answer = asyncio.run_coroutine_threadsafe(_guarded(what, call), loop)
+        try:
+            async with asyncio.timeout(within_s):
+                with waiting("rollout", "environment"):
+                    return await asyncio.wrap_future(answer)
+        except TimeoutError:
+            answer.cancel()
+            await self._replace_if_blocked(loop, what)
+            raise EnvironmentFault("late", f"{what} took more than environment.turn_s = {within_s:g} s") from None
+
+    async def _replace_if_blocked(self, loop: asyncio.AbstractEventLoop, what: str) -> None:
+        """Leave a thread behind that runs nothing any more, with the conversations in it, and go on in another.
+
+        Waits for: a sign of life of the thread.
+        Until: SIGN_OF_LIFE_S, 1 second.
+        Ended by: that sign, or that time; another thread then takes its place.
+        Metric: ratchet_rollout_replaced_environment_threads_total.
+        """
+        alive = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop)
+        try:
+            async with asyncio.timeout(SIGN_OF_LIFE_S):
+                await asyncio.wrap_future(alive)
+        except TimeoutError:
+            if loop is self._loop:  # otherwise another conversation has found it out
+                log.error(
+                    "%s blocks the thread of the environments; another takes its place. Await, do not block", what
+                )
+                REPLACED_THREADS.inc()
+                self.stop()
+                self._loop = self._started()
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run the loop until it is stopped, and cancel what is still in it."""
+    loop.run_forever()
+    loop.run_until_complete(_cancel_others())
+    loop.close()
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+async def _guarded(what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Awaited in the environments' thread: nothing that they raise may end it, or look like a cancellation of ours."""
+    own = asyncio.current_task()
+    try:
+        return await call()
+    except asyncio.CancelledError:
+        if own is not None and own.cancelling():
+            raise
+        raise EnvironmentFault("crashed", f"{what} cancelled itself") from None
+    except BaseException as fault:
+        raise EnvironmentFault("crashed", f"{what} raised {type(fault).__name__}: {str(fault)[:300]}") from fault
+
+
+class Counterpart:
+    """The environment of one conversation, whose answers are looked at before they are used."""
+
+    def __init__(
+        self, make: Callable[[], Environment], thread: EnvironmentThread, *, turn_s: float, most_characters: int
+    ) -> None:
+        """most_characters: of one answer; more is not even rendered."""
+        self._make = make
+        self._thread = thread
+        self._turn_s = turn_s
+        self._most_characters = most_characters
+        self._environment: Environment | None = None
+        self.seconds = 0.0
+        """How long the environment has taken so far."""
+
+    async def reset(self, problem: Problem) -> Start:
+        """How the conversation begins. Raises EnvironmentFault."""
+
+        async def begin() -> Start:
+            self._environment = self._make()
+            return await self._environment.reset(problem)
+
+        start = await self._timed("reset", begin)
+        if not isinstance(start, Start):
+            raise EnvironmentFault("malformed", f"reset returned {_shown(start)}, not a Start")
+        self._check(start.messages, "reset")
+        if not start.messages or not isinstance(start.tools, Sequence):
+            raise EnvironmentFault("malformed", f"reset returned {_shown(start)}, without messages or with odd tools")
+        return start
+
+    async def step(self, message: Message) -> Turn:
+        """The answer to a message. Raises EnvironmentFault."""
+        environment = self._environment
+        assert environment is not None
+        turn = await self._timed("step", lambda: environment.step(message))
+        if not isinstance(turn, Turn) or not isinstance(turn.done, bool):
+            raise EnvironmentFault("malformed", f"step returned {_shown(turn)}, not a Turn")
+        self._check(turn.messages, "step")
+        if not turn.done and not turn.messages:
+            raise EnvironmentFault("malformed", "step returned a Turn that is not done and has no messages")
+        if turn.reward is not None and not _is_finite_number(turn.reward):
+            raise EnvironmentFault(
+                "malformed", f"step gave the reward {_shown(turn.reward)}, which is not a finite number"
+            )
+        return turn
+
+    async def close(self) -> None:
+        """Let go of the environment, if there is one. Faults are logged."""
+        environment, self._environment = self._environment, None
+        if environment is not None:
+            try:
+                await self._thread.call("close", environment.close, self._turn_s)
+            except EnvironmentFault as fault:
+                log.warning("an environment was not closed: %s", fault)
+
+    async def _timed(self, call: str, answer: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        begun_s = now_s()
+        try:
+            return await self._thread.call(call, answer, self._turn_s)
+        finally:
+            seconds = now_s() - begun_s
+            self.seconds += seconds
+            ENVIRONMENT_SECONDS.labels(call).observe(seconds)
+
+    def _check(self, messages: Sequence[Message], call: str) -> None:
+        if not isinstance(messages, Sequence) or isinstance(messages, str):
+            raise EnvironmentFault("malformed", f"{call} returned messages {_shown(messages)}, not a list")
+        room = self._most_characters
+        for message in messages:
+            if not isinstance(message, dict) or not isinstance(message.get("content"), str):
+                raise EnvironmentFault("malformed", f"{call} returned {_shown(message)}, not a message with a text")
+            # A conversation may begin with examples, in which the assistant speaks.
+            if message.get("role") not in (*ROLES, *(("assistant",) if call == "reset" else ())):
+                raise EnvironmentFault("malformed", f"{call} returned a message of {_shown(message.get('role'))}")
+            room -= len(message["content"])
+        if room < 0:
+            raise EnvironmentFault("flooded", f"{call} said {self._most_characters - room} characters")
+
+
+def _is_finite_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)[:120]
+    except Exception:  # of somebody else's class
+        return f"a {type(value).__name__}"
