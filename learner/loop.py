@@ -34,6 +34,7 @@ from learner.publish.snapshot import Snapshots
 from learner.ranks import Team
 from learner.records import NOTHING_COUNTED, Records
 from learner.run_state import RunState
+from learner.source_figures import source_figures
 from services.clock import now_s
 from services.config import RunConfig
 from services.errors import InputError
@@ -56,6 +57,8 @@ class Beginning:
     ledger: Ledger
     counts: dict[str, Any]
     """See `Records.counts`."""
+    prompts: dict[str, Any] | None = None
+    """See `PromptIssuer.begin`; None for a new run, and where the checkpoint is from before prompts were chosen by state."""
 
     @classmethod
     def of(cls, config: RunConfig, made: MadeOf | None = None, *, weights_only: bool = False) -> "Beginning":
@@ -84,7 +87,7 @@ class Beginning:
             state = RunState.from_dict(config.learner, saved)
             state.made_of = made or {}
         counts = {key: saved["counts"][key] for key in NOTHING_COUNTED}
-        return cls(checkpoint, state, Ledger.from_dict(saved["ledger"]), counts)
+        return cls(checkpoint, state, Ledger.from_dict(saved["ledger"]), counts, saved.get("prompts"))
 
 
 class TrainingLoop:
@@ -169,7 +172,12 @@ class TrainingLoop:
         version = self._state.policy_version
         with self._busy.working(), self._checkpoints.staging(version) as staging:
             self._team.save(staging)
-            saved = {**self._state.to_dict(), "ledger": self._intake.to_dict(), "counts": self._records.counts()}
+            saved = {
+                **self._state.to_dict(),
+                "ledger": self._intake.to_dict(),
+                "prompts": self._intake.plan_to_dict(),
+                "counts": self._records.counts(),
+            }
             self._checkpoints.commit(staging, version, saved)
         self._intake.acknowledge()
         self._saved_version = version
@@ -213,6 +221,7 @@ class TrainingLoop:
             state.policy_version,
             taken,
             groups=gathered.groups,
+            sources=source_figures(gathered.by_source, self._intake.shares),
             counts=self._intake.counts(),
             reference_version=state.ratchet.reference_version,
             lag_window=state.ess_control.steps_ahead,

@@ -90,7 +90,7 @@ class Replica:
             self._follower.ready,
             replica_id=replica_id,
             max_concurrent_sequences=config.rollout.max_concurrent_sequences,
-            group_size=config.rollout.sampling.group_size,
+            group_size=config.largest_group,
             max_deliveries=config.redis.max_deliveries,
         )
         self._health = HealthServer(

@@ -14,7 +14,7 @@ FOUNDATION = ("errors", "loopback", "clock", "graders", "metrics", "health")
 """Modules of services that every wing of it may import."""
 WINGS = {
     "services": ("config", "wire", "streams", "weights", "models", "plan", "datasets", "run", "page", "command"),
-    "learner": ("objective", "batch", "engine", "step", "control", "intake", "publish", "tracking"),
+    "learner": ("objective", "batch", "engine", "step", "control", "prompts", "intake", "publish", "tracking"),
     "rollout": ("weights", "vllm"),
     "verifier": ("network", "sandbox", "graders", "pool", "lanes", "http", "worker", "offline"),
 }

@@ -4,8 +4,8 @@ A dropped group is settled as soon as it is sifted, and its credit goes out agai
 that admission cannot let in. Every group is sifted once, here; only what is kept goes on to the step and to other ranks.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from learner.batch.sift import SiftedGroup, Tally, sift, tally
@@ -13,16 +13,21 @@ from learner.intake.collector import LOOK_EVERY_S, Collector
 from learner.intake.drought import Drought
 from learner.intake.issuer import PromptIssuer
 from learner.intake.ledger import Ledger
+from learner.intake.source_watch import SourceWatch
 from learner.metrics import GROUPS, LAG_WINDOW_STEPS, OUTSTANDING
 from learner.run_state import RunState
 from services.clock import Deadline
 from services.config import RunConfig
-from services.errors import DeadlineExceeded
+from services.errors import DeadlineExceeded, InputError
 from services.run.waiting import Waiting
 from services.wire.score import ScoredGroup
 
 UNCONFIRMED_LOOK_EVERY_S = 0.05
 """How often to look for credits while replicas take the newest weights: that version's credits wait for their confirmation."""
+
+
+class SourcesEnded(InputError):
+    """No source has a prompt left, and the run has not reached its last step."""
 
 
 class Replicas(Protocol):
@@ -47,6 +52,8 @@ class Gathered:
     tally: Tally
     drops: dict[str, str]
     """Group id -> why the group does not reach the loss, of the others."""
+    by_source: dict[str, Tally] = field(default_factory=dict)
+    """The tally of each source that has a name."""
 
 
 class Intake:
@@ -74,6 +81,7 @@ class Intake:
         self._replicas = replicas
         self._tell = tell
         self._drought = Drought(config.learner.max_unusable_groups, has_counted=state.policy_version > 0)
+        self._watch = SourceWatch(config.learner.max_unusable_groups)
         self._usable = 0  # groups gathered for the step that count
 
     def restore(self) -> None:
@@ -117,6 +125,7 @@ class Intake:
             if group is None:
                 return None
             one = sift(group, self._state.policy_version, self._settings)
+            self._watch.count(one.prompt.source, one.drop)
             groups.append(group)
             sifted.append(one)
             if one.drop is None:
@@ -125,16 +134,23 @@ class Intake:
             else:
                 self._ledger.drop(one.prompt.sequence_number, one.drop)
                 GROUPS.labels(one.drop).inc()
+                self._issuer.observe(group, self._state.policy_version)
                 self._drought.count_dropped(group, one)
                 self.issue()
         kept = [one for one in sifted if one.drop is None]
         drops: dict[str, str] = {one.prompt.group_id: one.drop for one in sifted if one.drop is not None}
-        return Gathered(groups, kept, tally(groups, sifted), drops)
+        return Gathered(groups, kept, tally(groups, sifted), drops, _by_source(groups, sifted))
 
     def _between_looks(self) -> float:
         """Issue what admission allows and say what is waited for. Returns how long to wait before looking again, in seconds."""
         self._drought.count_dead(self._collector.take_deaths())
         look_s = self.issue()
+        if self._issuer.has_ended and self._ledger.outstanding(self._state.issued) <= self._usable:
+            raise SourcesEnded(
+                f"every source of prompts.sources has ended, and step {self._state.policy_version + 1} has {self._usable} of "
+                f"{self._settings.groups_per_step} groups; raise an epochs of prompts.sources, or lower learner.steps to "
+                f"{self._state.policy_version}"
+            )
         self._tell(self._waiting())
         return look_s
 
@@ -150,6 +166,7 @@ class Intake:
 
     def settle(self, gathered: Gathered, *, trained: bool) -> None:
         """Settle the kept groups after the step that consumed them. trained: whether that step changed the weights."""
+        scored = {group.group.prompt.sequence_number: group for group in gathered.groups}
         for group in gathered.kept:
             number = group.prompt.sequence_number
             if trained:
@@ -157,10 +174,20 @@ class Intake:
             else:
                 self._ledger.drop(number, "skipped_step")
             GROUPS.labels("trained" if trained else "skipped_step").inc()
+            self._issuer.observe(scored[number], self._state.policy_version)
 
     def to_dict(self) -> dict[str, object]:
         """The ledger as JSON values, for the checkpoint."""
         return self._ledger.to_dict()
+
+    def plan_to_dict(self) -> dict[str, object]:
+        """Which prompts are out, and the state of what chooses the next, as JSON values for the checkpoint."""
+        return self._issuer.to_dict(self._ledger.unsettled(self._state.issued))
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """Source -> the share of the prompts that it gets now."""
+        return self._issuer.shares
 
     def acknowledge(self) -> None:
         """Acknowledge on the streams what a durable checkpoint holds as settled."""
@@ -169,3 +196,14 @@ class Intake:
     def counts(self) -> dict[str, object]:
         """What became of the groups issued so far: the `groups` entry of the summary."""
         return self._ledger.counts(self._state.issued)
+
+
+def _by_source(groups: Sequence[ScoredGroup], sifted: Sequence[SiftedGroup]) -> dict[str, Tally]:
+    """What was consumed of each source that has a name."""
+    names = sorted({group.group.prompt.source for group in groups} - {""})
+    places = {
+        name: [place for place, group in enumerate(groups) if group.group.prompt.source == name] for name in names
+    }
+    return {
+        name: tally([groups[place] for place in own], [sifted[place] for place in own]) for name, own in places.items()
+    }

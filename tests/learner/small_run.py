@@ -7,8 +7,9 @@ from typing import Any
 from learner.evaluation import Evaluator, HeldOut
 from learner.intake.collector import Collector, Sampled
 from learner.intake.intake import Intake
-from learner.intake.issuer import PromptIssuer
+from learner.intake.issuer import PromptIssuer, PromptSource
 from learner.loop import Beginning, TrainingLoop
+from learner.prompts.on_streams import groups_on
 from learner.publish.snapshot import Snapshot, Snapshots
 from learner.ranks import Team
 from learner.records import Records
@@ -91,6 +92,7 @@ class Rooms(MemoryIssueLog):
 
     def __init__(self, run: "SmallRun", stream: MemoryStream) -> None:
         super().__init__(stream)
+        self.stream = stream
         self._run = run
         self.prompts: list[Prompt] = []
 
@@ -156,11 +158,14 @@ class Start:
         )
         collector = Collector(self.scored, run.dead.as_consumer("learner"), self.beginning.ledger, sampled)
         anything: Any = replicas
+        issuer = PromptIssuer(config, [PromptSource(PROBLEMS, token_ids)], run.rooms)
+        issuer.begin(self.beginning.prompts, self.state.issued)
+        issuer.catch_up(lambda: groups_on([run.rooms.stream, self.scored, run.dead]), self.state.policy_version)
         self.intake = Intake(
             config,
             state=self.state,
             ledger=self.beginning.ledger,
-            issuer=PromptIssuer(config, PROBLEMS, token_ids, run.rooms),
+            issuer=issuer,
             collector=collector,
             replicas=replicas,
         )
@@ -170,7 +175,7 @@ class Start:
             return run.evaluation_rooms[-1]
 
         assert config.evaluation is not None
-        held_out = HeldOut(config.evaluation, PROBLEMS[:2], token_ids, issue_log, attempt=1)
+        held_out = HeldOut(config.evaluation, [PromptSource(PROBLEMS[:2], token_ids)], issue_log, attempt=1)
         self.evaluator = Evaluator(config, held_out, collector, replicas)
         team = Team(config, self.engine)
 

@@ -44,6 +44,9 @@ class Issuer:
     def restore(self, issued: int, unsettled: Sequence[int]) -> None:
         self.restored = issued, list(unsettled)
 
+    def to_dict(self, unsettled: Sequence[int]) -> dict[str, Any]:
+        return {"next_number": 9}
+
 
 class Start:
     """One start of the learner, without streams and replicas: steps are not taken here, only what comes after them."""
@@ -135,6 +138,10 @@ def test_whatever_a_checkpoint_lacks_is_named_with_what_to_do(config: RunConfig)
     }
     optional.add(("made_of",))  # nor of what it was made of
     optional |= {("ledger", "buried"), ("ledger", "exhumed")}  # nor of dead groups that may come back
+    optional |= {
+        ("prompts",),
+        ("prompts", "next_number"),
+    }  # nor of prompts that were chosen by state; the issuer reads it
     optional |= {place for place in keys(state) if place[0] == "files"}  # nor of what was written
     places = [p for p in keys(state) if p not in optional and p != ("schema",) and p[:2] != ("ledger", "dropped")]
     assert {("ess_control",), ("ess_control", "lag_window", "settling"), ("counts", "wall_seconds")} < set(places)

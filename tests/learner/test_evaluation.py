@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from learner.evaluation import count, evaluation_prompts
+from learner.intake.issuer import PromptSource
 from services.errors import DeadlineExceeded
 from services.wire.prompt import Prompt
 from services.wire.score import ScoredGroup
@@ -18,6 +19,9 @@ from tests.learner.tiny import scored_group
 MakeRun = Callable[..., SmallRun]
 
 
+ASKED = [scored_group(index, rewards=[0.0]).group.prompt for index in range(3)]
+
+
 def result(index: int, rewards: list[float], version: int = 7) -> ScoredGroup:
     return scored_group(
         index, rewards=rewards, versions=[[(version, 2)]] * len(rewards), responses=[[1, 2]] * len(rewards)
@@ -25,18 +29,18 @@ def result(index: int, rewards: list[float], version: int = 7) -> ScoredGroup:
 
 
 def test_average_and_best_of_k() -> None:
-    counted = count([result(0, [1.0, 0.0]), result(1, [0.0, 0.0]), result(2, [1.0, 1.0])], 7, asked=3, seconds=1.5)
+    counted = count([result(0, [1.0, 0.0]), result(1, [0.0, 0.0]), result(2, [1.0, 1.0])], 7, ASKED, seconds=1.5)
     assert (counted.avg_at_k, counted.pass_at_k) == pytest.approx((0.5, 2 / 3))
     assert (counted.k, counted.prompts, counted.missing, counted.mean_tokens) == (2, 3, 0, 2.0)
 
 
 def test_a_result_of_another_version_and_one_that_never_came_are_missing() -> None:
-    counted = count([result(0, [1.0]), result(1, [0.0], version=6)], 7, asked=3, seconds=1.0)
+    counted = count([result(0, [1.0]), result(1, [0.0], version=6)], 7, ASKED, seconds=1.0)
     assert (counted.avg_at_k, counted.prompts, counted.missing) == (1.0, 1, 2)
 
 
 def test_without_any_result_nothing_was_measured() -> None:
-    counted = count([], 7, asked=3, seconds=1.0)
+    counted = count([], 7, ASKED, seconds=1.0)
     assert (counted.k, counted.prompts, counted.missing) == (0, 0, 3)
     assert all(map(math.isnan, (counted.avg_at_k, counted.pass_at_k, counted.mean_tokens)))
 
@@ -47,7 +51,9 @@ def test_two_versions_are_asked_the_same_on_the_same_draws(tmp_path: Path) -> No
 
     def prompts(version: int) -> list[Prompt]:
         assert config.evaluation is not None
-        return evaluation_prompts(config, config.evaluation, PROBLEMS, token_ids, policy_version=version, attempt=1)
+        return evaluation_prompts(
+            config, config.evaluation, [PromptSource(PROBLEMS, token_ids)], policy_version=version, attempt=1
+        )
 
     first, second = prompts(3), prompts(4)
     assert not {prompt.group_id for prompt in first} & {prompt.group_id for prompt in second}

@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 from learner.intake.collector import LOOK_EVERY_S, Collector, Sampled
 from learner.intake.drought import NoUsableGroups
 from learner.intake.intake import UNCONFIRMED_LOOK_EVERY_S, Gathered, Intake
-from learner.intake.issuer import PromptIssuer
+from learner.intake.issuer import PromptIssuer, PromptSource
 from learner.intake.ledger import Ledger
 from learner.run_state import RunState
 from services.errors import DeadlineExceeded, WeightSyncError
@@ -54,7 +54,7 @@ class Bench:
             self.config,
             state=self.state,
             ledger=self.ledger,
-            issuer=PromptIssuer(self.config, PROBLEMS, token_ids, MemoryIssueLog(self.prompts)),
+            issuer=PromptIssuer(self.config, [PromptSource(PROBLEMS, token_ids)], MemoryIssueLog(self.prompts)),
             collector=Collector(self.scored, self.dead, self.ledger, Sampled()),
             replicas=self.replicas,
             tell=tell,
@@ -166,7 +166,7 @@ def test_what_the_stream_server_has_lost_is_issued_again(tmp_path: Path) -> None
         after.config,
         state=after.state,
         ledger=after.ledger,
-        issuer=PromptIssuer(after.config, PROBLEMS, token_ids, MemoryIssueLog(after.prompts)),
+        issuer=PromptIssuer(after.config, [PromptSource(PROBLEMS, token_ids)], MemoryIssueLog(after.prompts)),
         collector=Collector(after.scored, MemoryStream("dead", "learner"), after.ledger, Sampled()),
         replicas=after.replicas,
     )
