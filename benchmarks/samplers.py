@@ -196,7 +196,7 @@ def one_run(name: str, seed: int, *, steps: int, groups: int, group_size: int, r
         if step % look_every == look_every // 2:
             cosines.append(cosine_of(loop, step, groups))
         optimizer.zero_grad()
-        loop.loss(step, groups).backward()  # type: ignore[no-untyped-call]
+        loop.loss(step, groups).backward()
         optimizer.step()
     found = loop.held_out()
     issued = loop.issued.sort(descending=True).values

@@ -139,7 +139,7 @@ def _rendered(
     ]
 
 
-def _probes(config: RunConfig, training: Sequence[RenderedProblems]) -> list[tuple[int, ...]]:
+def _probes(config: RunConfig, training: Sequence[RenderedProblems]) -> tuple[tuple[int, ...], ...]:
     """Probes of the weights, of the first prompts of each source."""
     first = [one.token_ids(problem) for one in training for problem in one.problems[: max(1, 64 // len(training))]]
     return probe_tokens(first, min(config.weights.probe_tokens, config.model.max_length - 1))

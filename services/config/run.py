@@ -12,6 +12,7 @@ from services.config.model import ModelConfig
 from services.config.price import PriceConfig
 from services.config.prompts import EvaluationConfig, PromptsConfig, SourceConfig
 from services.config.rollout import RolloutConfig, SamplingConfig
+from services.config.shaping import ShapingConfig
 from services.config.tracking import TrackingConfig
 from services.config.verifier import VerifierConfig
 from services.config.weights import WeightsConfig
@@ -142,8 +143,8 @@ class RunConfig(Strict):
 
     @model_validator(mode="after")
     def shaping_is_within_reach(self) -> Self:
-        shaping = self.learner.shaping
-        for place, source in self.prompts.by_place("prompts").items() if shaping is not None else ():
+        shaping = self.learner.shaping or ShapingConfig()
+        for place, source in self.prompts.by_place("prompts").items():
             asked = "rollout.sampling" if source.max_tokens is None else place
             most = self.sampling_of(source).max_tokens
             overlong, budget = shaping.overlong, shaping.budget

@@ -84,3 +84,21 @@ def test_results_that_never_come_end_it_at_its_deadline(small_run: MakeRun, capl
     with pytest.raises(DeadlineExceeded, match="evaluation results"):
         run.start().evaluator.evaluate(0)
     assert "2 groups did not come back, first eval-1-0-0" in caplog.text
+
+
+def test_each_source_has_figures_of_its_own_and_the_whole_is_over_all_prompts() -> None:
+    def of(name: str, prompt: Prompt) -> Prompt:
+        return msgspec.structs.replace(prompt, source=name)
+
+    def from_source(name: str, index: int, rewards: list[float]) -> ScoredGroup:
+        found = result(index, rewards)
+        group = msgspec.structs.replace(found.group, prompt=of(name, found.group.prompt))
+        return msgspec.structs.replace(found, group=group)
+
+    asked = [of(name, prompt) for name, prompt in zip("aab", ASKED, strict=True)]
+    counted = count([from_source("a", 0, [1.0, 0.0]), from_source("b", 2, [0.0, 0.0])], 7, asked, seconds=1.0)
+    assert (counted.avg_at_k, counted.prompts, counted.missing) == (0.25, 2, 1)
+    a, b = counted.sources["a"], counted.sources["b"]
+    assert (a.avg_at_k, a.pass_at_k, a.prompts, a.missing) == (0.5, 1.0, 1, 1)
+    assert (b.avg_at_k, b.pass_at_k, b.prompts, b.missing) == (0.0, 0.0, 1, 0)
+    assert count([], 7, ASKED, seconds=1.0).sources == {}
