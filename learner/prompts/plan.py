@@ -58,6 +58,7 @@ class _Lane:
         self.settings = settings
         self.usual_size = config.sampling_of(settings).group_size
         self.rows = [problem.row for problem in problems]
+        self.digest = _digest(problems)
         self.index = {row: index for index, row in enumerate(self.rows)}
         self.measured = Measured(len(problems))
         self.uniform = Uniform(seed, len(problems), shuffle=config.prompts.shuffle)
@@ -79,15 +80,13 @@ class _Lane:
 
     def to_dict(self, *, with_measurements: bool) -> dict[str, Any]:
         measured = self.measured.to_dict() if with_measurements else {"draws": self.measured.draws}
-        return {"problems": len(self.rows), "sampler": self.sampler.to_dict(), "measured": measured}
+        return {"problems": self.digest, "sampler": self.sampler.to_dict(), "measured": measured}
 
     def restore(self, saved: Mapping[str, Any]) -> None:
-        if saved["problems"] != len(self.rows):
+        if saved["problems"] != self.digest:
             log.warning(
-                "source %s has %d problems and had %d: its sampler begins again",
+                "source %s has other problems than the checkpoint knows: its sampler begins again",
                 self.settings.name or "prompts",
-                len(self.rows),
-                saved["problems"],
             )
             return
         self.sampler.restore(saved["sampler"])
@@ -226,3 +225,11 @@ class PromptPlan:
 def _seed(seed: int, name: str) -> int:
     """A seed of its own for each source, so that sources of one length do not go through their problems in one order."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:6], "big")
+
+
+def _digest(problems: Sequence[Problem]) -> str:
+    """A digest of what was measured of: rows and their prompts, in order."""
+    taken = hashlib.sha256()
+    for problem in problems:
+        taken.update(f"{problem.row} {problem.prompt!r}\n".encode())
+    return taken.hexdigest()
