@@ -48,14 +48,16 @@ def make(
     tokenizer: Callable[[], Any],
     takes: str,
     learned: str,
+    files: Sequence[str] = ("train", "heldout"),
 ) -> bool:
     """Make what is missing under `out`. Returns False if everything was there already.
 
     digest: of all that decides what is made; a model of another one is trained again. train: returns the model and what was
-    measured. takes: how long it takes, for the user. learned: a format string over what was measured.
+    measured. takes: how long it takes, for the user. learned: a format string over what was measured. files: names
+    that write_data writes.
     """
     made = out / "model" / "made.json"
-    if not all((out / "data" / f"{name}.jsonl").is_file() for name in ("train", "heldout")):
+    if not all((out / "data" / f"{name}.jsonl").is_file() for name in files):
         write_data(out / "data")
     if (out / "model" / "model.safetensors").is_file() and made.is_file():
         if json.loads(made.read_text(encoding="utf-8"))["recipe"] == digest:

@@ -17,7 +17,7 @@ from learner.evaluation import Evaluator, HeldOut
 from learner.intake.collector import Collector, Sampled
 from learner.intake.depths import StreamDepths
 from learner.intake.intake import Intake
-from learner.intake.issuer import PromptIssuer
+from learner.intake.issuer import PromptIssuer, PromptSource
 from learner.intake.leftovers import Leftovers, lost_groups
 from learner.kept_groups import KeptGroups
 from learner.loop import Beginning, TrainingLoop
@@ -31,6 +31,7 @@ from learner.surroundings import look_at_disk, look_at_redis
 from learner.tracking.choice import open_trackers
 from services.config import RunConfig
 from services.config.load import load
+from services.config.prompts import PromptsConfig
 from services.datasets.overlap import overlap_warning
 from services.datasets.rendering import RenderedProblems, Renderer
 from services.entry import DONE, INTERRUPTED, StopSignal, begin, end, redis_connection, service_parser
@@ -64,8 +65,10 @@ class Prepared:
     connection: RedisConnection
     beginning: Beginning
     store: RendezvousStore
-    training: RenderedProblems
-    held_out: RenderedProblems | None
+    training: list[RenderedProblems]
+    """The problems of each source, in the order of the run file."""
+    held_out: list[RenderedProblems]
+    """The same for evaluations; empty without any."""
     text_of: Callable[[Sequence[int]], str]
     """The text of some tokens; for one thread."""
     loaded: threading.Event
@@ -84,28 +87,23 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
     connection = redis_connection(config)
     store = RendezvousStore(config.weights.host, config.weights.port)
     renderer = Renderer(config.model.path, trust_remote_code=config.model.trust_remote_code)
-    room = config.model.max_length - config.rollout.sampling.max_tokens
-    noted = RunFolder(config.folder).left_out
-    training = RenderedProblems(
-        config.prompts, renderer, max_prompt_tokens=room, leave_out=partial(left_out, noted, "prompts")
+    training = _rendered(config, renderer, config.prompts, "prompts")
+    evaluation = config.evaluation
+    held_out = (
+        []
+        if evaluation is None
+        else _rendered(config, renderer, evaluation.prompts, "evaluation.prompts", limit=evaluation.max_prompts)
     )
     stops = config.rollout.sampling.stop_token_ids
-    warnings = training.check(stops)
-    held_out = None
-    if config.evaluation:
-        held_out = RenderedProblems(
-            config.evaluation.prompts,
-            renderer,
-            max_prompt_tokens=room,
-            limit=config.evaluation.max_prompts,
-            leave_out=partial(left_out, noted, "evaluation.prompts"),
-        )
-        warnings += held_out.check(stops)
-        if shared := overlap_warning(training.problems, held_out.problems):
-            warnings.append(shared)
+    warnings = [warning for one in (*training, *held_out) for warning in one.check(stops)]
+    problems = [problem for one in training for problem in one.problems]
+    if shared := overlap_warning(problems, [problem for one in held_out for problem in one.problems]):
+        warnings.append(shared)
     for warning in dict.fromkeys(warnings):
         log.warning("%s", warning)
-    made = made_of.made_of(config, training.problems, held_out.read if held_out else None)
+    made = made_of.made_of(
+        config, problems, None if evaluation is None else [problem for one in held_out for problem in one.read]
+    )
     beginning = Beginning.of(config, made, weights_only=weights_only)
     if not weights_only:
         _check_leftovers(config, connection, beginning)
@@ -122,6 +120,29 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
             config.learner.metrics_host, config.learner.metrics_port, ready=loaded.is_set, run=config.name
         ),
     )
+
+
+def _rendered(
+    config: RunConfig, renderer: Renderer, prompts: PromptsConfig, section: str, limit: int | None = None
+) -> list[RenderedProblems]:
+    """The problems of each source of a section of prompts."""
+    noted = RunFolder(config.folder).left_out
+    return [
+        RenderedProblems(
+            settings,
+            renderer,
+            max_prompt_tokens=config.model.max_length - config.sampling_of(settings).max_tokens,
+            limit=limit,
+            leave_out=partial(left_out, noted, place),
+        )
+        for place, settings in prompts.by_place(section).items()
+    ]
+
+
+def _probes(config: RunConfig, training: Sequence[RenderedProblems]) -> tuple[tuple[int, ...], ...]:
+    """Probes of the weights, of the first prompts of each source."""
+    first = [one.token_ids(problem) for one in training for problem in one.problems[: max(1, 64 // len(training))]]
+    return probe_tokens(first, min(config.weights.probe_tokens, config.model.max_length - 1))
 
 
 def _check_leftovers(config: RunConfig, connection: RedisConnection, beginning: Beginning) -> None:
@@ -149,8 +170,7 @@ def past_damage(config: RunConfig, team: Team, prepared: Prepared, *, weights_on
         weights_only=weights_only,
         damage_of=lambda checkpoint: visible_damage(checkpoint) or team.damage(checkpoint),
     )
-    lost = [] if weights_only else _lost_groups(config, prepared.connection, beginning)
-    return dataclasses.replace(prepared, beginning=beginning, lost=lost)
+    return dataclasses.replace(prepared, beginning=beginning)
 
 
 def _stream(config: RunConfig, connection: RedisConnection, name: str) -> RedisStream:
@@ -207,12 +227,11 @@ def _evaluator(
     publisher: WeightPublisher,
 ) -> Evaluator | None:
     """What evaluates on the held-out problems; None: there are none."""
-    if prepared.held_out is None or config.evaluation is None:
+    if config.evaluation is None:
         return None
     held_out = HeldOut(
         settings=config.evaluation,
-        problems=prepared.held_out.problems,
-        token_ids=prepared.held_out.token_ids,
+        sources=[PromptSource(one.problems, one.token_ids) for one in prepared.held_out],
         issue_log=lambda version: RedisIssueLog(prepared.connection, prompts, f"issued-{attempt}-{version}"),
         attempt=attempt,
     )
@@ -254,9 +273,10 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
     )
     collector = Collector(streams[SCORED], streams[DEAD], beginning.ledger, sampled, records.death)
     issue_log = RedisIssueLog(connection, streams[PROMPTS])
-    issuer = PromptIssuer(config, training.problems, training.token_ids, issue_log)
+    issuer = PromptIssuer(config, [PromptSource(one.problems, one.token_ids) for one in training], issue_log)
     record = None
     if not arguments.evaluate_only:
+        issuer.begin(beginning.prompts, beginning.state.issued)
         record = beginning.ledger.begin_record(folder.settled, attempt, beginning.state.policy_version)
     intake = Intake(
         config,
@@ -270,8 +290,7 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
         record=record,
     )
     evaluator = _evaluator(config, prepared, streams[EVALUATION_PROMPTS], attempt, collector, publisher)
-    first_prompts = [training.token_ids(problem) for problem in training.problems[:64]]
-    probes = probe_tokens(first_prompts, min(config.weights.probe_tokens, config.model.max_length - 1))
+    probes = _probes(config, training)
     kept = None
     if config.learner.kept_groups_mib and not arguments.evaluate_only:
         kept = KeptGroups(folder.groups, config.learner.kept_groups_mib, prepared.text_of)

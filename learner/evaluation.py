@@ -6,16 +6,17 @@ reported; a result of another version is left out and counted as missing.
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from learner.intake.collector import Collector
-from learner.metrics import EVALUATION_RATIO
+from learner.intake.issuer import PromptSource
+from learner.metrics import EVALUATION_RATIO, SOURCE_EVALUATION_RATIO
 from services.clock import Deadline, now_s
 from services.config import RunConfig
 from services.config.prompts import EvaluationConfig
-from services.datasets.dataset import Problem
 from services.streams import IssueLog
 from services.wire.codec import Array, encode
 from services.wire.prompt import Prompt
@@ -40,17 +41,35 @@ class Evaluation:
     """Number of prompts without a result: dead, or sampled under another version."""
     mean_tokens: float
     seconds: float
+    sources: dict[str, "SourceFigures"] = field(default_factory=dict)
+    """The same figures of each source, where there are several."""
+
+
+@dataclass(frozen=True)
+class SourceFigures:
+    """One source's part of an evaluation. The fields mean what they mean of the whole."""
+
+    avg_at_k: float
+    pass_at_k: float
+    prompts: int
+    missing: int
+    mean_tokens: float
 
 
 def evaluation_prompts(
     config: RunConfig,
     evaluation: EvaluationConfig,
-    problems: Sequence[Problem],
-    token_ids: Callable[[Problem], Sequence[int]],
+    sources: Sequence[PromptSource],
     policy_version: int,
     attempt: int,
 ) -> list[Prompt]:
-    """The prompts of one evaluation, with the same seeds each time, so that two policies are compared on the same draws."""
+    """The prompts of one evaluation, source after source, with the same seeds each time, so that two policies are compared on the
+    same draws. sources: in the order of evaluation.prompts.each."""
+    asked = [
+        (source, settings, problem)
+        for source, settings in zip(sources, evaluation.prompts.each, strict=True)
+        for problem in source.problems
+    ]
     sampling = config.rollout.sampling
     return [
         Prompt(
@@ -58,10 +77,11 @@ def evaluation_prompts(
             sequence_number=index,
             purpose="evaluate",
             row=problem.row,
-            token_ids=Array.of(token_ids(problem), "<i4"),
+            source=problem.source,
+            token_ids=Array.of(source.token_ids(problem), "<i4"),
             group_size=evaluation.samples_per_prompt,
-            temperature=evaluation.temperature,
-            max_tokens=sampling.max_tokens,
+            temperature=evaluation.temperature if settings.temperature is None else settings.temperature,
+            max_tokens=sampling.max_tokens if settings.max_tokens is None else settings.max_tokens,
             stop_token_ids=sampling.stop_token_ids,
             stop=sampling.stop,
             keep_special_tokens=sampling.keep_special_tokens,
@@ -71,17 +91,17 @@ def evaluation_prompts(
             options=problem.options,
             problem=problem.prompt if config.environment else None,
         )
-        for index, problem in enumerate(problems)
+        for index, (source, settings, problem) in enumerate(asked)
     ]
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What is evaluated on: the problems, their tokens, and a numbered log for the prompts of each evaluation."""
+    """What is evaluated on: the problems of each source, and a numbered log for the prompts of each evaluation."""
 
     settings: EvaluationConfig
-    problems: Sequence[Problem]
-    token_ids: Callable[[Problem], Sequence[int]]
+    sources: Sequence[PromptSource]
+    """In the order of evaluation.prompts.each."""
     issue_log: Callable[[int], IssueLog]
     """Maps a policy version to a log that nothing was issued to yet."""
     attempt: int
@@ -128,8 +148,7 @@ class Evaluator:
         prompts = evaluation_prompts(
             self._config,
             held_out.settings,
-            held_out.problems,
-            held_out.token_ids,
+            held_out.sources,
             policy_version=policy_version,
             attempt=held_out.attempt,
         )
@@ -142,33 +161,53 @@ class Evaluator:
         results = self._collector.evaluation(group_ids, deadline, self._replicas.should_stop)
         if self._replicas.should_stop():
             return None
-        evaluation = count(results, policy_version, len(prompts), now_s() - start)
+        evaluation = count(results, policy_version, prompts, now_s() - start)
         EVALUATION_RATIO.labels("avg_at_k").set(evaluation.avg_at_k)
         EVALUATION_RATIO.labels("pass_at_k").set(evaluation.pass_at_k)
+        for name, figures in evaluation.sources.items():
+            SOURCE_EVALUATION_RATIO.labels(name, "avg_at_k").set(figures.avg_at_k)
+            SOURCE_EVALUATION_RATIO.labels(name, "pass_at_k").set(figures.pass_at_k)
         return evaluation
 
 
-def count(results: Sequence[ScoredGroup], policy_version: int, asked: int, seconds: float) -> Evaluation:
-    """Count the results of one evaluation. asked: number of prompts issued. seconds: how long it took.
+def count(results: Sequence[ScoredGroup], policy_version: int, asked: Sequence[Prompt], seconds: float) -> Evaluation:
+    """Count the results of one evaluation. asked: the prompts issued. seconds: how long it took.
 
     Results of another version count as missing. Without any result the ratios and the length are nan: nothing was measured.
     """
     pinned = [result for result in results if _versions(result) <= {policy_version}]
-    if len(pinned) < asked:
+    whole = _figures(pinned, len(asked))
+    if whole.missing:
         log.warning(
-            "evaluation of version %d: %d of %d prompts have no result", policy_version, asked - len(pinned), asked
+            "evaluation of version %d: %d of %d prompts have no result", policy_version, whole.missing, len(asked)
         )
-    correct = [[score.verdict == "correct" for score in result.scores] for result in pinned]
-    lengths = [len(trajectory) for result in pinned for trajectory in result.group.trajectories]
+    per_source = Counter(prompt.source for prompt in asked if prompt.source)
     return Evaluation(
         policy_version=policy_version,
+        avg_at_k=whole.avg_at_k,
+        pass_at_k=whole.pass_at_k,
+        k=len(pinned[0].scores) if pinned else 0,
+        prompts=whole.prompts,
+        missing=whole.missing,
+        mean_tokens=whole.mean_tokens,
+        seconds=seconds,
+        sources={
+            name: _figures([result for result in pinned if result.group.prompt.source == name], number)
+            for name, number in per_source.items()
+        },
+    )
+
+
+def _figures(pinned: Sequence[ScoredGroup], asked: int) -> SourceFigures:
+    """asked: number of prompts issued."""
+    correct = [[score.verdict == "correct" for score in result.scores] for result in pinned]
+    lengths = [len(trajectory) for result in pinned for trajectory in result.group.trajectories]
+    return SourceFigures(
         avg_at_k=_mean([sum(c) / len(c) for c in correct]),
         pass_at_k=_mean([any(c) for c in correct]),
-        k=len(correct[0]) if correct else 0,
         prompts=len(pinned),
         missing=asked - len(pinned),
         mean_tokens=_mean(lengths),
-        seconds=seconds,
     )
 
 

@@ -34,6 +34,7 @@ from learner.recorded_steps import RecordedStep, RecordedSteps
 from learner.records import NOTHING_COUNTED, Records
 from learner.run_state import RunState
 from learner.saving import Saving
+from learner.source_figures import source_figures
 from services.clock import now_s
 from services.config import RunConfig
 from services.errors import InputError
@@ -56,6 +57,8 @@ class Beginning:
     ledger: Ledger
     counts: dict[str, Any]
     """See `Records.counts`."""
+    prompts: dict[str, Any] | None = None
+    """See `PromptIssuer.begin`; None for a new run, and where the checkpoint is from before prompts were chosen by state."""
 
     @classmethod
     def of(
@@ -91,7 +94,7 @@ class Beginning:
             state = RunState.from_dict(config.learner, saved)
             state.made_of = made or {}
         counts = {key: saved["counts"][key] for key in NOTHING_COUNTED}
-        return cls(checkpoint, state, Ledger.from_dict(saved["ledger"]), counts)
+        return cls(checkpoint, state, Ledger.from_dict(saved["ledger"]), counts, saved.get("prompts"))
 
 
 class TrainingLoop:
@@ -229,6 +232,7 @@ class TrainingLoop:
             state.policy_version,
             taken,
             groups=gathered.groups,
+            sources=source_figures(gathered.by_source, self._intake.shares),
             counts=self._intake.counts(),
             reference_version=state.ratchet.reference_version,
             lag_window=state.ess_control.steps_ahead,

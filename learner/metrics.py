@@ -48,6 +48,34 @@ LAG_WINDOW_STEPS = Gauge(
 EVALUATION_RATIO = Gauge(
     "ratchet_learner_evaluation_ratio", "Held-out accuracy of the last evaluation, 0..1.", ["metric"]
 )
+SOURCE_EVALUATION_RATIO = Gauge(
+    "ratchet_learner_source_evaluation_ratio",
+    "Held-out accuracy of the last evaluation on one of several sources, 0..1.",
+    ["source", "metric"],
+)
+SOURCE_REWARD = Gauge(
+    "ratchet_learner_source_reward_mean",
+    "Mean reward, before shaping, of the last step's groups of one of several sources.",
+    ["source"],
+)
+SOURCE_PASS_RATIO = Gauge(
+    "ratchet_learner_source_pass_ratio",
+    "Fraction of correct responses in the last step's groups of one of several sources, 0..1.",
+    ["source"],
+)
+SOURCE_SHARE_RATIO = Gauge(
+    "ratchet_learner_source_share_ratio", "Share of the prompts that one of several sources gets now, 0..1.", ["source"]
+)
+SOURCE_GROUPS = Counter(
+    "ratchet_learner_source_groups",
+    "Groups of one of several sources by what became of them: kept for a step, or why they were dropped.",
+    ["source", "outcome"],
+)
+SOURCE_TOKENS = Counter(
+    "ratchet_learner_source_sampled_tokens",
+    "Response tokens consumed of one of several sources, those of dropped groups included.",
+    ["source"],
+)
 CHECKPOINT_SECONDS = Histogram(
     "ratchet_learner_checkpoint_seconds",
     "Seconds from the step that a checkpoint holds until it was complete on the disk.",

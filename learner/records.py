@@ -39,7 +39,7 @@ NOTHING_COUNTED: dict[str, Any] = {
 MANY_CUT = 0.5
 """The line of a step says which fraction of its responses max_tokens cut, from this fraction on."""
 WAITING_EVERY_S = 5.0
-NESTED = ("dropped_groups", "dropped_sequences")
+NESTED = ("dropped_groups", "dropped_sequences", "sources")
 """Mappings of a row whose numbers are scalars of TensorBoard, too."""
 
 
@@ -101,11 +101,13 @@ class Records:
         lag_window: int,
         waited_s: float,
         seconds: float,
+        sources: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Called after every step.
 
         step: the policy version that the step made. groups: those consumed for it. counts: groups of the run by outcome.
         waited_s: seconds spent waiting for groups. seconds: those of the step itself.
+        sources: figures of each of several sources.
         """
         report = taken.report
         trained = report.tokens if report.skipped is None else 0
@@ -118,6 +120,7 @@ class Records:
             "step": step,
             "attempt": self._attempt,
             **asdict(report),
+            **({"sources": sources} if sources else {}),
             "lag_tokens": taken.lag_tokens,
             "reference_version": reference_version,
             "lag_window": lag_window,
@@ -154,6 +157,11 @@ class Records:
         """Called after every evaluation."""
         self._evaluations.write(attempt=self._attempt, **asdict(evaluation))
         found = {"evaluation/avg_at_k": evaluation.avg_at_k, "evaluation/pass_at_k": evaluation.pass_at_k}
+        for name, figures in evaluation.sources.items():
+            found |= {
+                f"evaluation/{name}/avg_at_k": figures.avg_at_k,
+                f"evaluation/{name}/pass_at_k": figures.pass_at_k,
+            }
         self._track(evaluation.policy_version, found)
 
     def _track(self, step: int, figures: Mapping[str, float]) -> None:
@@ -185,7 +193,7 @@ def scalars(row: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, floa
     for name, value in row.items():
         if isinstance(value, int | float):
             yield f"{above}{name}", value
-        elif isinstance(value, Mapping) and name in NESTED:
+        elif isinstance(value, Mapping) and (above or name in NESTED):
             yield from scalars(value, f"{above}{name}/")
 
 

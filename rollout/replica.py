@@ -101,7 +101,7 @@ class Replica:
             self._follower.ready,
             replica_id=replica_id,
             most_sequences=config.most_open_sequences,
-            group_size=config.rollout.sampling.group_size,
+            group_size=config.largest_group,
             max_deliveries=config.redis.max_deliveries,
             conversations=self._conversations,
         )

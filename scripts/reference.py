@@ -138,7 +138,8 @@ class _Sections:
 
     def _inside(self, place: str, name: str, field: FieldInfo) -> Iterator[str]:
         models = models_in(field.annotation)
-        inner = f"{place}.{name}" if place else name
+        above = place.strip("[]")  # a section inside one of a list is written under the last of them
+        inner = f"{above}.{name}" if above else name
         if typing.get_origin(field.annotation) is dict:
             inner += ".NAME"
         elif typing.get_origin(field.annotation) is tuple:

@@ -14,7 +14,7 @@ FOUNDATION = ("errors", "loopback", "clock", "graders", "environments", "metrics
 """Modules of services that every wing of it may import."""
 WINGS = {
     "services": ("config", "wire", "streams", "weights", "models", "plan", "datasets", "run", "page", "command"),
-    "learner": ("objective", "batch", "engine", "step", "control", "intake", "publish", "tracking"),
+    "learner": ("objective", "batch", "engine", "step", "control", "prompts", "intake", "publish", "tracking"),
     "rollout": ("weights", "vllm", "environments", "conversation"),
     "verifier": ("network", "sandbox", "graders", "pool", "lanes", "http", "worker", "offline"),
 }

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from learner.batch.format_gate import capped_at
 from learner.batch.stale import RULES, is_stale
 from learner.objective.baseline import all_equal
+from learner.objective.shaping import shaped_rewards
 from services.config.learner import LearnerConfig
 from services.errors import InputError
 from services.wire.prompt import Prompt
@@ -38,6 +40,7 @@ class KeptSequence(msgspec.Struct, frozen=True, kw_only=True):
 
     trajectory: Trajectory
     reward: float
+    """The verifier's, shaped by learner.shaping."""
     mask: bytes
     """One byte for each response token: 1 where the token counts, 0 where it is left out of the loss."""
 
@@ -52,6 +55,8 @@ class SiftedGroup(msgspec.Struct, frozen=True, kw_only=True):
     dropped_sequences: dict[SequenceDrop, int] = {}
     masked_tokens: int = 0
     """Stale tokens that the rule for them leaves out of the loss."""
+    shaped_rewards: tuple[float, ...] = ()
+    """The shaped reward of every sequence of the group as it came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,9 @@ class Tally:
     masked_tokens: int = 0
     """Stale tokens that the rule for them leaves out of the loss."""
     mean_reward: float = float("nan")
-    """Mean over every sequence consumed."""
+    """Mean over every sequence consumed, of the verifier's rewards."""
+    mean_shaped_reward: float = float("nan")
+    """The same of shaped rewards."""
     pass_rate: float = float("nan")
     """Fraction of the sequences consumed with the verdict `correct`."""
     mean_response_tokens: float = float("nan")
@@ -86,17 +93,17 @@ def sift(scored: ScoredGroup, policy_version: int, settings: LearnerConfig) -> S
     groups that will count. Raises InputError when a score has no reward.
     """
     prompt, trajectories = scored.group.prompt, scored.group.trajectories
+    shaped = _shaped(scored, settings)
     rule = RULES[settings.stale_tokens]
     counting = rule([is_stale(trajectory, policy_version, settings.max_lag) for trajectory in trajectories])
     if counting is None:
-        return SiftedGroup(prompt=prompt, drop="stale")
+        return SiftedGroup(prompt=prompt, drop="stale", shaped_rewards=shaped)
     kept: list[KeptSequence] = []
     verdicts: list[Verdict] = []
     reasons: Counter[SequenceDrop] = Counter()
     masked_tokens = 0
-    for trajectory, score, counts in zip(trajectories, scored.scores, counting, strict=True):
+    for trajectory, score, reward, counts in zip(trajectories, scored.scores, shaped, counting, strict=True):
         masked_tokens += int((~counts).sum())
-        reward = _reward(score, scored)
         reason = _why_dropped(trajectory, prompt, counts, settings)
         if reason is None:
             kept.append(KeptSequence(trajectory=trajectory, reward=reward, mask=counts.numpy().tobytes()))
@@ -110,6 +117,7 @@ def sift(scored: ScoredGroup, policy_version: int, settings: LearnerConfig) -> S
         drop=drop,
         dropped_sequences=dict(reasons),
         masked_tokens=masked_tokens,
+        shaped_rewards=shaped,
     )
 
 
@@ -125,9 +133,10 @@ def tally(groups: Sequence[ScoredGroup], sifted: Sequence[SiftedGroup]) -> Tally
         sequences=len(scores),
         dropped_groups=dict(Counter(group.drop for group in sifted if group.drop is not None)),
         dropped_sequences=dict(dropped_sequences),
-        zero_variance_groups=sum(all_equal([_reward(score, group) for score in group.scores]) for group in groups),
+        zero_variance_groups=sum(all_equal(group.shaped_rewards) for group in sifted),
         masked_tokens=sum(group.masked_tokens for group in sifted),
         mean_reward=_mean([score.reward for score in scores]),
+        mean_shaped_reward=_mean([reward for group in sifted for reward in group.shaped_rewards]),
         pass_rate=_mean([score.verdict == "correct" for score in scores]),
         mean_response_tokens=_mean([len(trajectory) for trajectory in trajectories]),
         cut_fraction=_mean([trajectory.finish_reason != "stop" for trajectory in trajectories]),
@@ -138,6 +147,24 @@ def tally(groups: Sequence[ScoredGroup], sifted: Sequence[SiftedGroup]) -> Tally
 def _mean(values: Sequence[Any]) -> float:
     """nan of nothing."""
     return float(np.mean(values)) if values else float("nan")
+
+
+def _shaped(scored: ScoredGroup, settings: LearnerConfig) -> tuple[float, ...]:
+    """The shaped reward of each sequence of the group as it came. Raises InputError when a score has no reward."""
+    rewards = tuple(_reward(score, scored) for score in scored.scores)
+    if settings.shaping is None:
+        return rewards
+    trajectories = scored.group.trajectories
+    gates = settings.shaping.format
+    shaped = shaped_rewards(
+        settings.shaping,
+        np.array(rewards, dtype=np.float64),
+        correct=np.array([score.verdict == "correct" for score in scored.scores]),
+        tokens=np.array([len(trajectory) for trajectory in trajectories], dtype=np.int64),
+        capped_at=np.array([capped_at(gates, trajectory.text) for trajectory in trajectories], dtype=np.float64),
+        max_tokens=scored.group.prompt.max_tokens,
+    )
+    return tuple(shaped.tolist())
 
 
 def _reward(score: Score, scored: ScoredGroup) -> float:

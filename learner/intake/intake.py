@@ -5,8 +5,8 @@ that admission cannot let in. Every group is sifted once, here; only what is kep
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
@@ -15,12 +15,13 @@ from learner.intake.collector import LOOK_EVERY_S, Collector, Owed
 from learner.intake.drought import Drought
 from learner.intake.issuer import PromptIssuer
 from learner.intake.ledger import Ledger
-from learner.intake.leftovers import lost_groups
+from learner.intake.leftovers import groups_on, lost_groups
+from learner.intake.source_watch import SourceWatch
 from learner.metrics import GROUPS, LAG_WINDOW_STEPS, OUTSTANDING
 from learner.run_state import RunState
 from services.clock import Deadline, now_s
 from services.config import RunConfig
-from services.errors import DeadlineExceeded
+from services.errors import DeadlineExceeded, InputError
 from services.run.settled import SettledLog
 from services.run.waiting import Waiting
 from services.streams import Stream
@@ -32,6 +33,10 @@ COUNT_EVERY_S = 5.0
 """How often outstanding groups are compared with what is on the streams, while the learner waits for groups."""
 UNCONFIRMED_LOOK_EVERY_S = 0.05
 """How often to look for credits while replicas take the newest weights: that version's credits wait for their confirmation."""
+
+
+class SourcesEnded(InputError):
+    """No source has a prompt left, and the run has not reached its last step."""
 
 
 class Replicas(Protocol):
@@ -56,6 +61,8 @@ class Gathered:
     tally: Tally
     drops: dict[str, str]
     """Group id -> why the group does not reach the loss, of the others."""
+    by_source: dict[str, Tally] = field(default_factory=dict)
+    """The tally of each source that has a name."""
 
 
 class Intake:
@@ -90,11 +97,13 @@ class Intake:
         self._next_count_s = 0.0  # monotonic
         self._missing_before = False
         self._drought = Drought(config.learner.max_unusable_groups, has_counted=state.policy_version > 0)
+        self._watch = SourceWatch(config.learner.max_unusable_groups)
         self._usable = 0  # groups gathered for the step that count
 
     def restore(self) -> None:
         """Issue again what the checkpoint knows as issued and not settled, or an earlier start issued after it, and is on no
         stream: the server has lost it, or a later lineage had settled it."""
+        self._issuer.catch_up(partial(groups_on, self._streams), self._state.policy_version)
         issued = max(self._state.issued, self._issuer.issued_count())
         lost = lost_groups(self._ledger, issued, self._streams)
         if lost:
@@ -169,6 +178,7 @@ class Intake:
             if group is None:
                 return None
             one = sift(group, self._state.policy_version, self._settings)
+            self._watch.count(one.prompt.source, one.drop)
             groups.append(group)
             sifted.append(one)
             if one.drop is None:
@@ -177,11 +187,12 @@ class Intake:
             else:
                 self._ledger.drop(one.prompt.sequence_number, one.drop)
                 GROUPS.labels(one.drop).inc()
+                self._issuer.observe(group, self._state.policy_version)
                 self._drought.count_dropped(group, one)
                 self.issue()
         kept = [one for one in sifted if one.drop is None]
         drops: dict[str, str] = {one.prompt.group_id: one.drop for one in sifted if one.drop is not None}
-        return Gathered(groups, kept, tally(groups, sifted), drops)
+        return Gathered(groups, kept, tally(groups, sifted), drops, _by_source(groups, sifted))
 
     def _between_looks(self, meanwhile: Callable[[], None]) -> float:
         """Issue what admission allows and say what is waited for. Returns how long to wait before looking again, in seconds."""
@@ -189,6 +200,12 @@ class Intake:
         self._drought.count_dead(self._collector.take_deaths())
         look_s = self.issue()
         self._look_for_lost()
+        if self._issuer.has_ended and self._ledger.outstanding(self._state.issued) <= self._usable:
+            raise SourcesEnded(
+                f"every source of prompts.sources has ended, and step {self._state.policy_version + 1} has {self._usable} of "
+                f"{self._settings.groups_per_step} groups; raise an epochs of prompts.sources, or lower learner.steps to "
+                f"{self._state.policy_version}"
+            )
         self._tell(self._waiting())
         return look_s
 
@@ -205,6 +222,7 @@ class Intake:
     def settle(self, gathered: Gathered, *, trained: bool) -> None:
         """Settle the kept groups after the step that consumed them, and write down what was settled since the step before.
         trained: whether that step changed the weights. Called before the state counts the step."""
+        scored = {group.group.prompt.sequence_number: group for group in gathered.groups}
         for group in gathered.kept:
             number = group.prompt.sequence_number
             if trained:
@@ -212,6 +230,7 @@ class Intake:
             else:
                 self._ledger.drop(number, "skipped_step")
             GROUPS.labels("trained" if trained else "skipped_step").inc()
+            self._issuer.observe(scored[number], self._state.policy_version)
         if self._record is not None:
             step = self._state.policy_version + 1
             self._record.step(step, self._ledger.take_events(), issued=self._state.issued)
@@ -224,6 +243,15 @@ class Intake:
         events = self._ledger.take_events()
         return saved | {"mark": self._record.checkpoint(self._state.policy_version, events, issued=self._state.issued)}
 
+    def plan_to_dict(self) -> dict[str, object]:
+        """Which prompts are out, and the state of what chooses the next, as JSON values for the checkpoint."""
+        return self._issuer.to_dict(self._ledger.unsettled(self._state.issued))
+
+    @property
+    def shares(self) -> Mapping[str, float]:
+        """Source -> the share of the prompts that it gets now."""
+        return self._issuer.shares
+
     def settled_claims(self) -> list[Owed]:
         """The claims of the groups that the ledger holds as settled now."""
         return self._collector.settled()
@@ -235,3 +263,14 @@ class Intake:
     def counts(self) -> dict[str, object]:
         """What became of the groups issued so far: the `groups` entry of the summary."""
         return self._ledger.counts(self._state.issued)
+
+
+def _by_source(groups: Sequence[ScoredGroup], sifted: Sequence[SiftedGroup]) -> dict[str, Tally]:
+    """What was consumed of each source that has a name."""
+    names = sorted({group.group.prompt.source for group in groups} - {""})
+    places = {
+        name: [place for place, group in enumerate(groups) if group.group.prompt.source == name] for name in names
+    }
+    return {
+        name: tally([groups[place] for place in own], [sifted[place] for place in own]) for name, own in places.items()
+    }

@@ -13,7 +13,20 @@ from services.run import made_of
 from services.run.made_of import MadeOf
 from services.streams import Stream
 from services.streams.redis_connection import RedisConnection
-from services.wire.prompt import trace
+from services.wire.prompt import Trace, trace
+
+
+def groups_on(streams: Sequence[Stream]) -> dict[int, Trace]:
+    """The training groups on these streams by sequence number. streams: in the order that groups go through, so that one that
+    moves meanwhile is seen."""
+    found: dict[int, Trace] = {}
+    for stream in streams:
+        depth = stream.depth()
+        for payload in stream.peek(depth.waiting + depth.pending):
+            prompt = trace(payload)
+            if prompt is not None and prompt.purpose == "train":
+                found[prompt.sequence_number] = prompt
+    return found
 
 
 def lost_groups(ledger: Ledger, issued: int, streams: Sequence[Stream]) -> list[int]:
@@ -23,13 +36,7 @@ def lost_groups(ledger: Ledger, issued: int, streams: Sequence[Stream]) -> list[
     seen.
     """
     missing = set(ledger.unsettled(issued))
-    for stream in streams if missing else ():
-        depth = stream.depth()
-        for payload in stream.peek(depth.waiting + depth.pending):
-            prompt = trace(payload)
-            if prompt is not None and prompt.purpose == "train":
-                missing.discard(prompt.sequence_number)
-    return sorted(missing)
+    return sorted(missing - groups_on(streams).keys()) if missing else []
 
 
 class Leftovers:

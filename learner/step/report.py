@@ -123,7 +123,15 @@ class StepReport:
             "Mean reward of the groups of the last step, those without variance included.",
         ),
     ]
-    """Mean over every sequence consumed, those of zero-variance groups included."""
+    """Mean over every sequence consumed, those of zero-variance groups included: of the verifier's rewards."""
+    mean_shaped_reward: Annotated[
+        float,
+        gauge(
+            "ratchet_learner_shaped_reward_mean",
+            "Mean reward after shaping (learner.shaping) of the groups of the last step, those without variance included.",
+        ),
+    ]
+    """The same of the rewards that advantages are taken of: shaped by learner.shaping."""
     pass_rate: Annotated[
         float,
         gauge("ratchet_learner_pass_ratio", "Fraction of correct responses in the groups of the last step, 0..1."),
@@ -352,6 +360,7 @@ def report(batch: StepBatch, skipped: SkipReason | None, **measured: float | Non
         dropped_sequences=tally.dropped_sequences,
         masked_tokens=tally.masked_tokens,
         mean_reward=tally.mean_reward,
+        mean_shaped_reward=tally.mean_shaped_reward,
         pass_rate=tally.pass_rate,
         mean_response_tokens=tally.mean_response_tokens,
         cut_fraction=tally.cut_fraction,

@@ -190,8 +190,13 @@ def refuse_what_was_changed(run: RunConfig, taken: Any) -> None:
         ("model.dtype", run.model.dtype, str(taken.dtype).removeprefix("torch.")),
     ]
     temperatures = {"rollout.sampling.temperature": run.rollout.sampling.temperature}
+    sources = run.prompts.by_place("prompts")
     if run.evaluation is not None:
         temperatures["evaluation.temperature"] = run.evaluation.temperature
+        sources |= run.evaluation.prompts.by_place("evaluation.prompts")
+    for place, source in sources.items():
+        if source.temperature is not None:
+            temperatures[f"{place}.temperature"] = source.temperature
     for setting, temperature in temperatures.items():
         try:
             asked.append((setting, temperature, SamplingParams(temperature=temperature).temperature))

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from services.command.facts import live_url, open_run
+from services.command.facts import live_url
+from services.run.history import open_run
 from services.run.audit import KINDS, Audit, audit
 from services.streams.redis_connection import RedisConnection
 

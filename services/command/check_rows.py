@@ -7,7 +7,7 @@ from typing import Any
 
 from services.command import reference_check
 from services.config import RunConfig
-from services.config.prompts import PromptsConfig
+from services.config.prompts import SourceConfig
 from services.datasets.dataset import Problem, origin_of, read_problems
 from services.datasets.overlap import overlap_warning
 from services.datasets.rendering import Renderer
@@ -23,7 +23,7 @@ class CheckedRows:
     """What one dataset of a run holds."""
 
     section: str
-    """The setting: "prompts" or "evaluation.prompts"."""
+    """The setting: "prompts", "evaluation.prompts", or one of their sources, such as "prompts.sources.1"."""
     problems: list[Problem]
     """Those that can be read."""
     faults: dict[int, str] = field(default_factory=dict)
@@ -32,6 +32,10 @@ class CheckedRows:
     """Rows among `faults` whose references no grader can judge."""
     unreadable: list[str] = field(default_factory=list)
     """Why each other row cannot be read."""
+
+    @property
+    def is_trained_on(self) -> bool:
+        return not self.section.startswith("evaluation.")
 
     @property
     def usable(self) -> list[Problem]:
@@ -75,11 +79,40 @@ def _looks_wrong(config: RunConfig, renderer: Renderer, found: list[CheckedRows]
         settings = sections(config)[rows.section]
         for warning in renderer.check(settings, rows.usable, stop_token_ids=config.rollout.sampling.stop_token_ids):
             yield _as_in(rows.section, warning)
-    training, *others = found
-    for held_out in others:
-        asked = held_out.usable[: config.evaluation.max_prompts] if config.evaluation else []
-        if shared := overlap_warning(training.usable, asked):
-            yield shared
+    training = [problem for rows in found if rows.is_trained_on for problem in taken(config, rows)]
+    held_out = [problem for rows in found if not rows.is_trained_on for problem in taken(config, rows)]
+    if shared := overlap_warning(training, held_out):
+        yield shared
+    yield from _too_few(config, [rows for rows in found if rows.is_trained_on])
+
+
+def taken(config: RunConfig, rows: CheckedRows) -> list[Problem]:
+    """The problems of a source that the run takes."""
+    bounds = [sections(config)[rows.section].max_prompts]
+    if not rows.is_trained_on and config.evaluation is not None:
+        bounds.append(config.evaluation.max_prompts)
+    return rows.usable[: min((bound for bound in bounds if bound is not None), default=None)]
+
+
+def _too_few(config: RunConfig, sources: list[CheckedRows]) -> Iterator[str]:
+    """Raises InputError where every source ends before the last step; yields a warning for those that end while others go on."""
+    needed = config.learner.steps * config.learner.groups_per_step
+    settings = [sections(config)[rows.section] for rows in sources]
+    given = [len(taken(config, rows)) * one.epochs for rows, one in zip(sources, settings, strict=True) if one.epochs]
+    if len(given) == len(sources) and sum(given) < needed:
+        raise InputError(
+            f"every source of prompts.sources ends, after {sum(given)} prompts together, and learner.steps = "
+            f"{config.learner.steps} times learner.groups_per_step = {config.learner.groups_per_step} needs at least {needed}: "
+            "raise an epochs of prompts.sources, or lower learner.steps"
+        )
+    total = sum(one.weight for one in settings)
+    for rows, one in zip(sources, settings, strict=True):
+        problems = len(taken(config, rows))
+        if one.epochs is not None and problems * one.epochs < needed * one.weight / total:
+            yield (
+                f"{rows.section} ({one.name}) ends after {problems * one.epochs} prompts, before the last step; its share then "
+                "goes to the other sources"
+            )
 
 
 def check_datasets(config: RunConfig) -> None:
@@ -90,7 +123,7 @@ def check_datasets(config: RunConfig) -> None:
             raise InputError(f"{section}: the dataset {origin_of(settings)} is empty; it needs at least one row")
 
 
-def _read(section: str, settings: PromptsConfig) -> tuple[list[Problem], list[UnreadableRow]]:
+def _read(section: str, settings: SourceConfig) -> tuple[list[Problem], list[UnreadableRow]]:
     try:
         return read_problems(settings)
     except InputError as fault:
@@ -103,14 +136,14 @@ def _as_in(section: str, said: str) -> str:
     return re.sub(r"(?<![\w.])prompts\.", f"{section}.", said)
 
 
-def sections(config: RunConfig) -> dict[str, PromptsConfig]:
+def sections(config: RunConfig) -> dict[str, SourceConfig]:
     """The settings of each dataset of the run, by their place in the run file."""
-    held_out = {"evaluation.prompts": config.evaluation.prompts} if config.evaluation else {}
-    return {"prompts": config.prompts} | held_out
+    held_out = config.evaluation.prompts.by_place("evaluation.prompts") if config.evaluation else {}
+    return config.prompts.by_place("prompts") | held_out
 
 
-def _rendered(config: RunConfig, renderer: Renderer, section: str, settings: PromptsConfig) -> CheckedRows:
-    room = config.model.max_length - config.rollout.sampling.max_tokens
+def _rendered(config: RunConfig, renderer: Renderer, section: str, settings: SourceConfig) -> CheckedRows:
+    room = config.model.max_length - config.sampling_of(settings).max_tokens
     problems, unreadable = _read(section, settings)
     rows = CheckedRows(section, problems, unreadable=[str(fault) for fault in unreadable])
     for problem in problems:

@@ -10,6 +10,7 @@ from services import entry
 from services.command import preflight
 from services.command.run_lock import locked
 from services.command.run_processes import Supervise, redis_of, supervise
+from services.command.shown import number
 from services.config import RunConfig
 from services.errors import InputError, ServiceFailed
 from services.run.folder import RunFolder
@@ -50,7 +51,8 @@ def evaluate(config: RunConfig, model: Path | None, supervise: Supervise = super
         what = str(model) if model is not None else f"{name} at policy version {found['policy_version']}"
         console.print(
             f"{what}: avg@{found['k']} {found['avg_at_k']:.4f}, pass@{found['k']} {found['pass_at_k']:.4f} "
-            f"on {found['prompts']} held-out prompts",
+            f"on {found['prompts']} held-out prompts"
+            + "".join(f", {name} {number(own['avg_at_k'], 4)}" for name, own in found.get("sources", {}).items()),
             highlight=False,
             soft_wrap=True,
         )

@@ -11,7 +11,7 @@ from services import numa
 from services.command import gpus
 from services.command.check_memory import check_memory
 from services.command.check_places import check_folder, check_ports, check_redis, check_verifier
-from services.command.check_rows import check_datasets, check_rows
+from services.command.check_rows import check_datasets, check_rows, taken
 from services.command.objective_check import check_objective
 from services.config import RunConfig
 from services.config.effect import ineffective
@@ -54,8 +54,9 @@ def check(config: RunConfig, *, quick: bool = False) -> Checked:
     def rows() -> list[str]:
         found, said = check_rows(config)
         left_out.update({one.section: (one.problems, one.ungradable) for one in found})
-        training, *held_out = found
-        check_checkpoint(config, training.usable, held_out[0].problems if held_out else None)
+        training = [problem for one in found if one.is_trained_on for problem in taken(config, one)]
+        held_out = [problem for one in found if not one.is_trained_on for problem in one.problems]
+        check_checkpoint(config, training, held_out if config.evaluation else None)
         return said
 
     if config.device == "cpu":

@@ -117,8 +117,9 @@ def html(history: History) -> str:
     """The report as one page."""
     state = "" if history.is_finished else "<p>The run has not ended; this is what it has come to so far.</p>"
     evaluations = [
-        [str(row["policy_version"]), f"avg@{row['k']}", number(row["avg_at_k"], 4), number(row["pass_at_k"], 4)]
+        [str(row["policy_version"]), f"avg@{row['k']}{of}", number(own["avg_at_k"], 4), number(own["pass_at_k"], 4)]
         for row in history.evaluations
+        for of, own in (("", row), *((f" {name}", own) for name, own in row.get("sources", {}).items()))
     ]
     settings = [[name, str(value)] for name, value in history.settings.items()]
     return html_page.page(

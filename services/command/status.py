@@ -37,6 +37,7 @@ def describe(path: Path) -> str:
         lines.append(
             f"  held-out at version {evaluation['policy_version']}: avg@{evaluation['k']} {number(evaluation['avg_at_k'], 4)}, "
             f"pass@{evaluation['k']} {number(evaluation['pass_at_k'], 4)}"
+            + "".join(f", {name} {number(own['avg_at_k'], 4)}" for name, own in evaluation.get("sources", {}).items())
         )
     url = url_of(config, folder)
     lines += ["  not running"] if url is None else _live(url, config.name, folder)

@@ -17,6 +17,7 @@ from services.config.objectives.owpo import OwpoObjective
 from services.config.objectives.registry import ObjectiveConfig, settings_class
 from services.config.optimizer import OptimizerConfig
 from services.config.reference import Reference, ReferenceConfig
+from services.config.shaping import ShapingConfig
 from services.errors import InputError
 
 
@@ -52,6 +53,8 @@ class LearnerConfig(Strict):
     use rollout.sampling.max_tokens."""
     mini_batches: int = Field(default=1, ge=1)
     """Optimizer steps per learner step, each on its share of the groups. More than 1 makes the clip of an objective bind."""
+    shaping: ShapingConfig | None = None
+    """What is made of the verifier's rewards before advantages are taken; without this section nothing."""
     advantage: Annotated[AdvantageConfig, OnlyAbove("learner.objective.outcome", 0)] = AdvantageConfig()
     """How rewards become advantages."""
     importance: ImportanceConfig = ImportanceConfig()

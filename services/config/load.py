@@ -18,6 +18,7 @@ from services.config.base import Strict
 from services.config.endpoints import ENDPOINT_PATTERN
 from services.config.objectives.base import ObjectiveSettings
 from services.config.objectives.registry import OURS, settings_class
+from services.config.prompts import SOURCE_NAME
 from services.config.run import NAME_PATTERN, RunConfig
 from services.config.verifier import VerifierConfig
 from services.errors import InputError
@@ -230,6 +231,7 @@ def _explain(fault: ErrorDetails) -> str:
 
 PATTERNS = {
     NAME_PATTERN: "use up to 64 letters, digits, dots, dashes and underscores, with a letter or a digit first",
+    SOURCE_NAME: "use up to 40 letters, digits, dots, dashes and underscores, with a letter or a digit first",
     ENDPOINT_PATTERN: "use up to 40 letters, digits, dashes and underscores",
 }
 

@@ -11,8 +11,9 @@ from services.config.environment import EnvironmentConfig
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
 from services.config.price import PriceConfig
-from services.config.prompts import EvaluationConfig, PromptsConfig
-from services.config.rollout import RolloutConfig
+from services.config.prompts import EvaluationConfig, PromptsConfig, SourceConfig
+from services.config.rollout import RolloutConfig, SamplingConfig
+from services.config.shaping import ShapingConfig
 from services.config.tracking import TrackingConfig
 from services.config.verifier import VerifierConfig
 from services.config.weights import WeightsConfig
@@ -100,11 +101,17 @@ class RunConfig(Strict):
 
     @model_validator(mode="after")
     def response_fits_model(self) -> Self:
-        if self.rollout.sampling.max_tokens >= self.model.max_length:
-            raise ValueError(
-                f"rollout.sampling.max_tokens = {self.rollout.sampling.max_tokens} leaves no room for a prompt within "
-                f"model.max_length = {self.model.max_length}; lower the first or raise the second"
-            )
+        asked = {"rollout.sampling": self.rollout.sampling.max_tokens}
+        sources = self.prompts.by_place("prompts")
+        if self.evaluation is not None:
+            sources |= self.evaluation.prompts.by_place("evaluation.prompts")
+        asked |= {place: one.max_tokens for place, one in sources.items() if one.max_tokens is not None}
+        for place, max_tokens in asked.items():
+            if max_tokens >= self.model.max_length:
+                raise ValueError(
+                    f"{place}.max_tokens = {max_tokens} leaves no room for a prompt within "
+                    f"model.max_length = {self.model.max_length}; lower the first or raise the second"
+                )
         return self
 
     @property
@@ -159,18 +166,69 @@ class RunConfig(Strict):
 
     @model_validator(mode="after")
     def group_fits_engine(self) -> Self:
-        if self.rollout.max_concurrent_sequences < self.rollout.sampling.group_size:
-            raise ValueError(
-                f"rollout.max_concurrent_sequences = {self.rollout.max_concurrent_sequences} cannot hold one group of "
-                f"rollout.sampling.group_size = {self.rollout.sampling.group_size}"
-            )
+        for place, size in self._group_sizes().items():
+            if self.rollout.max_concurrent_sequences < size:
+                raise ValueError(
+                    f"rollout.max_concurrent_sequences = {self.rollout.max_concurrent_sequences} cannot hold one group of "
+                    f"{place} = {size}"
+                )
         return self
 
     @model_validator(mode="after")
     def median_has_a_middle(self) -> Self:
-        size = self.rollout.sampling.group_size
-        if self.learner.advantage.baseline == "median" and size % 2 == 0:
-            raise ValueError(
-                f'learner.advantage.baseline = "median" needs an odd rollout.sampling.group_size, not {size}'
-            )
+        for place, size in self._group_sizes().items():
+            if self.learner.advantage.baseline == "median" and size % 2 == 0:
+                raise ValueError(f'learner.advantage.baseline = "median" needs an odd {place}, not {size}')
         return self
+
+    @model_validator(mode="after")
+    def adaptive_groups_hold_the_usual_size(self) -> Self:
+        bounds = self.prompts.adaptive_group
+        for place, size in self._group_sizes().items():
+            if bounds is not None and not bounds.least <= size <= bounds.most:
+                raise ValueError(
+                    f"{place} = {size}, with which a problem is sampled first, is not between prompts.adaptive_group.least = "
+                    f"{bounds.least} and prompts.adaptive_group.most = {bounds.most}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def shaping_is_within_reach(self) -> Self:
+        shaping = self.learner.shaping or ShapingConfig()
+        for place, source in self.prompts.by_place("prompts").items():
+            asked = "rollout.sampling" if source.max_tokens is None else place
+            most = self.sampling_of(source).max_tokens
+            overlong, budget = shaping.overlong, shaping.budget
+            if overlong is not None and overlong.buffer_tokens > most:
+                raise ValueError(
+                    f"learner.shaping.overlong.buffer_tokens = {overlong.buffer_tokens} is above {asked}.max_tokens = {most}, "
+                    "so that every response would be punished; lower the first or raise the second"
+                )
+            if budget is not None and budget.tokens > most:
+                raise ValueError(
+                    f"learner.shaping.budget.tokens = {budget.tokens} is above {asked}.max_tokens = {most}, which no response "
+                    "exceeds; lower the first or raise the second"
+                )
+        return self
+
+    def sampling_of(self, source: SourceConfig) -> SamplingConfig:
+        """How responses to a source's problems are drawn: rollout.sampling, and what the source says otherwise."""
+        own = {name: getattr(source, name) for name in ("temperature", "max_tokens", "group_size")}
+        return self.rollout.sampling.model_copy(
+            update={name: value for name, value in own.items() if value is not None}
+        )
+
+    @property
+    def largest_group(self) -> int:
+        """Responses of the largest group that a prompt of this run may ask for."""
+        return max(self._group_sizes().values())
+
+    def _group_sizes(self) -> dict[str, int]:
+        """Every size that a group may have, by the setting that says so."""
+        sizes = {"rollout.sampling.group_size": self.rollout.sampling.group_size}
+        for place, source in self.prompts.by_place("prompts").items():
+            if source.group_size is not None:
+                sizes[f"{place}.group_size"] = source.group_size
+        if (bounds := self.prompts.adaptive_group) is not None:
+            sizes |= {"prompts.adaptive_group.least": bounds.least, "prompts.adaptive_group.most": bounds.most}
+        return sizes

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from services.config.prompts import PromptsConfig
+from services.config.prompts import SourceConfig
 from services.datasets.conventions import convention
 from services.datasets.row_values import why_not_json
 from services.datasets.sources import Row, UnreadableRow, rows
@@ -33,15 +33,17 @@ class Problem:
     options: dict[str, Any] = field(default_factory=dict)
     place: str = field(default="", compare=False)
     """Where the row is, for error messages: "data/train.jsonl line 7"."""
+    source: str = ""
+    """Name of the source, where there are several."""
 
 
-def read_problems(settings: PromptsConfig) -> tuple[list[Problem], list[UnreadableRow]]:
+def read_problems(settings: SourceConfig) -> tuple[list[Problem], list[UnreadableRow]]:
     """The problems of a dataset, and why each other row cannot be read. Raises InputError for what is no matter of a row."""
     unreadable: list[UnreadableRow] = []
     return list(_problems(settings, _default_grader(settings), unreadable)), unreadable
 
 
-def load_problems(settings: PromptsConfig, *, limit: int | None = None) -> list[Problem]:
+def load_problems(settings: SourceConfig, *, limit: int | None = None) -> list[Problem]:
     """The problems of a dataset, or its first `limit`. Raises InputError naming file, row, column and what to do."""
     unreadable: list[UnreadableRow] = []
     read = _problems(settings, _default_grader(settings), unreadable, strict=not settings.skip_unreadable)
@@ -58,12 +60,12 @@ def load_problems(settings: PromptsConfig, *, limit: int | None = None) -> list[
     return problems
 
 
-def origin_of(settings: PromptsConfig) -> str:
+def origin_of(settings: SourceConfig) -> str:
     """The file, folder or name that the rows come from."""
     return str(getattr(settings.source, "path", None) or getattr(settings.source, "name", ""))
 
 
-def _default_grader(settings: PromptsConfig) -> str:
+def _default_grader(settings: SourceConfig) -> str:
     default = convention(settings.columns).grader if settings.grader is None else settings.grader
     if default not in graders():
         raise InputError(f"prompts.grader = {default!r}: there is no such grader; the known ones are {known_graders()}")
@@ -71,7 +73,7 @@ def _default_grader(settings: PromptsConfig) -> str:
 
 
 def _problems(
-    settings: PromptsConfig, default: str, unreadable: list[UnreadableRow], *, strict: bool = False
+    settings: SourceConfig, default: str, unreadable: list[UnreadableRow], *, strict: bool = False
 ) -> Iterator[Problem]:
     """The problems, one by one. unreadable: collects why rows are left out. strict: the first of them is an error instead."""
     if why := why_not_json(settings.options, "prompts.options"):
@@ -88,7 +90,8 @@ def _problems(
             unreadable.append(fault)
             continue
         grader = _known(row, task.grader or default)
-        yield Problem(index, task.prompt, task.reference, grader, settings.options | task.options, row.place)
+        options = settings.options | task.options
+        yield Problem(index, task.prompt, task.reference, grader, options, row.place, settings.name)
 
 
 class PromptCursor:

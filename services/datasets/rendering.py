@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from services.config.prompts import PromptsConfig
+from services.config.prompts import SourceConfig
 from services.datasets.dataset import Problem, load_problems, origin_of
 from services.datasets.sources import UnreadableRow
 from services.errors import InputError
@@ -34,7 +34,7 @@ class Renderer:
         self._vocabulary = _vocabulary(path, trust_remote_code)
 
     def check(
-        self, settings: PromptsConfig, problems: Sequence[Problem], *, stop_token_ids: Collection[int]
+        self, settings: SourceConfig, problems: Sequence[Problem], *, stop_token_ids: Collection[int]
     ) -> list[str]:
         """What looks wrong with the template, the end tokens and the way they meet these problems, as warnings; takes
         milliseconds, and a look at the text of each problem.
@@ -67,7 +67,7 @@ class Renderer:
         """A tokenizer of transformers for the caller alone: one must not be used by two threads at once."""
         return copy.deepcopy(self._tokenizer)
 
-    def _special_tokens(self, settings: PromptsConfig, problems: Sequence[Problem]) -> list[str]:
+    def _special_tokens(self, settings: SourceConfig, problems: Sequence[Problem]) -> list[str]:
         """Warnings about special tokens that the data writes: to the model they are the ends and beginnings of turns."""
         added = self._tokenizer.added_tokens_decoder.values()
         names = {str(token) for token in added if token.special} | set(self._tokenizer.all_special_tokens)
@@ -96,7 +96,7 @@ class Renderer:
             )
         return warnings
 
-    def render(self, problem: Problem, settings: PromptsConfig, *, max_prompt_tokens: int) -> list[int]:
+    def render(self, problem: Problem, settings: SourceConfig, *, max_prompt_tokens: int) -> list[int]:
         """The prompt as 1 to max_prompt_tokens token ids. Raises InputError naming the row.
 
         template "chat": through the chat template, with the assistant's turn opened. template "none": the text as it is,
@@ -124,7 +124,7 @@ class Renderer:
         own = self.own_tokenizer()
         return lambda token_ids: str(own.decode(list(token_ids), skip_special_tokens=False))
 
-    def _plain(self, problem: Problem, settings: PromptsConfig) -> list[int]:
+    def _plain(self, problem: Problem, settings: SourceConfig) -> list[int]:
         if not isinstance(problem.prompt, str):
             raise UnreadableRow(
                 f"{_place(problem)}: the prompt is a list of chat messages, which prompts.template = "
@@ -136,7 +136,7 @@ class Renderer:
             )
         return list(self._tokenizer.encode(problem.prompt, add_special_tokens=False))
 
-    def _chat(self, problem: Problem, settings: PromptsConfig) -> list[int]:
+    def _chat(self, problem: Problem, settings: SourceConfig) -> list[int]:
         if not self._tokenizer.chat_template:
             raise InputError(
                 f'prompts.template = "chat", but the tokenizer in {self._path} has no chat template; set it to "none", '
@@ -190,7 +190,7 @@ class RenderedProblems:
 
     def __init__(
         self,
-        settings: PromptsConfig,
+        settings: SourceConfig,
         renderer: Renderer,
         *,
         max_prompt_tokens: int,
@@ -198,6 +198,9 @@ class RenderedProblems:
         leave_out: Callable[[list[Problem]], Collection[int]] = lambda _: (),
     ) -> None:
         """limit: use the first `limit` problems that can be used. leave_out: rows that cannot be, for other reasons."""
+        limit = min((bound for bound in (limit, settings.max_prompts) if bound is not None), default=None)
+        self.name = settings.name
+        """Name of the source; empty where there is only one."""
         self._settings = settings
         self._renderer = renderer
         self._max_prompt_tokens = max_prompt_tokens
@@ -209,7 +212,7 @@ class RenderedProblems:
         if settings.skip_unreadable:
             problems = list(itertools.islice(filter(self._can_be_rendered, problems), limit))
         if not problems:
-            raise InputError("no row of the dataset can be used; `ratchet config` says why")
+            raise InputError(f"no row of the dataset {origin_of(settings)} can be used; `ratchet config` says why")
         self.problems = problems[:limit]
 
     def _can_be_rendered(self, problem: Problem) -> bool:

@@ -38,9 +38,9 @@ def bucket_bytes(shape: ModelShape, run: RunConfig) -> int:
 
 def group_bytes(run: RunConfig) -> int:
     """Bytes of one group on a stream, all its responses as long as they may be and the prompt filling the rest."""
-    sampling = run.rollout.sampling
-    prompt = run.model.max_length - sampling.max_tokens
-    return sampling.group_size * sampling.max_tokens * WIRE_BYTES_PER_TOKEN + prompt * (4 + TEXT_BYTES_PER_TOKEN)
+    tokens = max(run.sampling_of(source).max_tokens for source in run.prompts.each)
+    prompt = run.model.max_length - tokens
+    return run.largest_group * tokens * WIRE_BYTES_PER_TOKEN + prompt * (4 + TEXT_BYTES_PER_TOKEN)
 
 
 def groups_kept(run: RunConfig) -> int:

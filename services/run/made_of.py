@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 import msgspec
 
 from services.config import RunConfig
-from services.config.prompts import PromptsConfig
+from services.config.prompts import PromptsConfig, SourceConfig
 from services.datasets.dataset import Problem, origin_of
 from services.errors import InputError
 from services.run.checkpoint_files import Damaged, read_object
@@ -43,14 +43,16 @@ def made_of(config: RunConfig, training: Sequence[Problem], held_out: Sequence[P
     model = _model(config.model.path, lambda name: not name.startswith(TOKENIZER_FILES))
     tokenizer = _model(config.model.path, lambda name: name.startswith(TOKENIZER_FILES))
     graders = sorted({problem.grader for problem in training})
+    template = _both(map(_template, config.prompts.each))
     found = {
         "model.path": model,
         "seed": _of(str(config.seed), config.seed),
         "prompts.source": _rows(config.prompts, training),
         "prompts.grader": _of(
-            f"{', '.join(graders)} with {config.prompts.options}", [(one.grader, one.options) for one in training]
+            f"{', '.join(graders)} with {_both(one.options for one in config.prompts.each)}",
+            [(one.grader, one.options) for one in training],
         ),
-        "prompts.template": _of(_template(config.prompts), (_template(config.prompts), tokenizer["digest"])),
+        "prompts.template": _of(template, (template, tokenizer["digest"])),
         "prompts.shuffle": _of(str(config.prompts.shuffle), config.prompts.shuffle),
     }
     if config.learner.teachers:
@@ -131,7 +133,12 @@ def _difference(was: Mapping[str, str], now: Mapping[str, str]) -> str:
     return f"{now['is']} has changed (digest {was['digest'][:12]}, now {now['digest'][:12]})"
 
 
-def _template(settings: PromptsConfig) -> str:
+def _both(values: Iterable[object]) -> str:
+    """What the sources say, each thing once."""
+    return "; ".join(dict.fromkeys(map(str, values)))
+
+
+def _template(settings: SourceConfig) -> str:
     said = f'template "{settings.template}"'
     if settings.system_prompt is not None:
         said += f", system_prompt {settings.system_prompt!r}"
@@ -141,8 +148,11 @@ def _template(settings: PromptsConfig) -> str:
 
 
 def _rows(settings: PromptsConfig, problems: Sequence[Problem]) -> dict[str, str]:
-    used = [(problem.row, problem.prompt, problem.reference) for problem in problems]
-    return _of(f"{origin_of(settings)} with {len(problems)} problems", used)
+    used = [
+        (problem.row, problem.prompt, problem.reference, *([problem.source] if problem.source else []))
+        for problem in problems
+    ]
+    return _of(f"{', '.join(map(origin_of, settings.each))} with {len(problems)} problems", used)
 
 
 def _of(said: str, value: Any) -> dict[str, str]:

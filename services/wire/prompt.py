@@ -21,6 +21,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     purpose: Literal["train", "evaluate"]
     row: int
     """Row in the dataset, from 0; the learner's log has it when the group dies."""
+    source: str = ""
+    """Name of the source of the problem; empty where there is only one."""
     token_ids: Array
     """int32 [P]: the rendered prompt."""
     group_size: int
@@ -58,6 +60,10 @@ class Trace(msgspec.Struct, frozen=True):
     group_id: str
     sequence_number: Annotated[int, msgspec.Meta(ge=0)]
     purpose: Literal["train", "evaluate"]
+    row: int = -1
+    """-1: the record does not say."""
+    group_size: int = 0
+    source: str = ""
 
 
 def trace(raw: bytes) -> Trace | None:

@@ -1,5 +1,6 @@
 """The Helm chart, rendered by Helm and held against Kubernetes' own schemas and the settings of the services."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -174,7 +175,7 @@ def test_the_page_is_of_the_run_and_asks_services_that_exist(tmp_path: Path) -> 
     run.write_text(only("watched", "ConfigMap", "-run")["data"]["run.toml"], encoding="utf-8")
     [container] = pods("watched")["page"]["spec"]["containers"]
     path, *options = container["args"]
-    sets = [value for name, value in zip(options, options[1:], strict=False) if name == "--set"]
+    sets = [value for name, value in itertools.pairwise(options) if name == "--set"]
     folders = {
         str(load(run, sets).folder),
         str(load(run, pods("watched")["learner"]["spec"]["containers"][0]["args"][2::2]).folder),

@@ -7,7 +7,7 @@ from typing import Any
 from learner.evaluation import Evaluator, HeldOut
 from learner.intake.collector import Collector, Sampled
 from learner.intake.intake import Intake
-from learner.intake.issuer import PromptIssuer
+from learner.intake.issuer import PromptIssuer, PromptSource
 from learner.intake.leftovers import lost_groups
 from learner.loop import Beginning, TrainingLoop
 from learner.publish.snapshot import Snapshot, Snapshots
@@ -93,6 +93,7 @@ class Rooms(MemoryIssueLog):
 
     def __init__(self, run: "SmallRun", stream: MemoryStream) -> None:
         super().__init__(stream)
+        self.stream = stream
         self._run = run
         self.prompts: list[Prompt] = []
 
@@ -170,7 +171,8 @@ class Start:
         collector = Collector(self.scored, run.dead.as_consumer("learner"), self.beginning.ledger, sampled)
         anything: Any = replicas
         self._run = run
-        self._issuer = PromptIssuer(config, PROBLEMS, token_ids, run.rooms)
+        self._issuer = PromptIssuer(config, [PromptSource(PROBLEMS, token_ids)], run.rooms)
+        self._issuer.begin(self.beginning.prompts, self.state.issued)
         self.intake = Intake(
             config,
             state=self.state,
@@ -187,7 +189,7 @@ class Start:
             return run.evaluation_rooms[-1]
 
         assert config.evaluation is not None
-        held_out = HeldOut(config.evaluation, PROBLEMS[:2], token_ids, issue_log, attempt=1)
+        held_out = HeldOut(config.evaluation, [PromptSource(PROBLEMS[:2], token_ids)], issue_log, attempt=1)
         self.evaluator = Evaluator(config, held_out, collector, replicas)
         team = Team(config, self.engine)
 
@@ -211,7 +213,7 @@ class Start:
         """Issue again what is not settled and on no stream."""
         issued = self._run.rooms.issued_count()
         lost = lost_groups(self.beginning.ledger, issued, [self.scored, self._run.dead])
-        self._issuer.issue_again(lost)
+        self._issuer.issue_again(lost, issued)
 
     def run(self) -> bool:
         """Load the latest checkpoint, if there is one, and train."""

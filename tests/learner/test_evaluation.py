@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from learner.evaluation import count, evaluation_prompts
+from learner.intake.issuer import PromptSource
 from services.errors import DeadlineExceeded
 from services.wire.prompt import Prompt
 from services.wire.score import ScoredGroup
@@ -18,6 +19,9 @@ from tests.learner.tiny import scored_group
 MakeRun = Callable[..., SmallRun]
 
 
+ASKED = [scored_group(index, rewards=[0.0]).group.prompt for index in range(3)]
+
+
 def result(index: int, rewards: list[float], version: int = 7) -> ScoredGroup:
     return scored_group(
         index, rewards=rewards, versions=[[(version, 2)]] * len(rewards), responses=[[1, 2]] * len(rewards)
@@ -25,18 +29,18 @@ def result(index: int, rewards: list[float], version: int = 7) -> ScoredGroup:
 
 
 def test_average_and_best_of_k() -> None:
-    counted = count([result(0, [1.0, 0.0]), result(1, [0.0, 0.0]), result(2, [1.0, 1.0])], 7, asked=3, seconds=1.5)
+    counted = count([result(0, [1.0, 0.0]), result(1, [0.0, 0.0]), result(2, [1.0, 1.0])], 7, ASKED, seconds=1.5)
     assert (counted.avg_at_k, counted.pass_at_k) == pytest.approx((0.5, 2 / 3))
     assert (counted.k, counted.prompts, counted.missing, counted.mean_tokens) == (2, 3, 0, 2.0)
 
 
 def test_a_result_of_another_version_and_one_that_never_came_are_missing() -> None:
-    counted = count([result(0, [1.0]), result(1, [0.0], version=6)], 7, asked=3, seconds=1.0)
+    counted = count([result(0, [1.0]), result(1, [0.0], version=6)], 7, ASKED, seconds=1.0)
     assert (counted.avg_at_k, counted.prompts, counted.missing) == (1.0, 1, 2)
 
 
 def test_without_any_result_nothing_was_measured() -> None:
-    counted = count([], 7, asked=3, seconds=1.0)
+    counted = count([], 7, ASKED, seconds=1.0)
     assert (counted.k, counted.prompts, counted.missing) == (0, 0, 3)
     assert all(map(math.isnan, (counted.avg_at_k, counted.pass_at_k, counted.mean_tokens)))
 
@@ -47,7 +51,9 @@ def test_two_versions_are_asked_the_same_on_the_same_draws(tmp_path: Path) -> No
 
     def prompts(version: int) -> list[Prompt]:
         assert config.evaluation is not None
-        return evaluation_prompts(config, config.evaluation, PROBLEMS, token_ids, policy_version=version, attempt=1)
+        return evaluation_prompts(
+            config, config.evaluation, [PromptSource(PROBLEMS, token_ids)], policy_version=version, attempt=1
+        )
 
     first, second = prompts(3), prompts(4)
     assert not {prompt.group_id for prompt in first} & {prompt.group_id for prompt in second}
@@ -78,3 +84,21 @@ def test_results_that_never_come_end_it_at_its_deadline(small_run: MakeRun, capl
     with pytest.raises(DeadlineExceeded, match="evaluation results"):
         run.start().evaluator.evaluate(0)
     assert "2 groups did not come back, first eval-1-0-0" in caplog.text
+
+
+def test_each_source_has_figures_of_its_own_and_the_whole_is_over_all_prompts() -> None:
+    def of(name: str, prompt: Prompt) -> Prompt:
+        return msgspec.structs.replace(prompt, source=name)
+
+    def from_source(name: str, index: int, rewards: list[float]) -> ScoredGroup:
+        found = result(index, rewards)
+        group = msgspec.structs.replace(found.group, prompt=of(name, found.group.prompt))
+        return msgspec.structs.replace(found, group=group)
+
+    asked = [of(name, prompt) for name, prompt in zip("aab", ASKED, strict=True)]
+    counted = count([from_source("a", 0, [1.0, 0.0]), from_source("b", 2, [0.0, 0.0])], 7, asked, seconds=1.0)
+    assert (counted.avg_at_k, counted.prompts, counted.missing) == (0.25, 2, 1)
+    a, b = counted.sources["a"], counted.sources["b"]
+    assert (a.avg_at_k, a.pass_at_k, a.prompts, a.missing) == (0.5, 1.0, 1, 1)
+    assert (b.avg_at_k, b.pass_at_k, b.prompts, b.missing) == (0.0, 0.0, 1, 0)
+    assert count([], 7, ASKED, seconds=1.0).sources == {}

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from learner.__main__ import main, past_damage, prepare
 from learner.checkpoint import Checkpoints
 from learner.intake.ledger import Ledger
+from learner.intake.leftovers import lost_groups
 from learner.ranks import Team
 from learner.records import NOTHING_COUNTED
 from learner.run_state import RunState
@@ -156,6 +157,6 @@ def test_what_a_damaged_checkpoint_had_acknowledged_is_issued_again(
         prepared.health.close()
     assert whole.beginning.checkpoint == older
     assert (whole.beginning.state.policy_version, whole.beginning.ledger.counts(6)["trained"]) == (2, 2)
-    assert whole.lost == [2, 3]
+    assert lost_groups(whole.beginning.ledger, 6, [prompts, scored]) == [2, 3], "they are issued again"
     assert f"{newest}/rank-00000.pt is damaged: " in caplog.text
     assert "going on from step-00000002, the checkpoint before it" in caplog.text

@@ -78,7 +78,11 @@ def write_run(folder: RunFolder, figures: list[float]) -> None:
 
 
 def _nothing_came_back() -> dict[str, Any]:
-    names = {field.name: field.type for field in dataclasses.fields(Evaluation) if field.name != "policy_version"}
+    names = {
+        field.name: field.type
+        for field in dataclasses.fields(Evaluation)
+        if field.name not in ("policy_version", "sources")
+    }
     return {name: math.nan if "float" in str(kind) else 0 for name, kind in names.items()}
 
 

@@ -9,10 +9,12 @@ import pytest
 from prometheus_client import REGISTRY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from learner.batch.sift import sift, tally
 from learner.batch.step_batch import assemble
 from learner.intake.collector import Sampled
 from learner.ranks import TakenStep
 from learner.records import NOTHING_COUNTED, Records, scalars
+from learner.source_figures import source_figures
 from learner.step.report import StepReport, report
 from services.config.learner import LearnerConfig
 from services.run.folder import RunFolder
@@ -121,3 +123,21 @@ def test_counts_go_on_where_the_start_before_ended(tmp_path: Path, taken: StepRe
 def test_only_named_mappings_have_scalars() -> None:
     row = {"loss": 1.0, "skipped": None, "lag_tokens": {0: 3}, "dropped_groups": {"stale": 2}}
     assert dict(scalars(row)) == {"loss": 1.0, "dropped_groups/stale": 2}
+
+
+def test_figures_of_each_source_are_in_the_row_and_in_the_metrics() -> None:
+    def value(name: str, **labels: str) -> float | None:
+        return REGISTRY.get_sample_value(f"ratchet_learner_source_{name}", labels)
+
+    by_source = {"hard": tally(GROUPS, [sift(group, 0, SETTINGS) for group in GROUPS])}
+    found = source_figures(by_source, {"hard": 0.75, "quiet": 0.25})
+    assert source_figures({}, {"": 1.0}) == {}
+    assert found["hard"]["groups"] == len(GROUPS)
+    assert found["quiet"]["groups"] == found["quiet"]["tokens"] == 0
+    tokens = sum(len(one) for group in GROUPS for one in group.group.trajectories)
+    assert found["hard"]["tokens"] == value("sampled_tokens_total", source="hard") == tokens
+    assert value("share_ratio", source="quiet") == 0.25
+    assert value("reward_mean", source="hard") == pytest.approx(found["hard"]["mean_reward"])
+    assert value("reward_mean", source="quiet") is None
+    names = dict(scalars({"sources": found}))
+    assert names["sources/hard/pass_rate"] == found["hard"]["pass_rate"]

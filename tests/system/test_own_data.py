@@ -70,8 +70,8 @@ def test_other_sources_hold_the_same_rows(reader: Path, kind: str) -> None:
     source = next(one for one in written if one["type"] == kind and "subset" not in one)
     place = {"path": str(reader / source["path"])} if "path" in source else {"name": str(reader / source["name"])}
     columns = {"prompt": "question", "reference": "answer"}
-    asked = PromptsConfig.model_validate({"source": source | place, "columns": columns, "grader": "exact"})
-    assert load_problems(asked) == load_problems(load(reader / "my-data.toml").prompts)
+    asked = PromptsConfig.model_validate({"source": source | place, "columns": columns, "grader": "exact"}).each[0]
+    assert load_problems(asked) == load_problems(load(reader / "my-data.toml").prompts.each[0])
 
 
 def test_the_settings_for_a_gpu_are_settings() -> None:

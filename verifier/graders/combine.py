@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
+from services.overlong import overlong_punishment
 from services.wire.verdict import Score
 from verifier.contract import ScoreItem
 from verifier.grader import BaseGrader, Judgment, LaneName, ScoringFault
@@ -55,9 +56,9 @@ class Overlong(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
 
     def reward(self, response_tokens: int) -> float:
-        """What is added to the reward: from -penalty to 0 (our reading of equation 13)."""
-        over = response_tokens - (self.max_tokens - self.buffer_tokens)
-        return -self.penalty * min(1.0, max(0, over) / self.buffer_tokens)
+        """What is added to the reward: from -penalty to 0."""
+        bounds = {"max_tokens": self.max_tokens, "buffer_tokens": self.buffer_tokens}
+        return self.penalty * overlong_punishment(response_tokens, **bounds)
 
 
 class Combine(BaseGrader, frozen=True):

@@ -196,3 +196,17 @@ def test_what_rank_0_sends_arrives_as_it_was() -> None:
         assert repr(msgspec.msgpack.decode(msgspec.msgpack.encode(counted), type=Tally)) == repr(counted)
     assert counted.dropped_sequences == {"stale": 1, "truncated": 1}
     assert counted.dropped_groups == {"zero_variance": 1, "single": 1}
+
+
+def test_shaped_rewards_reach_the_loss_and_both_are_tallied() -> None:
+    shaping = {"efficiency": {"strength": 0.5}, "overlong": {"buffer_tokens": 4}}
+    settings = LearnerConfig.model_validate({"steps": 1, "groups_per_step": 1, "shaping": shaping})
+    group = scored_group(0, rewards=[1.0, 1.0, 0.0], responses=[[1], [1, 2, 3], [1] * 8])  # max_tokens is 8
+    sifted = sift(group, 0, settings)
+    rewards = [sequence.reward for sequence in sifted.kept]
+    assert rewards[0] > rewards[1] > rewards[2] == -1.0
+    counted = tally([group], [sifted])
+    assert counted.mean_reward == pytest.approx(2 / 3)
+    assert counted.mean_shaped_reward == pytest.approx(sum(rewards) / 3)
+    alone = sift(group, 0, settings.model_copy(update={"shaping": None}))
+    assert [sequence.reward for sequence in alone.kept] == [1.0, 1.0, 0.0]

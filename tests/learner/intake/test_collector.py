@@ -172,7 +172,7 @@ def of_another_schema(number: int) -> bytes:
 def with_a_damaged_field(number: int) -> bytes:
     values = msgspec.to_builtins(group(number))
     values["group"]["trajectories"][0]["finish_reason"] = 7
-    return msgspec.msgpack.encode(("scored-group", 2, values))
+    return msgspec.msgpack.encode(("scored-group", 3, values))
 
 
 def without_a_reward(number: int) -> bytes:

@@ -9,15 +9,18 @@ from prometheus_client import REGISTRY
 from learner.intake import intake as intake_module
 from learner.intake.collector import LOOK_EVERY_S, Collector, Sampled
 from learner.intake.drought import NoUsableGroups
-from learner.intake.intake import UNCONFIRMED_LOOK_EVERY_S, Gathered, Intake
-from learner.intake.issuer import PromptIssuer
+from learner.intake.intake import UNCONFIRMED_LOOK_EVERY_S, Gathered, Intake, SourcesEnded
+from learner.intake.issuer import PromptIssuer, PromptSource
 from learner.intake.ledger import Ledger
+from learner.intake.source_watch import SourceWatch
 from learner.run_state import RunState
+from services.datasets.dataset import Problem
 from services.errors import DeadlineExceeded, WeightSyncError
 from services.run.waiting import Waiting
 from services.wire.codec import decode, encode
 from services.wire.prompt import Prompt
-from services.wire.score import DeadGroup
+from services.wire.score import DeadGroup, ScoredGroup
+from services.wire.trajectory import Group
 from tests.fakes.streams import MemoryIssueLog, MemoryStream
 from tests.learner.small_run import PROBLEMS, small_config, token_ids
 from tests.learner.tiny import scored_group
@@ -56,7 +59,7 @@ class Bench:
             self.config,
             state=self.state,
             ledger=self.ledger,
-            issuer=PromptIssuer(self.config, PROBLEMS, token_ids, self.log),
+            issuer=PromptIssuer(self.config, [PromptSource(PROBLEMS, token_ids)], self.log),
             collector=Collector(self.scored, self.dead, self.ledger, Sampled()),
             replicas=self.replicas,
             streams=[self.prompts, self.scored, self.dead],
@@ -280,3 +283,68 @@ def test_what_came_to_nothing_is_part_of_the_error_when_the_deadline_passes(tmp_
         DeadlineExceeded, match=r"scored groups \(0 of 2 there; nothing to train on in the others: 3 equal rewards"
     ):
         bench.intake.gather()
+
+
+TWO = (
+    'prompts={template = "none", sources = [{name = "a", epochs = 1, source = {type = "jsonl", path = "a"}}, '
+    '{name = "b", epochs = 1, source = {type = "jsonl", path = "b"}}]}'
+)
+
+
+class TwoSources(Bench):
+    """The same over two sources of two problems each, which end after one epoch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.own = [[Problem(row, f"{name}{row}", "", "exact", source=name) for row in range(2)] for name in ("a", "b")]
+        super().__init__(folder, TWO)
+
+    def made(self, tell: Callable[[Waiting], None] = lambda _: None) -> Intake:
+        sources = [PromptSource(problems, lambda _: [1, 2]) for problems in self.own]
+        self.issuer = PromptIssuer(self.config, sources, MemoryIssueLog(self.prompts))
+        return Intake(
+            self.config,
+            state=self.state,
+            ledger=self.ledger,
+            issuer=self.issuer,
+            collector=Collector(self.scored, self.dead, self.ledger, Sampled()),
+            replicas=self.replicas,
+            streams=[self.prompts, self.scored, self.dead],
+            tell=tell,
+        )
+
+    def answer(self, *numbers: int, rewards: list[float]) -> None:
+        asked = {prompt.sequence_number: prompt for prompt in self.asked()}
+        for number in numbers:
+            made = scored_group(number, rewards=rewards)
+            group = Group(prompt=asked[number], trajectories=made.group.trajectories, replica_id="r")
+            self.scored.append(encode(ScoredGroup(group=group, scores=made.scores, verifier_id="v")))
+
+    def asked(self) -> list[Prompt]:
+        return [decode(payload, Prompt) for payload in self.prompts.peek(100)]
+
+
+def test_each_source_has_figures_of_its_own(tmp_path: Path) -> None:
+    bench = TwoSources(tmp_path)
+    bench.intake.issue()
+    assert [prompt.source for prompt in bench.asked()] == ["a", "b", "a", "b"]
+    bench.answer(0, 2, rewards=[1.0, 0.0, 0.0, 0.0])
+    bench.answer(1, rewards=[1.0, 1.0])
+    bench.scored.append(bench.scored.peek(9)[0])  # a repeat
+    bench.answer(3, rewards=[0.0, 1.0])
+    gathered = bench.intake.gather()
+    assert gathered is not None
+    one, other = gathered.by_source["a"], gathered.by_source.get("b")
+    assert (one.groups, one.sequences, one.mean_reward, one.dropped_groups) == (2, 8, 0.25, {})
+    assert other is None
+    bench.intake.settle(gathered, trained=True)
+    with pytest.raises(SourcesEnded, match=r"every source of prompts.sources has ended, and step 1 has 1 of 2 groups"):
+        bench.intake.gather()
+
+
+def test_a_source_that_gives_nothing_is_named_once_until_it_gives_something() -> None:
+    watch = SourceWatch(3)
+    said = [watch.count("a", reason) for reason in ("zero_variance", "zero_variance", "stale", "stale", None, "single")]
+    assert [bool(one) for one in said] == [False, False, True, False, False, False]
+    assert said[2] is not None
+    assert "source a: none of its last 3 groups can be trained on (2 equal rewards, 1 tokens more than" in said[2]
+    assert [watch.count("", "stale") for _ in range(9)] == [None] * 9

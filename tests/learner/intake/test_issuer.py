@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.intake.issuer import PromptIssuer
+from learner.intake.issuer import PromptIssuer, PromptSource
 from services.wire.codec import decode
 from services.wire.prompt import Prompt
 from tests.fakes.streams import MemoryIssueLog, MemoryStream
@@ -19,7 +19,7 @@ class Bench:
         self.issuer = self.restarted(folder)
 
     def restarted(self, folder: Path) -> PromptIssuer:
-        return PromptIssuer(small_config(folder), PROBLEMS, token_ids, self.log)
+        return PromptIssuer(small_config(folder), [PromptSource(PROBLEMS, token_ids)], self.log)
 
     def issued(self) -> list[Prompt]:
         return [decode(payload, Prompt) for payload in self.stream.peek(100)]

@@ -7,7 +7,8 @@ from prometheus_client import REGISTRY
 
 from rollout.conversation.metrics import KINDS
 from rollout.environments import Message, Problem, Start, Turn
-from rollout.loop import RolloutStreams, SamplingLoop
+from rollout.claims import RolloutStreams
+from rollout.loop import SamplingLoop
 from services.wire.codec import decode, encode
 from services.wire.score import DeadGroup
 from services.wire.trajectory import Group

@@ -72,7 +72,10 @@ def test_an_evaluation_is_named_by_its_own_setting(small_data: Path) -> None:
 def used(config: RunConfig, noted: Path) -> list[int]:
     """The rows that the learner trains on."""
     rendered = RenderedProblems(
-        config.prompts, Renderer(config.model.path), max_prompt_tokens=24, leave_out=partial(left_out, noted, "prompts")
+        config.prompts.each[0],
+        Renderer(config.model.path),
+        max_prompt_tokens=24,
+        leave_out=partial(left_out, noted, "prompts"),
     )
     return [problem.row for problem in rendered.problems]
 

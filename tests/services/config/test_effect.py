@@ -85,6 +85,7 @@ TRIALS: list[tuple[list[str], str, list[str]]] = [
         "prompts.chat_template_kwargs={thinking = true}",
         ['prompts.template="chat"'],
     ),
+    *(([], given, ["prompts.skip.solved=true"]) for given in ("prompts.skip.after=3", "prompts.skip.retry_steps=9")),
     ([], 'verifier.ca_certificate="ca.pem"', ['verifier.url="https://host:1"']),
     (
         [],

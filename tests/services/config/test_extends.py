@@ -75,7 +75,7 @@ def test_a_table_of_another_type_replaces_the_table(base: Path) -> None:
     other = load(over(base, '[learner]\nobjective = { type = "grpo" }\nteachers = []')).learner
     assert other.objective.type == "grpo"
     assert (
-        load(over(base, '[prompts]\nsource = { type = "huggingface", name = "gsm8k" }')).prompts.source.type
+        load(over(base, '[prompts]\nsource = { type = "huggingface", name = "gsm8k" }')).prompts.each[0].source.type
         == "huggingface"
     )
 

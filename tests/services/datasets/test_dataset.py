@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from services.config.prompts import PromptsConfig
+from services.config.prompts import PromptsConfig, SourceConfig
 from services.datasets.dataset import Problem, PromptCursor, load_problems, read_problems
 from services.errors import InputError
 from services.graders import known_graders
@@ -19,8 +19,8 @@ from services.graders import known_graders
 ROOT = Path(__file__).parents[3]
 
 
-def settings(path: Path, kind: str = "jsonl", **fields: Any) -> PromptsConfig:
-    return PromptsConfig.model_validate({"source": {"type": kind, "path": str(path)}} | fields)
+def settings(path: Path, kind: str = "jsonl", **fields: Any) -> SourceConfig:
+    return PromptsConfig.model_validate({"source": {"type": kind, "path": str(path)}} | fields).each[0]
 
 
 def jsonl(folder: Path, *rows: dict[str, Any] | bytes) -> Path:
@@ -239,7 +239,7 @@ from services.datasets.dataset import load_problems
 for name in sys.argv[1:]:
     try:
         print([problem.prompt for problem in load_problems(
-            PromptsConfig.model_validate({"source": {"type": "huggingface", "name": name}})
+            PromptsConfig.model_validate({"source": {"type": "huggingface", "name": name}}).each[0]
         )])
     except InputError as fault:
         print("InputError:", str(fault).replace(chr(10), " "))
@@ -293,7 +293,7 @@ def test_reading_a_dataset_pulls_in_nothing_heavy(tmp_path: Path) -> None:
 import sys
 from services.config.prompts import PromptsConfig
 from services.datasets.dataset import load_problems
-load_problems(PromptsConfig.model_validate({{"source": {{"type": "jsonl", "path": {str(path)!r}}}}}))
+load_problems(PromptsConfig.model_validate({{"source": {{"type": "jsonl", "path": {str(path)!r}}}}}).each[0])
 print({{"torch", "transformers", "datasets", "pyarrow", "verifier"}} & set(sys.modules))
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, Qwen2Config
 
-from services.config.prompts import PromptsConfig
+from services.config.prompts import PromptsConfig, SourceConfig
 from services.datasets.dataset import Problem
 from services.datasets.rendering import Renderer
 from services.errors import InputError
@@ -38,8 +38,8 @@ def model(tmp_path: Path) -> Callable[..., Renderer]:
     return make
 
 
-def settings(**fields: Any) -> PromptsConfig:
-    return PromptsConfig.model_validate({"source": {"type": "jsonl", "path": "x"}} | fields)
+def settings(**fields: Any) -> SourceConfig:
+    return PromptsConfig.model_validate({"source": {"type": "jsonl", "path": "x"}} | fields).each[0]
 
 
 def words(token_ids: list[int]) -> str:

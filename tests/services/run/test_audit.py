@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from learner.intake import intake as intake_module
 from learner.intake.collector import Collector, Sampled
 from learner.intake.intake import Intake
-from learner.intake.issuer import PromptIssuer
+from learner.intake.issuer import PromptIssuer, PromptSource
 from learner.intake.ledger import Ledger
 from learner.run_state import RunState
 from services.command.audit import as_json, said
@@ -109,11 +109,14 @@ class History:
         streams[2] = self.scored_type(self.connection, self.config.name, SCORED, "learner", 1e8)
         replicas: Any = Replicas(self.state)
         self.replicas = replicas
+        issue_log = RedisIssueLog(self.connection, streams[0])
+        issuer = PromptIssuer(self.config, [PromptSource(PROBLEMS, token_ids)], issue_log)
+        issuer.begin(saved.get("prompts"), self.state.issued)
         self.intake = Intake(
             self.config,
             state=self.state,
             ledger=self.ledger,
-            issuer=PromptIssuer(self.config, PROBLEMS, token_ids, RedisIssueLog(self.connection, streams[0])),
+            issuer=issuer,
             collector=Collector(streams[2], streams[3], self.ledger, Sampled()),
             replicas=replicas,
             record=self.record,
@@ -186,11 +189,12 @@ class History:
             "policy_version": self.state.policy_version,
             "issued": self.state.issued,
             "ledger": self.intake.to_dict(),
+            "prompts": self.intake.plan_to_dict(),
         }
         folder = self.folder.checkpoints / f"step-{self.state.policy_version:08d}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        self.intake.acknowledge()
+        self.intake.acknowledge(self.intake.settled_claims())
 
     def kill(self) -> None:
         self.record.close()

@@ -10,7 +10,7 @@ from tests.learner.tiny import scored_group
 
 SCORED: ScoredGroup = scored_group(0, rewards=[1.0, 0.0])
 PROMPT: Prompt = SCORED.group.prompt
-TRACE = Trace(PROMPT.group_id, PROMPT.sequence_number, "train")
+TRACE = Trace(PROMPT.group_id, PROMPT.sequence_number, "train", PROMPT.row, PROMPT.group_size)
 
 
 @pytest.mark.parametrize("record", [PROMPT, SCORED.group, SCORED])
