@@ -31,7 +31,7 @@ from services.datasets.task import Task
 AIME_ANSWER = re.compile(
     r"([0-9]{1,3})(?:\.0*)?\s*(?:\^\s*\{?\s*\\circ\s*\}?|°|\\degree|\\text\s*\{\s*degrees?\s*\}|degrees?)?\s*\.?"
 )
-FORMULA_SIGNS = str.maketrans("", "", "$")
+FORMULA_SIGNS = re.compile(r"\\[()\[\]]|\$")
 GSM8K_ANSWER = re.compile(r"####\s*(\S.*?)\s*$")
 BOX = re.compile(r"\\(?:boxed|fbox)(?![a-zA-Z])")
 BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
@@ -90,11 +90,12 @@ def math(row: Row) -> Task:
 
 
 def aime(row: Row) -> Task:
-    """AIME: a problem, and an answer from 000 to 999 as an integer or a text, in a box, dollar signs or degrees or not."""
+    """AIME: a problem, and an answer from 000 to 999 as an integer or a text, in a box, signs of a formula or degrees or not,
+    or a list of one of these."""
     name = first_column(row, "answer", "Answer")
-    answer = cell(row, name, (str, int, float, Decimal), "an integer from 000 to 999")
-    written = str(answer)
-    bare = (last_boxed(written) or written).translate(FORMULA_SIGNS).strip()
+    answer = cell(row, name, (str, int, float, Decimal, list), "an integer from 000 to 999")
+    written = str(answer[0] if isinstance(answer, list) and len(answer) == 1 else answer)
+    bare = FORMULA_SIGNS.sub("", last_boxed(written) or written).strip()
     found = AIME_ANSWER.fullmatch(bare)
     if found is None:
         raise UnreadableRow(f"{row.place}: column {name} must be an integer from 000 to 999, not {shown(answer)}")

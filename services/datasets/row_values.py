@@ -1,5 +1,6 @@
 """Reads the cells of a row; errors name the place, the column and what it should hold."""
 
+import ast
 import json
 import math
 import re
@@ -40,13 +41,23 @@ def json_cell(row: Row, name: str, expected: type, description: str, *, empty: A
 
 
 def as_json(value: object) -> object:
-    """What a JSON text says. Any other value, and a text that is not JSON, as it is."""
+    """What a JSON text says, or the text of a list or an object in Python, which tables in CSV hold. Any other value, and a
+    text that is neither, as it is."""
     if not isinstance(value, str):
         return value
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
-        return value
+        return _python_literal(value)
+
+
+def _python_literal(text: str) -> object:
+    if text.lstrip()[:1] not in {"[", "{"}:
+        return text
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return text
 
 
 def first_column(row: Row, *names: str) -> str:

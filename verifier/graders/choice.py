@@ -26,7 +26,7 @@ LABELS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 
 
 class ChoiceAnswer(Grader, frozen=True):
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
 
     choices: str = "ABCDE"
     """The letters, or digits, in the order of the choices."""
@@ -77,7 +77,9 @@ class ChoiceAnswer(Grader, frozen=True):
         lines = response.strip().splitlines()
         for line in (lines[0], lines[-1]) if lines else ():
             if (line is lines[-1] or len(response) <= stated_choice.LONGEST) and self._is_only_choice(line):
-                return line
+                return stated_choice.without_lead(line)
+        if lines and (left := stated_choice.left(lines[-1])) is not None:
+            return left
         if len(response) <= stated_choice.LONGEST and self._letter_of_text(response) is not None:
             return response
         if self.last_letter:
@@ -88,6 +90,7 @@ class ChoiceAnswer(Grader, frozen=True):
         return None
 
     def _is_only_choice(self, line: str) -> bool:
+        line = stated_choice.without_lead(line) if len(line) <= stated_choice.LONGEST else line
         found = stated_choice.ONLY.match(line) if len(line) <= stated_choice.LONGEST else None
         if found is None:
             return False

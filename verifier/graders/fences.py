@@ -3,8 +3,9 @@ closing tag, into list items and quotations, and forget to close them.
 
 A block opens with three or more backticks or tildes at the beginning of a line, perhaps behind a list mark; and with three
 or more backticks behind other text, if nothing but a language follows. It ends at as many of the same sign or more: alone on
-a line, before a closing tag, or at the end of a line of its content. A fence with a language opens a new block where the one
-before it was never closed. A block that is still open at the end holds the rest.
+a line, before a closing tag or a token that ends the text, or at the end of a line of its content. A fence with a language at
+the beginning of a line opens a new block where the one before it was never closed. A block that is still open at the end
+holds the rest.
 """
 
 import re
@@ -20,7 +21,8 @@ _LEADS_IN = re.compile(r"[\s:>*_).\uff1a\u3002]")
 """What stands before a fence without a language in mid-line."""
 _QUOTED = re.compile(r"^[ \t]*>[ \t]?")
 _TAG = re.compile(r"</?[A-Za-z][^<>]{0,40}>")
-_ONE_LINE = re.compile(r"(?<!`)```(python3?|py|json)[ \t]+([^`\n]+)```(?!`)", re.IGNORECASE)
+_END_OF_TEXT = re.compile(r"<\|[^<>|\n]{1,30}\|>|\[/INST\]")
+_ONE_LINE = re.compile(r"(?<!`)```(?:(python3?|py|json)[ \t]+|[ \t]*(?=[{\[]))([^`\n]+)```(?!`)", re.IGNORECASE)
 
 
 class Block(NamedTuple):
@@ -43,7 +45,7 @@ def fenced_blocks(text: str) -> list[Block]:
     begin and end in one line, such as ```json {"a": 1}```."""
     blocks = list(_blocks(text))
     blocks = [block for block in blocks if not block.is_blank] or blocks
-    return blocks or [Block(found[1].lower(), [found[2].strip()], True) for found in _ONE_LINE.finditer(text)]
+    return blocks or [Block((found[1] or "").lower(), [found[2].strip()], True) for found in _ONE_LINE.finditer(text)]
 
 
 def _blocks(text: str) -> Iterator[Block]:
@@ -62,7 +64,7 @@ def _blocks(text: str) -> Iterator[Block]:
         elif (last := _last_line(inner, fence)) is not None:
             yield Block(language, [*lines, last] if last.strip(WHITE) else lines, closed=True)
             lines = None
-        elif (opening := _opening(line)) and opening[1] and opening[0].startswith(fence):
+        elif inner.lstrip(WHITE).startswith(fence) and (opening := _opening(line)) and opening[1]:
             yield Block(language, lines, closed=False)
             fence, language, quoted = opening
             lines = []
@@ -97,13 +99,18 @@ def _last_line(line: str, fence: str) -> str | None:
     bare = line.strip(WHITE)
     if bare.startswith(fence):
         rest = bare.lstrip(fence[0]).strip(WHITE + ".,;:)")
-        return "" if not rest or _TAG.match(rest) else None
+        return "" if not rest or _ends_here(rest) else None
     if fence[0] != "`":
         return None
     before, found, behind = _last_backticks(bare)
     if not found.startswith(fence) or before[-1:].isspace() or "```" in before:
         return None
-    return before if not behind or _TAG.match(behind.strip(WHITE)) else None
+    return before if not behind or _ends_here(behind.strip(WHITE)) else None
+
+
+def _ends_here(behind: str) -> bool:
+    """Whether what stands behind a fence lets it end a block: a tag, or a token that ends the text."""
+    return _TAG.match(behind) is not None or _END_OF_TEXT.match(behind) is not None
 
 
 def _last_backticks(line: str) -> tuple[str, str, str]:

@@ -44,7 +44,7 @@ PROBES: tuple[Any, ...] = (None, False, 0, "", [], {})
 
 
 class JsonSchema(Grader, frozen=True):
-    version: ClassVar[str] = "2"
+    version: ClassVar[str] = "3"
 
     fenced: bool = False
     """Whether the answer is the response's last complete ```json block, or unmarked ``` block. Text around it is ignored."""

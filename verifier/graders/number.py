@@ -33,7 +33,7 @@ LONGEST_NUMBER = 1_000  # characters
 
 DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)"
 NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_.])(?P<sign>[-+](?:\s?(?=[$€£¥₹\d.]))|)[$€£¥₹]?(?P<inner>-?)"
+    r"(?<![A-Za-z0-9_.])(?P<sign>[-+](?:\s?(?=[$€£¥₹₩\d.]))|)[$€£¥₹₩]?(?P<inner>-?)"
     rf"(?:(?P<over>\d{{1,300}})\s?/\s?(?P<under>\d{{1,300}})(?![\d.]*\d)"
     rf"|(?P<whole>{DIGITS})(?:\.(?P<decimals>\d+))?(?:[eE](?P<exponent>[-+]?\d{{1,20}})(?!\w))?"
     r"|\.(?P<only>\d+))"

@@ -24,6 +24,13 @@ STATED = re.compile(
 FULL_WIDTH = str.maketrans("：＝，；（）", ":=,;()")
 CHOICES = re.compile(r"^[ \t]*+\**+B\**[:.)]", re.MULTILINE)
 """With a B beside it, A: is a choice."""
+MONEY = re.compile(
+    r"(?<![A-Za-z\\{])(?:(?:US|AU|CA|NZ|HK|NT|SG|[ACS])\s?(?=\\?\$\s?\d)|\$\s?US(?:D)?(?=\s?\d)"
+    r"|(USD|CAD|AUD|EUR|GBP|JPY|CNY|RMB|INR|KRW|Rs\.?)\s?\$?(?=\d))"
+)
+"""What stands before an amount of money beside its sign, or in its place: US$5, USD 5, Rs. 5."""
+SIGNS = {"EUR": "€", "GBP": "£", "JPY": "¥", "CNY": "¥", "RMB": "¥", "INR": "₹", "Rs": "₹", "Rs.": "₹", "KRW": "₩"}
+"""The sign of each code in MONEY that does not stand for dollars."""
 NOISE = re.compile(r"<<[^<>\n]{0,200}>>|<\|\w{1,20}\|>|</s>|[✅✔☑🎉\ufe0f]")
 """What is no part of an answer: GSM8K's notes for a calculator, <<6*3=18>>; tokens that end a text; marks of joy."""
 SENTENCE_END = re.compile(r"[.!?](?=\s|$|[\"')])|[。！？]|\n")
@@ -67,6 +74,13 @@ RULED_OUT_BEHIND = re.compile(
     r"|[\s$*)]*(?:isn't|is not|不对|不是)",
     re.IGNORECASE,
 )
+
+
+def with_signs_of_money(text: str, dollar: str) -> str:
+    """The text with the sign alone before each amount of money: `dollar` for US$ and USD, € for EUR."""
+    return MONEY.sub(
+        lambda found: "" if found[0][0] != "$" and found[1] is None else SIGNS.get(found[1] or "", dollar), text
+    )
 
 
 def last_statement(response: str) -> int | None:

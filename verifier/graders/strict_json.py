@@ -57,7 +57,7 @@ def same(left: Any, right: Any) -> bool:
 def last_fenced_json(text: str) -> str | None:
     """The body of the last complete fenced block that is marked json or not marked at all. None: there is none."""
     found = [block for block in fenced_blocks(text) if block.closed and block.language in JSON]
-    return found[-1].text if found else None
+    return found[-1].text.lstrip("\u200b\u2060\ufeff") if found else None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

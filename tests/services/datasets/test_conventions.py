@@ -24,6 +24,7 @@ TOML = re.findall(r"^```toml\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
 AIME_70 = (
     r"70^\circ", r"70^{\circ}", "70°", r"70\degree", "70 degrees", r"70\text{ degrees}", "70.0", "70.", "070", "$70$",
     "$70^\\circ$", r"\boxed{70}", r"$\boxed{070}$", r"\boxed{70^\circ}", " 70 ", "$ 70 $",
+    r"\(70\)", r"\[70\]", r"\(70^\circ\)", ["70"], [70], ["$070$"],
 )  # fmt: skip
 
 
@@ -208,6 +209,20 @@ def test_what_a_test_says_is_never_executed(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == ""
 
 
+def test_columns_of_ifeval_may_be_the_text_of_lists_in_python() -> None:
+    """A table in CSV, written by pandas."""
+    task = read(
+        "ifeval",
+        prompt="Write.",
+        instruction_id_list="['punctuation:no_comma', 'length_constraints:number_words']",
+        kwargs=[None, "{'num_words': 5, 'relation': 'at least', 'keyword': None}"],
+    )
+    assert task.reference == [
+        {"type": "punctuation:no_comma"},
+        {"type": "length_constraints:number_words", "num_words": 5, "relation": "at least"},
+    ]
+
+
 def test_rows_of_ifeval_are_lists_of_constraints() -> None:
     union = {"num_words": None, "relation": None}
     task = read(
@@ -271,6 +286,8 @@ def test_options_of_a_row_may_be_json_text() -> None:
         ("ifeval", {"prompt": "?", "instruction_id_list": ["a"], "kwargs": ["{"]}, "column kwargs must be a list of objects"),
         ("ifeval", {"prompt": "?", "instruction_id_list": ["a"], "kwargs": ["[1]"]}, "or its JSON text, not list [1]"),
         ("ifeval", {"prompt": "?", "instruction_id_list": ["a"], "kwargs": [3]}, "or its JSON text, not int 3"),
+        ("ifeval", {"prompt": "?", "instruction_id_list": "['a'", "kwargs": [{}]}, "column instruction_id_list must be a list"),
+        ("aime", {"problem": "?", "answer": ["70", "71"]}, "must be an integer from 000 to 999, not list"),
         ("ifeval", {"prompt": "?", "instruction_id_list": "a", "kwargs": [{}]}, "column instruction_id_list must be a list"),
         ("multi-if", {"turn_1_prompt": "{}"}, "has no column turn_1_instruction_id_list"),
         ("plain", {"prompt": "?"}, "has no column reference; it has prompt. Name the right ones in prompts.columns"),

@@ -55,7 +55,7 @@ class StdioReference(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ta
 
 
 class CodeTests(Grader, frozen=True):
-    version: ClassVar[str] = "3"
+    version: ClassVar[str] = "4"
     cached: ClassVar[bool] = True
 
     wall_s: float = 4.0

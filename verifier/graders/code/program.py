@@ -8,7 +8,16 @@ import warnings
 from verifier.graders.fences import Block, fenced_blocks
 
 PYTHON = frozenset({"python", "python3", "py", "py3", "python2", "pypy", "pypy3", "sage", "cython"})
-_ANSWER = re.compile(r"<answer>((?:(?!<answer>).)*?)(?:</answer>|\Z)", re.DOTALL | re.IGNORECASE)
+_TAGGED = [
+    re.compile(rf"{begin}((?:(?!{begin}).)*?)(?:{end}|\Z)", re.DOTALL | re.IGNORECASE)
+    for begin, end in (
+        ("<answer>", "</answer>"),
+        ("<(?:code|python)>", "</(?:code|python)>"),
+        (r"\[PYTHON\]", r"\[/PYTHON\]"),
+        (r"\[BEGIN\]", r"\[DONE\]"),
+    )
+]
+"""What programs stand between where there is no fence; the last two are the forms of Code Llama and of MBPP's own prompts."""
 MOST_PARSED = 20
 """Unmarked blocks that are parsed, from the last on, to see which is a program."""
 LONGEST_PARSED = 200_000
@@ -18,15 +27,17 @@ LONGEST_PARSED = 200_000
 def program_in(response: str, entry_point: str | None = None) -> str:
     """The program of a response: a block that is marked as Python decides, else one that is not marked and parses as a
     program (sample output does not), else any block but one; of several the last, or for a function the last that defines
-    it. Without a block, it is what stands between <answer> tags, or all of the response. White space that all lines of a block
-    share is taken off, and so is a byte order mark.
+    it. Without a block, it is what stands between tags (answer, code, python), or all of the response. White space that all
+    lines of a block share is taken off, and so is a byte order mark.
 
     entry_point: name of the function that is called, or Class.method; None: a whole program.
     """
     blocks = fenced_blocks(response)
     if not blocks:
-        answers = _ANSWER.findall(response) if "<answer>" in response.lower() else []
-        return _clean(answers[-1] if answers else response)
+        for tagged in _TAGGED:
+            found = tagged.findall(response)
+            response = found[-1] if found else response
+        return _clean(textwrap.dedent(response) if response[:1].isspace() else response)
     marked = [block for block in blocks if block.language in PYTHON]
     unmarked = [block for block in blocks if not block.language]
     candidates = marked or _programs(unmarked) or unmarked or blocks

@@ -3,7 +3,8 @@
 Numbers without roots are compared as fractions. Everything else is equal when it agrees to 100 digits, at several points
 when it has variables, and once more to 400 digits: two different answers are not that close by accident. Simplifying would
 prove a few more cases and may run for minutes. Roots of odd order of negative numbers are real unless i appears; a log
-without a base has base 10, as in math-verify.
+without a base has base 10, as in math-verify. Where i does not appear, an expression in variables has a value where it is real:
+\\ln\\frac{a}{b} equals \\ln a - \\ln b, though their values for a > 0 > b are two different complex numbers.
 """
 
 import sympy  # type: ignore[import-untyped]
@@ -35,11 +36,12 @@ def equal(first: sympy.Expr, second: sympy.Expr) -> bool:
         return bool(sympy.expand(first - second) == 0)
     if not (first.has(sympy.I) or second.has(sympy.I)):
         first, second = _real_roots(first), _real_roots(second)
+    real = bool(symbols) and not (first.has(sympy.I) or second.has(sympy.I))
     defined = 0
     for values in POINTS if symbols else POINTS[:1]:
         point = dict(zip(symbols, values, strict=False))
         for digits in (100, 400) if values is POINTS[0] else (100,):
-            same = _agree(first, second, point, digits)
+            same = _agree(first, second, point, digits, real=real)
             if same is False:
                 return False
         defined += same is True
@@ -47,12 +49,17 @@ def equal(first: sympy.Expr, second: sympy.Expr) -> bool:
 
 
 def _agree(
-    first: sympy.Expr, second: sympy.Expr, point: dict[sympy.Symbol, sympy.Rational], digits: int
+    first: sympy.Expr, second: sympy.Expr, point: dict[sympy.Symbol, sympy.Rational], digits: int, *, real: bool
 ) -> bool | None:
-    """Whether both have the same value at the point; None when neither has one there."""
+    """Whether both have the same value at the point; None when neither has one there.
+
+    real: a value that is not real is none where the two differ.
+    """
     one, other = (_value(side, point, digits) for side in (first, second))
     if one is None or other is None:
         return None if one is other else False
+    if real and not (_is_real(one) or _is_real(other)):
+        return None
     scale = max(abs(one), abs(other), sympy.Integer(1))
     return bool(abs(one - other) < scale * sympy.Float(10, digits) ** -(digits - 15))
 
@@ -80,6 +87,11 @@ def _value(side: sympy.Expr, point: dict[sympy.Symbol, sympy.Rational], digits: 
     if not value.is_number or any(not part.is_Float and not part.is_Rational for part in value.as_real_imag()):
         raise Unreadable("the answer cannot be evaluated")
     return value
+
+
+def _is_real(value: sympy.Expr) -> bool:
+    imaginary = value.as_real_imag()[1]
+    return bool(abs(imaginary) <= sympy.Float(10) ** -60 * max(abs(value), sympy.Integer(1)))
 
 
 def _real_roots(side: sympy.Expr) -> sympy.Expr:

@@ -19,6 +19,7 @@ from verifier.graders.stated_value import (
     is_ruled_out,
     last_statement,
     sentence_of,
+    with_signs_of_money,
 )
 
 LONGEST_ANSWER = 2_000
@@ -41,7 +42,7 @@ SEGMENT = re.compile(
 )
 """A formula. One dollar sign may be money, so that one pair holds white space on both sides or on neither, and no sentence."""
 NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_.])[-−+]?[$€£]?\d(?:[\d,]*\d)?(?:\.\d+)?(?:[eE][-+]?\d+)?(?:\s?/\s?\d+)?(?:\s*\\?%|\s+percent\b)?"
+    r"(?<![A-Za-z0-9_.])[-−+]?[$€£¥₹₩]?\d(?:[\d,]*\d)?(?:\.\d+)?(?:[eE][-+]?\d+)?(?:\s?/\s?\d+)?(?:\s*\\?%|\s+percent\b)?"
 )
 WORD = re.compile(r"(?<![\w\\{])[A-Za-z']{2,}(?![\w{(])|[^\W\d_a-zA-Z\u00c0-\u03ff]")
 """A word, or a letter of a language that writes without spaces."""
@@ -109,7 +110,7 @@ def stated(response: str) -> Found:
     """The answer of a response without a box, from the first of these that there is: what the sentence after the last "the
     answer is" or #### states; all of a short response; the number in a conclusion behind the last formula; the last
     formula; the last number."""
-    response = NOISE.sub("", response)
+    response = with_signs_of_money(NOISE.sub("", response), "$")
     if (start := last_statement(response)) is not None and (found := _of_statement(response[start:][:LONGEST_ANSWER])):
         return found
     short = LABEL.sub("", response.strip(), count=1)

@@ -47,7 +47,7 @@ FIRST_USE = (
 
 
 class MathAnswer(Grader, frozen=True):
-    version: ClassVar[str] = f"6 math-verify {version_of_package('math-verify')}"
+    version: ClassVar[str] = f"7 math-verify {version_of_package('math-verify')}"
     cached: ClassVar[bool] = True
 
     unboxed: Literal["last", "incorrect"] = "last"

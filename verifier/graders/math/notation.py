@@ -13,6 +13,7 @@ from functools import lru_cache
 from verifier.graders.math.characters import UNICODE
 from verifier.graders.math.notation_rules import RULES, apply
 from verifier.graders.math.tex import with_arguments, with_over
+from verifier.graders.stated_value import with_signs_of_money
 
 UNICODE_PATTERN = re.compile("|".join(UNICODE))
 UNICODE_ROOT = re.compile(r"(?:√|(?<![a-zA-Z\\])sqrt)\s*(\d+(?:\.\d+)?|[a-zA-Z])|(?:√|(?<![a-zA-Z\\])sqrt)(?=\s*\()")
@@ -21,6 +22,13 @@ LOWERED = re.compile(r"[₀₁₂₃₄₅₆₇₈₉ₐₙ]+")
 
 ENTITY = re.compile(r"(?<!\\)&(?:[a-zA-Z][a-zA-Z0-9]{1,7}|#\d{1,5}|#x[0-9a-fA-F]{1,4});")
 """A character as HTML writes it, &le; for one."""
+CURRENCY_COMMANDS = re.compile(r"\\(?:text)?(pounds|sterling|euro|yen)(?![a-zA-Z])")
+COMMAND_SIGNS = {"pounds": "£", "sterling": "£", "euro": "€", "yen": "¥"}
+MONEY_IN_TEXT = re.compile(
+    r"\\(?:text|mathrm|textrm|mbox|operatorname)\s*\{\s*"
+    r"((?:US|AU|CA|NZ|HK|NT|SG|[ACS])?\s*(?:\\?\$|[€£¥₹₩₽])|(?:USD|CAD|AUD|EUR|GBP|JPY|CNY|RMB|INR|KRW|Rs\.?))"
+    r"(\s*[\d.,]*)\s*\}[\\,~ ]*"
+)
 CURRENCIES = {"€": "euros", "£": "sterling", "₹": "rupees", "¥": "yen", "₽": "rubles", "₩": "won"}
 COMPILED_RULES = [(rule.compiled(), rule.replacement) for rule in RULES]
 SYMPY_MATRIX = re.compile(
@@ -66,8 +74,10 @@ def _in_ascii(text: str) -> str:
 
 def _with_currencies(text: str) -> str:
     """Signs of money as \\text{}; a dollar sign without a backslash only delimits mathematics."""
+    text = CURRENCY_COMMANDS.sub(lambda found: COMMAND_SIGNS[found[1]], text)
+    text = MONEY_IN_TEXT.sub(r" \1\2", text)
+    text = with_signs_of_money(text, r"\$")
     text = text.replace(r"\$", r"\text{dollars}").replace("$", " ").replace("`", "")
-    text = text.replace(r"\pounds", "£").replace(r"\euro", "€")
     for sign, unit in CURRENCIES.items():
         text = text.replace(sign, rf"\text{{{unit}}}")
     return text

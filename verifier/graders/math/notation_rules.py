@@ -102,6 +102,9 @@ RULES = (
     Rule("upright functions", r"\operatorname{lcm}(4, 6)", r"\lcm (4, 6)",
          rf"\\(?:mathrm|operatorname\*?|text)\s*\{{\s*({FUNCTIONS})\s*\}}", r"\\\1 ",
          before=("functions without backslash",)),
+    Rule("upright functions with another name", r"\operatorname{arsinh} 1", r"\arsinh  1",
+         r"\\(?:mathrm|operatorname\*?|text)\s*\{\s*(cosec|tg|ctg|cotg|arctg|arcctg|arc?(?:sin|cos|tan)h)\s*\}",
+         r"\\\1 "),
     Rule("upright words", r"\mathrm{cm}", r"\text{cm}",
          r"\\(?:mathrm|operatorname\*?)\s*(?=\{)", r"\\text"),
     Rule("modulus in text", r"2 \text{ (mod 5)}", r"2 \pmod{5}",
@@ -198,6 +201,10 @@ RULES = (
          r"\\c(?:o?tg|tan)(?![a-zA-Z])", r"\\cot"),
     Rule("arc tangent", r"\arctg x", r"\arctan x",
          r"\\arctg(?![a-zA-Z])", r"\\arctan"),
+    Rule("arc cotangent", r"\arcctg x", r"\arccot x",
+         r"\\arcc(?:o?tg|tan)(?![a-zA-Z])", r"\\arccot", before=("inverse functions that the parser does not know",)),
+    Rule("inverse hyperbolic functions", r"\arsinh x", r"\sinh^{-1} x",
+         r"\\arc?(sinh|cosh|tanh)(?![a-zA-Z])", r"\\\1^{-1}"),
     Rule("cosecant", r"\cosec x", r"\csc x",
          r"\\cosec(?![a-zA-Z])", r"\\csc"),
     Rule("inverse functions that the parser does not know", r"\arccot x", r"\cot^{-1} x",
@@ -213,6 +220,10 @@ RULES = (
          r"\^\s*(-?\d+(?:\.\d+)?)", r"^{\1}"),
     Rule("words of other languages", "0.4吨", r"0.4\text{ 吨}",
          rf"({OTHER_WORD}(?:[ ]{OTHER_WORD})*)", r"\\text{ \1}", words=True),
+    Rule("functions multiplied", r"\ln 2 \cdot \ln 3", r"\ln( 2 )\cdot \ln 3",
+         rf"(\\(?:{FUNCTIONS})(?![a-zA-Z])(?:\s*_\s*(?:\{{[^{{}}]*\}}|\w))?(?:\s*\^\s*(?:\{{[^{{}}]*\}}|\w))?)"
+         rf"((?:[^()\[\]{{}}+\-=,;:<>|&/\\!]|\\(?!(?:cdot|land|lor|text|{FUNCTIONS})(?![a-zA-Z]))[a-zA-Z]+|\{{[^{{}}]*\}})+?)"
+         rf"\\cdot(?=\s*(?:\\(?:{FUNCTIONS})(?![a-zA-Z])|e\s*\^))", r"\1(\2)\\cdot"),
     Rule("white space", "1  +  2", "1 + 2",
          r"\s+", " "),
 )
