@@ -78,3 +78,33 @@ def test_results_that_never_come_end_it_at_its_deadline(small_run: MakeRun, capl
     with pytest.raises(DeadlineExceeded, match="evaluation results"):
         run.start().evaluator.evaluate(0)
     assert "2 groups did not come back, first eval-1-0-0" in caplog.text
+
+
+def test_prompts_that_an_emptied_server_has_lost_are_issued_again(small_run: MakeRun) -> None:
+    asked: list[int] = []
+
+    def answer(prompt: Prompt) -> list[float] | None:
+        asked.append(prompt.sequence_number)
+        if len(asked) == 2:  # both are out, and none has been answered
+            run.lose_evaluation = True
+        return [1.0, 0.0] if len(asked) > 2 else None
+
+    class Emptied(SmallRun):
+        lose_evaluation = False
+
+    run = Emptied(small_run().config, answer)
+    start = run.start()
+    seen = run.replicas.should_stop
+
+    def should_stop() -> bool:
+        if run.lose_evaluation:
+            run.lose_evaluation = False
+            run.evaluation_rooms[-1].empty()
+        return seen()
+
+    run.replicas.should_stop = should_stop  # type: ignore[method-assign]
+    evaluation = start.evaluator.evaluate(0)
+    run.close()
+    assert evaluation is not None
+    assert (evaluation.prompts, evaluation.missing) == (2, 0)
+    assert asked == [0, 1, 0, 1]
