@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -54,7 +55,8 @@ class Bench:
     def bare(self) -> None:
         left = self._groups
         while left:
-            [(_, entries)] = self._bare.xreadgroup("workers", "bench", {"ratchet:bare:a": ">"}, count=BATCH)
+            answer: Any = self._bare.xreadgroup("workers", "bench", {"ratchet:bare:a": ">"}, count=BATCH)
+            entries = answer[0][1]
             with self._bare.pipeline(transaction=False) as pipe:
                 for entry_id, _ in entries:
                     pipe.xack("ratchet:bare:a", "workers", entry_id)
