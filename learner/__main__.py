@@ -5,7 +5,8 @@ import logging
 import os
 import threading
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -35,6 +36,7 @@ from services.config.prompts import PromptsConfig
 from services.datasets.overlap import overlap_warning
 from services.datasets.rendering import RenderedProblems, Renderer
 from services.entry import DONE, INTERRUPTED, StopSignal, begin, end, redis_connection, service_parser
+from services.errors import InputError
 from services.gpu_memory import export_gpu_memory
 from services.health import HealthServer
 from services.identity import name_nccl_host
@@ -42,10 +44,12 @@ from services.run import made_of
 from services.run.addresses import announce_address
 from services.run.checkpoint_files import visible_damage
 from services.run.folder import RunFolder
+from services.run.learner_lock import held_by_learner
 from services.run.left_out import left_out
 from services.run.settled import last_attempt
 from services.run.summary import summarize, write
-from services.streams.names import DEAD, EVALUATION_PROMPTS, PROMPTS, SCORED, TRAJECTORIES
+from services.streams.fence import Fence, FencedConnection, holder_now, identity_of
+from services.streams.names import ALL, DEAD, EVALUATION_PROMPTS, PROMPTS, SCORED, TRAINING
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
 from services.weights.membership import Membership
@@ -63,6 +67,10 @@ class Prepared:
     """What rank 0 has before any model is loaded."""
 
     connection: RedisConnection
+    fence: Fence
+    fenced: FencedConnection
+    streams: dict[str, RedisStream]
+    """By name. Once another learner has taken over the run they refuse everything."""
     beginning: Beginning
     store: RendezvousStore
     training: list[RenderedProblems]
@@ -105,11 +113,24 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
         config, problems, None if evaluation is None else [problem for one in held_out for problem in one.read]
     )
     beginning = Beginning.of(config, made, weights_only=weights_only)
-    if not weights_only:
-        _check_leftovers(config, connection, beginning)
+    folder = RunFolder(config.folder)
+    identity, holder = identity_of(folder.identity, folder.path), holder_now(folder.path)
+    fence = Fence(connection, config.name, identity, holder, config.deadlines.lease_s)
+    fence.take()
+    fenced = FencedConnection(connection, fence)
+    streams = {name: RedisStream(fenced, config.name, name, CONSUMER, NEVER_RECLAIM_S) for name in ALL}
+    try:
+        if not weights_only:
+            _check_leftovers(config, connection, beginning, streams)
+    except InputError:
+        fence.close()
+        raise
     loaded = threading.Event()
     return Prepared(
         connection=connection,
+        fence=fence,
+        fenced=fenced,
+        streams=streams,
         beginning=beginning,
         store=store,
         training=training,
@@ -145,13 +166,14 @@ def _probes(config: RunConfig, training: Sequence[RenderedProblems]) -> tuple[tu
     return probe_tokens(first, min(config.weights.probe_tokens, config.model.max_length - 1))
 
 
-def _check_leftovers(config: RunConfig, connection: RedisConnection, beginning: Beginning) -> None:
+def _check_leftovers(
+    config: RunConfig, connection: RedisConnection, beginning: Beginning, streams: Mapping[str, RedisStream]
+) -> None:
     """Raises InputError if a run without a checkpoint finds the queues of another."""
     leftovers = Leftovers(connection, config.name)
     if beginning.checkpoint is None:
-        streams = [_stream(config, connection, name) for name in (PROMPTS, TRAJECTORIES, SCORED, DEAD)]
-        issued = RedisIssueLog(connection, streams[0]).issued_count()
-        lost = lost_groups(beginning.ledger, issued, streams)
+        issued = RedisIssueLog(connection, streams[PROMPTS]).issued_count()
+        lost = lost_groups(beginning.ledger, issued, [streams[name] for name in TRAINING])
         folder = str(RunFolder(config.folder).checkpoints)
         leftovers.check(beginning.state.made_of, issued=issued, lost=lost, folder=folder)
     leftovers.note(beginning.state.made_of)
@@ -173,10 +195,6 @@ def past_damage(config: RunConfig, team: Team, prepared: Prepared, *, weights_on
     return dataclasses.replace(prepared, beginning=beginning)
 
 
-def _stream(config: RunConfig, connection: RedisConnection, name: str) -> RedisStream:
-    return RedisStream(connection, config.name, name, CONSUMER, NEVER_RECLAIM_S)
-
-
 def main() -> int:
     """Run one rank; returns the exit code."""
     parser = service_parser("learner")
@@ -185,6 +203,12 @@ def main() -> int:
     config = load(arguments.config, arguments.overrides)
     name_nccl_host()
     is_first = os.environ.get("RANK", "0") == "0"
+    with held_by_learner(RunFolder(config.folder)) if is_first else nullcontext():
+        return _rank(config, arguments, is_first=is_first)
+
+
+def _rank(config: RunConfig, arguments: Namespace, *, is_first: bool) -> int:
+    """What one rank does; the exit code."""
     prepared = prepare(config, weights_only=arguments.evaluate_only) if is_first else None
     waits = config.deadlines.first_replica_s, config.deadlines.groups_s, config.deadlines.evaluation_s
     engine = DeepSpeedEngine(
@@ -202,7 +226,9 @@ def main() -> int:
         return DONE
     try:
         whole = past_damage(config, team, prepared, weights_only=arguments.evaluate_only)
-        return _lead(config, team, arguments, stopping, whole)
+        code = _lead(config, team, arguments, stopping, whole)
+        prepared.fence.close()
+        return code
     finally:
         if team.is_in_step:  # if not, this would wait for ranks that wait for this one; they end when it ends
             team.finish()
@@ -232,7 +258,7 @@ def _evaluator(
     held_out = HeldOut(
         settings=config.evaluation,
         sources=[PromptSource(one.problems, one.token_ids) for one in prepared.held_out],
-        issue_log=lambda version: RedisIssueLog(prepared.connection, prompts, f"issued-{attempt}-{version}"),
+        issue_log=lambda version: RedisIssueLog(prepared.fenced, prompts, f"issued-{attempt}-{version}"),
         attempt=attempt,
     )
     return Evaluator(config, held_out, collector, publisher)
@@ -247,8 +273,7 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
     prepared.loaded.set()
     announce_address(arguments.services_folder, "learner", prepared.health.url)
 
-    names = EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES, SCORED, DEAD
-    streams = {name: _stream(config, connection, name) for name in names}
+    streams = prepared.streams
     depths = StreamDepths(
         list(streams.values()),
         also=(partial(look_at_redis, connection), partial(look_at_disk, folder.path)),
@@ -272,7 +297,7 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
         stopping=stopping,
     )
     collector = Collector(streams[SCORED], streams[DEAD], beginning.ledger, sampled, records.death)
-    issue_log = RedisIssueLog(connection, streams[PROMPTS])
+    issue_log = RedisIssueLog(prepared.fenced, streams[PROMPTS])
     issuer = PromptIssuer(config, [PromptSource(one.problems, one.token_ids) for one in training], issue_log)
     record = None
     if not arguments.evaluate_only:
@@ -285,7 +310,7 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
         issuer=issuer,
         collector=collector,
         replicas=publisher,
-        streams=[streams[name] for name in (PROMPTS, TRAJECTORIES, SCORED, DEAD)],
+        streams=[streams[name] for name in TRAINING],
         tell=lambda waiting: records.note_waiting(msgspec.structs.replace(waiting, depths=dict(depths.latest))),
         record=record,
     )

@@ -155,10 +155,15 @@ class Evaluator:
         deadline = Deadline.after(self._config.deadlines.evaluation_s, "evaluation results")
         start = now_s()
         issue_log = held_out.issue_log(policy_version)
-        for number, prompt in enumerate(prompts):
-            issue_log.issue(number, encode(prompt))
+
+        def issue() -> None:
+            """Issue all of them, at the beginning and again when the stream server has lost them."""
+            if issue_log.issued_count() < len(prompts):
+                for number, prompt in enumerate(prompts):
+                    issue_log.issue(number, encode(prompt))
+
         group_ids = [prompt.group_id for prompt in prompts]
-        results = self._collector.evaluation(group_ids, deadline, self._replicas.should_stop)
+        results = self._collector.evaluation(group_ids, deadline, self._replicas.should_stop, issue)
         if self._replicas.should_stop():
             return None
         evaluation = count(results, policy_version, prompts, now_s() - start)

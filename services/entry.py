@@ -35,6 +35,8 @@ INTERRUPTED = 130
 REDIS_URL_VARIABLE = "RATCHET_REDIS_URL"
 REDIS_PASSWORD_FILE_VARIABLE = "RATCHET_REDIS_PASSWORD_FILE"
 """Names a file that holds the password of Redis, for an address without one: a container's secret."""
+END_CODE_VARIABLE = "RATCHET_END_FOR_GOOD_CODE"
+"""Holds the exit code of a service that would end in the same way again, for what restarts a container by its code alone."""
 SUPERVISED_VARIABLE = "RATCHET_SUPERVISOR_PID"
 ORPHANS_GRACE_S = 20.0
 """How long a service whose supervisor is gone may take to stop."""
@@ -113,6 +115,13 @@ def _say(error: Exception) -> int:
         print(f"ratchet: {error}", file=sys.stderr)
     else:
         traceback.print_exception(error)
+    for_good = os.environ.get(END_CODE_VARIABLE, "")
+    if isinstance(error, RatchetError) and error.retry == "never" and for_good.isdecimal():
+        print(
+            f"ratchet: this ends with {for_good} instead of {code}: another start would end as this one did",
+            file=sys.stderr,
+        )
+        return int(for_good)
     return code
 
 
@@ -186,6 +195,8 @@ def redis_url(config: RunConfig) -> str | None:
     Raises InputError if the password is to come from a file that cannot be read or is empty.
     """
     url = os.environ.get(REDIS_URL_VARIABLE) or config.redis.url
+    if url:
+        url = _with_certificates(url, config)
     file = os.environ.get(REDIS_PASSWORD_FILE_VARIABLE)
     if not url or not file or urlsplit(url).password:
         return url
@@ -203,8 +214,27 @@ def redis_url(config: RunConfig) -> str | None:
             f"that REDIS_PASSWORD_FILE names)"
         )
     parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return parts._replace(netloc=f":{quote(password, safe='')}@{host}").geturl()
+    user, _, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user.rstrip(':')}:{quote(password, safe='')}@{host}").geturl()
+
+
+def _with_certificates(url: str, config: RunConfig) -> str:
+    """The address with the files that TLS takes, as redis-py reads them from it. Raises InputError for one that is not there."""
+    files = {
+        "ssl_ca_certs": ("ca_file", config.redis.ca_file),
+        "ssl_certfile": ("certificate_file", config.redis.certificate_file),
+        "ssl_keyfile": ("key_file", config.redis.key_file),
+    }
+    given = {option: (name, path) for option, (name, path) in files.items() if path is not None}
+    if not given or not url.startswith("rediss://"):
+        return url
+    for name, path in given.values():
+        if not path.is_file():
+            raise InputError(f"redis.{name} = {path}: there is no such file; give the path of a PEM file")
+    query = "&".join(
+        f"{option}={quote(str(path.resolve()))}" for option, (_, path) in given.items() if option not in url
+    )
+    return f"{url}{'&' if '?' in url else '?'}{query}" if query else url
 
 
 class StopSignal:

@@ -92,8 +92,16 @@ class Collector:
             with waiting("learner", "scored groups"):
                 self._look(min(deadline.remaining_s(), longest_s))
 
-    def evaluation(self, group_ids: list[str], deadline: Deadline, stopping: Callable[[], bool]) -> list[ScoredGroup]:
+    def evaluation(
+        self,
+        group_ids: list[str],
+        deadline: Deadline,
+        stopping: Callable[[], bool],
+        between_looks: Callable[[], object] = lambda: None,
+    ) -> list[ScoredGroup]:
         """Return the results of these evaluation groups except dead ones, or nothing once `stopping`. Raises DeadlineExceeded.
+
+        between_looks: called before each look at the stream.
 
         Waits for: the results of every prompt of one evaluation.
         Until: the deadline of the caller (deadlines.evaluation_s).
@@ -104,6 +112,7 @@ class Collector:
         while not all(group_id in self._evaluation for group_id in group_ids):
             if stopping():
                 return []
+            between_looks()
             try:
                 with waiting("learner", "evaluation"):
                     self._look(min(deadline.remaining_s(), LOOK_EVERY_S))

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from services import cause
+from services import cause, entry
 from services.command.diagnosis import Facts
 from services.command.run_lock import is_held
 from services.command.scrape import scrape
@@ -39,7 +39,7 @@ ANSWER_S = 3.0
 def url_of(config: RunConfig, folder: RunFolder) -> str | None:
     """The address of the run's Redis server; None: it has none now."""
     own = folder.redis_url
-    return own.read_text(encoding="utf-8") if own.exists() else config.redis.url
+    return own.read_text(encoding="utf-8") if own.exists() else entry.redis_url(config)
 
 
 def live_url(config: RunConfig, folder: RunFolder) -> str | None:

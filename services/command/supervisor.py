@@ -9,6 +9,7 @@ feed it are stopped, and Redis last.
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -34,6 +35,8 @@ SERVICE_VARIABLE = "RATCHET_SERVICE"
 RESTARTS = 5
 RESTART_WINDOW_S = 600.0
 LOOK_EVERY_S = 0.2
+LOG_BYTES = 64 * 2**20
+"""Size of a service's log, of which there is one more before it."""
 REMAINS_S = 10.0
 """How long the kernel may take to end what was killed."""
 
@@ -74,6 +77,13 @@ class Service:
         """Ask the process to stop; it stops its own workers."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+
+    def bound_log(self, limit_bytes: int) -> None:
+        """Move what its log holds to `NAME.log.1` once that is more than limit_bytes. The process goes on appending to the same
+        file; a line that it writes in between is lost."""
+        if self.log_path.exists() and self.log_path.stat().st_size > limit_bytes:
+            shutil.copyfile(self.log_path, self.log_path.with_name(f"{self.log_path.name}.1"))
+            os.truncate(self.log_path, 0)
 
     def clear_away(self) -> None:
         """Kill it and all that it started, and see that they are gone: they may hold ports, or a GPU's memory.
@@ -168,6 +178,8 @@ class Supervisor:
                     if service is self._learner and code == DONE:
                         return code
                     self._restart(service, code)
+                for service in [self._learner, *self._feeding]:
+                    service.bound_log(LOG_BYTES)
                 tick()
                 sleep(LOOK_EVERY_S)
             self._stop(self._learner)

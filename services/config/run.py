@@ -26,9 +26,15 @@ class RedisConfig(Strict):
 
     url: str | None = None
     """URL of the server: redis://, rediss:// or unix://. Without one, `ratchet up` starts a server of its own."""
-    max_deliveries: int = Field(default=5, ge=1)
-    """Times that a group may be claimed without being handed over; then it goes to `dead`. Claims of workers that stopped
-    cleanly do not count."""
+    ca_file: LocalPath | None = None
+    """Certificates of the authorities that a rediss:// server's own is checked against: a PEM file. Default: the system's."""
+    certificate_file: LocalPath | None = None
+    """This client's own certificate, for a rediss:// server that asks for one: a PEM file."""
+    key_file: LocalPath | None = None
+    """The key of certificate_file: a PEM file."""
+    max_deliveries: int = Field(default=3, ge=1)
+    """Times that a group may be claimed without being handed over; then it goes to `dead`: a prompt that kills its worker three
+    times does not go round the fleet. Claims of workers that stopped cleanly do not count."""
 
 
 class RunConfig(Strict):

@@ -22,7 +22,8 @@ from services.run.checkpoint_names import latest_checkpoint
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
 from services.run.settled import Settled, Settlement, read_settled
-from services.streams.names import DEAD, PROMPTS, SCORED, TRAJECTORIES
+from services.streams.fence import found_identity, identity_of
+from services.streams.names import DEAD, PROMPTS, SCORED, TRAINING, TRAJECTORIES
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
 from services.wire.prompt import trace
@@ -152,6 +153,7 @@ def _look(run: str, folder: RunFolder, connection: RedisConnection | None) -> Au
         )
     else:
         try:
+            _check_identity(connection, run, folder)
             streams = _read_streams(connection, run)
         except StreamError as fault:
             unseen.append(f"the streams: {fault}")
@@ -199,10 +201,22 @@ def _look(run: str, folder: RunFolder, connection: RedisConnection | None) -> Au
     )
 
 
+def _check_identity(connection: RedisConnection, run: str, folder: RunFolder) -> None:
+    """Raises InputError if the server holds another run's data under this name."""
+    there = found_identity(connection, run)
+    if there is None or not folder.identity.exists():
+        return
+    here = identity_of(folder.identity, folder.path)
+    if there.run_id != here.run_id:
+        raise InputError(
+            f"Redis at {connection.address} holds the data of another run named {run}: {there.said()}; this is {here.said()}"
+        )
+
+
 def _read_streams(connection: RedisConnection, run: str) -> _Streams:
     """Read in the order that groups go through, so that one which moves meanwhile is seen."""
     found = _Streams()
-    streams = [RedisStream(connection, run, name, "audit", 1e8) for name in (PROMPTS, TRAJECTORIES, SCORED, DEAD)]
+    streams = [RedisStream(connection, run, name, "audit", 1e8) for name in TRAINING]
     found.issued = RedisIssueLog(connection, streams[0]).issued_count()
     for stream in streams:
         for entry in stream.entries():

@@ -16,6 +16,16 @@ class RunFolder:
         return self.path / ".lock"
 
     @property
+    def identity(self) -> Path:
+        """A name that no other run has, which the run's keys in Redis bear as well."""
+        return self.path / ".identity"
+
+    @property
+    def learner_lock(self) -> Path:
+        """Held by the learner that uses the folder."""
+        return self.path / ".learner.lock"
+
+    @property
     def evaluation_mark(self) -> Path:
         """Present when the folder belongs to `ratchet eval`, so that the next evaluation may empty it."""
         return self.path / ".evaluation"

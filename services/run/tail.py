@@ -1,5 +1,6 @@
 """Reading files that services append to."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ class Tail:
         if not self._path.exists():
             return b""
         with self._path.open("rb") as lines:
+            if lines.seek(0, os.SEEK_END) < self._offset:  # it was begun again, to bound its size
+                self._offset = 0
             lines.seek(self._offset)
             new = lines.read()
         whole = new.rpartition(b"\n")[0]

@@ -11,3 +11,5 @@ SCORED = "scored"
 DEAD = "dead"
 """Groups that no step will train on, and why; appended by any room and claimed by the learner."""
 ALL = (EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES, SCORED, DEAD)
+TRAINING = (PROMPTS, TRAJECTORIES, SCORED, DEAD)
+"""Those that a training group goes through."""

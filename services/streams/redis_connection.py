@@ -10,6 +10,7 @@ write its file, all within one deadline.
 import hashlib
 import logging
 import re
+import ssl
 import threading
 import time
 from collections.abc import Sequence
@@ -44,12 +45,13 @@ ADVICE = {
 
 
 class CommandRefused(StreamError):
-    """The server answered with an error. `code` is its first word: NOGROUP, OOM, ERR, ..."""
+    """The server answered with an error. `code` is its first word (NOGROUP, OOM, ERR, ...) and `text` the others."""
 
     def __init__(self, address: str, command: str, code: str, text: str) -> None:
         advice = ADVICE.get(code, "Run the same version of ratchet in every service, and Redis 6.2 or later.")
         super().__init__(f"Redis at {address} refused {command}: {code} {text}. {advice}")
         self.code = code
+        self.text = text
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,23 @@ class RedisConnection:
                 raise
             return self.execute("EVAL", lua, len(keys), *keys, *args)
 
+    def transaction(
+        self, commands: Sequence[Sequence[Argument]], lua: str, keys: Sequence[str], args: Sequence[Argument] = ()
+    ) -> list[Any]:
+        """The answers to some commands and then a script, which the server runs as one. It may run twice: the script has to
+        undo what the commands add in a second run.
+
+        Raises CommandRefused; with the code EXECABORT nothing has run.
+        """
+        script = ("EVAL", lua, len(keys), *keys, *args)  # not by its digest: were that unknown, the rest would have run
+        *_, answers = self._until_answered([("MULTI",), *commands, script, ("EXEC",)], 0.0)
+        if isinstance(answers, redis.ResponseError):
+            raise CommandRefused(self.address, "EXEC", *_code_and_text(answers)) from answers
+        for command, answer in zip([*commands, script], answers, strict=True):
+            if isinstance(answer, redis.ResponseError):
+                raise CommandRefused(self.address, str(command[0]), *_code_and_text(answer)) from answer
+        return list(answers)
+
     def close(self) -> None:
         with self._idle_guard:
             while self._idle:
@@ -207,6 +226,11 @@ class RedisConnection:
                 "redis.url; what follows the last slash is the number of the database"
             ) from None
         except (redis.ConnectionError, redis.TimeoutError, OSError) as fault:
+            if (refused := _certificate_fault(fault)) is not None:
+                raise InputError(
+                    f"the certificate of Redis at {self.address} is not accepted ({refused.verify_message}); set "
+                    "redis.ca_file to the certificate of the authority that signed it, and the address to a host that it names"
+                ) from None
             self.close()  # the idle connections are as dead as this one
             return fault
         passing = next((a for a in answers if isinstance(a, redis.ResponseError) and _passes(a)), None)
@@ -258,6 +282,15 @@ def _address(options: dict[str, Any]) -> str:
     if "path" in options:
         return f"unix://{options['path']}"
     return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db', 0)}"
+
+
+def _certificate_fault(fault: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """What is wrong with the server's certificate, if that is where the fault comes from."""
+    while fault is not None:
+        if isinstance(fault, ssl.SSLCertVerificationError):
+            return fault
+        fault = fault.__cause__ or fault.__context__
+    return None
 
 
 def _facts(answer: bytes) -> dict[str, str]:

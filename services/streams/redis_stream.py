@@ -12,14 +12,17 @@ from typing import Any
 
 from services.clock import now_s
 from services.streams import names, scripts
+from services.streams.fence import FENCE_KEYS, FencedConnection
 from services.streams.redis_connection import CommandRefused, RedisConnection
-from services.streams.stream import Claim, Entry, IssueGap, Stream, StreamDepth
+from services.streams.stream import SUSPECT_DELIVERIES, Claim, Entry, IssueGap, Stream, StreamDepth
 
+Server = RedisConnection | FencedConnection
 ISSUED = "issued"
 """The counter of the run's training groups."""
 RELEASED = "-released-"
 ENTRIES_AT_ONCE = 16
 PENDING_AT_ONCE = 1000
+LARGE_BYTES = 32 * 1024  # a mean payload: from about here a second command costs less than two copies
 LONGEST_SILENCE_S = 1.0  # a claim that waits for new entries looks this often for released and idle ones
 
 
@@ -29,7 +32,7 @@ class RedisStream:
     Calls of `claim` on one object take turns; all other methods may run in any thread at the same time.
     """
 
-    def __init__(self, connection: RedisConnection, run: str, name: str, consumer: str, reclaim_idle_s: float) -> None:
+    def __init__(self, connection: Server, run: str, name: str, consumer: str, reclaim_idle_s: float) -> None:
         self.name = name
         self.consumer = consumer
         self.key = f"ratchet:{run}:{name}"
@@ -37,6 +40,7 @@ class RedisStream:
         self._idle_ms = max(1, int(reclaim_idle_s * 1000))
         self._next_idle_look_s = 0.0
         self._held: set[str] = set()
+        self._suspects: set[str] = set()
         self._claiming = threading.Lock()
 
     def claim(self, count: int, block_s: float) -> list[Claim]:
@@ -46,7 +50,7 @@ class RedisStream:
                 claims = self._lend(count)
                 remaining_s = end_s - now_s()
                 if not claims and remaining_s > 0:
-                    claims = self._await_new(count, min(remaining_s, LONGEST_SILENCE_S))
+                    claims = self._new(count, min(remaining_s, LONGEST_SILENCE_S))
                 self._held.update(claim.entry_id for claim in claims)
                 if claims or remaining_s <= 0:
                     return claims
@@ -65,10 +69,25 @@ class RedisStream:
             raise TypeError(f"{self.name} can only hand over to a stream on its own server, {self._connection.address}")
         if not results:
             return []
-        args = [value for claim, payload in results for value in (claim.entry_id, payload)]
-        owed = self._connection.run_script(scripts.HAND_OVER, [self.key, to.key], args)
+        owed = self._moved(results, to.key)
         self._held.difference_update(claim.entry_id for claim, _ in results)
         return [bool(one) for one in owed]
+
+    def _moved(self, results: Sequence[tuple[Claim, bytes]], to: str) -> list[int]:
+        """Large payloads in a transaction, small ones in a script, which is one command and admitted by a full server."""
+        if sum(len(payload) for _, payload in results) >= LARGE_BYTES * len(results):
+            appends = [("XADD", to, "*", "p", payload) for _, payload in results]
+            ids = [claim.entry_id for claim, _ in results]
+            try:
+                *_, owed = self._connection.transaction(appends, scripts.SETTLE, [self.key, to], ids)
+                return list(owed)
+            except CommandRefused as refusal:
+                if (
+                    refusal.code != "EXECABORT"
+                ):  # nothing has run: the server is full, or XADD is not allowed outside a script
+                    raise
+        args = [value for claim, payload in results for value in (claim.entry_id, payload)]
+        return list(self._connection.run_script(scripts.HAND_OVER, [self.key, to], args))
 
     def acknowledge(self, claims: Sequence[Claim]) -> int:
         owed: int = self._run(scripts.ACKNOWLEDGE, *_ids(claims)) if claims else 0
@@ -113,12 +132,18 @@ class RedisStream:
             idle_ms = self._idle_ms
             self._next_idle_look_s = now_s() + self._idle_ms / 4000
         # A tuple first: other threads let go of claims at the same time.
-        lent = self._run(scripts.CLAIM, self.consumer, count, idle_ms, *tuple(self._held))
-        return [Claim(entry_id.decode(), payload, deliveries) for entry_id, payload, deliveries in lent]
+        held = tuple(self._held)
+        self._suspects.intersection_update(held)
+        asked = count, idle_ms, SUSPECT_DELIVERIES, int(bool(self._suspects))
+        lent = self._run(scripts.CLAIM, self.consumer, *asked, *held)
+        claims = [Claim(entry_id.decode(), payload, deliveries) for entry_id, payload, deliveries in lent]
+        self._suspects.update(claim.entry_id for claim in claims if claim.deliveries >= SUSPECT_DELIVERIES)
+        return claims + (self._new(count - len(claims)) if len(claims) < count else [])
 
-    def _await_new(self, count: int, block_s: float) -> list[Claim]:
-        block_ms = max(1, int(block_s * 1000))  # 0 would wait forever
-        group = ("GROUP", "workers", self.consumer, "COUNT", count, "BLOCK", block_ms)
+    def _new(self, count: int, block_s: float = 0.0) -> list[Claim]:
+        """Entries that nobody has claimed before, the first of which may take block_s seconds to come."""
+        block = ("BLOCK", max(1, int(block_s * 1000))) if block_s else ()  # 0 would wait forever
+        group = ("GROUP", "workers", self.consumer, "COUNT", count, *block)
         try:
             answer = self._connection.execute("XREADGROUP", *group, "STREAMS", self.key, ">", block_s=block_s)
         except CommandRefused as refusal:
@@ -134,7 +159,7 @@ class RedisStream:
 class RedisIssueLog:
     """Numbered entries of one stream. Their count is a key of its own, and both change in one step."""
 
-    def __init__(self, connection: RedisConnection, stream: RedisStream, counter: str = ISSUED) -> None:
+    def __init__(self, connection: Server, stream: RedisStream, counter: str = ISSUED) -> None:
         self._connection = connection
         self._stream = stream
         self._counter_key = f"{stream.key}:{counter}"
@@ -159,7 +184,7 @@ class RedisIssueLog:
 def empty_queues(connection: RedisConnection, run: str) -> None:
     """Delete every entry of the run's queues, and the count of issued groups: the run begins with nothing. Nobody may use
     them meanwhile. What else is kept of the run stays, such as the number of its starts."""
-    keys = [f"ratchet:{run}:{name}" for name in names.ALL]
+    keys = [f"ratchet:{run}:{name}" for name in (*names.ALL, *FENCE_KEYS)]
     connection.execute("DEL", *keys, f"ratchet:{run}:{names.PROMPTS}:{ISSUED}")
 
 

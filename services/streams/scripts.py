@@ -5,27 +5,33 @@ the length of a stream is the number of entries not yet done, and those of them 
 consumer `-released-` owns entries that were given back, until a consumer claims them.
 """
 
-# KEYS stream; ARGV consumer, count, idle_ms (0: do not look for idle ones), ids this process holds...
-# -> {{id, payload, deliveries}, ...}
+# KEYS stream; ARGV consumer, count, idle_ms (0: do not look for idle ones), deliveries that make an entry a suspect, 1 if this
+# process holds a suspect, ids that it holds...
+# -> {{id, payload, deliveries}, ...}: entries that were lent out before. New ones are read outside of it, because a script costs
+# two more copies of each payload.
 CLAIM = """
 local stream, consumer, count, idle_ms = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local suspect, has_suspect = tonumber(ARGV[4]), ARGV[5] == '1'
 local held, lent = {}, {}
-for i = 4, #ARGV do held[ARGV[i]] = true end
+for i = 6, #ARGV do held[ARGV[i]] = true end
 
 local function lend(pending)
   for _, row in ipairs(pending) do
     if #lent == count then return end
-    local id, deliveries = row[1], row[4]
-    local entry = redis.call('XCLAIM', stream, 'workers', consumer, 0, id)[1]
-    if entry and entry[2] then
-      lent[#lent + 1] = {id, entry[2][2], deliveries + 1}
-    else -- deleted by hand
-      redis.call('XACK', stream, 'workers', id)
+    local id, deliveries = row[1], row[4] + 1
+    if deliveries < suspect or not has_suspect then
+      local entry = redis.call('XCLAIM', stream, 'workers', consumer, 0, id)[1]
+      if entry and entry[2] then
+        lent[#lent + 1] = {id, entry[2][2], deliveries}
+        has_suspect = has_suspect or deliveries >= suspect
+      else -- deleted by hand
+        redis.call('XACK', stream, 'workers', id)
+      end
     end
   end
 end
 
-local own = redis.pcall('XPENDING', stream, 'workers', '-', '+', count + #ARGV - 3, consumer)
+local own = redis.pcall('XPENDING', stream, 'workers', '-', '+', count + #ARGV - 5, consumer)
 if own.err then
   if not string.find(own.err, 'NOGROUP', 1, true) then return own end
   redis.call('XGROUP', 'CREATE', stream, 'workers', '0', 'MKSTREAM')
@@ -39,12 +45,6 @@ lend(left_over)
 lend(redis.call('XPENDING', stream, 'workers', '-', '+', count, '-released-'))
 if idle_ms > 0 and #lent < count then
   lend(redis.call('XPENDING', stream, 'workers', 'IDLE', idle_ms, '-', '+', count))
-end
-if #lent < count then
-  local new = redis.call('XREADGROUP', 'GROUP', 'workers', consumer, 'COUNT', count - #lent, 'STREAMS', stream, '>')
-  for _, entry in ipairs(new and new[1][2] or {}) do
-    lent[#lent + 1] = {entry[1], entry[2][2], 1}
-  end
 end
 return lent
 """
@@ -63,6 +63,27 @@ for i = 1, #ARGV, 2 do
   if owed[#owed] == 1 then
     redis.call('XADD', KEYS[2], '*', 'p', ARGV[i + 1])
     redis.call('XDEL', KEYS[1], ARGV[i])
+  end
+end
+return owed
+"""
+
+# KEYS from, to; ARGV ids... -> {1 handed over | 0 not owed, ...}
+# The last command of a transaction that has appended one payload to `to` for each id, in the same order: so large payloads do not
+# pass through a script. What was appended for an entry that is not owed is taken away before anybody sees it.
+SETTLE = """
+local kind = redis.call('TYPE', KEYS[2]).ok
+if kind ~= 'stream' then
+  return redis.error_reply('WRONGTYPE ' .. KEYS[2] .. ' is a ' .. kind .. ', not a stream')
+end
+local owed, all = {}, true
+for i, id in ipairs(ARGV) do
+  owed[i] = redis.call('XACK', KEYS[1], 'workers', id)
+  if owed[i] == 1 then redis.call('XDEL', KEYS[1], id) else all = false end
+end
+if not all then
+  for back, entry in ipairs(redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', #ARGV)) do
+    if owed[#ARGV - back + 1] == 0 then redis.call('XDEL', KEYS[2], entry[1]) end
   end
 end
 return owed

@@ -11,6 +11,10 @@ from typing import Protocol
 
 from services.errors import StreamError
 
+SUSPECT_DELIVERIES = 3
+"""An entry that is lent out for the third time has outlived two workers and may have killed them: a consumer holds one such entry
+at a time, so that the third death names it and does not count against what happened to be in the same worker."""
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -59,7 +63,7 @@ class Stream(Protocol):
         """Up to `count` entries, or none if none came in `block_s` seconds.
 
         Entries that this consumer held before a restart come first, then those given back, then those that other
-        consumers did not renew in time, then new ones.
+        consumers did not renew in time, then new ones. Of those with SUSPECT_DELIVERIES it holds one at a time.
 
         Waits for: the room before, to append an entry.
         Until: block_s; callers repeat it until they are stopped.

@@ -11,7 +11,7 @@ import yaml
 
 from services.command.gpu_findings import caches
 from services.config.load import load
-from services.entry import REDIS_PASSWORD_FILE_VARIABLE, version
+from services.entry import END_CODE_VARIABLE, REDIS_PASSWORD_FILE_VARIABLE, version
 from services.page.__main__ import named
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +89,8 @@ def test_a_room_that_refuses_its_input_is_not_started_for_ever(compose: dict[str
         policy, _, tries = service["restart"].partition(":")
         assert policy == "on-failure", name
         assert name == "redis" or 1 <= int(tries) <= 100, name
+    for name in ROOMS:
+        assert compose["services"][name]["environment"][END_CODE_VARIABLE] == 0, "Docker starts again what ends with 2"
 
 
 def test_the_file_has_no_key_that_only_one_generation_of_compose_knows(compose: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from services.streams.stream import Claim, IssueGap, Stream, StreamDepth
+from services.streams.stream import SUSPECT_DELIVERIES, Claim, IssueGap, Stream, StreamDepth
 
 RELEASED = ""
 
@@ -81,9 +81,15 @@ class MemoryStream:
             if e.owner not in (None, RELEASED) and now_s - e.renewed_s >= self.reclaim_idle_s and i not in own
         ]
         fresh = [i for i, e in entries.items() if e.owner is None]
-        claims = []
-        for entry_id in (own + released + idle + fresh)[:count]:
+        claims: list[Claim] = []
+        suspects = {i for i in self._held if i in entries and entries[i].deliveries >= SUSPECT_DELIVERIES}
+        for entry_id in own + released + idle + fresh:
             entry = entries[entry_id]
+            is_suspect = entry.deliveries + 1 >= SUSPECT_DELIVERIES
+            if len(claims) == count or (is_suspect and suspects):
+                continue
+            if is_suspect:
+                suspects.add(entry_id)
             entry.owner = self.consumer
             entry.renewed_s = now_s
             entry.deliveries += 1

@@ -102,3 +102,33 @@ def test_each_source_has_figures_of_its_own_and_the_whole_is_over_all_prompts() 
     assert (a.avg_at_k, a.pass_at_k, a.prompts, a.missing) == (0.5, 1.0, 1, 1)
     assert (b.avg_at_k, b.pass_at_k, b.prompts, b.missing) == (0.0, 0.0, 1, 0)
     assert count([], 7, ASKED, seconds=1.0).sources == {}
+
+
+def test_prompts_that_an_emptied_server_has_lost_are_issued_again(small_run: MakeRun) -> None:
+    asked: list[int] = []
+
+    def answer(prompt: Prompt) -> list[float] | None:
+        asked.append(prompt.sequence_number)
+        if len(asked) == 2:  # both are out, and none has been answered
+            run.lose_evaluation = True
+        return [1.0, 0.0] if len(asked) > 2 else None
+
+    class Emptied(SmallRun):
+        lose_evaluation = False
+
+    run = Emptied(small_run().config, answer)
+    start = run.start()
+    seen = run.replicas.should_stop
+
+    def should_stop() -> bool:
+        if run.lose_evaluation:
+            run.lose_evaluation = False
+            run.evaluation_rooms[-1].empty()
+        return seen()
+
+    run.replicas.should_stop = should_stop  # type: ignore[method-assign]
+    evaluation = start.evaluator.evaluate(0)
+    run.close()
+    assert evaluation is not None
+    assert (evaluation.prompts, evaluation.missing) == (2, 0)
+    assert asked == [0, 1, 0, 1]

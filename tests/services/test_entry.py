@@ -130,3 +130,19 @@ def test_a_password_file_that_is_empty_or_missing_is_named(
     config = load(RUN)
     with pytest.raises(InputError, match=f"RATCHET_REDIS_PASSWORD_FILE: .*{secret}.*(is empty; write|let this user)"):
         entry.redis_url(config)
+
+
+@pytest.mark.parametrize(("error", "code"), [("InputError", 0), ("DiskFull", 0), ("StreamError", 3)])
+def test_a_container_that_would_end_in_the_same_way_ends_for_good(error: str, code: int) -> None:
+    program = f"""
+from services import entry, errors
+def main(): raise errors.{error}("the reason")
+entry.end(main)
+"""
+    environment = {**os.environ, entry.END_CODE_VARIABLE: "0"}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == code
+    assert "ratchet: the reason" in ended.stderr
+    assert ("another start would end as this one did" in ended.stderr) == (code == 0)

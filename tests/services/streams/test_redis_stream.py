@@ -157,17 +157,20 @@ def test_entries_deleted_by_hand_are_passed_over(redis_connection: RedisConnecti
     assert after.depth() == StreamDepth(waiting=0, pending=1)
 
 
-def test_a_target_of_another_kind_leaves_the_claim_alone(redis_connection: RedisConnection) -> None:
-    source, target = (RedisStream(redis_connection, "kind", name, "a", 60) for name in ("prompts", "trajectories"))
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_a_target_of_another_kind_leaves_the_claim_alone(redis_connection: RedisConnection, size: int) -> None:
+    run = f"kind-{size}"
+    source, target = (RedisStream(redis_connection, run, name, "a", 60) for name in ("prompts", "trajectories"))
     fill(redis_connection, source, 1)
     redis_connection.execute("SET", target.key, "a string")
     [claim] = source.claim(1, 0)
-    with pytest.raises(CommandRefused, match="not a stream"):
-        source.hand_over(claim, target, b"result")
+    with pytest.raises(CommandRefused, match=r"not a stream|wrong kind"):
+        source.hand_over(claim, target, b"x" * size)
     assert source.depth() == StreamDepth(waiting=0, pending=1)
 
 
-def test_a_full_server_refuses_new_entries_and_lets_old_ones_move_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sizes", [(4, 4), (100_000, 100_000)])
+def test_a_full_server_refuses_new_entries_and_lets_old_ones_move_on(tmp_path: Path, sizes: tuple[int, int]) -> None:
     with RedisServer(tmp_path) as server:
         connection = RedisConnection(server.url, deadline_s=5)
         source, target = (RedisStream(connection, "full", name, "a", 60) for name in ("prompts", "trajectories"))
@@ -178,6 +181,8 @@ def test_a_full_server_refuses_new_entries_and_lets_old_ones_move_on(tmp_path: P
         with pytest.raises(CommandRefused, match="raise maxmemory"):
             RedisIssueLog(connection, source).issue(2, b"more")
         held += source.claim(1, 0)
-        assert source.hand_over_many([(claim, claim.payload) for claim in held], target) == [True, True]
+        assert source.hand_over_many(
+            [(claim, b"x" * size) for claim, size in zip(held, sizes, strict=True)], target
+        ) == [True, True]
         assert target.acknowledge(target.claim(2, 0)) == 2
         connection.close()

@@ -105,6 +105,20 @@ def test_many_are_handed_over_in_one_call_each_on_its_own_account(server: Server
     assert out.peek(9) == [b"entry 0", b"entry 2"]
 
 
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_payloads_of_any_size_cross_once_and_in_order(server: Server, size: int) -> None:
+    server.fill("prompts", 5)
+    prompts, out = server.stream("prompts", "a"), server.stream("trajectories", "a")
+    claims = prompts.claim(5, 0)
+    results = [(claim, claim.payload * (size // 7)) for claim in claims]
+    assert prompts.acknowledge(claims[2:3]) == 1
+    assert prompts.hand_over_many(results[:4], out) == [True, True, False, True]
+    assert prompts.hand_over_many(results[3:], out) == [False, True]
+    assert prompts.hand_over_many(results, out) == [False] * 5
+    assert out.peek(9) == [payload for _, payload in [*results[:2], *results[3:]]]
+    assert prompts.depth() == StreamDepth(0, 0)
+
+
 def test_acknowledging_counts_what_was_still_owed(server: Server) -> None:
     server.fill("scored", 3)
     scored = server.stream("scored", "a")
@@ -168,6 +182,27 @@ def test_a_number_is_issued_once_and_no_number_is_left_out(server: Server) -> No
     assert server.stream("prompts", "a").peek(9) == [b"0", b"1"]
 
 
+def test_what_kills_its_worker_three_times_is_named_and_its_neighbors_are_not(server: Server) -> None:
+    """The worker claims all that it gets, works on it at once, and dies when the poison is among it."""
+    server.fill("prompts", 8)
+    out, buried, deaths = server.stream("trajectories", "x"), list[bytes](), 0
+    done: list[bytes] = []
+    while len(done) + len(buried) < 8:
+        worker = server.stream("prompts", "a", 60)  # the same name after each restart
+        while claims := worker.claim(8, 0):
+            for claim in [claim for claim in claims if claim.deliveries > 3]:
+                buried.append(claim.payload)
+                worker.acknowledge([claim])
+            alive = [claim for claim in claims if claim.deliveries <= 3]
+            if any(claim.payload in (b"entry 2", b"entry 5") for claim in alive):
+                deaths += 1
+                break
+            assert all(worker.hand_over_many([(claim, claim.payload) for claim in alive], out))
+            done += [claim.payload for claim in alive]
+    assert sorted(buried) == [b"entry 2", b"entry 5"]
+    assert deaths == 4  # two together, then each once more by itself
+
+
 # One event: which of three consumers of which stage, what it does, and a number that picks among what it holds.
 Event = tuple[int, int, str, int]
 ACTS = ["claim", "claim", "hand over", "hand over", "repeat", "renew", "release", "restart", "die", "wait"]
@@ -177,9 +212,9 @@ events = st.lists(
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(events, st.integers(1, 8))
+@given(events, st.integers(1, 8), st.sampled_from([b"", b"x" * 50_000]))
 def test_every_entry_crosses_every_stage_once_whoever_dies(
-    new_server: Callable[[], Server], happenings: list[Event], count: int
+    new_server: Callable[[], Server], happenings: list[Event], count: int, filling: bytes
 ) -> None:
     server = new_server()
     stages, names = ("prompts", "trajectories", "scored"), itertools.count()
@@ -190,8 +225,9 @@ def test_every_entry_crosses_every_stage_once_whoever_dies(
     crossed: list[list[bytes]] = [[], []]
 
     def hand_over(who: tuple[int, int], claim: Claim) -> None:
-        if consumers[who].hand_over(claim, server.stream(stages[who[0] + 1], "none"), claim.payload):
-            crossed[who[0]].append(claim.payload)
+        payload = claim.payload if who[0] else claim.payload + filling
+        if consumers[who].hand_over(claim, server.stream(stages[who[0] + 1], "none"), payload):
+            crossed[who[0]].append(payload)
 
     for stage, consumer, act, number in happenings:
         who = (stage, consumer)
@@ -222,8 +258,8 @@ def test_every_entry_crosses_every_stage_once_whoever_dies(
             assert time.monotonic() < end_s, "entries are left that nobody can claim"
             for claim in heir.claim(8, IDLE_S):
                 hand_over((stage, 0), claim)
-        assert sorted(crossed[stage]) == payloads
-    assert sorted(server.stream("scored", "x").peek(99)) == payloads
+        assert sorted(crossed[stage]) == [payload + filling for payload in payloads]
+    assert sorted(server.stream("scored", "x").peek(99)) == [payload + filling for payload in payloads]
 
 
 def stream_name(stream: Stream) -> str:
