@@ -101,7 +101,7 @@ class DeepSpeedEngine:
             self._optimizer.zero = self.wrapped.optimizer
         self.reference = ReferenceWeights(self.model.causal_lm, settings.reference, sharded=self.is_sharded)
         """The reference policy's part on this rank."""
-        self._state = EngineState(self.model, self._optimizer, self.wrapped.optimizer, self._stage, self.reference)
+        self._state = EngineState(self.model, self._optimizer, self.wrapped.optimizer, self._stage)
         self._outgoing = OutgoingWeights(self.model, self._gathered, copies=self.rank == 0)
         self._largest: list[Tensor] = []
         """Largest magnitude in each gradient since the last step; nan and inf come through."""
@@ -285,7 +285,7 @@ class DeepSpeedEngine:
     def save(self, folder: Path, *, in_background: bool = False) -> None:
         if self.rank == 0:
             (folder / "engine.json").write_text(json_text(self._description()), encoding="utf-8")
-        self._state.save(folder, in_background=in_background)
+        self._state.save(folder, self.reference, in_background=in_background)
         if not in_background:
             self.barrier()
 
@@ -314,7 +314,8 @@ class DeepSpeedEngine:
                     f"{key} = {self._description()[key]}; start it with the same value, or start a new run from its export"
                 )
         check_same_adapters(str(folder), written.get("lora"), self._lora)
-        self._state.load(folder, written["parameters"], reference_is_current=written["reference_is_current"])
+        is_current = written["reference_is_current"]
+        self._state.load(folder, written["parameters"], self.reference, reference_is_current=is_current)
         self._take_hyperparameters()
         self.gradient_limit = GradientLimit(self.hyperparameters, written["mean_grad_norm"])
         average_weight = written["average_weight"]  # null is infinity, which an average of many steps comes to
