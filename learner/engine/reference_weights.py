@@ -8,7 +8,7 @@ is one more copy, of the reference before the last swap.
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -137,6 +137,13 @@ class ReferenceWeights:
         self._read(saved, REFERENCE, self.copies, name_of)
         if self._earlier is not None:
             self._read(saved, EARLIER if saved.has(EARLIER) else REFERENCE, self._earlier, name_of)
+        self.is_current = is_current
+
+    def set(self, copies: Sequence[Tensor], earlier: Sequence[Tensor], *, is_current: bool) -> None:
+        """Take over this rank's part of each trained parameter, and of the reference before the last swap."""
+        for own, given in [(self.copies, copies), *([(self._earlier, earlier)] if self._earlier is not None else [])]:
+            for copy, loaded in zip(own, given, strict=True):
+                copy.copy_(loaded)
         self.is_current = is_current
 
     def _read(self, saved: Saved, column: str, copies: list[Tensor], name_of: NameOf) -> None:

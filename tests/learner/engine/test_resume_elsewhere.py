@@ -38,6 +38,7 @@ def test_every_pair_of_stage_and_ranks_was_tried(seen: tuple[str, dict[str, Any]
     tried = {tuple(pair.split(" -> ")) for pair in found}
     one = {place for place in places if "1 ranks" in place}
     assert {(origin, there) for origin in one for there in places - one} <= tried
+    assert {(f"{place}, as before", place) for place in places} <= tried
     assert dtype == "bfloat16" or {(origin, there) for origin in places for there in one} <= tried
 
 
