@@ -22,6 +22,8 @@ DELETED = ".deleted-"
 DAMAGED = "damaged-"
 """Prefix of a checkpoint that an earlier one was gone on from, because it is damaged. The next commit deletes it."""
 SCHEMA = 2
+EARLIER_SCHEMAS = (1,)
+"""What ratchet 0.1.0 wrote, which is still read."""
 
 
 class Saved(dict[str, Any]):
@@ -106,7 +108,7 @@ class Checkpoints:
         """Read the state. Raises InputError if a file of the checkpoint is missing or cut off, and if another version of ratchet
         wrote it: now, or when a missing key is asked for."""
         state = read_json(checkpoint, STATE)
-        if state.get("schema") != SCHEMA:
+        if state.get("schema") not in (SCHEMA, *EARLIER_SCHEMAS):
             raise InputError(
                 f"{checkpoint} has schema {state.get('schema')}, this version of ratchet reads {SCHEMA}; "
                 "resume with the version that wrote it, or start a run under another name"

@@ -67,16 +67,19 @@ class RecordedSteps:
         if taken is None or taken.step != policy_version:
             return
         seen = [(list(probe.token_ids), list(probe.logp)) for probe in probes]
-        content = msgspec.msgpack.encode(msgspec.structs.replace(taken, probes=seen))
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            draft = self._folder / ".draft"
-            draft.write_bytes(content)
-            draft.rename(_path(self._folder, taken.step))
-            for old in sorted(recorded(self._folder).values())[: -self._keep]:
-                old.unlink()
+            self.put(msgspec.structs.replace(taken, probes=seen))
         except OSError as fault:
             log.warning("step %d is not kept for `ratchet replay`: %s", taken.step, fault)
+
+    def put(self, step: RecordedStep) -> None:
+        """Write one step, and delete the oldest ones beyond those that are kept. Raises OSError."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        draft = self._folder / ".draft"
+        draft.write_bytes(msgspec.msgpack.encode(step))
+        draft.rename(self._folder / f"step-{step.step:08d}.msgpack")
+        for old in sorted(recorded(self._folder).values())[: -self._keep]:
+            old.unlink()
 
     def forget_after(self, policy_version: int) -> None:
         """Delete the steps after a version that the run goes on from: others will be taken in their place."""
@@ -101,7 +104,3 @@ def read_recorded(path: Path) -> RecordedStep:
             f"{path} has schema {step.schema}, this version of ratchet reads {SCHEMA}; replay it with the version that wrote it"
         )
     return step
-
-
-def _path(folder: Path, step: int) -> Path:
-    return folder / f"step-{step:08d}.msgpack"

@@ -5,6 +5,7 @@ run's own settings, so that weights, optimizer, reference and control are those 
 had: a checkpoint fits every number of ranks. Nothing of the run is changed.
 """
 
+import gc
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -122,16 +123,16 @@ def replay(
             engine.save(before)
             engine.is_saved(wait=True)
         own = _replayed(config, team, engine, step)
-        engine.close()
         if altered is None:
             return step, own, None
         altered = _alone(altered)
+        del team, engine  # a device may hold one of them; the process group serves both
+        gc.collect()
+        torch.cuda.empty_cache()
         tell(f"step {step.step} with other settings")
         other = _engine(altered)
         other.load(before)
-        changed = _replayed(altered, Team(altered, other), other, step)
-        other.close()
-        return step, own, changed
+        return step, own, _replayed(altered, Team(altered, other), other, step)
 
 
 def _alone(config: RunConfig) -> RunConfig:
@@ -154,7 +155,7 @@ def _begin(config: RunConfig, engine: DeepSpeedEngine, place: Place) -> RunState
     return RunState.from_dict(config.learner, saved)
 
 
-def _order(config: RunConfig, step: RecordedStep) -> dict[str, Any]:
+def order_of(config: RunConfig, step: RecordedStep) -> dict[str, Any]:
     """What `Team.step` is given for a recorded step under these settings."""
     sifted = [sift(group, step.policy_version, config.learner) for group in step.groups]
     return {
@@ -168,7 +169,7 @@ def _order(config: RunConfig, step: RecordedStep) -> dict[str, Any]:
 
 def _take(config: RunConfig, team: Team, state: RunState, step: RecordedStep) -> TakenStep:
     """Take a step as the training loop does."""
-    taken = team.step(**_order(config, step))
+    taken = team.step(**order_of(config, step))
     move_reference(team, state.count_step(taken.report), state.ratchet.reference_version)
     return taken
 
@@ -176,7 +177,7 @@ def _take(config: RunConfig, team: Team, state: RunState, step: RecordedStep) ->
 def _replayed(config: RunConfig, team: Team, engine: DeepSpeedEngine, step: RecordedStep) -> Replayed:
     beta1 = config.learner.optimizer.beta1
     before = engine.averages("exp_avg")
-    taken = team.step(**_order(config, step))
+    taken = team.step(**order_of(config, step))
     after = engine.averages("exp_avg")
     applied = taken.report.skipped is None
     gradient = {

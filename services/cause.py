@@ -18,7 +18,12 @@ CAUSE_VARIABLE = "RATCHET_CAUSE_FILE"
 """Holds the path of the file, in the environment of a supervised service."""
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # What libraries in Rust and C++ say, which have no errno: safetensors, and torch of a checkpoint's parts.
-_FULL_IN_WORDS = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing file")
+_FULL_IN_WORDS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "PytorchStreamWriter failed writing file",
+    "unexpected pos ",  # torch again, where a write fell short: "unexpected pos 768 vs 662"
+)
 _ROOM_BYTES = 16384
 _MESSAGE_CHARACTERS = 2000  # at most six bytes each in JSON
 _VARIABLE = re.compile(r"0x[0-9a-f]+|\d+")

@@ -26,6 +26,7 @@ from learner.engine.deepspeed_setup import (
     partition,
     postpones_reduction,
 )
+from learner.engine.earlier_format import is_of_before, load_of_before
 from learner.engine.engine_state import EngineState
 from learner.engine.export import write_folder
 from learner.engine.gradient_limit import GradientLimit
@@ -101,7 +102,7 @@ class DeepSpeedEngine:
             self._optimizer.zero = self.wrapped.optimizer
         self.reference = ReferenceWeights(self.model.causal_lm, settings.reference, sharded=self.is_sharded)
         """The reference policy's part on this rank."""
-        self._state = EngineState(self.model, self._optimizer, self.wrapped.optimizer, self._stage, self.reference)
+        self._state = EngineState(self.model, self._optimizer, self.wrapped.optimizer, self._stage)
         self._outgoing = OutgoingWeights(self.model, self._gathered, copies=self.rank == 0)
         self._largest: list[Tensor] = []
         """Largest magnitude in each gradient since the last step; nan and inf come through."""
@@ -285,7 +286,7 @@ class DeepSpeedEngine:
     def save(self, folder: Path, *, in_background: bool = False) -> None:
         if self.rank == 0:
             (folder / "engine.json").write_text(json_text(self._description()), encoding="utf-8")
-        self._state.save(folder, in_background=in_background)
+        self._state.save(folder, self.reference, in_background=in_background)
         if not in_background:
             self.barrier()
 
@@ -307,6 +308,7 @@ class DeepSpeedEngine:
 
     def load(self, folder: Path) -> None:
         written = read_json(folder, "engine.json")
+        written.setdefault("predictor_width", 0)  # checkpoints of before there was one
         for key in ("dtype", "predictor_width"):
             if written[key] != self._description()[key]:
                 raise InputError(
@@ -314,10 +316,24 @@ class DeepSpeedEngine:
                     f"{key} = {self._description()[key]}; start it with the same value, or start a new run from its export"
                 )
         check_same_adapters(str(folder), written.get("lora"), self._lora)
-        self._state.load(folder, written["parameters"], reference_is_current=written["reference_is_current"])
+        is_current = written["reference_is_current"]
+        if is_of_before(folder):
+            load_of_before(
+                folder,
+                written,
+                self.wrapped,
+                self.reference,
+                ranks=self.world_size,
+                rank=self.rank,
+                stage=self._stage,
+                has_adapters=self._lora is not None,
+            )
+        else:
+            self._state.load(folder, written["parameters"], self.reference, reference_is_current=is_current)
         self._take_hyperparameters()
         self.gradient_limit = GradientLimit(self.hyperparameters, written["mean_grad_norm"])
-        average_weight = written["average_weight"]  # null is infinity, which an average of many steps comes to
+        # Null, which is infinity, or of before it was written: an average of many steps is what it comes to.
+        average_weight = written.get("average_weight")
         self.reference.average_weight = math.inf if average_weight is None else average_weight
         self.barrier()
 
@@ -326,7 +342,7 @@ class DeepSpeedEngine:
         return self._state.averages(key)
 
     def _take_hyperparameters(self) -> None:
-        """Set the optimizer's hyperparameters to those of today's settings."""
+        """Set the optimizer's hyperparameters to those of today's settings: a checkpoint of 0.1.0 brings its own."""
         given = self.hyperparameters
         for group in self.wrapped.optimizer.param_groups:
             group.update(betas=(given.beta1, given.beta2), eps=given.eps, weight_decay=given.weight_decay)

@@ -8,7 +8,7 @@ is one more copy, of the reference before the last swap.
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,8 @@ from learner.engine.state_files import Columns, Saved
 from services.config.reference import Reference
 from services.errors import InputError
 
+NameOf = Callable[[nn.Parameter], str]
+"""The name of a parameter in a checkpoint."""
 REFERENCE, EARLIER = "reference", "earlier_reference"
 """Columns of a checkpoint."""
 
@@ -42,7 +44,6 @@ class ReferenceWeights:
     def __init__(self, model: nn.Module, settings: Reference, *, sharded: bool) -> None:
         """model: as ZeRO left it. sharded: whether that was at stage 3."""
         self._parameters: list[Any] = trained_parameters(model)
-        self._names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
         self._sharded = sharded
         self._offload = settings.offload
         self._dtype = torch.bfloat16 if settings.dtype == "bfloat16" else None
@@ -124,29 +125,36 @@ class ReferenceWeights:
 
     # Checkpoints
 
-    def columns(self) -> Columns:
+    def columns(self, name_of: NameOf) -> Columns:
         """What this rank holds, for a checkpoint: views."""
-        found = {REFERENCE: self._stretches(self.copies)}
+        found = {REFERENCE: self._stretches(self.copies, name_of)}
         if self._earlier is not None:
-            found[EARLIER] = self._stretches(self._earlier)
+            found[EARLIER] = self._stretches(self._earlier, name_of)
         return found
 
-    def load(self, saved: Saved, *, is_current: bool) -> None:
+    def load(self, saved: Saved, name_of: NameOf, *, is_current: bool) -> None:
         """Read what this rank holds. In a checkpoint written without `roll_back`, the reference is the earlier reference, too."""
-        self._read(saved, REFERENCE, self.copies)
+        self._read(saved, REFERENCE, self.copies, name_of)
         if self._earlier is not None:
-            self._read(saved, EARLIER if saved.has(EARLIER) else REFERENCE, self._earlier)
+            self._read(saved, EARLIER if saved.has(EARLIER) else REFERENCE, self._earlier, name_of)
         self.is_current = is_current
 
-    def _read(self, saved: Saved, column: str, copies: list[Tensor]) -> None:
-        for name, (start, values) in self._stretches(copies).items():
+    def set(self, copies: Sequence[Tensor], earlier: Sequence[Tensor], *, is_current: bool) -> None:
+        """Take over this rank's part of each trained parameter, and of the reference before the last swap."""
+        for own, given in [(self.copies, copies), *([(self._earlier, earlier)] if self._earlier is not None else [])]:
+            for copy, loaded in zip(own, given, strict=True):
+                copy.copy_(loaded)
+        self.is_current = is_current
+
+    def _read(self, saved: Saved, column: str, copies: list[Tensor], name_of: NameOf) -> None:
+        for name, (start, values) in self._stretches(copies, name_of).items():
             saved.copy(column, name, start, values)
 
-    def _stretches(self, copies: list[Tensor]) -> dict[str, tuple[int, Tensor]]:
+    def _stretches(self, copies: list[Tensor], name_of: NameOf) -> dict[str, tuple[int, Tensor]]:
         """Parameter -> (first element, elements) of these copies; at stage 3 without the padding of the last part."""
         whole = {
-            name: (partition_of(parameter) if self._sharded else (0, copy.numel()), copy.view(-1))
-            for name, parameter, copy in zip(self._names, self._parameters, copies, strict=True)
+            name_of(parameter): (partition_of(parameter) if self._sharded else (0, copy.numel()), copy.view(-1))
+            for parameter, copy in zip(self._parameters, copies, strict=True)
         }
         return {name: (start, flat[:size]) for name, ((start, size), flat) in whole.items() if size > 0}
 

@@ -10,8 +10,7 @@ from services.config import RunConfig
 
 GIB = 2**30
 BYTES_PER_PARAMETER = 16
-"""Size of a checkpoint by parameter. In bfloat16: 12 for the optimizer's moments and float32 weights, 4 for the model and the
-reference. In float32: 8 for the moments, 8 for the model and the reference."""
+"""Size of a checkpoint by parameter: 8 for the optimizer's moments, 4 for float32 weights, and up to 4 for the reference."""
 COMPILED_BYTES = 5 * GIB
 """What vLLM, Triton and torch compile, and what they log."""
 LEAST_BYTES = {"cpu": 2 * GIB, "cuda": 30 * GIB}

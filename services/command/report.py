@@ -8,6 +8,7 @@ from rich.table import Table
 
 from services.command import figures, html_page
 from services.command.shown import number
+from services.run.best_checkpoint import best_checkpoints
 from services.run.folder import RunFolder
 from services.run.history import History
 from services.run.json_lines import read_json_lines
@@ -55,7 +56,9 @@ def show(folder: RunFolder, summary: dict[str, Any], console: Console) -> None:
     for name, value in result_rows(summary):
         table.add_row(name, value)
     console.print(table)
+    best = best_checkpoints(folder, "avg_at_k")
     for name, path in (
+        ("best checkpoint", best[0].checkpoint if best else folder.checkpoints / "none"),
         ("summary", folder.summary),
         ("learning curve", folder.picture),
         ("trained model", folder.export),

@@ -8,6 +8,7 @@ from services.command.live_display import group_counts
 from services.command.shown import number
 from services.errors import RatchetError
 from services.run.addresses import addresses
+from services.run.best_checkpoint import best_checkpoints
 from services.run.folder import RunFolder
 from services.run.history import open_run
 from services.run.json_lines import read_json_lines
@@ -39,6 +40,9 @@ def describe(path: Path) -> str:
             f"pass@{evaluation['k']} {number(evaluation['pass_at_k'], 4)}"
             + "".join(f", {name} {number(own['avg_at_k'], 4)}" for name, own in evaluation.get("sources", {}).items())
         )
+    metric = config.learner.checkpoint.best_by
+    for best in best_checkpoints(folder, metric)[:1]:
+        lines.append(f"  best checkpoint: {best.checkpoint.name}, {metric} {number(best.accuracy, 4)}")
     url = url_of(config, folder)
     lines += ["  not running"] if url is None else _live(url, config.name, folder)
     lines += [f"  {reason.what}" for reason in reasons(gather(path))[:1]]

@@ -46,6 +46,27 @@ def go_on(engine: DeepSpeedEngine, config: LearnerConfig, origin: Path) -> dict[
     return found
 
 
+def write_as_before(engine: DeepSpeedEngine, folder: Path) -> None:
+    """A checkpoint as ratchet 0.1.0 wrote it."""
+    if engine.rank == 0:
+        (folder / "engine").mkdir(parents=True)
+    engine.barrier()
+    engine.wrapped.save_checkpoint(str(folder), tag="engine", save_latest=False, exclude_frozen_parameters=True)
+    if engine.is_sharded or engine.rank == 0:
+        torch.save(engine.reference.copies, folder / f"reference_rank_{engine.rank}.pt")
+    if engine.rank == 0:
+        description = {
+            "ranks": engine.world_size,
+            "zero_stage": engine.wrapped.zero_optimization_stage(),
+            "dtype": "bfloat16" if engine.wrapped.bfloat16_enabled() else "float32",
+            "lora": None,
+            "reference_is_current": engine.reference_is_current,
+            "mean_grad_norm": engine.gradient_limit.mean,
+        }
+        (folder / "engine.json").write_text(json.dumps(description))
+    engine.barrier()
+
+
 def main(model: Path, out: Path, stages: list[int], dtype: Literal["float32", "bfloat16"]) -> None:
     """An engine for each stage: it writes a checkpoint after two steps, and goes on from every other that is there by then."""
     seen: dict[str, Any] = {}
@@ -72,10 +93,14 @@ def main(model: Path, out: Path, stages: list[int], dtype: Literal["float32", "b
             report = step(engine, config)  # while a thread may still write
             stepped = weights(engine)
             assert engine.is_saved(wait=True)
+            engine.load(own / "checkpoint")
+            write_as_before(engine, own / "as before" / "checkpoint")
             if engine.rank == 0:
                 reports = {name: getattr(report, name) for name in COMPARED}
                 torch.save({"loaded": loaded, "stepped": stepped, "reports": reports}, own / "done.pt")
+                torch.save({"loaded": loaded, "stepped": stepped, "reports": reports}, own / "as before" / "done.pt")
             engine.barrier()
+            seen[f"{own.name}, as before -> {own.name}"] = go_on(engine, config, own / "as before")
             others.append(own)
         for origin in others:
             seen[f"{origin.name} -> {own.name}"] = go_on(engine, config, origin)

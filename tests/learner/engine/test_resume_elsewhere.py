@@ -37,8 +37,9 @@ def test_every_pair_of_stage_and_ranks_was_tried(seen: tuple[str, dict[str, Any]
     places = {f"stage {stage}, {ranks} ranks" for stage in STAGES[dtype] for ranks in (1, 2)}
     tried = {tuple(pair.split(" -> ")) for pair in found}
     one = {place for place in places if "1 ranks" in place}
+    assert {(origin, there) for origin in one for there in places - one} <= tried
+    assert {(f"{place}, as before", place) for place in places} <= tried
     assert dtype == "bfloat16" or {(origin, there) for origin in places for there in one} <= tried
-    assert {(origin, there) for origin in one for there in places} <= tried
 
 
 def test_the_weights_are_those_that_were_saved(seen: tuple[str, dict[str, Any]]) -> None:

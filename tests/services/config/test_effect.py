@@ -26,6 +26,7 @@ CLIP = "learner.objective.clip.high=0.5"
 DUAL = "learner.objective.dual_clip=7.0"
 LINEAR = 'learner.objective.proximal="log_linear"'
 
+HELD_OUT = 'evaluation.prompts={source = {type = "jsonl", path = "held.jsonl"}}'
 TRIALS: list[tuple[list[str], str, list[str]]] = [
     # What makes the setting idle, the setting, and what makes it act.
     (['learner.advantage.baseline="mean"'], "learner.advantage.tau=0.5", ['learner.advantage.baseline="log_mean_exp"']),
@@ -160,6 +161,12 @@ TRIALS: list[tuple[list[str], str, list[str]]] = [
     *(
         (['learner.objective.type="popo"', "learner.objective.alpha=0.0"], given, ['learner.objective.type="popo"'])
         for given in ("learner.objective.predictor_width=64", "learner.objective.noise=0.1")
+    ),
+    ([], "learner.checkpoint.keep_best=1", [HELD_OUT]),
+    (
+        ["learner.checkpoint.keep_best=0"],
+        'learner.checkpoint.best_by="pass_at_k"',
+        [HELD_OUT, "learner.checkpoint.keep_best=1"],
     ),
 ]
 
