@@ -14,13 +14,14 @@ short: 4-token answers, 256 in flight, 4,096 a round. long: 200-token answers, 2
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,9 @@ class Service:
                 stdout=lines,
                 stderr=lines,
             )
+
+    def serve(self) -> None:
+        """Return when it takes prompts."""
         self._until(lambda: REPLICA in self._membership.live(), START_S)
         self._send_weights()
         self._until(lambda: REPLICA in (live := self._membership.live()) and live[REPLICA].ready, START_S)
@@ -219,9 +223,9 @@ class Bare:
                 stderr=lines,
                 text=True,
             )
-        self._answer()
 
     def turn(self, case: str, number: int) -> Turn:
+        """The first waits for the model to load, which is not measured."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{case} {number}\n")
         self.process.stdin.flush()
@@ -252,7 +256,6 @@ def serve_bare(run_file: Path) -> None:
     from vllm.inputs import TokensPrompt
 
     llm = LLM(**engine_arguments(run), disable_log_stats=False)
-    print("{}", flush=True)
     for line in sys.stdin:
         case, number = line.split()
         asked = prompts(case, int(number))
@@ -270,14 +273,15 @@ def serve_bare(run_file: Path) -> None:
 @contextmanager
 def both(run: Path, core: int, redis_core: int, folder: Path, logs: Path) -> Iterator[dict[str, Bare | Service]]:
     os.sched_setaffinity(0, {redis_core})  # this process, and the server that it starts
-    with RedisServer(folder / "redis") as redis:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or the sides would outlive it
+    with ExitStack() as ending:
+        redis = ending.enter_context(RedisServer(folder / "redis"))
         bare = Bare(run, core, logs / "bare.log")
+        ending.callback(bare.close)
         service = Service(run, core, redis, logs / "service.log")
-        try:
-            yield {"bare": bare, "service": service}
-        finally:
-            bare.close()
-            service.close()
+        ending.callback(service.close)
+        service.serve()
+        yield {"bare": bare, "service": service}
 
 
 def main() -> None:
