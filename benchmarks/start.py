@@ -37,10 +37,11 @@ MILESTONES = {
 """What is read from the logs: which service says it, and in which words. `up`: the line before each start of a service."""
 ENGINE_ALONE = """
 import sys, time
+from pathlib import Path
 began_s = time.monotonic()
 from rollout.vllm.launch import launch, set_environment
 from services.config.load import load
-run = load(sys.argv[1], sys.argv[2:])
+run = load(Path(sys.argv[1]), sys.argv[2:])
 set_environment(run)
 launch(run)
 print(f"engine alone {time.monotonic() - began_s}", flush=True)

@@ -4,9 +4,10 @@ vLLM is imported where it is used, after the environment is set, so that importi
 """
 
 import os
+import sys
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rollout.vllm.memory import engine_fraction
 from rollout.vllm.own_process import OwnProcess
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
     from vllm.v1.engine.llm_engine import LLMEngine
 
+COMPILER = "torch._inductor"
 STAGED_WEIGHTS = "rollout.vllm.worker.StagedWeights"
 """By name, because its file imports torch, which reads the environment that is set here."""
 UNCHECKED_FRACTION = 0.01
@@ -58,6 +60,8 @@ def launch(run: RunConfig) -> RunningVllm:
 
     Raises InputError if the vLLM installed here is not for run.device, and what vLLM raises.
     """
+    if run.device == "cpu" and run.engine_is_eager:
+        _import_without_compiler()
     from vllm import envs
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.platforms import current_platform
@@ -84,6 +88,22 @@ def launch(run: RunConfig) -> RunningVllm:
     running = OwnThread(partial(_in_this_process, run, settings)) if run.engine_shares_process else _beside(settings)
     envs.enable_envs_cache()  # or vLLM reads the environment once for each token
     return running
+
+
+def _import_without_compiler() -> None:
+    """Import vLLM without the parts of torch's compiler that it would change: 3 s of processor time, for what never compiles.
+
+    vLLM goes on without them if they cannot be imported; whatever asks for them later gets them.
+    """
+    if sys.modules.keys() & {"vllm", COMPILER}:
+        return
+    import torch  # noqa: F401 - first, for what it imports of itself
+
+    sys.modules[COMPILER] = cast(Any, None)
+    try:
+        import vllm  # noqa: F401
+    finally:
+        del sys.modules[COMPILER]
 
 
 def _beside(settings: "VllmConfig") -> OwnProcess:
