@@ -12,6 +12,7 @@ from services.command import gpus
 from services.command.check_memory import check_memory
 from services.command.check_places import check_folder, check_ports, check_redis, check_verifier
 from services.command.check_rows import check_datasets, check_rows, taken
+from services.command.environment_check import check_environment, check_environment_name
 from services.command.objective_check import check_objective
 from services.config import RunConfig
 from services.config.effect import ineffective
@@ -57,7 +58,7 @@ def check(config: RunConfig, *, quick: bool = False) -> Checked:
         training = [problem for one in found if one.is_trained_on for problem in taken(config, one)]
         held_out = [problem for one in found if not one.is_trained_on for problem in one.problems]
         check_checkpoint(config, training, held_out if config.evaluation else None)
-        return said
+        return said + check_environment(config, training[0])
 
     if config.device == "cpu":
         look(lambda: _check_machine(config))
@@ -67,6 +68,7 @@ def check(config: RunConfig, *, quick: bool = False) -> Checked:
     look(lambda: check_ports(config))
     look(lambda: check_redis(config))
     look(lambda: check_verifier(config))
+    look(lambda: check_environment_name(config))
     look(lambda: gpus.check(config))
     if not quick:
         look(lambda: check_datasets(config))

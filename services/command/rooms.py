@@ -14,6 +14,7 @@ REPLAY = "learner.replay_command"
 VERIFY = "verifier.offline"
 CHECK_REFERENCES = "verifier.offline.check_references"
 CHECK_OBJECTIVE = "learner.objective.check"
+CHECK_ENVIRONMENT = "rollout.conversation.check"
 
 
 def python_module(module: str, *arguments: str) -> list[str]:

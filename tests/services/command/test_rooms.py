@@ -13,7 +13,15 @@ from services.command import rooms
 
 @pytest.mark.parametrize(
     "module",
-    [rooms.ROLLOUT, rooms.VERIFIER, rooms.LEARNER, rooms.VERIFY, rooms.CHECK_REFERENCES, rooms.CHECK_OBJECTIVE],
+    [
+        rooms.ROLLOUT,
+        rooms.VERIFIER,
+        rooms.LEARNER,
+        rooms.VERIFY,
+        rooms.CHECK_REFERENCES,
+        rooms.CHECK_OBJECTIVE,
+        rooms.CHECK_ENVIRONMENT,
+    ],
 )
 def test_every_name_is_that_of_a_module_that_runs(module: str) -> None:
     found = importlib.util.find_spec(module)
