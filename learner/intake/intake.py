@@ -102,8 +102,8 @@ class Intake:
     def gather(self) -> Gathered | None:
         """Collect groups until groups_per_step of them reach the loss. Returns None when the run was asked to stop.
 
-        Raises DeadlineExceeded, NoUsableGroups when too many come to nothing, SourcesEnded when no more will come, or the publisher's fault: weights that do not
-        arrive are the reason that no groups come.
+        Raises DeadlineExceeded, NoUsableGroups when too many come to nothing, SourcesEnded when no more will come, or the
+        publisher's fault: weights that do not arrive are the reason that no groups come.
 
         Waits for: scored groups, one after the other: what replicas sample and verifiers score.
         Until: deadlines.groups_s for all groups of the step together.

@@ -163,7 +163,6 @@ def test_a_source_without_a_usable_row_is_named_by_its_place(
 ) -> None:
     config = several(small_data, 'one name = "one"', 'other name = "other"', one=[GOOD], other=rows)
     with pytest.raises(InputError, match=complaint):
-        check_datasets(config)
         check_rows(config)
 
 
