@@ -153,7 +153,7 @@ def several(folder: Path, *sources: str, **files: list[dict[str, str]]) -> RunCo
 @pytest.mark.parametrize(
     ("rows", "complaint"),
     [
-        ([], r"prompts\.sources\.1: the dataset .*other\.jsonl is empty; it needs at least one row"),
+        ([], r"prompts\.sources\.1: the dataset is empty; it needs at least one row"),
         ([UNGRADABLE], r"prompts\.sources\.1: .*other\.jsonl line 1: grader number: .*two"),
         ([UNREADABLE], r"prompts\.sources\.1: .*other\.jsonl line 1 has no column reference"),
     ],
