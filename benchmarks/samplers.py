@@ -8,10 +8,11 @@ its answer a row of tokens, and the policy a linear softmax for each token, so t
 The starting policy has pass rates from 0 to 1, and much lower ones in the second source. A step samples groups until enough
 have rewards that differ, as the intake does, and takes one step of Adam. There is no engine, no lag and no wire.
 
-Columns: held-out accuracy after a quarter of the steps and after all, and of the worse source, exact and not sampled; samples;
-groups of equal rewards; the cosine between the mean gradient of a few hundred groups, as the sampler issues them, and the gradient of the mean training
-accuracy (1: no bias; noise alone gives what uniform has); the tenth of the problems that was issued most, as a share of all
-prompts (0.1: all alike). Intervals are 95 % by Student's t over seeds.
+Columns: held-out accuracy after a quarter of the steps and after all, and of the worse source, exact and not sampled; samples
+spent, with those of the cosine; the share of groups of equal rewards; the cosine between the mean gradient of a few hundred
+groups, as the sampler issues them, and the gradient of the mean training accuracy (below that of uniform: bias, since noise is
+in both); the share of the prompts that the tenth of the problems issued most often had (0.1: all alike). Intervals are 95 % by
+Student's t over seeds.
 """
 
 import argparse

@@ -1,11 +1,12 @@
 """Builds the example of two sources: two-digit addition and two-digit subtraction, the digits of the result in reverse, and a
-small model that does both, sloppily, and subtraction worse than addition.
+small model that does both, sloppily: about half of its sampled sums are right, and 0.43 of its differences.
 
     python examples/two_sources/make_example.py [--out FOLDER] [--seed N]
 
 Writes data/additions.jsonl, data/subtractions.jsonl, a held-out file of each (disjoint) and model/ (Qwen2, character tokenizer,
 safetensors) next to this file or under --out. Deterministic by seed; does nothing when the outputs exist and were made by this
-recipe. To train the model takes two or three minutes on one thread, once.
+recipe. The model of this recipe comes with the project, so the first run only writes the data; to train the model again, delete
+model/ and wait two or three minutes (one thread).
 
 As in examples/addition, the model learns from right solutions first, and then from solutions with slips in them: rewards have
 to teach it not to be sloppy.

@@ -154,13 +154,13 @@ class Intake:
 
         meanwhile: called before each look at the stream.
 
-        Raises DeadlineExceeded, NoUsableGroups when too many come to nothing, or the publisher's fault: weights that do not
-        arrive are the reason that no groups come.
+        Raises DeadlineExceeded, NoUsableGroups when too many come to nothing, SourcesEnded when no more will come, or the
+        publisher's fault: weights that do not arrive are the reason that no groups come.
 
         Waits for: scored groups, one after the other: what replicas sample and verifiers score.
         Until: deadlines.groups_s for all groups of the step together.
-        Ended by: arrival of enough groups that count, or of too many that do not, the stop signal, the deadline, or the
-        publisher's fault.
+        Ended by: arrival of enough groups that count, or of too many that do not, the end of every source, the stop signal, the
+        deadline, or the publisher's fault.
         Metric: ratchet_waiting{room="learner", awaiting="scored groups"}; ratchet_learner_outstanding_groups says whether any
         are on their way.
         """

@@ -222,9 +222,14 @@ class EvaluationConfig(Strict):
         if prompts.adaptive_group is not None:
             raise ValueError("an evaluation takes samples_per_prompt responses: leave out prompts.adaptive_group")
         for number, source in enumerate(prompts.sources):
-            if given := {"weight", "group_size", "epochs"} & source.model_fields_set:
+            idle = [
+                name
+                for name in ("weight", "group_size", "epochs")
+                if getattr(source, name) != type(source).model_fields[name].default
+            ]
+            if idle:
                 raise ValueError(
-                    f"prompts.sources.{number}.{min(given)} has no effect: an evaluation asks every problem once, "
+                    f"prompts.sources.{number}.{idle[0]} has no effect: an evaluation asks every problem once, "
                     "samples_per_prompt times; leave it out"
                 )
         return self

@@ -24,7 +24,7 @@ class FormatGate(Strict):
     pattern: Annotated[str, Field(min_length=1), AfterValidator(_compiles)]
     """Regular expression. The response's text, as the verifier reads it, has to match it; a dot matches line ends, too."""
     match: Literal["search", "whole"] = "search"
-    """search: somewhere in the response. whole: all of it, but for white space around it."""
+    """Where the pattern has to match. search: somewhere in the response. whole: all of it, but for white space around it."""
     reward: float = 0.0
     """A response that does not match earns this at most."""
 

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import tomllib
 from functools import partial
 from pathlib import Path
 
 import pytest
+import tomli_w
 
-from services.command.check_rows import CheckedRows, check_rows
+from services.command.check_rows import CheckedRows, check_datasets, check_rows
 from services.config import RunConfig
 from services.config.load import load
 from services.datasets.rendering import RenderedProblems, Renderer
@@ -129,3 +131,55 @@ def test_what_looks_wrong_with_the_template_is_a_warning_with_the_rendered_text(
     (warning,) = check_rows(chat)[1]
     assert "has no generation prompt" in warning
     assert "Rendered: 'Ques8tion words?'" in warning
+
+
+def several(folder: Path, *sources: str, **files: list[dict[str, str]]) -> RunConfig:
+    """A run over these sources, of files that are written here."""
+    for name, rows in files.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    text = (folder / "run.toml").read_text(encoding="utf-8")
+    settings = tomllib.loads(text)
+    common = {key: value for key, value in settings["prompts"].items() if key != "source"}
+    settings["prompts"] = common | {
+        "sources": [
+            {"source": {"type": "jsonl", "path": f"{name}.jsonl"}} | tomllib.loads(own)
+            for name, own in (source.split(" ", 1) for source in sources)
+        ]
+    }
+    (folder / "several.toml").write_text(tomli_w.dumps(settings), encoding="utf-8")
+    return load(folder / "several.toml")
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ([], r"prompts\.sources\.1: the dataset is empty; it needs at least one row"),
+        ([UNGRADABLE], r"prompts\.sources\.1: .*other\.jsonl line 1: grader number: .*two"),
+        ([UNREADABLE], r"prompts\.sources\.1: .*other\.jsonl line 1 has no column reference"),
+    ],
+)
+def test_a_source_without_a_usable_row_is_named_by_its_place(
+    small_data: Path, rows: list[dict[str, str]], complaint: str
+) -> None:
+    config = several(small_data, 'one name = "one"', 'other name = "other"', one=[GOOD], other=rows)
+    with pytest.raises(InputError, match=complaint):
+        check_rows(config)
+
+
+def test_a_source_that_is_not_there_is_named_by_its_place(small_data: Path) -> None:
+    config = several(small_data, 'one name = "one"', 'other name = "other"', one=[GOOD])
+    with pytest.raises(InputError, match=r"other\.jsonl: No such file.*check prompts\.sources\.1\.source\.path"):
+        check_datasets(config)
+
+
+def test_sources_that_end_before_the_last_step_are_refused_and_one_that_does_is_a_warning(small_data: Path) -> None:
+    config = several(small_data, 'one name = "one"\nepochs = 1', 'other name = "other"', one=[GOOD], other=[GOOD])
+    needed = config.learner.steps * config.learner.groups_per_step
+    assert needed > 2
+    _, warnings = check_rows(config)
+    assert "prompts.sources.0 (one) ends after 1 prompts, before the last step" in "\n".join(warnings)
+    both = several(small_data, 'one name = "one"\nepochs = 1', 'other name = "other"\nepochs = 1')
+    with pytest.raises(
+        InputError, match=rf"every source of prompts\.sources ends, after 2 prompts .* at least {needed}"
+    ):
+        check_rows(both)

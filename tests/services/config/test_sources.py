@@ -47,7 +47,8 @@ def test_a_source_takes_from_the_section_what_it_does_not_say(tmp_path: Path) ->
 
 
 def test_several_sources_survive_a_round_trip_and_being_laid_over(tmp_path: Path) -> None:
-    config = load(written(tmp_path, SEVERAL))
+    held_out = SOURCES[SOURCES.index("[prompts]") :].replace("prompts", "evaluation.prompts")
+    config = load(written(tmp_path, SEVERAL + held_out.replace("weight = 2.0\n", "").replace("group_size = 4\n", "")))
     other = tmp_path / "elsewhere"
     other.mkdir()
     assert load(written(other, render(config))) == config
