@@ -24,6 +24,7 @@ from learner.metrics import GPU_HOUR_PRICE, RANKS
 from learner.objective import OBJECTIVES
 from learner.publish.publisher import WeightPublisher
 from learner.publish.snapshot import Snapshots, probe_tokens
+from learner.publish.weight_server import WeightServer
 from learner.ranks import Team
 from learner.records import Records
 from learner.surroundings import look_at_disk, look_at_redis
@@ -61,6 +62,7 @@ class Prepared:
     connection: RedisConnection
     beginning: Beginning
     store: RendezvousStore
+    server: WeightServer
     training: RenderedProblems
     held_out: RenderedProblems | None
     text_of: Callable[[Sequence[int]], str]
@@ -81,7 +83,9 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
     OBJECTIVES[config.learner.objective.type]  # imports what a package brings
     config.tracking.check_packages()
     connection = redis_connection(config)
-    store = RendezvousStore(config.weights.host, config.weights.port)
+    weights = config.weights
+    store = RendezvousStore(weights.host, weights.port)
+    server = WeightServer(weights.serve_host, weights.serve_port, weights.host)
     renderer = Renderer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     room = config.model.max_length - config.rollout.sampling.max_tokens
     noted = RunFolder(config.folder).left_out
@@ -112,6 +116,7 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
         connection=connection,
         beginning=beginning,
         store=store,
+        server=server,
         training=training,
         held_out=held_out,
         text_of=renderer.decoder(),
@@ -138,6 +143,12 @@ def _lost_groups(config: RunConfig, connection: RedisConnection, beginning: Begi
 
 def _stream(config: RunConfig, connection: RedisConnection, name: str) -> RedisStream:
     return RedisStream(connection, config.name, name, CONSUMER, NEVER_RECLAIM_S)
+
+
+def _give_back(streams: Sequence[RedisStream], replica_id: str) -> None:
+    """Let other replicas have what one that is lost had claimed, at once and not after the idle time of claims."""
+    for stream in streams:
+        stream.release_of(replica_id)
 
 
 def main() -> int:
@@ -205,7 +216,9 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
         membership=membership,
         channel=ProcessGroupChannel(prepared.store, bucket_device(config.weights.type, team.engine.device)),
         address=(config.weights.host, prepared.store.port),
+        server=prepared.server,
         on_sync=records.sync,
+        on_lost=partial(_give_back, [streams[EVALUATION_PROMPTS], streams[PROMPTS]]),
         stopping=stopping,
     )
     collector = Collector(streams[SCORED], streams[DEAD], beginning.ledger, sampled, records.death)
