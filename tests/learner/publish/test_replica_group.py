@@ -238,3 +238,29 @@ def test_a_lease_of_another_version_is_named_once_and_passed_over(
     assert caplog.text.count("the lease of replica from-tomorrow is ignored: expected lease schema 3") == 1
     assert [last.replica_id for last in membership.last_leases()] == ["rollout-0"]
     replica.leave()
+
+
+def test_an_emptied_server_costs_a_line_and_generations_go_on(
+    config: RunConfig, redis_connection: RedisConnection, learner: Learner, caplog: pytest.LogCaptureFixture
+) -> None:
+    replicas = [Replica(config, redis_connection, f"rollout-{i}") for i in range(2)]
+    until(lambda: len(Membership(redis_connection, config.name, 1.0).live()) == 2)
+    learner.publish(0)
+    learner.publisher.wait()
+    before = learner.channel.formed[-1].pg_generation
+    redis_connection.execute("FLUSHALL")
+    begun_s = time.monotonic()
+    for version in (1, 2):
+        learner.publish(version)
+        learner.publisher.wait()
+    assert time.monotonic() - begun_s < 5.0
+    assert [replica.engine.policy_version for replica in replicas] == [2, 2]
+    assert learner.channel.formed[-1].pg_generation >= before
+    until(lambda: "Redis has lost its data" in caplog.text)
+    assert caplog.text.count("Redis has lost its data") == 1
+    replicas[0].die()
+    until(lambda: learner.lost == ["rollout-0"])
+    learner.publish(3)
+    learner.publisher.wait()
+    assert learner.channel.formed[-1].pg_generation > before
+    replicas[1].leave()

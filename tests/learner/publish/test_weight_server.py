@@ -1,8 +1,9 @@
-"""A version is fetched over HTTP byte for byte, with the token alone, on after a break, and never half of one and half of another."""
+"""A version is fetched over HTTP with the token alone, on after a break, and never half of one and half of another."""
 
 import http.client
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
@@ -113,10 +114,12 @@ def test_what_cannot_be_asked_for_is_refused(bench: Bench) -> None:
     address = urlsplit(bench.server.source.url)
 
     def status(path: str, **headers: str) -> int:
-        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)
         headers["Authorization"] = f"Bearer {bench.server.source.token}"
-        connection.request("GET", path, headers=headers)
-        return connection.getresponse().status
+        with closing(http.client.HTTPConnection(address.hostname or "", address.port, timeout=5)) as connection:
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
 
     assert status("/weights/0/0", Range="bytes=4-") == 206
     assert status("/weights/0/0", Range="bytes=99999999-") == 416
