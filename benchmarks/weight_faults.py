@@ -12,11 +12,11 @@ receives. After FLUSHALL the groups in flight are gone, and this program issues 
 import argparse
 import asyncio
 import json
+import logging
+import multiprocessing
 import os
 import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -57,10 +57,9 @@ ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
 GROUPS_PER_STEP = 4
 MAX_LAG = 2
-URL_VARIABLE = "RATCHET_REDIS_URL"
 DIES = "dies-at-its-next-swap"
 """A file of this name, and a replica's, in the run's folder makes that replica end at its next swap."""
-LONGEST_S = 90.0
+LONGEST_S = 150.0
 
 
 class PacedEngine(FakeEngine):
@@ -105,49 +104,44 @@ def settings(name: str) -> RunConfig:
     )
 
 
-def be_replica(name: str, replica_id: str, folder: Path) -> None:
+def be_replica(name: str, url: str, replica_id: str, folder: Path) -> None:
     torch.set_num_threads(1)
+    logging.basicConfig(filename=folder / f"{replica_id}.log", level=logging.INFO)
     config = settings(name)
 
     async def serve() -> None:
-        connection = RedisConnection(os.environ[URL_VARIABLE])
         engine = PacedEngine(folder / f"{replica_id}-{DIES}")
-        await Replica(config, engine, connection, replica_id=replica_id).run(asyncio.Event())
+        await Replica(config, engine, RedisConnection(url), replica_id=replica_id).run(asyncio.Event())
 
     asyncio.run(serve())
 
 
 class Fleet:
-    """The processes of the replicas."""
+    """The processes of the replicas. They are forked from one that has everything imported, so that a start is quick."""
 
     def __init__(self, url: str, name: str, folder: Path) -> None:
-        self._environment = {**os.environ, URL_VARIABLE: url, "OMP_NUM_THREADS": "1"}
+        self._url = url
         self._name = name
         self.folder = folder
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes: dict[str, Any] = {}
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["benchmarks.weight_faults"])
 
     def start(self, replica_id: str) -> None:
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.weight_faults",
-            "--replica",
-            self._name,
-            replica_id,
-            str(self.folder),
-        ]
-        with (self.folder / f"{replica_id}.log").open("ab") as log:
-            self.processes[replica_id] = subprocess.Popen(
-                command, cwd=ROOT, env=self._environment, stdout=log, stderr=log
-            )
+        arguments = (self._name, self._url, replica_id, self.folder)
+        self._processes[replica_id] = self._context.Process(target=be_replica, args=arguments, daemon=True)
+        self._processes[replica_id].start()
 
     def signal(self, replica_id: str, number: int) -> None:
-        self.processes[replica_id].send_signal(number)
+        os.kill(self._processes[replica_id].pid, number)
+
+    def await_end(self, replica_id: str) -> None:
+        self._processes[replica_id].join(LONGEST_S)
 
     def close(self) -> None:
-        for process in self.processes.values():
+        for process in self._processes.values():
             process.kill()
-            process.wait()
+            process.join()
 
 
 class PacedLearner:
@@ -308,12 +302,12 @@ def report(mib: int, step_s: float, suspended_s: float, folder: Path) -> dict[st
 
     def die_at_swap() -> None:
         (folder / f"rollout-1-{DIES}").touch()
-        fleet.processes["rollout-1"].wait(LONGEST_S)
+        fleet.await_end("rollout-1")
 
     def nothing() -> None: ...
 
     def start_again() -> None:
-        fleet.processes["rollout-1"].wait(LONGEST_S)
+        fleet.await_end("rollout-1")
         fleet.start("rollout-1")
 
     try:
@@ -345,11 +339,7 @@ def main() -> None:
     parser.add_argument("--step-s", type=float, default=0.25)
     parser.add_argument("--suspended-s", type=float, default=30.0)
     parser.add_argument("--out", type=Path, default=Path(".bench/weight_faults.json"))
-    parser.add_argument("--replica", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.replica:
-        be_replica(asked.replica[0], asked.replica[1], Path(asked.replica[2]))
-        return
     with tempfile.TemporaryDirectory() as folder:
         found = report(asked.mib, asked.step_s, asked.suspended_s, Path(folder))
     asked.out.parent.mkdir(parents=True, exist_ok=True)
