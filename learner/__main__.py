@@ -26,6 +26,7 @@ from learner.metrics import GPU_HOUR_PRICE, RANKS
 from learner.objective import OBJECTIVES
 from learner.publish.publisher import WeightPublisher
 from learner.publish.snapshot import Snapshots, probe_tokens
+from learner.publish.weight_server import WeightServer
 from learner.ranks import Team
 from learner.records import Records
 from learner.surroundings import look_at_disk, look_at_redis
@@ -73,6 +74,7 @@ class Prepared:
     """By name. Once another learner has taken over the run they refuse everything."""
     beginning: Beginning
     store: RendezvousStore
+    server: WeightServer
     training: list[RenderedProblems]
     """The problems of each source, in the order of the run file."""
     held_out: list[RenderedProblems]
@@ -93,7 +95,9 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
     OBJECTIVES[config.learner.objective.type]  # imports what a package brings
     config.tracking.check_packages()
     connection = redis_connection(config)
-    store = RendezvousStore(config.weights.host, config.weights.port)
+    weights = config.weights
+    store = RendezvousStore(weights.host, weights.port)
+    server = WeightServer(weights.serve_host, weights.serve_port, weights.host)
     renderer = Renderer(config.model.path, trust_remote_code=config.model.trust_remote_code)
     training = _rendered(config, renderer, config.prompts, "prompts")
     evaluation = config.evaluation
@@ -133,6 +137,7 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
         streams=streams,
         beginning=beginning,
         store=store,
+        server=server,
         training=training,
         held_out=held_out,
         text_of=renderer.decoder(),
@@ -193,6 +198,12 @@ def past_damage(config: RunConfig, team: Team, prepared: Prepared, *, weights_on
         damage_of=lambda checkpoint: visible_damage(checkpoint) or team.damage(checkpoint),
     )
     return dataclasses.replace(prepared, beginning=beginning)
+
+
+def _give_back(streams: Sequence[RedisStream], replica_id: str) -> None:
+    """Let other replicas have what one that is lost had claimed, at once and not after the idle time of claims."""
+    for stream in streams:
+        stream.release_of(replica_id)
 
 
 def main() -> int:
@@ -293,7 +304,9 @@ def _lead(config: RunConfig, team: Team, arguments: Namespace, stopping: StopSig
         membership=membership,
         channel=ProcessGroupChannel(prepared.store, bucket_device(config.weights.type, team.engine.device)),
         address=(config.weights.host, prepared.store.port),
+        server=prepared.server,
         on_sync=records.sync,
+        on_lost=partial(_give_back, [streams[EVALUATION_PROMPTS], streams[PROMPTS]]),
         stopping=stopping,
     )
     collector = Collector(streams[SCORED], streams[DEAD], beginning.ledger, sampled, records.death)

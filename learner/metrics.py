@@ -107,6 +107,14 @@ SYNC_SECONDS = Histogram(
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120),
 )
 SYNCS = Counter("ratchet_learner_weight_syncs", "Broadcasts of weights by outcome.", ["outcome"])
+LEFT_BEHIND = Counter(
+    "ratchet_learner_left_behind_replicas",
+    "Replicas that the learner went on without, because they were late to confirm a version or gone.",
+)
+CATCH_UPS = Counter(
+    "ratchet_learner_weight_catch_ups",
+    "Versions that a replica has fetched by itself, outside a broadcast, and proved.",
+)
 GAP_NATS = Gauge(
     "ratchet_learner_weight_gap_nats", "Largest probe gap that a replica reported after the last broadcast, in nats."
 )

@@ -13,7 +13,7 @@ from services.clock import Deadline
 from services.errors import RatchetError
 from services.wire.prompt import Prompt
 from services.wire.trajectory import Trajectory
-from services.wire.weights import Rendezvous, WeightManifest
+from services.wire.weights import Rendezvous, WeightManifest, WeightOffer
 
 BASE_VERSION = -1
 """Policy version of an engine that has not received weights yet: it holds those it was started with."""
@@ -76,13 +76,18 @@ class InferenceEngine(Protocol):
         """Leave the previous generation, if any, and become a member of this one. Sampling goes on.
 
         Returns when the group is formed. Raises WeightSyncError if it is not, after rendezvous.timeout_s at the latest;
-        then join the next generation. Raises EngineFailed if the engine does not answer for long after that.
+        then join the next generation. Raises EngineFailed if the engine does not answer for long after that. Cancelling gives
+        it up.
         """
 
-    async def stage_and_swap(self, manifest: WeightManifest, deadline: Deadline) -> SwapReport:
-        """Receive manifest.policy_version from rank 0, verify every digest, swap between two engine steps.
+    async def stage_and_swap(
+        self, manifest: WeightManifest, deadline: Deadline, offer: WeightOffer | None = None
+    ) -> SwapReport:
+        """Receive manifest.policy_version from rank 0, verify every digest, swap between two engine steps. offer: from where to
+        fetch it instead; the engine then leaves its generation.
 
         Sampling goes on during the transfer. Raises WeightSyncError if it fails or the deadline passes: nothing has
         changed then, but the generation is spent; join the next. Raises EngineFailed if the swap itself failed or the engine
-        does not answer for long after the deadline, InputError if there is no memory for the version or its swap.
+        does not answer for long after the deadline, InputError if there is no memory for the version or its swap. Cancelling
+        gives the transfer up; a swap that has begun is done first.
         """

@@ -151,10 +151,17 @@ class Replica:
                 await self._conversations.stop()
 
     async def _keep_lease(self, stop: asyncio.Event) -> None:
-        """Renew the lease three times within its length, until `stop`."""
+        """Renew the lease three times within its length, until `stop`. Where it could not be renewed in time, because this
+        process or the network stood still, the replica is fenced."""
+        renewed_s = now_s()
         while not stop.is_set():
+            if now_s() - renewed_s > self._lease_s:
+                await self._follower.fence()
             READY.set(self._follower.ready.is_set())
             await asyncio.to_thread(self._membership.register, self._lease())
+            if now_s() - renewed_s > self._lease_s:
+                await self._follower.fence()
+            renewed_s = now_s()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), self._lease_s / 3)
 
@@ -165,6 +172,7 @@ class Replica:
             incarnation=self._incarnation,
             ranks=self._engine.world_size,
             policy_version=self._engine.policy_version,
+            pg_generation=self._follower.pg_generation,
             ready=self._follower.ready.is_set(),
             sampling_s=sampling_s,
             ready_s=ready_s,

@@ -1,7 +1,9 @@
 """The memory that versions are copied into, used again by one version after the other.
 
 A set of buckets holds one version. It is filled again once that version has arrived everywhere and nobody reads it; until then
-the next version goes into a second set. So there are two sets at most, and one where transfers end before the next step does.
+the next version goes into a second set, and what stands in line behind a transfer gives its place to the version after it. So
+there are two sets, one where transfers end before the next step does, and a third while a replica fetches an older version by
+itself.
 A transfer that was given up may go on reading in a thread that nothing ends, so its set is never filled again: it is left to
 that thread, and memory for a new one is taken.
 
@@ -41,11 +43,11 @@ class KeptBuckets:
         self._wanted = False
         self._given_up = False
 
-    def take(self) -> int | None:
+    def take(self, *, superseding: bool = False) -> int | None:
         """Begin to fill it: from here on nobody may read what it held. Returns the number of this filling; None where the version
-        that it holds is still read or has not arrived."""
+        that it holds is still read or, unless it is superseded, has not arrived."""
         with self._lock:
-            if self._readers or self._wanted or self._given_up:
+            if self._readers or self._given_up or (self._wanted and not superseding):
                 return None
             self._filling += 1
             self._wanted = True
@@ -63,7 +65,8 @@ class KeptBuckets:
         """End a `hold`. arrived: whether its version is at every replica, and may be overwritten."""
         with self._lock:
             self._readers -= 1
-            self._wanted = not arrived
+            if arrived:
+                self._wanted = False
 
     def give_up(self) -> None:
         """Never fill it again: something may read it that nothing ends."""
@@ -92,14 +95,21 @@ class BucketPool:
     def take(self) -> tuple[KeptBuckets, int]:
         """A set to fill, and the number of the filling. Raises InputError where there is no memory for one."""
         self._sets = [each for each in self._sets if not each.is_given_up]
-        for each in self._sets:
-            if (filling := each.take()) is not None:
-                return each, filling
+        for superseding in (False, len(self._sets) > 1):
+            for each in self._sets:  # the one filled last is at the end
+                if (filling := each.take(superseding=superseding)) is not None:
+                    self._sets.remove(each)
+                    self._sets.append(each)
+                    return each, filling
         made = KeptBuckets(self._layout, self._allocated())
         self._sets.append(made)
         filling = made.take()
         assert filling is not None, "nobody else knows it"
         return made, filling
+
+    def __len__(self) -> int:
+        """The number of sets."""
+        return len(self._sets)
 
     def _allocated(self) -> list[Tensor]:
         gib = sum(bucket.size_bytes for bucket in self._layout) / 2**30

@@ -1,33 +1,39 @@
 """The process group of the learner and its replicas, seen from the learner: form it, send a version, have it proved.
 
-A member at which that fails is left out for a while, longer each time (exclusions.py); the others meet again in the next
-generation. Going without any replica for too long, or a replica that holds other weights than were sent, ends the run.
+Nobody waits for the slowest. A member that is late or gone is left behind: the version of the others counts, and it catches up
+by itself from the learner's weight server, as a replica does that joins while the group has the newest version. Both are in the
+generation that forms for the next version, but for those that failed, which are left out of it for a while, longer each time
+(exclusions.py). Going without any replica for too long, or a replica that holds other weights than were sent, ends the run.
 """
 
 import logging
+from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 
-from learner.control.mismatch import CAUSES, SAME_NATS, gap_bound
 from learner.metrics import (
-    GAP_LIMIT_NATS,
-    GAP_NATS,
+    CATCH_UPS,
     GENERATION,
+    LEFT_BEHIND,
     LIVE_REPLICAS,
     REPLICA_RANKS,
     REPLICAS,
     SYNC_SECONDS,
     SYNCS,
 )
+from learner.publish.attendance import Attendance
 from learner.publish.exclusions import Exclusions
+from learner.publish.notices import Notices, Source
 from learner.publish.patience import Patience
+from learner.publish.proof import Proof
 from learner.publish.roll_call import RollCall
 from learner.publish.snapshot import Snapshot
 from services.clock import Deadline, now_s
 from services.config import RunConfig
-from services.errors import DeadlineExceeded, InputError, WeightSyncError
+from services.errors import DeadlineExceeded, WeightSyncError
 from services.metrics import waiting
+from services.threads import in_daemon_thread
 from services.weights.channel import WeightChannel
-from services.weights.gap import APART, in_words, is_within, widest
 from services.weights.membership import Membership
 from services.wire.membership import Confirmation, Lease
 from services.wire.weights import Gap, Rendezvous, WeightManifest
@@ -37,7 +43,7 @@ log = logging.getLogger("ratchet.learner")
 
 @dataclass(frozen=True)
 class SyncReport:
-    """One broadcast that every member confirmed."""
+    """One broadcast that every member confirmed, but for those that were left behind."""
 
     policy_version: int
     pg_generation: int
@@ -56,52 +62,94 @@ class ReplicaGroup:
     """Used by the publisher's thread alone."""
 
     def __init__(
-        self, config: RunConfig, membership: Membership, channel: WeightChannel, address: tuple[str, int]
+        self,
+        config: RunConfig,
+        membership: Membership,
+        channel: WeightChannel,
+        address: tuple[str, int],
+        *,
+        source: Source,
+        stopping: Callable[[], bool],
+        on_lost: Callable[[str], None],
     ) -> None:
-        """address: host and port of the rendezvous store."""
+        """address: host and port of the rendezvous store. source: the learner's weight server. stopping: whether to give up any
+        wait. on_lost: called with the id of each replica whose lease runs out."""
         self._config = config
         self._membership = membership
         self._channel = channel
         self._address = address
-        self._roll_call = RollCall(membership.confirmations())
+        self._notices = Notices(membership, source)
+        self._attendance = Attendance(membership, config.deadlines.lease_s, on_lost)
+        self._roll_call = RollCall(
+            membership.confirmations(),
+            self._attendance.lost,
+            patience_s=config.deadlines.weight_patience_s,
+            stopping=stopping,
+        )
         self._exclusions = Exclusions(config.deadlines.lease_s)
         self._patience = Patience(config.deadlines.first_replica_s, now_s())
+        self._proof = Proof(config)
         self._generation = 0
-        self._members: dict[str, str] = {}  # replica_id -> incarnation
+        self._formed_s = 0.0
+        self._is_formed = False
+        self._members: dict[
+            str, str
+        ] = {}  # replica_id -> incarnation; those that form, or are sent to, while that goes on
+        self._wanted_version = -1
         self.confirmed_version: int | None = None
-        """The version that every member has confirmed; None before the first and after a failed broadcast."""
-        self.kernel_gap: Gap | None = None
-        """Largest difference of the probes that a replica has measured with the weights on disk; None before the first."""
-        self.any_live = True
-        """Whether any replica was live and not left out at the last call of `look`; True before the first."""
+        """The version that the group has confirmed last, without those that were left behind; None before the first."""
+
+    @property
+    def kernel_gap(self) -> Gap | None:
+        """See Proof."""
+        return self._proof.kernel_gap
+
+    @property
+    def bound(self) -> Gap:
+        """See Proof."""
+        return self._proof.bound
+
+    @property
+    def outsiders_lag(self) -> bool:
+        """Whether a replica outside the group samples under another version than the wanted one, as far as its lease says."""
+        holding = self._attendance.holding(self._wanted_version)
+        outside = [lease for lease in self._attendance.live.values() if not self._is_member(lease)]
+        return any(lease.ready and lease.replica_id not in holding for lease in outside)
 
     def look(self, wanted_version: int) -> dict[str, Lease]:
-        """The live replicas, if there is something to bring them: they changed, or not all of them have confirmed this version.
-        {} if there is nothing to do, or nobody to do it for. Raises what ends the run."""
-        everyone = self._membership.live()
-        live = self._exclusions.trusted(everyone, now_s())
-        REPLICA_RANKS.set(sum(lease.ranks for lease in everyone.values()))
-        LIVE_REPLICAS.labels("left_out").set(len(everyone) - len(live))
-        try:
-            return self._in_need(live, wanted_version)
-        finally:
-            self._show(live, wanted_version)
+        """The replicas to bring this version to; {} if there is nothing to do, or nobody to do it for. Raises what ends the
+        run."""
+        self._wanted_version = wanted_version
+        self._attendance.look()
+        self._heed_others()
+        live = self._attendance.live
+        trusted = self._exclusions.trusted(live, now_s())
+        LIVE_REPLICAS.labels("left_out").set(len(live) - len(trusted))
+        in_need = self._in_need(trusted)
+        self._offer(in_need)
+        self._show()
+        return in_need
 
-    def _in_need(self, live: dict[str, Lease], wanted_version: int) -> dict[str, Lease]:
-        """See `look`. live: the replicas that are live and not left out."""
-        self.any_live = bool(live)
-        if not live:
-            self._members = {}
+    def _in_need(self, trusted: dict[str, Lease]) -> dict[str, Lease]:
+        """See `look`. trusted: the replicas that are live and not left out."""
+        holding = bool(self._attendance.holding(self._wanted_version))
+        if (
+            holding and not trusted and self.confirmed_version != self._wanted_version
+        ):  # they have caught up by themselves
+            self._confirm()
+        if not self._attendance.live:
             if not self._patience.has_begun:
                 log.warning("no replica is left; waiting up to %.0f s for one", self._patience.longest_s)
             self._patience.without_replica(now_s())
             return {}
+        if not trusted:
+            return {}
         self._patience.replica_is_live()
-        return {} if self._is_met(live) and self.confirmed_version == wanted_version else live
+        return {} if holding and self.confirmed_version == self._wanted_version else trusted
 
     def bring(self, wanted: Snapshot, live: dict[str, Lease]) -> SyncReport | None:
         """Bring this version to these replicas, in a new generation if they changed. Returns None if it failed: then look and
-        call again. Raises what ends the run."""
+        call again. Raises what ends the run, or Stopped."""
         try:
             if not self._is_met(live):
                 self._form(live)
@@ -110,49 +158,59 @@ class ReplicaGroup:
             self._count_failure(fault)
             return None
         finally:
-            self._show(live, wanted.policy_version)
-
-    def _show(self, live: dict[str, Lease], wanted_version: int) -> None:
-        """Set the gauges of members, and of replicas that hold the wanted version and that do not."""
-        in_step = self._members if self.confirmed_version == wanted_version else {}
-        REPLICAS.set(len(self._members))
-        LIVE_REPLICAS.labels("in_step").set(len(in_step))
-        LIVE_REPLICAS.labels("behind").set(len(live) - len(in_step))
-
-    def _is_met(self, live: dict[str, Lease]) -> bool:
-        """Whether the group's members are these replicas."""
-        return self._members == {replica_id: lease.incarnation for replica_id, lease in live.items()}
+            self._show()
 
     def _form(self, live: dict[str, Lease]) -> None:
-        """Form the next generation of the group from these replicas. Raises WeightSyncError or DeadlineExceeded.
+        """Form the next generation of the group from these replicas. Raises WeightSyncError, DeadlineExceeded or Stopped.
 
         Waits for: every live replica to join the new generation.
-        Until: deadlines.weight_join_s to meet, and as long again to confirm it.
-        Ended by: the last confirmation, the first refusal, or the deadline; replicas that failed are then left out for a while.
+        Until: deadlines.weight_join_s; as `RollCall.collect` says for a member that is late or gone.
+        Ended by: the last confirmation, the first refusal, the deadline, or the stop signal; replicas that failed are then left
+            out for a while.
         Metric: ratchet_waiting{room="learner", awaiting="replicas to join"}.
         """
-        self._members = {}
-        self._generation = self._membership.next_generation()
+        self._is_formed = False
+        self._generation = self._membership.next_generation(
+            above=max([self._generation, *self._attendance.generations()])
+        )
+        self._members = {replica_id: lease.incarnation for replica_id, lease in live.items()}
         rendezvous = self._rendezvous(live)
-        members = {replica_id: lease.incarnation for replica_id, lease in live.items()}
-        join_s = self._config.deadlines.weight_join_s
+        replica_at = {rank: replica_id for replica_id, rank in rendezvous.first_ranks.items()}
+
+        def arrived(rank: int) -> None:
+            if rank in replica_at:
+                self._roll_call.note_arrival(replica_at[rank])
+
         with waiting("learner", "replicas to join"):
-            self._roll_call.ask("joined", self._generation, members)
-            self._membership.announce(rendezvous)
-            forming = Deadline.after(join_s, f"generation {self._generation} of the weight group to form")
-            self._channel.form(rendezvous, forming)
-            self._roll_call.collect(Deadline.after(join_s, "replicas to join the weight group"))
-        self._members = members
+            self._roll_call.ask("joined", self._generation, self._members)
+            self._notices.announce(rendezvous)
+            deadline = Deadline.after(
+                self._config.deadlines.weight_join_s, f"generation {self._generation} of the weight group to form"
+            )
+            formed = in_daemon_thread(lambda: self._meet(rendezvous, deadline, arrived), "weight-group")
+            self._roll_call.collect(deadline, formed, self._renew)
+            if late := self._roll_call.left_behind():
+                raise WeightSyncError(f"{', '.join(sorted(late))} did not say that they have joined")
+        self._is_formed = True
+        self._formed_s = now_s()
         GENERATION.set(self._generation)
         log.info("generation %d of the weight group: %s", self._generation, ", ".join(sorted(live)))
 
+    def _meet(self, rendezvous: Rendezvous, deadline: Deadline, arrived: Callable[[int], None]) -> None:
+        """Meet the members; over HTTP they meet nowhere."""
+        if rendezvous.backend == "http":
+            for rank in rendezvous.first_ranks.values():
+                arrived(rank)
+        else:
+            self._channel.form(rendezvous, deadline, arrived)
+
     def _send(self, wanted: Snapshot) -> SyncReport:
-        """Send one version to every member and have each prove it. Raises WeightSyncError or DeadlineExceeded.
+        """Send one version to every member and have each prove it. Raises WeightSyncError, DeadlineExceeded or Stopped.
 
         Waits for: every member to receive the weights, swap them in and confirm the probe.
-        Until: deadlines.weight_transfer_s.
-        Ended by: the last confirmation, the first refusal, a lost member, or the deadline; replicas that failed are then left
-        out for a while.
+        Until: deadlines.weight_transfer_s; as `RollCall.collect` says for a member that is late or gone, which is left behind.
+        Ended by: the last confirmation, the first refusal, a lost member, the deadline, or the stop signal; replicas that failed
+            are then left out for a while.
         Metric: ratchet_waiting{room="learner", awaiting="replicas to confirm"}.
         """
         start = now_s()
@@ -160,16 +218,86 @@ class ReplicaGroup:
         with waiting("learner", "replicas to confirm"):
             deadline = Deadline.after(self._config.deadlines.weight_transfer_s, "replicas to confirm the weights")
             self._roll_call.ask("swapped", self._generation, self._members, wanted.policy_version)
-            self._membership.announce(manifest)
+            self._notices.announce(manifest)
+            sent = in_daemon_thread(lambda: self._move(wanted, manifest, deadline), "weight-sender")
+            confirmed = self._roll_call.collect(deadline, sent, self._renew)
+        seconds = now_s() - start
+        gap = self._proof.check(confirmed, wanted.policy_version)
+        self._leave_behind(self._roll_call.left_behind(), wanted, sent)
+        self._exclusions.clear(self._members)
+        self._attendance.prove(self._members, wanted.policy_version)
+        self._confirm()
+        return self._report(confirmed, wanted.policy_version, seconds, gap)
+
+    def _move(self, wanted: Snapshot, manifest: WeightManifest, deadline: Deadline) -> None:
+        """Send the bytes; over HTTP the members fetch them."""
+        if self._config.weights.type != "http":
             with wanted.sending():
                 self._channel.send(manifest, wanted.flat, deadline)
-            confirmed = self._roll_call.collect(deadline)
-        seconds = now_s() - start
-        gap = self._check_gaps(confirmed, wanted.policy_version)
-        self._exclusions.clear(self._members)
+
+    def _leave_behind(self, late: dict[str, str], wanted: Snapshot, sent: "Future[None]") -> None:
+        """Go on without these members of the group. sent: the sending, which may still be busy with one of them."""
+        if not late:
+            return
+        self._members = {each: name for each, name in self._members.items() if each not in late}
+        self._is_formed = False
+        self._exclusions.blame(late, now_s())
+        LEFT_BEHIND.inc(len(late))
+        if not sent.done():
+            wanted.give_up()
+            self._channel.close()
+
+    def _confirm(self) -> None:
+        """The wanted version is where it is to be."""
         self._patience.confirmed()
-        self.confirmed_version = wanted.policy_version
-        return self._report(confirmed, wanted.policy_version, seconds, gap)
+        self.confirmed_version = self._wanted_version
+
+    def _renew(self) -> None:
+        """What is done now and then in a wait."""
+        self._attendance.look()
+        self._offer({})
+        self._notices.repeat_what_was_lost()
+
+    def _heed_others(self) -> None:
+        """Take in which replicas have caught up by themselves. Raises Unequal."""
+        for said in self._roll_call.others():
+            if said.phase != "swapped" or said.fault is not None:
+                continue
+            self._proof.check([said], said.policy_version)
+            self._attendance.prove({said.replica_id: said.incarnation}, said.policy_version)
+            CATCH_UPS.inc()
+            log.info("%s has caught up by itself: version %d", said.replica_id, said.policy_version)
+
+    def _offer(self, in_need: dict[str, Lease]) -> None:
+        """Say where the wanted version is, and to whom no broadcast brings it. in_need: see `look`."""
+        alone = {
+            replica_id: lease.incarnation
+            for replica_id, lease in self._attendance.live.items()
+            if replica_id not in in_need and (not self._is_member(lease) or self._has_left(lease))
+        }
+        self._notices.offer(self._wanted_version, self._generation, alone)
+
+    def _is_met(self, live: dict[str, Lease]) -> bool:
+        """Whether the group's members are these replicas, and all of them are still in it."""
+        incarnations = {replica_id: lease.incarnation for replica_id, lease in live.items()}
+        return self._is_formed and self._members == incarnations and not any(map(self._has_left, live.values()))
+
+    def _has_left(self, lease: Lease) -> bool:
+        """Whether a member says that it is not in the generation, once that is as old as a lease: all have been renewed."""
+        is_old = self._is_formed and now_s() - self._formed_s > self._config.deadlines.lease_s
+        return is_old and lease.pg_generation != self._generation
+
+    def _is_member(self, lease: Lease) -> bool:
+        return self._members.get(lease.replica_id) == lease.incarnation
+
+    def _show(self) -> None:
+        """Set the gauges of members, and of replicas that hold the wanted version and that do not."""
+        live = self._attendance.live
+        in_step = len(self._attendance.holding(self._wanted_version))
+        REPLICA_RANKS.set(sum(lease.ranks for lease in live.values()))
+        REPLICAS.set(sum(map(self._is_member, live.values())) if self._is_formed else 0)
+        LIVE_REPLICAS.labels("in_step").set(in_step)
+        LIVE_REPLICAS.labels("behind").set(len(live) - in_step)
 
     def _rendezvous(self, live: dict[str, Lease]) -> Rendezvous:
         """Where and with which ranks these replicas meet in the generation that is forming."""
@@ -179,6 +307,7 @@ class ReplicaGroup:
             first_ranks[replica_id] = size
             size += lease.ranks
         return Rendezvous(
+            learner=self._notices.learner,
             pg_generation=self._generation,
             backend=self._config.weights.type,
             host=self._address[0],
@@ -194,7 +323,7 @@ class ReplicaGroup:
             pg_generation=self._generation,
             buckets=wanted.sealed(),
             probes=wanted.probes,
-            bound=self._bound,
+            bound=self._proof.bound,
         )
 
     def _report(self, confirmed: list[Confirmation], policy_version: int, seconds: float, gap: Gap) -> SyncReport:
@@ -214,66 +343,13 @@ class ReplicaGroup:
             kernel_gap_nats=None if self.kernel_gap is None else self.kernel_gap.largest_nats,
         )
 
-    @property
-    def _bound(self) -> Gap:
-        return gap_bound(self._config.weights, self._config.model.dtype, self.kernel_gap)
-
-    def _check_gaps(self, confirmed: list[Confirmation], policy_version: int) -> Gap:
-        """Return how far the replicas' probes are from the learner's. Raises Unequal where that is above the bound."""
-        for confirmation in confirmed:
-            self._check_start(confirmation)
-        gap, bound = widest(confirmation.gap or APART for confirmation in confirmed), self._bound
-        GAP_NATS.set(gap.largest_nats)
-        GAP_LIMIT_NATS.set(bound.largest_nats)
-        for confirmation in confirmed:
-            found = confirmation.gap or APART
-            if not is_within(found, bound):
-                rounding = (
-                    ""
-                    if self.kernel_gap is None
-                    else f"; with the weights on disk the two differed by {in_words(self.kernel_gap)}, which is rounding"
-                )
-                raise Unequal(
-                    f"replica {confirmation.replica_id} does not hold the learner's weights: after policy version "
-                    f"{policy_version} its probes differ by {in_words(found)}, and may differ by {in_words(bound)}"
-                    f"{rounding}. {CAUSES}. If the gap is rounding alone, raise weights.max_gap_nats"
-                )
-        return gap
-
-    def _check_start(self, confirmation: Confirmation) -> None:
-        """Look at what a replica measured around its first swap. Raises Unequal."""
-        config, found = self._config, confirmation.kernel_gap
-        dtype = config.model.dtype
-        if found is None:
-            return
-        most = gap_bound(config.weights, dtype, None)
-        if not is_within(found, most):
-            raise Unequal(
-                f"engine and learner compute different log-probs from the same folder, model.path = {config.model.path}: "
-                f"before any weights were sent, the probes of replica {confirmation.replica_id} differ by {in_words(found)}, "
-                f"and rounding in {dtype} explains {in_words(most)}. {CAUSES}"
-            )
-        self.kernel_gap = widest([found, self.kernel_gap or found])
-        moved = confirmation.moved_nats
-        if moved is not None and not moved <= max(SAME_NATS[dtype], config.weights.max_gap_nats or 0.0):
-            raise Unequal(
-                f"weights did not find their places in the engine of replica {confirmation.replica_id}: version 0 is what it had "
-                f"read from disk, and yet its probe moved by {moved:.3g} nats when the same weights were sent. The engine "
-                "knows some of this model's weights under other names, or cannot reload them: train a model that "
-                "docs/models.md names, or report this one"
-            )
-
     def _count_failure(self, fault: Exception) -> None:
         """Give the group up, and leave out for a while the replicas that caused the failure. Raises what ends the run."""
         SYNCS.labels("failed").inc()
         at_fault = self._roll_call.at_fault(give_up=self._channel.close)
         self._members = {}
-        self.confirmed_version = None
+        self._is_formed = False
         seconds = self._exclusions.blame(at_fault, now_s())
         left_out = ", ".join(f"{replica_id} for {wait_s:.0f} s" for replica_id, wait_s in seconds.items())
         log.warning("weights did not reach every replica: %s. Left out: %s", fault, left_out)
         self._patience.failed(fault, now_s())
-
-
-class Unequal(InputError):
-    """Engine and learner do not compute the same from the same weights; trying again would not change that."""

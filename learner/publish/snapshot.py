@@ -1,5 +1,6 @@
 """Snapshots: one policy version in the buckets that it is sent from, with the probes by which replicas prove it."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -35,6 +36,7 @@ class Snapshot:
         self._filling = filling
         self._copied = copied
         self._side = side
+        self._sealing = threading.Lock()
         self._buckets: tuple[Bucket, ...] | None = None
 
     @property
@@ -59,10 +61,15 @@ class Snapshot:
         Ended by: the last kernel before it, or an error of the GPU.
         Metric: ratchet_waiting{room="learner", awaiting="replicas to confirm"}.
         """
-        if self._buckets is None:
-            self._copied.wait()
-            self._buckets = sealed(self._kept.layout, [self._side.digest(flat) for flat in self.flat])
-        return self._buckets
+        with self._sealing:
+            if self._buckets is None:
+                self._copied.wait()
+                self._buckets = sealed(self._kept.layout, [self._side.digest(flat) for flat in self.flat])
+            return self._buckets
+
+    def give_up(self) -> None:
+        """Its buckets are not filled again: a transfer that nobody waits for may read them."""
+        self._kept.give_up()
 
     @contextmanager
     def sending(self) -> Iterator[None]:
@@ -71,7 +78,7 @@ class Snapshot:
         try:
             yield
         except BaseException:
-            self._kept.give_up()
+            self.give_up()
             raise
 
 

@@ -25,7 +25,7 @@ from services.models.template import end_token_ids
 from services.wire.codec import Array, encode
 from services.wire.prompt import Prompt
 from services.wire.trajectory import Trajectory, VersionSpan
-from services.wire.weights import Rendezvous, WeightManifest
+from services.wire.weights import Rendezvous, WeightManifest, WeightOffer
 
 if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput, RequestOutput
@@ -139,10 +139,13 @@ class VllmEngine:
             with waiting("rollout", "the process group"):
                 await self._until_ready(deadline)
 
-    async def stage_and_swap(self, manifest: WeightManifest, deadline: Deadline) -> SwapReport:
+    async def stage_and_swap(
+        self, manifest: WeightManifest, deadline: Deadline, offer: WeightOffer | None = None
+    ) -> SwapReport:
         async with self._changing_weights:
             asked_s = time.perf_counter()
-            refusals = await self._ask("stage_weights", encode(manifest), deadline.remaining_s(), by=deadline)
+            place = encode(offer) if offer else None
+            refusals = await self._ask("stage_weights", encode(manifest), deadline.remaining_s(), place, by=deadline)
             for rank, refusal in enumerate(refusals):
                 if refusal is not None:
                     raise WeightSyncError(f"engine worker {rank}: {refusal}")
@@ -151,7 +154,12 @@ class VllmEngine:
             transfer_s = time.perf_counter() - asked_s
             running_sequences = self._running_sequences
             # To its end even if the caller is cancelled: weights without their label would mislabel tokens.
-            pause_s = await asyncio.shield(self._swap(manifest.policy_version, deadline))
+            swapping = asyncio.ensure_future(self._swap(manifest.policy_version, deadline))
+            try:
+                pause_s = await asyncio.shield(swapping)
+            except asyncio.CancelledError:
+                await asyncio.wait({swapping})
+                raise
         return SwapReport(manifest.policy_version, transfer_s, pause_s, running_sequences)
 
     async def _swap(self, policy_version: int, deadline: Deadline) -> float:

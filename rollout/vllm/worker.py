@@ -12,7 +12,7 @@ import torch
 from rollout.weights.receiver import WeightReceiver, out_of_memory
 from services.errors import WeightSyncError
 from services.wire.codec import decode
-from services.wire.weights import Rendezvous, WeightManifest
+from services.wire.weights import Rendezvous, WeightManifest, WeightOffer
 
 
 class StagedWeights:
@@ -26,21 +26,26 @@ class StagedWeights:
 
     def join_generation(self, rendezvous: bytes, first_rank: int) -> None:
         """Begin to join a generation; `weights_progress` says when it has formed. first_rank: that of worker 0."""
+        self._receiving().join(decode(rendezvous, Rendezvous), first_rank + self.rank)
+
+    def _receiving(self) -> WeightReceiver:
+        """The receiver, from its first use on."""
         if self._receiver is None:
             self._receiver = WeightReceiver(self.device)
             # At every swap it would name the layers without weights of their own: rotary tables, a tied lm_head.
             logging.getLogger("vllm.model_executor.model_loader.reload.layerwise").setLevel(logging.ERROR)
-        self._receiver.join(decode(rendezvous, Rendezvous), first_rank + self.rank)
+        return self._receiver
 
-    def stage_weights(self, manifest: bytes, timeout_s: float) -> str | None:
-        """Begin to receive a version. Returns why it could not begin, or None.
+    def stage_weights(self, manifest: bytes, timeout_s: float, offer: bytes | None = None) -> str | None:
+        """Begin to receive a version, or to fetch it from where the offer says. Returns why it could not begin, or None.
 
         The reason is returned because an exception would reach the other process without its class.
         """
         try:
-            if self._receiver is None:
+            if self._receiver is None and offer is None:
                 raise WeightSyncError("no generation was joined; join first")
-            self._receiver.stage(decode(manifest, WeightManifest), timeout_s)
+            place = decode(offer, WeightOffer) if offer else None
+            self._receiving().stage(decode(manifest, WeightManifest), timeout_s, place)
         except WeightSyncError as refusal:
             return str(refusal)
         return None

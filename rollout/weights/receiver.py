@@ -15,12 +15,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from rollout.weights.fetch import fetch_bucket
 from services.clock import Deadline
 from services.errors import RatchetError, WeightSyncError
 from services.weights.buckets import allocate, check_digest, unpack
 from services.weights.process_group import BroadcastGroup, bucket_device
 from services.weights.side_stream import Mark, SideStream
-from services.wire.weights import Rendezvous, WeightManifest
+from services.wire.weights import Rendezvous, WeightManifest, WeightOffer
 
 
 def out_of_memory(fault: Exception, what: str) -> str:
@@ -72,6 +73,7 @@ class WeightReceiver:
         self._attempt: _Attempt | None = None
         self._group: BroadcastGroup | None = None
         self._generation: int | None = None
+        self._turn = 0  # counts what was given up: a transfer that goes on for longer stages nothing
         self._receiving_device = device
         self._spare: list[Tensor] = []  # buckets of the version in use: the next one is received into them
         self._spare_since: Mark | None = None  # where the engine's stream had read them
@@ -101,20 +103,25 @@ class WeightReceiver:
 
         self._attempt = _Attempt(meet)
 
-    def stage(self, manifest: WeightManifest, timeout_s: float) -> None:
-        """Begin to receive a version. Raises WeightSyncError if this worker is not in the manifest's generation."""
+    def stage(self, manifest: WeightManifest, timeout_s: float, offer: WeightOffer | None = None) -> None:
+        """Begin to receive a version. offer: from where to fetch it, in place of the group's broadcast; an earlier transfer is
+        then given up. Raises WeightSyncError if this worker is not in the manifest's generation."""
+        if offer is not None:
+            self.close()
+            self._receiving_device = torch.device("cpu")
         group = self._group
-        if group is None or manifest.pg_generation != self._generation:
+        if offer is None and (group is None or manifest.pg_generation != self._generation):
             raise WeightSyncError(
                 f"version {manifest.policy_version} comes with generation {manifest.pg_generation}, this worker is in "
                 f"generation {self._generation if group else None}; join first"
             )
-        if self.progress().state == "busy":
+        if offer is None and self.progress().state == "busy":
             raise WeightSyncError("the previous transfer is still under way; join the next generation")
         deadline = Deadline.after(timeout_s, f"version {manifest.policy_version} from the learner")
         spare, spare_since = self._spare, self._spare_since
         self._spare = []  # until the next swap: a transfer that is given up goes on writing into them
         self._staged = None
+        turn = self._turn
 
         def receive() -> None:
             """Take in every bucket and verify it, in a thread.
@@ -132,14 +139,19 @@ class WeightReceiver:
                 side.finish()
             damage: WeightSyncError | None = None
             for position, (bucket, flat) in enumerate(zip(manifest.buckets, buffers, strict=True), start=1):
-                group.broadcast(flat, deadline)  # all of them, damaged or not: the other members pass them on
+                # All of them, damaged or not: the other members of a group pass them on.
+                if offer is not None:
+                    version = manifest.policy_version
+                    fetch_bucket(offer, version, position - 1, flat, deadline, wanted=lambda: self._turn == turn)
+                elif group is not None:
+                    group.broadcast(flat, deadline)
                 try:
                     check_digest(bucket, side.digest(flat), f"{position} of {len(buffers)}")
                 except WeightSyncError as fault:
                     damage = damage or fault
             if damage is not None:
                 raise damage
-            if self._group is group:
+            if self._turn == turn:
                 self._staged = (manifest, buffers)
 
         self._attempt = _Attempt(receive)
@@ -177,6 +189,7 @@ class WeightReceiver:
         self._group = None
         self._generation = None
         self._staged = None
+        self._turn += 1
         if group is not None:
             group.close()
 

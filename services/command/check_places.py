@@ -48,6 +48,7 @@ def check_ports(config: RunConfig) -> None:
         ("learner", config.learner.metrics_host, "metrics_port", config.learner.metrics_port),
         ("rollout", config.rollout.metrics_host, "metrics_port", config.rollout.metrics_port),
         ("weights", config.weights.host, "port", config.weights.port),
+        ("weights", config.weights.serve_host or config.weights.host, "serve_port", config.weights.serve_port),
     ]
     taken: dict[tuple[str, int], str] = {}
     for section, host, key, port in wanted:

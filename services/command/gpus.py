@@ -29,7 +29,7 @@ def assigned(config: RunConfig) -> list[str]:
     there = visible()
     if there is None:
         return [str(number) for number in range(needed)]
-    if len(there) < needed and (config.weights.type != "gloo" or len(there) < _least(config)):
+    if len(there) < needed and (config.weights.type == "nccl" or len(there) < _least(config)):
         raise InputError(_too_few(config, len(there)))
     return list(itertools.islice(itertools.cycle(there), needed))
 

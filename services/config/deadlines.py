@@ -27,9 +27,12 @@ class DeadlinesConfig(Strict):
     weight_transfer_s: float = Field(default=120.0, gt=0)
     """Seconds in which one policy version has to be broadcast, swapped in and proved equal at every replica. Raise it for
     large models on a slow network."""
-    lease_s: float = Field(default=15.0, gt=0)
-    """Seconds after which a replica that has not renewed its lease leaves the process group. Replicas renew three times as
-    often. Raise it when busy hosts lose their leases; lower it to notice dead replicas sooner."""
+    weight_patience_s: float = Field(default=5.0, gt=0)
+    """Seconds by which a replica may take longer than half of the group to join it or to confirm a version. After that the
+    learner goes on without it, and the replica catches up by itself. Raise it when engines differ much in speed."""
+    lease_s: float = Field(default=5.0, gt=0)
+    """Seconds after which a replica that has not renewed its lease leaves the process group, and its prompts go to others.
+    Replicas renew three times as often. Raise it when busy hosts lose their leases; lower it to notice dead replicas sooner."""
     reclaim_idle_s: float = Field(default=60.0, gt=0)
     """Seconds after which a claimed group that was not renewed goes to another worker. Workers renew three times as often."""
     shutdown_s: float = Field(default=60.0, gt=0)

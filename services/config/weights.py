@@ -14,6 +14,12 @@ class _Channel(Strict):
     """Address of learner rank 0 at which the replicas reach its rendezvous store. Set it when replicas run on other hosts."""
     port: int = Field(default=0, ge=0, le=65535)
     """Port of that store; 0 takes any free one. Set it when a firewall or a container needs a fixed port."""
+    serve_host: Host | None = None
+    """Address that the learner listens on for replicas that fetch a version by themselves: those that were late, or have just
+    joined. Default: loopback if `host` is a loopback address, and every interface otherwise. Requests need a token, which is
+    another one for each start of the learner and is announced in Redis."""
+    serve_port: int = Field(default=0, ge=0, le=65535)
+    """Port for that; 0 takes any free one. Set it when a firewall or a container needs a fixed port."""
     bucket_mib: int = Field(default=64, ge=1)
     """MiB of weights in one broadcast. Larger buckets mean fewer collectives and more memory at both ends."""
     probe_tokens: int = Field(default=64, ge=2)
@@ -43,4 +49,11 @@ class GlooChannel(_Channel):
     type: Literal["gloo"] = "gloo"
 
 
-WeightsConfig = NcclChannel | GlooChannel
+class HttpChannel(_Channel):
+    """Every replica fetches every version from the learner by HTTP, at its own pace: for replicas that are far away, or behind a
+    network in which only the learner can be reached."""
+
+    type: Literal["http"] = "http"
+
+
+WeightsConfig = NcclChannel | GlooChannel | HttpChannel

@@ -27,7 +27,7 @@ class StagingBytes(NamedTuple):
     host: int
 
 
-def staging_bytes(model_folder: Path, dtype: Dtype, backend: Literal["nccl", "gloo"]) -> StagingBytes:
+def staging_bytes(model_folder: Path, dtype: Dtype, backend: Literal["nccl", "gloo", "http"]) -> StagingBytes:
     """What a worker needs to receive a version of this model. dtype: model.dtype, in which weights travel.
 
     Reads the headers of the checkpoint's files, or the sizes of files that are not safetensors. Raises InputError where the

@@ -255,7 +255,7 @@ def forward(training: Training) -> tuple[Part, ...]:
 def snapshot(training: Training) -> tuple[Part, ...]:
     """The buckets that versions are copied into, which are kept, and a second set of them for the version that comes while the
     last one still travels. Over NCCL they lie on the GPU of rank 0, over gloo in host memory."""
-    if training.run.device == "cuda" and training.run.weights.type == "gloo":
+    if training.run.device == "cuda" and training.run.weights.type != "nccl":
         return ()
     size = bucket_bytes(training.shape, training.run)
     return (

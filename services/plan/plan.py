@@ -83,7 +83,7 @@ def with_settings(training: Training, run: RunConfig) -> Training:
 
 def shares_a_gpu(run: RunConfig, machine: Machine) -> bool:
     """Whether learner and replica have to share the one GPU that there is, which gloo allows."""
-    return machine.gpus == 1 and run.weights.type == "gloo" and run.learner.ranks == 1 and gpus_of_replicas(run) == 1
+    return machine.gpus == 1 and run.weights.type != "nccl" and run.learner.ranks == 1 and gpus_of_replicas(run) == 1
 
 
 def gpus_of_replicas(run: RunConfig) -> int:
@@ -128,7 +128,7 @@ def _gpu_host(training: Training, machine: Machine) -> Place:
         Part("reference, offloaded", per_rank * offloaded if run.learner.reference.offload else 0),
         Part("staging of the next weights", host.staged_on_host(shape, run)),
     ]
-    if run.weights.type == "gloo":
+    if run.weights.type != "nccl":
         parts.append(Part("buckets of the version sent", host.bucket_bytes(shape, run)))
         parts.append(Part("buckets of the next version", host.bucket_bytes(shape, run), ("snapshot",)))
     parts += host.processes(run, training.ranks, gpus_of_replicas(run))

@@ -101,6 +101,11 @@ class RedisStream:
                 self._run(scripts.RELEASE, self.consumer, *ids)
                 self._held.difference_update(ids)
 
+    def release_of(self, consumer: str) -> None:
+        """Give back what another consumer holds, whose process is gone or has not been heard of: others get it at once. Its
+        delivery counts, and if it hands over after all, that counts too where nobody was faster."""
+        self._run(scripts.RELEASE_OF, consumer)
+
     def depth(self) -> StreamDepth:
         entries, pending, oldest_ms = self._run(scripts.DEPTH)
         return StreamDepth(max(0, entries - pending), pending, oldest_age_s=oldest_ms / 1000)

@@ -126,6 +126,15 @@ end
 return 0
 """
 
+# KEYS stream; ARGV consumer. JUSTID leaves the delivery count alone.
+RELEASE_OF = """
+local own = redis.pcall('XPENDING', KEYS[1], 'workers', '-', '+', 100000, ARGV[1])
+for _, row in ipairs(own.err and {} or own) do
+  redis.call('XCLAIM', KEYS[1], 'workers', '-released-', 0, row[1], 'JUSTID')
+end
+return 0
+"""
+
 # KEYS stream -> {entries, pending, age of the oldest entry in milliseconds}. An id begins with the time of the append.
 DEPTH = """
 local pending = redis.pcall('XPENDING', KEYS[1], 'workers')

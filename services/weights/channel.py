@@ -1,6 +1,6 @@
 """WeightChannel: how the learner's publisher moves bytes. Announcements and confirmations go through membership.py."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -12,10 +12,11 @@ from services.wire.weights import Rendezvous, WeightManifest
 class WeightChannel(Protocol):
     """Carries one policy version at a time from learner rank 0 to every member of the current generation."""
 
-    def form(self, rendezvous: Rendezvous, deadline: Deadline) -> None:
+    def form(self, rendezvous: Rendezvous, deadline: Deadline, arrived: Callable[[int], None]) -> None:
         """Leave the previous generation and meet the members of this one, who have been told the same rendezvous.
 
-        Raises WeightSyncError when they are not all there in time; the caller then announces the next generation.
+        arrived: called with the rank of each member that has come to the meeting. Raises WeightSyncError when they are not all
+        there in time, or `close` was called meanwhile; the caller then announces the next generation.
 
         Waits for: the replicas of this generation.
         Until: the deadline (deadlines.weight_join_s).
@@ -36,4 +37,4 @@ class WeightChannel(Protocol):
         """
 
     def close(self) -> None:
-        """Leave the generation. Safe to call twice."""
+        """Leave the generation. Safe to call twice, and while `form` or `send` is at work in another thread, which it ends."""

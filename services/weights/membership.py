@@ -2,17 +2,21 @@
 
 Replicas hold leases. The learner announces generations (`Rendezvous`) and policy versions (`WeightManifest`) on one
 stream, and replicas confirm on another. Both are read from the end, so a reader has to start before it registers. A
-repeated message is harmless, because each names its generation and version.
+repeated message is harmless, because each names its generation and version. Beside them stands the learner's offer: where the
+newest version can be fetched, and who is to fetch it.
+
+A server that was emptied has lost all of this. Nobody needs it back: leases, offer and what is being announced are written
+again, and the learner knows its last generation.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from services.errors import WireError
 from services.streams.redis_connection import RedisConnection
 from services.wire.codec import decode, encode
 from services.wire.membership import Confirmation, Lease
-from services.wire.weights import Rendezvous, WeightManifest
+from services.wire.weights import Rendezvous, WeightManifest, WeightOffer
 
 log = logging.getLogger("ratchet")
 
@@ -35,8 +39,29 @@ for _, id in ipairs(ids) do
 end
 return leases
 """
+_STANDING = """
+local now, found = redis.call('TIME'), {}
+local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+for i, id in ipairs(ARGV) do
+  local ends = redis.call('ZSCORE', KEYS[1], id)
+  found[2 * i - 1] = ends and tonumber(ends) >= now_ms and 1 or 0
+  found[2 * i] = redis.call('HGET', KEYS[2], id)
+end
+return found
+"""
 _ALL = "return redis.call('HGETALL', KEYS[1])"
 _COUNT = "return redis.call('INCR', KEYS[1])"  # a repeat only skips a number
+_IS_THERE = "return #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])"
+_COUNT_ABOVE = """
+local next = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), tonumber(ARGV[1])) + 1
+redis.call('SET', KEYS[1], next)
+return next
+"""
+_OFFER = """
+local before = redis.call('EXISTS', KEYS[1])
+redis.call('SET', KEYS[1], ARGV[1])
+return before
+"""
 _APPEND = "return redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'kind', ARGV[2], 'body', ARGV[3])"
 
 
@@ -52,6 +77,7 @@ class Membership:
         self._attempts = f"ratchet:{run}:attempts"
         self._announcements = f"ratchet:{run}:weights"
         self._confirmations = f"ratchet:{run}:confirmations"
+        self._offer = f"ratchet:{run}:weight_offer"
         self._unreadable: set[bytes] = set()  # replicas whose lease was warned about
 
     def register(self, lease: Lease) -> None:
@@ -67,6 +93,18 @@ class Membership:
         """The leases that have not run out, by replica id."""
         leases = self._readable(self._connection.run_script(_LIVE, [self._leases, self._facts]))
         return {lease.replica_id: lease for lease in leases}
+
+    def lost(self, incarnations: Mapping[str, str]) -> set[str]:
+        """Which of these replicas have left, let their lease run out, or were started again. incarnations: replica_id ->
+        incarnation. One of which the server knows nothing is not among them: the server was emptied, and it registers again."""
+        ids = list(incarnations)
+        found = self._connection.run_script(_STANDING, [self._leases, self._facts], ids)
+        lost = set()
+        for replica_id, is_live, raw in zip(ids, found[::2], found[1::2], strict=True):
+            known = self._readable([replica_id.encode(), raw]) if raw else []
+            if known and not (is_live and known[0].incarnation == incarnations[replica_id]):
+                lost.add(replica_id)
+        return lost
 
     def last_leases(self) -> list[Lease]:
         """The last lease of every replica of the run, live or not."""
@@ -87,18 +125,34 @@ class Membership:
                 self._unreadable.add(replica_id)
         return leases
 
-    def next_generation(self) -> int:
-        """A number that no earlier generation of this run had."""
-        return int(self._connection.run_script(_COUNT, [self._generation]))
+    def next_generation(self, above: int = 0) -> int:
+        """A number that no earlier generation of this run had. above: the highest that the caller knows of; the server may have
+        lost its own."""
+        return int(self._connection.run_script(_COUNT_ABOVE, [self._generation], [above]))
+
+    def offer(self, offer: WeightOffer) -> bool:
+        """Write the offer; whether the server still had one."""
+        return bool(self._connection.run_script(_OFFER, [self._offer], [encode(offer)]))
+
+    def offered(self) -> WeightOffer | None:
+        """The last offer, also one of a learner that has ended; None before the first. Raises WireError."""
+        raw = self._connection.execute("GET", self._offer)
+        return decode(raw, WeightOffer) if raw else None
 
     def next_attempt(self) -> int:
         """A number that no earlier start of this run's learner had."""
         return int(self._connection.run_script(_COUNT, [self._attempts]))
 
-    def announce(self, message: Rendezvous | WeightManifest) -> None:
-        """Tell every replica."""
+    def announce(self, message: Rendezvous | WeightManifest) -> bytes:
+        """Tell every replica. Returns by what `is_announced` knows the message."""
         kind = "rendezvous" if isinstance(message, Rendezvous) else "manifest"
-        self._connection.run_script(_APPEND, [self._announcements], [_KEPT_MESSAGES, kind, encode(message)])
+        args: list[str | bytes | int | float] = [_KEPT_MESSAGES, kind, encode(message)]
+        announced: bytes = self._connection.run_script(_APPEND, [self._announcements], args)
+        return announced
+
+    def is_announced(self, announced: bytes) -> bool:
+        """Whether the server still has this announcement, so that replicas which have not read it yet will."""
+        return bool(self._connection.run_script(_IS_THERE, [self._announcements], [announced]))
 
     def confirm(self, confirmation: Confirmation) -> None:
         """Tell the learner."""

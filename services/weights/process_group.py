@@ -7,7 +7,8 @@ are independent of the default group that DeepSpeed uses. collective.py makes th
 
 import re
 import socket
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,8 +17,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from services.clock import Deadline
-from services.errors import InputError, WeightSyncError
+from services.clock import Deadline, sleep
+from services.errors import DeadlineExceeded, InputError, WeightSyncError
 from services.loopback import is_loopback
 from services.weights.collective import Collective, FormCollective, form_collective, form_in_time
 from services.wire.weights import Rendezvous, WeightManifest
@@ -79,6 +80,21 @@ class RendezvousStore:
             master_listen_fd=listener.detach(),  # the store owns and closes it
         )
 
+    def client(self, deadline: Deadline) -> TCPStore:
+        """A connection of its own: a generation that was given up may go on waiting in one, and nobody else gets a word in."""
+        return TCPStore("127.0.0.1", self.port, is_master=False, wait_for_workers=False, timeout=_left(deadline))
+
+
+ALL_HERE = "all here"
+"""The key that rank 0 sets once every member has come, or when it gives up waiting for them."""
+CALLED_OFF = b"called off"
+LOOK_EVERY_S = 0.02
+"""How often rank 0 looks for those who have not come."""
+
+
+def _ignore(rank: int) -> None:
+    """What rank 0 does by default when a member comes."""
+
 
 class BroadcastGroup:
     """One member's end of one generation."""
@@ -91,11 +107,14 @@ class BroadcastGroup:
         device: torch.device,
         store: Any = None,
         form: FormCollective = form_collective,
+        arrived: Callable[[int], None] = _ignore,
+        called_off: Callable[[], bool] = lambda: False,
     ) -> None:
         """Meets the other members.
 
-        device: where broadcast tensors lie. store: given by the process that owns it; the others connect to it.
-        Raises WeightSyncError when not all members come before the deadline, or when the group cannot be formed at all.
+        device: where broadcast tensors lie. store: given by the process that owns it; the others connect to it. arrived: called
+        on rank 0 with the rank of each other member that comes. called_off: asked on rank 0 whether it is to give up. Raises
+        WeightSyncError when not all members come before the deadline, or when the group cannot be formed at all.
 
         Waits for: all other members of the generation.
         Until: the deadline (deadlines.weight_join_s).
@@ -105,6 +124,8 @@ class BroadcastGroup:
         self._rendezvous = rendezvous
         self._rank = rank
         self._device = device
+        self._arrived = arrived
+        self._called_off = called_off
         self._group: Collective | None = None
         try:
             if store is None:
@@ -136,7 +157,8 @@ class BroadcastGroup:
 
         Waits for: all other members of the generation; the others then for rank 0.
         Until: the deadline (deadlines.weight_join_s).
-        Ended by: the last member's key, or rank 0's; the deadline (WeightSyncError that names the ranks missing).
+        Ended by: the last member's key, or rank 0's; the deadline, or rank 0 giving up (WeightSyncError that names the ranks
+            missing).
         Metric: ratchet_waiting of the publisher or the follower that joins.
         """
         size = self._rendezvous.size
@@ -146,10 +168,15 @@ class BroadcastGroup:
         store.set(keys[self._rank], "")
         try:
             if self._rank == 0:
-                store.wait(list(keys.values()), _left(deadline))
-                store.set("all here", "")
+                if self._all_come(store, keys, deadline):
+                    store.set(ALL_HERE, "")
+                    return
+                store.set(ALL_HERE, CALLED_OFF)
             else:
-                store.wait(["all here"], _left(deadline))
+                store.wait([ALL_HERE], _left(deadline))
+                if store.get(ALL_HERE) != CALLED_OFF:
+                    return
+            raise self._fault("rank 0 gave up waiting for all to come", "The learner forms the next generation")
         except RuntimeError as fault:
             if not _ran_out_of_time(fault):
                 raise
@@ -159,6 +186,24 @@ class BroadcastGroup:
                 f"not all {size} members met in time: {who}",
                 "Look for a member that ended or cannot reach this address; the learner forms the next generation",
             ) from fault
+
+    def _all_come(self, store: Any, keys: dict[int, str], deadline: Deadline) -> bool:
+        """Look for the keys of the others until all are there; False if the meeting was called off. See `_meet`."""
+        missing = dict(keys)
+        while True:
+            for rank, key in list(missing.items()):
+                if store.check([key]):
+                    del missing[rank]
+                    self._arrived(rank)
+            if not missing:
+                return True
+            if self._called_off():
+                return False
+            try:
+                deadline.remaining_s()
+            except DeadlineExceeded as late:
+                raise RuntimeError(f"timeout: {late}") from late
+            sleep(LOOK_EVERY_S)
 
     def broadcast(self, flat: Tensor, deadline: Deadline) -> None:
         """Send `flat` from rank 0, or receive into it on the others. uint8, contiguous, the same size everywhere; on a GPU, what
@@ -214,28 +259,48 @@ class ProcessGroupChannel:
         """device: where the buckets lie (`bucket_device`), by default the CPU."""
         self._store = store
         self._device = device or torch.device("cpu")
+        # Guarded by _changing: `form` and `send` may be at work in a thread that was given up.
+        self._changing = threading.Lock()
         self._group: BroadcastGroup | None = None
         self._generation: int | None = None
 
-    def form(self, rendezvous: Rendezvous, deadline: Deadline) -> None:
+    def form(self, rendezvous: Rendezvous, deadline: Deadline, arrived: Callable[[int], None] = _ignore) -> None:
         self.close()
-        self._group = BroadcastGroup(rendezvous, 0, deadline, self._device, self._store.tcp_store)
-        self._generation = rendezvous.pg_generation
+        generation = rendezvous.pg_generation
+        self._generation = generation
+        group = BroadcastGroup(
+            rendezvous,
+            0,
+            deadline,
+            self._device,
+            self._store.client(deadline),
+            arrived=arrived,
+            called_off=lambda: self._generation != generation,
+        )
+        with self._changing:
+            is_wanted = self._generation == generation
+            if is_wanted:
+                self._group = group
+        if not is_wanted:
+            group.close()
+            raise WeightSyncError(f"generation {generation} was given up while it formed; form the next one")
 
     def send(self, manifest: WeightManifest, flat_buckets: Sequence[Tensor], deadline: Deadline) -> None:
-        if self._group is None or self._generation != manifest.pg_generation:
+        group = self._group
+        if group is None or self._generation != manifest.pg_generation:
             raise WeightSyncError(
                 f"version {manifest.policy_version} is announced for generation {manifest.pg_generation}, "
                 f"but the group formed is of generation {self._generation}; form it first"
             )
         for flat in flat_buckets:
-            self._group.broadcast(flat, deadline)
+            group.broadcast(flat, deadline)
 
     def close(self) -> None:
-        if self._group is not None:
-            self._group.close()
-        self._group = None
-        self._generation = None
+        with self._changing:
+            group, self._group = self._group, None
+            self._generation = None
+        if group is not None:
+            group.close()
 
 
 def _left(deadline: Deadline) -> timedelta:

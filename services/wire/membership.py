@@ -8,7 +8,7 @@ from services.wire.codec import record
 from services.wire.weights import Gap
 
 
-@record("lease", 2)
+@record("lease", 3)
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """What a replica says of itself each time it renews its lease."""
 
@@ -19,6 +19,8 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     """The number of its engine workers, each a rank of the process group."""
     policy_version: int
     """Policy version of the weights that it samples with."""
+    pg_generation: int | None = None
+    """The last generation that it joined, while it is a member; None outside."""
     ready: bool
     """Whether it holds proven weights of the current generation and takes prompts."""
     sampling_s: float

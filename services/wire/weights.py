@@ -60,13 +60,15 @@ class WeightManifest(msgspec.Struct, frozen=True, kw_only=True):
     """A replica whose last probe differs from the learner's by more than this, in any of the three, does not sample."""
 
 
-@record("rendezvous", 1)
+@record("rendezvous", 2)
 class Rendezvous(msgspec.Struct, frozen=True, kw_only=True):
     """Where the members of a generation meet, and which ranks they have."""
 
+    learner: str = ""
+    """A name that differs each time the learner starts. A generation is known by this name and its number."""
     pg_generation: int
     backend: str
-    """"nccl" or "gloo"."""
+    """"nccl", "gloo", or "http": the members meet nowhere, and fetch each version for themselves."""
     host: str
     port: int
     size: int
@@ -75,3 +77,21 @@ class Rendezvous(msgspec.Struct, frozen=True, kw_only=True):
     """replica_id -> rank of its first engine worker; its other workers follow."""
     timeout_s: float
     """Seconds in which all members have to join."""
+
+
+@record("weight-offer", 1)
+class WeightOffer(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a replica fetches the newest version by itself, and which replicas are to. Renewed as long as the learner runs."""
+
+    learner: str
+    """See Rendezvous."""
+    url: str
+    """Of the learner's weight server, without a slash at its end."""
+    token: str
+    """What the server wants to be shown."""
+    policy_version: int
+    """The newest version."""
+    pg_generation: int
+    """The last generation that was announced."""
+    alone: dict[str, str]
+    """replica_id -> incarnation of the replicas that no broadcast reaches now: each fetches this version, unless it holds it."""

@@ -5,6 +5,8 @@ await engine.start()
 engine.policy_version = 3                     # as if version 3 had been swapped in
 engine.dead = "out of memory"                 # every call raises EngineFailed from here on
 engine.refuse_transfers = 1                   # the next stage_and_swap raises WeightSyncError and changes nothing
+
+With an offer it fetches the bytes from the learner's weight server, and checks them.
 """
 
 import asyncio
@@ -12,14 +14,17 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
+from rollout.weights.fetch import fetch_bucket
 from services.clock import Deadline
 from services.errors import WeightSyncError
+from services.weights.buckets import allocate, check_digest, digest
 from services.wire.codec import Array
 from services.wire.prompt import Prompt
 from services.wire.trajectory import Trajectory, VersionSpan
-from services.wire.weights import Rendezvous, WeightManifest
+from services.wire.weights import Rendezvous, WeightManifest, WeightOffer
 
 VOCABULARY = 16
 
@@ -38,6 +43,7 @@ class FakeEngine:
         self.refuse_transfers = 0
         self.joined: list[Rendezvous] = []
         self.swapped: list[WeightManifest] = []
+        self.fetched: list[int] = []
         self.sampled: list[Prompt] = []
 
     async def start(self) -> None:
@@ -75,17 +81,28 @@ class FakeEngine:
             raise WeightSyncError(f"generation {rendezvous.pg_generation} was formed without {replica_id}")
         self.joined.append(rendezvous)
 
-    async def stage_and_swap(self, manifest: WeightManifest, deadline: Deadline) -> SwapReport:
+    async def stage_and_swap(
+        self, manifest: WeightManifest, deadline: Deadline, offer: WeightOffer | None = None
+    ) -> SwapReport:
         self._alive()
-        if not self.joined or self.joined[-1].pg_generation != manifest.pg_generation:
+        if offer is None and (not self.joined or self.joined[-1].pg_generation != manifest.pg_generation):
             raise WeightSyncError(f"generation {manifest.pg_generation} was not joined")
         if self.refuse_transfers:
             self.refuse_transfers -= 1
             raise WeightSyncError("bucket 1 of 1 arrived with another digest")
+        if offer is not None:
+            await asyncio.to_thread(self._fetch, manifest, offer, deadline)
+            self.fetched.append(manifest.policy_version)
         await asyncio.sleep(0)
         self.policy_version = manifest.policy_version
         self.swapped.append(manifest)
         return SwapReport(manifest.policy_version, 0.0, 0.0, self.running_sequences)
+
+    def _fetch(self, manifest: WeightManifest, offer: WeightOffer, deadline: Deadline) -> None:
+        flats = allocate(manifest.buckets, torch.device("cpu"))
+        for position, (bucket, flat) in enumerate(zip(manifest.buckets, flats, strict=True)):
+            fetch_bucket(offer, manifest.policy_version, position, flat, deadline)
+            check_digest(bucket, digest(flat), str(position))
 
     def _trajectory(self, prompt: Prompt, seed: int, first_version: int) -> Trajectory:
         length = min(4, prompt.max_tokens)

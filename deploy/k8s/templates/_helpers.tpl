@@ -32,6 +32,8 @@ app.kubernetes.io/component: {{ .room }}
 - --set
 - weights.port=29400
 - --set
+- weights.serve_port=29401
+- --set
 - verifier.host=0.0.0.0
 - --set
 - verifier.port=9100

@@ -12,6 +12,7 @@ from learner.publish.kept_buckets import BucketPool
 from learner.publish.publisher import WeightPublisher
 from learner.publish.replica_group import SyncReport
 from learner.publish.snapshot import Snapshot
+from learner.publish.weight_server import WeightServer
 from rollout.weights.follower import WeightFollower
 from services.clock import Deadline
 from services.config import RunConfig
@@ -34,11 +35,17 @@ class CountingChannel:
         self.sent: list[int] = []
         self.fail_next = 0
         self.closed = False
+        self.before_send: Callable[[], object] = lambda: None
+        self.is_sending = False
 
-    def form(self, rendezvous: Rendezvous, deadline: Deadline) -> None:
+    def form(self, rendezvous: Rendezvous, deadline: Deadline, arrived: Callable[[int], None]) -> None:
         self.formed.append(rendezvous)
+        for rank in rendezvous.first_ranks.values():
+            arrived(rank)
 
     def send(self, manifest: WeightManifest, flat_buckets: Sequence[torch.Tensor], deadline: Deadline) -> None:
+        self.is_sending = True
+        self.before_send()
         if self.fail_next:
             self.fail_next -= 1
             raise WeightSyncError("a member is gone")
@@ -48,13 +55,16 @@ class CountingChannel:
         self.closed = True
 
 
-def lease(replica_id: str, incarnation: str, policy_version: int = 0, ready: bool = False) -> Lease:
+def lease(
+    replica_id: str, incarnation: str, policy_version: int = 0, ready: bool = False, pg_generation: int | None = None
+) -> Lease:
     return Lease(
         replica_id=replica_id,
         incarnation=incarnation,
         ranks=1,
         policy_version=policy_version,
         ready=ready,
+        pg_generation=pg_generation,
         sampling_s=0.0,
         ready_s=0.0,
     )
@@ -83,7 +93,14 @@ class Replica:
         )
         following = asyncio.create_task(self.follower.run(self.stopping.is_set))
         while not self.stopping.is_set():
-            words = lease(self.replica_id, "1", self.engine.policy_version, self.follower.ready.is_set())
+            follower = self.follower
+            words = lease(
+                self.replica_id,
+                "1",
+                self.engine.policy_version,
+                follower.ready.is_set(),
+                follower.pg_generation,
+            )
             await asyncio.to_thread(self._membership.register, words)
             await asyncio.sleep(0.2)
         await following
@@ -106,13 +123,16 @@ class Learner:
         self.channel = CountingChannel()
         self.pool = BucketPool([("weight", torch.empty(3, device="meta"))], 1, CPU)
         self.reports: list[SyncReport] = []
+        self.lost: list[str] = []
         membership = Membership(connection, config.name, config.deadlines.lease_s)
         self.publisher = WeightPublisher(
             config,
             membership=membership,
             channel=self.channel,
             address=("127.0.0.1", 1),
+            server=WeightServer(None, 0, "127.0.0.1"),
             on_sync=self.reports.append,
+            on_lost=self.lost.append,
             stopping=lambda: False,
         )
 

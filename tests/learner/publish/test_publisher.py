@@ -1,6 +1,7 @@
 """The publisher's thread: every version arrives, a wait for it is visible, and what ends the thread reaches the loop."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -18,12 +19,51 @@ def test_every_version_reaches_the_replica_and_makes_it_ready(
     replica = Replica(config, redis_connection, "rollout-0")
     for version in range(3):
         learner.publish(version)
-    learner.publisher.wait()
+        learner.publisher.wait()
     assert replica.engine.policy_version == 2
     assert replica.follower is not None
     assert replica.follower.ready.is_set()
     assert [report.policy_version for report in learner.reports] == [0, 1, 2]
     assert len({report.pg_generation for report in learner.reports}) == 1
+    replica.leave()
+
+
+def test_a_step_does_not_wait_for_a_version_on_its_way_and_the_newest_takes_the_place_of_those_that_wait(
+    config: RunConfig, redis_connection: RedisConnection, learner: Learner
+) -> None:
+    replica = Replica(config, redis_connection, "rollout-0")
+    learner.publish(0)
+    learner.publisher.wait()
+    go = threading.Event()
+    learner.channel.before_send = go.wait
+    learner.channel.is_sending = False
+    learner.publish(1)
+    until(lambda: learner.channel.is_sending)
+    begun_s = time.monotonic()
+    for version in range(2, 40):
+        learner.publish(version)
+    assert time.monotonic() - begun_s < 1.0
+    assert learner.publisher.confirmed_version == 0  # admission counts from it
+    go.set()
+    learner.publisher.wait()
+    assert [report.policy_version for report in learner.reports] == [0, 1, 39]
+    assert len(learner.pool) <= 2
+    replica.leave()
+
+
+def test_closing_in_the_middle_of_a_transfer_does_not_wait_for_it(
+    config: RunConfig, redis_connection: RedisConnection, learner: Learner
+) -> None:
+    replica = Replica(config, redis_connection, "rollout-0")
+    go = threading.Event()
+    learner.channel.before_send = go.wait
+    learner.publish(0)
+    until(lambda: learner.channel.is_sending)
+    begun_s = time.monotonic()
+    learner.publisher.close()
+    assert time.monotonic() - begun_s < 2.0
+    assert not any(thread.name == "publisher" for thread in threading.enumerate())
+    go.set()
     replica.leave()
 
 

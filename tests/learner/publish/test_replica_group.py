@@ -9,14 +9,14 @@ import msgspec
 import pytest
 from prometheus_client import REGISTRY
 
-from learner.publish.replica_group import Unequal
+from learner.publish.proof import Unequal
 from rollout.engine import SwapReport
 from services.clock import Deadline
 from services.config import RunConfig
 from services.errors import WeightSyncError
 from services.streams.redis_connection import RedisConnection
 from services.weights.membership import Membership
-from services.wire.weights import WeightManifest
+from services.wire.weights import WeightManifest, WeightOffer
 from tests.learner.publish.control_plane import Learner, Replica, lease, until
 
 
@@ -27,7 +27,14 @@ def test_a_replica_that_joins_later_gets_the_version_that_holds(
     learner.publish(7)
     learner.publisher.wait()
     second = Replica(config, redis_connection, "rollout-1")
-    until(lambda: second.engine.policy_version == 7)
+    until(lambda: second.follower is not None and second.follower.ready.is_set())
+    assert second.engine.policy_version == 7
+    assert second.engine.fetched == [7]  # by itself: nobody else was disturbed
+    assert [meeting.size for meeting in learner.channel.formed] == [2]
+    until(lambda: REGISTRY.get_sample_value("ratchet_learner_live_replicas", {"state": "in_step"}) == 2)
+    learner.publish(8)
+    learner.publisher.wait()
+    assert (first.engine.policy_version, second.engine.policy_version) == (8, 8)
     assert learner.channel.formed[-1].size == 3
     assert learner.channel.formed[-1].pg_generation > learner.channel.formed[0].pg_generation
     first.leave()
@@ -154,8 +161,14 @@ def test_a_replica_that_refuses_is_left_out_and_the_others_go_on(
     assert all("Left out: rollout-1 for" in line for line in refused)
     assert [line.rpartition(" for ")[2] for line in refused[:3]] == ["1 s", "2 s", "4 s"]
     bad.engine.refuse_transfers = 0
-    until(lambda: bad.engine.policy_version == 199)
-    until(lambda: learner.reports[-1].replicas == 2)
+    until(lambda: bad.engine.policy_version == 199)  # by itself
+
+    def is_taken_in() -> bool:
+        learner.publish(learner.reports[-1].policy_version + 1)
+        learner.publisher.wait()
+        return learner.reports[-1].replicas == 2
+
+    until(is_taken_in)
     learner.publisher.close()
     good.leave()
     bad.leave()
@@ -169,7 +182,7 @@ def test_a_replica_that_says_nothing_is_blamed_and_not_those_that_fail_with_it(
     learner.publish(0)
     learner.publisher.wait()
 
-    async def hang(manifest: WeightManifest, deadline: Deadline) -> SwapReport:
+    async def hang(manifest: WeightManifest, deadline: Deadline, offer: WeightOffer | None = None) -> SwapReport:
         while not bad.stopping.is_set():
             await asyncio.sleep(0.05)
         raise WeightSyncError("this replica ends")
@@ -222,6 +235,32 @@ def test_a_lease_of_another_version_is_named_once_and_passed_over(
         learner.publish(version)
         learner.publisher.wait()
     assert replica.engine.policy_version == 2
-    assert caplog.text.count("the lease of replica from-tomorrow is ignored: expected lease schema 2") == 1
+    assert caplog.text.count("the lease of replica from-tomorrow is ignored: expected lease schema 3") == 1
     assert [last.replica_id for last in membership.last_leases()] == ["rollout-0"]
     replica.leave()
+
+
+def test_an_emptied_server_costs_a_line_and_generations_go_on(
+    config: RunConfig, redis_connection: RedisConnection, learner: Learner, caplog: pytest.LogCaptureFixture
+) -> None:
+    replicas = [Replica(config, redis_connection, f"rollout-{i}") for i in range(2)]
+    until(lambda: len(Membership(redis_connection, config.name, 1.0).live()) == 2)
+    learner.publish(0)
+    learner.publisher.wait()
+    before = learner.channel.formed[-1].pg_generation
+    redis_connection.execute("FLUSHALL")
+    begun_s = time.monotonic()
+    for version in (1, 2):
+        learner.publish(version)
+        learner.publisher.wait()
+    assert time.monotonic() - begun_s < 5.0
+    assert [replica.engine.policy_version for replica in replicas] == [2, 2]
+    assert learner.channel.formed[-1].pg_generation >= before
+    until(lambda: "Redis has lost its data" in caplog.text)
+    assert caplog.text.count("Redis has lost its data") == 1
+    replicas[0].die()
+    until(lambda: learner.lost == ["rollout-0"])
+    learner.publish(3)
+    learner.publisher.wait()
+    assert learner.channel.formed[-1].pg_generation > before
+    replicas[1].leave()

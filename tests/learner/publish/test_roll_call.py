@@ -1,11 +1,13 @@
 """Who answered a question, and, after a failure, who caused it."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
-from learner.publish.roll_call import RollCall
+from learner.publish.roll_call import RollCall, Stopped
 from services.clock import Deadline
 from services.errors import WeightSyncError, WireError
 from services.wire.membership import Confirmation
@@ -31,15 +33,35 @@ def says(replica_id: str, incarnation: str = "1", **changes: Any) -> Confirmatio
     return Confirmation(replica_id=replica_id, incarnation=incarnation, **facts)
 
 
-def asked(*batches: list[Confirmation | str]) -> RollCall:
-    roll_call = RollCall(Script(*batches))  # type: ignore[arg-type]
-    roll_call.ask("swapped", 3, MEMBERS, 7)
+def nobody(_: Mapping[str, str]) -> set[str]:
+    return set()
+
+
+def asked(
+    *batches: list[Confirmation | str],
+    lost: Callable[[Mapping[str, str]], set[str]] = nobody,
+    patience_s: float = 30.0,
+    stopping: Callable[[], bool] = lambda: False,
+    members: dict[str, str] = MEMBERS,
+) -> RollCall:
+    roll_call = RollCall(Script(*batches), lost, patience_s=patience_s, stopping=stopping)  # type: ignore[arg-type]
+    roll_call.ask("swapped", 3, members, 7)
     return roll_call
 
 
+def done() -> "Future[None]":
+    work: Future[None] = Future()
+    work.set_result(None)
+    return work
+
+
+def collect(roll_call: RollCall, within_s: float, work: "Future[None] | None" = None) -> set[str]:
+    answers = roll_call.collect(Deadline.after(within_s, "the test"), work or done(), lambda: None)
+    return {answer.replica_id for answer in answers}
+
+
 def test_everybody_is_heard_in_any_order() -> None:
-    answers = asked([says("b")], [], [says("a")]).collect(Deadline.after(5.0, "the test"))
-    assert {answer.replica_id for answer in answers} == {"a", "b"}
+    assert collect(asked([says("b")], [], [says("a")]), 5.0) == {"a", "b"}
 
 
 @pytest.mark.parametrize(
@@ -55,13 +77,68 @@ def test_everybody_is_heard_in_any_order() -> None:
 def test_an_answer_to_another_question_is_ignored(other: Confirmation) -> None:
     roll_call = asked([other, says("b")])
     with pytest.raises(WeightSyncError, match=r"no word of a \(swapped, generation 3\)"):
-        roll_call.collect(Deadline.after(0.05, "the test"))
+        collect(roll_call, 0.05)
+    assert roll_call.others() == [other]
 
 
 def test_a_refusal_ends_the_wait_and_names_who_refused() -> None:
     roll_call = asked([says("b", fault="a digest is wrong")])
     with pytest.raises(WeightSyncError, match="replica b refused: a digest is wrong"):
-        roll_call.collect(Deadline.after(5.0, "the test"))
+        collect(roll_call, 5.0)
+
+
+def test_a_member_whose_lease_is_gone_is_left_behind_at_once() -> None:
+    roll_call = asked([says("b")], lost=lambda members: members.keys() & {"a"})
+    begun_s = time.monotonic()
+    assert collect(roll_call, 30.0) == {"b"}
+    assert roll_call.left_behind() == {"a": "1"}
+    assert time.monotonic() - begun_s < 2.0
+
+
+def test_a_member_that_is_late_is_left_behind_when_patience_with_it_runs_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    roll_call = asked([says("b")], patience_s=0.3)
+    assert collect(roll_call, 30.0, work=Future()) == {"b"}  # the learner may still be busy sending to the late one
+    assert roll_call.left_behind() == {"a": "1"}
+    assert "version 7: going on without a, which is 0.3 s behind (deadlines.weight_patience_s)" in caplog.text
+
+
+def test_where_nobody_can_answer_for_one_that_is_gone_it_is_named_and_blamed() -> None:
+    members = {"a": "1", "b": "1", "c": "1"}
+    roll_call = asked(lost=lambda asked: asked.keys() & {"a"}, members=members, patience_s=0.3)
+    with pytest.raises(WeightSyncError, match=r"no word of a \(swapped, generation 3\) and its lease is gone"):
+        collect(roll_call, 30.0)
+    assert roll_call.at_fault(lambda: None) == {"a": "1"}
+
+
+def test_without_any_member_left_nothing_is_waited_for() -> None:
+    with pytest.raises(WeightSyncError, match="no word of a, b"):
+        collect(asked(lost=set), 30.0)
+
+
+def test_a_failure_of_the_sender_ends_the_wait() -> None:
+    work: Future[None] = Future()
+    work.set_exception(WeightSyncError("a member is gone"))
+    with pytest.raises(WeightSyncError, match="a member is gone"):
+        collect(asked([says("b")]), 30.0, work)
+
+
+def test_members_that_do_not_come_to_the_meeting_are_named_before_its_deadline() -> None:
+    roll_call = asked(patience_s=0.3)
+    roll_call.ask("joined", 4, MEMBERS)
+    roll_call.note_arrival("b")
+    with pytest.raises(WeightSyncError, match=r"no word of a \(joined, generation 4\) while the others are there"):
+        collect(roll_call, 30.0, work=Future())
+    assert roll_call.at_fault(lambda: None) == {"a": "1"}
+
+
+def test_a_run_that_stops_is_heeded_in_the_middle_of_the_wait() -> None:
+    begun_s = time.monotonic()
+    roll_call = asked(stopping=lambda: time.monotonic() - begun_s > 0.3)
+    with pytest.raises(Stopped):
+        collect(roll_call, 30.0, work=Future())
+    assert time.monotonic() - begun_s < 2.0
 
 
 def test_the_silent_are_at_fault_before_those_that_fail_with_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from rollout.engine import EngineFailed
+from rollout.engine import EngineFailed, SwapReport
 from rollout.weights.follower import WeightFollower, rejoin_deadline_s
 from services.clock import Deadline
 from services.config.deadlines import DeadlinesConfig
@@ -13,7 +13,7 @@ from services.errors import WeightSyncError
 from services.streams.redis_connection import RedisConnection
 from services.weights.membership import Membership
 from services.wire.membership import Confirmation
-from services.wire.weights import Gap, Probe, Rendezvous, WeightManifest
+from services.wire.weights import Gap, Probe, Rendezvous, WeightManifest, WeightOffer
 from tests.fakes.engine import FakeEngine
 
 REPLICA = "rollout-0"
@@ -181,6 +181,82 @@ def test_weights_that_the_probe_does_not_prove_are_confirmed_and_not_sampled_fro
         found = (await bench.confirmed()).gap
         assert found == Gap(float(gap), float(gap), float(gap))
         assert not bench.follower.ready.is_set()
+        bench.stopped = True
+        await following
+
+    asyncio.run(scenario())
+
+
+def test_the_next_generation_ends_what_hangs_in_the_one_before(redis_connection: RedisConnection) -> None:
+    class Hanging(FakeEngine):
+        async def join(self, rendezvous: Rendezvous, replica_id: str) -> None:
+            if rendezvous.pg_generation == 1:
+                await asyncio.sleep(60)
+            await super().join(rendezvous, replica_id)
+
+        async def stage_and_swap(
+            self, manifest: WeightManifest, deadline: Deadline, offer: WeightOffer | None = None
+        ) -> SwapReport:
+            if manifest.pg_generation == 2:
+                await asyncio.sleep(60)
+            return await super().stage_and_swap(manifest, deadline, offer)
+
+    async def scenario() -> None:
+        bench = Bench(redis_connection, "follow-hanging", engine=Hanging())
+        following = asyncio.create_task(bench.follower.run(lambda: bench.stopped))
+        bench.membership.announce(bench.rendezvous(1))
+        await asyncio.sleep(0.2)
+        bench.membership.announce(bench.rendezvous(2))
+        assert (await bench.confirmed()).pg_generation == 2
+        bench.membership.announce(bench.manifest(2, version=3))
+        await asyncio.sleep(0.2)
+        bench.membership.announce(bench.rendezvous(3))
+        assert (await bench.confirmed()).pg_generation == 3
+        bench.membership.announce(bench.manifest(3, version=4))
+        assert (await bench.confirmed()).policy_version == 4
+        assert bench.follower.ready.is_set()
+        bench.stopped = True
+        await following
+
+    asyncio.run(scenario())
+
+
+def test_what_is_announced_again_is_confirmed_again_and_not_done_again(redis_connection: RedisConnection) -> None:
+    async def scenario() -> None:
+        bench = Bench(redis_connection, "follow-again")
+        following = asyncio.create_task(bench.follower.run(lambda: bench.stopped))
+        for message, phase in ((bench.rendezvous(1), "joined"), (bench.manifest(1, version=3), "swapped")):
+            for _ in range(2):
+                bench.membership.announce(message)
+                assert (await bench.confirmed()).phase == phase
+        assert len(bench.engine.joined) == len(bench.engine.swapped) == 1
+        bench.stopped = True
+        await following
+
+    asyncio.run(scenario())
+
+
+def test_a_replica_that_was_fenced_takes_no_prompts_until_it_has_proved_its_weights(
+    redis_connection: RedisConnection,
+) -> None:
+    """That it fetches what it lacks is shown by tests/learner/publish, with the learner's server."""
+
+    async def scenario() -> None:
+        bench = Bench(redis_connection, "follow-fenced")
+        following = asyncio.create_task(bench.follower.run(lambda: bench.stopped))
+        bench.membership.announce(bench.rendezvous(1))
+        await bench.confirmed()
+        bench.membership.announce(bench.manifest(1, version=3))
+        await bench.confirmed()
+        await bench.follower.fence()
+        assert not bench.follower.ready.is_set()
+        assert bench.follower.pg_generation is None
+        bench.membership.announce(bench.rendezvous(2))
+        await bench.confirmed()
+        assert not bench.follower.ready.is_set()
+        bench.membership.announce(bench.manifest(2, version=4))
+        await bench.confirmed()
+        assert bench.follower.ready.is_set()
         bench.stopped = True
         await following
 

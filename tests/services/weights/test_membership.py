@@ -10,9 +10,10 @@ import pytest
 from services.streams.redis_connection import RedisConnection
 from services.weights.membership import Membership
 from services.wire.membership import Confirmation, Lease
-from services.wire.weights import Gap, Probe, Rendezvous, WeightManifest
+from services.wire.weights import Gap, Probe, Rendezvous, WeightManifest, WeightOffer
 
 RENDEZVOUS = Rendezvous(pg_generation=1, backend="gloo", host="h", port=1, size=2, first_ranks={"a": 1}, timeout_s=5.0)
+OFFER = WeightOffer(learner="l", url="http://h:1", token="t", policy_version=3, pg_generation=1, alone={"a": "1"})
 MANIFEST = WeightManifest(
     policy_version=3, pg_generation=1, buckets=(), probes=(Probe((1, 2), (-0.5,)),), bound=Gap(1e-3, 1e-3, 1e-3)
 )
@@ -92,3 +93,37 @@ def test_announcements_and_confirmations_do_not_mix(membership: Membership) -> N
     membership.confirm(confirmation("a"))
     assert list(announced.read(0.01)) == [MANIFEST]
     assert list(confirmed.read(0.01)) == [confirmation("a")]
+
+
+def test_a_replica_is_lost_when_its_lease_ends_or_another_start_of_it_registers(
+    redis_connection: RedisConnection, run: str
+) -> None:
+    membership = Membership(redis_connection, run, lease_s=0.2)
+    for name in ("silent", "again", "left", "there"):
+        membership.register(lease(name))
+    assert membership.lost({"silent": "1", "again": "1"}) == set()
+    time.sleep(0.4)
+    membership = Membership(redis_connection, run, lease_s=30.0)
+    membership.register(lease("there"))
+    membership.register(msgspec.structs.replace(lease("again"), incarnation="2"))
+    membership.leave("left")
+    asked = {"silent": "1", "again": "1", "left": "1", "there": "1", "never seen": "1"}
+    assert membership.lost(asked) == {"silent", "again", "left"}
+
+
+def test_a_server_that_was_emptied_has_lost_nobody_and_sets_no_generation_back(
+    membership: Membership, redis_connection: RedisConnection
+) -> None:
+    membership.register(lease("a"))
+    last = [membership.next_generation() for _ in range(5)][-1]
+    announced = membership.announce(RENDEZVOUS)
+    assert membership.is_announced(announced)
+    assert [membership.offer(OFFER), membership.offer(OFFER)] == [False, True]
+    assert membership.offered() == OFFER
+    redis_connection.execute("FLUSHALL")
+    assert membership.lost({"a": "1"}) == set()
+    assert not membership.is_announced(announced)
+    assert membership.offered() is None
+    assert not membership.offer(OFFER)
+    assert membership.next_generation(above=last) == last + 1
+    assert membership.next_generation() == last + 2
