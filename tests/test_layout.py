@@ -126,8 +126,9 @@ def test_every_logger_is_below_the_one_that_is_set_to_info() -> None:
 
 
 def test_one_wing_knows_vllm() -> None:
-    """It has two halves, one in each of two processes; what is asked and answered is a file beside the first."""
-    assert importers("vllm") == {f"rollout/vllm/{name}.py" for name in ("engine", "launch", "requests", "worker")}
+    """It has two halves, one in each of two processes; what is asked and answered is a file beside the first, what is done to
+    models one beside the second."""
+    assert importers("vllm") == {f"rollout/vllm/{name}.py" for name in ("engine", "launch", "requests", "second_model")}
 
 
 @pytest.mark.parametrize(

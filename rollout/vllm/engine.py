@@ -5,6 +5,7 @@ used, after the environment is set, so that importing this file stays cheap.
 """
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,7 +13,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
+from rollout.engine import BASE_VERSION, EngineFailed, SwapKind, SwapReport
 from rollout.vllm import parent_watch
 from rollout.vllm.launch import launch, refuse_what_was_changed, set_environment
 from rollout.vllm.requests import sampling_parameters, text_for_grader
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
 
 T = TypeVar("T")
+
+log = logging.getLogger("ratchet.rollout")
 
 _FIRST_POLL_S = 0.002
 _LAST_POLL_S = 0.05
@@ -142,7 +145,8 @@ class VllmEngine:
             )
         async with self._changing_weights:
             deadline = Deadline.after(rendezvous.timeout_s + 5.0, f"generation {rendezvous.pg_generation} to form")
-            await self._ask("join_generation", encode(rendezvous), rendezvous.first_ranks[replica_id], by=deadline)
+            first_rank, prepare = rendezvous.first_ranks[replica_id], self._run.rollout.prepare_weights
+            await self._ask("join_generation", encode(rendezvous), first_rank, prepare, by=deadline)
             with waiting("rollout", "the process group"):
                 await self._until_ready(deadline)
 
@@ -158,23 +162,29 @@ class VllmEngine:
             transfer_s = time.perf_counter() - asked_s
             running_sequences = self._running_sequences
             # To its end even if the caller is cancelled: weights without their label would mislabel tokens.
-            pause_s = await asyncio.shield(self._swap(manifest.policy_version, deadline))
-        return SwapReport(manifest.policy_version, transfer_s, pause_s, running_sequences)
+            kind, pause_s = await asyncio.shield(self._swap(manifest.policy_version, deadline))
+        return SwapReport(manifest.policy_version, transfer_s, pause_s, running_sequences, kind)
 
-    async def _swap(self, policy_version: int, deadline: Deadline) -> float:
-        """Swap while sampling is paused; returns the pause in seconds. No step runs between swap and label: spans are exact.
+    async def _swap(self, policy_version: int, deadline: Deadline) -> tuple[SwapKind, float]:
+        """Swap while sampling is paused; returns how, and the pause in seconds: from the end of the step in progress until the
+        engine goes on. No step runs between swap and label: spans are exact.
 
         Raises EngineFailed, or InputError if there is no memory for the swap; what the engine holds is unknown then.
         """
         core = self._alive().engine_core
         recompute = self._run.rollout.kv_after_swap == "recompute"
-        paused_s = time.perf_counter()
+        kind: SwapKind = "exchange"
         try:
             # Not AsyncLLM.pause_generation: it sleeps another 20 ms to order its outputs.
             await self._answered("pause", core.pause_scheduler_async(mode="keep", clear_cache=recompute), deadline)
-            for rank, refusal in enumerate(await self._ask("swap_weights", policy_version, by=deadline)):
-                if refusal is not None:
-                    raise InputError(f"engine worker {rank}: {refusal}")
+            paused_s = time.perf_counter()
+            for rank, (how, said) in enumerate(await self._ask("swap_weights", policy_version, by=deadline)):
+                if how == "refused":
+                    raise InputError(f"engine worker {rank}: {said}")
+                if how == "reload":
+                    kind = "reload"
+                if said:
+                    log.warning("engine worker %d: weights are reloaded in a pause, not exchanged: %s", rank, said)
             await self._answered("set_weight_version", core.set_weight_version_async(str(policy_version)), deadline)
             self._policy_version = policy_version
             self._swaps_total += 1
@@ -185,7 +195,7 @@ class VllmEngine:
             if isinstance(fault, InputError):
                 raise
             raise EngineFailed(f"{what}. Start the replica again") from fault
-        return time.perf_counter() - paused_s
+        return kind, time.perf_counter() - paused_s
 
     async def _until_ready(self, deadline: Deadline) -> None:
         """Ask every worker until its join or transfer is done.

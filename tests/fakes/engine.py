@@ -85,7 +85,7 @@ class FakeEngine:
         await asyncio.sleep(0)
         self.policy_version = manifest.policy_version
         self.swapped.append(manifest)
-        return SwapReport(manifest.policy_version, 0.0, 0.0, self.running_sequences)
+        return SwapReport(manifest.policy_version, 0.0, 0.0, self.running_sequences, "exchange")
 
     def _trajectory(self, prompt: Prompt, seed: int, first_version: int) -> Trajectory:
         length = min(4, prompt.max_tokens)
