@@ -177,8 +177,7 @@ def _receive(pipe: Connection) -> None:
         if receiver.progress().state != "ready":
             raise WeightSyncError(receiver.progress().fault)
         if isinstance(asked, WeightManifest):
-            for _ in receiver.take(asked.policy_version):
-                pass
+            receiver.take(asked.policy_version)
             receiver.give_back()
         pipe.send("done")
 

@@ -7,7 +7,7 @@ engine steps. Until the swap nothing has changed: a transfer that fails leaves t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from services.clock import Deadline
 from services.errors import RatchetError
@@ -17,6 +17,10 @@ from services.wire.weights import Rendezvous, WeightManifest, WeightOffer
 
 BASE_VERSION = -1
 """Policy version of an engine that has not received weights yet: it holds those it was started with."""
+
+
+SwapKind = Literal["exchange", "reload"]
+"""How weights were swapped in: exchanged with those that were prepared beside the running ones, or reloaded in the pause."""
 
 
 class EngineFailed(RatchetError):
@@ -29,11 +33,12 @@ class SwapReport:
 
     policy_version: int
     transfer_s: float
-    """From the request to receive until every worker held the proven bytes; sampling went on."""
+    """From the request to receive until every worker held the proven bytes, prepared for the swap; sampling went on."""
     pause_s: float
-    """How long sampling stood still for the swap."""
+    """How long sampling stood still for the swap: from the end of the step in progress until the engine went on."""
     running_sequences: int
     """Sequences in flight at the swap. They kept their cache or were prefilled again, as rollout.kv_after_swap says."""
+    kind: SwapKind
 
 
 class InferenceEngine(Protocol):

@@ -21,7 +21,14 @@ GROUP_SECONDS = Histogram(
     "Seconds from claiming a prompt to handing its group over.",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900),
 )
-SWAPS = Counter("ratchet_rollout_weight_swaps", "Policy versions swapped in.")
+SWAPS = Counter(
+    "ratchet_rollout_weight_swaps",
+    "Policy versions swapped in, by kind: exchange, with what was prepared beside the running weights, or reload, in the pause; "
+    "the first of an engine is a reload.",
+    ["kind"],
+)
+for _kind in ("exchange", "reload"):
+    SWAPS.labels(_kind)
 TRANSFER_SECONDS = Histogram(
     "ratchet_rollout_weight_transfer_seconds",
     "Seconds of receiving and checking a policy version while sampling goes on.",

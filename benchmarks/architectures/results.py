@@ -49,6 +49,10 @@ class Row:
     """The learner against itself, before and after its weights are changed."""
     swapped: Gap | None = None
     """Engine against learner, after the changed weights are swapped in."""
+    swap_kind: str | None = None
+    """How they were: by an exchange, or by a reload where the model's weights cannot be exchanged."""
+    back: Gap | None = None
+    """The engine against itself, with the first weights reloaded and with the same weights swapped in again at the end."""
     sampled: Gap | None = None
     """Log-probs that came with sampled tokens against the learner's."""
     transformers: Gap | None = None
@@ -96,6 +100,8 @@ class Row:
             found.append(f"an older transformers reads the source and not the export: {self.older_fault}")
         if self.unchanged and not self.unchanged.largest <= 1e-6:
             found.append(f"its own weights, sent to it, moved it by {self.unchanged.largest:.2g} nats")
+        if self.back and self.back.largest:
+            found.append(f"weights swapped in again are {self.back.largest:.2g} nats from the same weights reloaded")
         if self.moved and not self.moved.mean > 3 * bound:
             found.append(f"the change of weights is too small to show: {self.moved.mean:.2g} nats")
         return found

@@ -106,13 +106,15 @@ def compare(row: Row, source: Path) -> Compared | None:
         on_disk = served.probe(TOKENS)
         row.disk = Gap.between(on_disk, before)
         stage("swap of the weights that it has")
-        served.swap(0, learner.checkpoint())
-        row.unchanged = Gap.between(served.probe(TOKENS), on_disk)
+        first = [(name, weight.clone()) for name, weight in learner.checkpoint()]
+        served.swap(0, first)
+        reloaded = served.probe(TOKENS)
+        row.unchanged = Gap.between(reloaded, on_disk)
         learner.move(0.3)
         moved = learner.probe(TOKENS)
         row.moved = Gap.between(moved, before)
         stage("swap of changed weights")
-        served.swap(1, learner.checkpoint())
+        row.swap_kind = served.swap(1, learner.checkpoint()).kind
         swapped = served.probe(TOKENS)
         row.swapped = Gap.between(swapped, moved)
         stage("sampling")
@@ -126,6 +128,9 @@ def compare(row: Row, source: Path) -> Compared | None:
             )
         ]
         row.sampled = Gap.between(*zip(*pairs, strict=True))
+        stage("swap of the weights that it had")
+        served.swap(2, first)
+        row.back = Gap.between(served.probe(TOKENS), reloaded)
     finally:
         served.close()
     return Compared(learner, moved, swapped)

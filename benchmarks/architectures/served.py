@@ -11,6 +11,7 @@ from torch import Tensor
 from learner.batch.micro_batch import MicroBatch
 from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe, probe_logp, scoring_batch
 from learner.engine.separation import may_pack, measure_separation
+from rollout.engine import SwapReport
 from rollout.vllm.engine import VllmEngine
 from services.config.model import ModelConfig
 from services.config.run import RunConfig
@@ -103,11 +104,11 @@ class Served:
     def probe(self, tokens: Sequence[int]) -> list[float]:
         return self.do(self.engine.probe(tokens, soon()))
 
-    def swap(self, version: int, tensors: Sequence[tuple[str, Tensor]]) -> None:
+    def swap(self, version: int, tensors: Sequence[tuple[str, Tensor]]) -> SwapReport:
         """Send these weights and have the engine take them."""
-        self.do(self._swap(version, tensors))
+        return self.do(self._swap(version, tensors))
 
-    async def _swap(self, version: int, tensors: Sequence[tuple[str, Tensor]]) -> None:
+    async def _swap(self, version: int, tensors: Sequence[tuple[str, Tensor]]) -> SwapReport:
         if not self._joined:
             await self._sender.meet(self.engine)
             self._joined = True
@@ -119,9 +120,10 @@ class Served:
             probes=(),
             bound=Gap(1e-3, 1e-3, 1e-3),
         )
-        await asyncio.gather(
+        report, _ = await asyncio.gather(
             self.engine.stage_and_swap(manifest, soon()), self._sender.send(manifest, [flat for _, flat in packed])
         )
+        return report
 
     def sample(self, prompt: Sequence[int], *, size: int, tokens: int) -> tuple[Trajectory, ...]:
         return self.do(

@@ -5,6 +5,7 @@ after the environment is set, so that importing this file stays cheap.
 """
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,7 +13,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
+from rollout.engine import BASE_VERSION, EngineFailed, SwapKind, SwapReport
 from rollout.vllm import parent_watch
 from rollout.vllm.launch import launch, refuse_what_was_changed, set_environment
 from rollout.vllm.requests import sampling_parameters, text_for_grader
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from vllm.sampling_params import SamplingParams
 
 T = TypeVar("T")
+
+log = logging.getLogger("ratchet.rollout")
 
 _FIRST_POLL_S = 0.002
 _LAST_POLL_S = 0.05
@@ -135,7 +138,8 @@ class VllmEngine:
             )
         async with self._changing_weights:
             deadline = Deadline.after(rendezvous.timeout_s + 5.0, f"generation {rendezvous.pg_generation} to form")
-            await self._ask("join_generation", encode(rendezvous), rendezvous.first_ranks[replica_id], by=deadline)
+            first_rank, prepare = rendezvous.first_ranks[replica_id], self._run.rollout.prepare_weights
+            await self._ask("join_generation", encode(rendezvous), first_rank, prepare, by=deadline)
             with waiting("rollout", "the process group"):
                 await self._until_ready(deadline)
 
@@ -145,7 +149,8 @@ class VllmEngine:
         async with self._changing_weights:
             asked_s = time.perf_counter()
             place = encode(offer) if offer else None
-            refusals = await self._ask("stage_weights", encode(manifest), deadline.remaining_s(), place, by=deadline)
+            prepare, left_s = self._run.rollout.prepare_weights, deadline.remaining_s()
+            refusals = await self._ask("stage_weights", encode(manifest), left_s, prepare, place, by=deadline)
             for rank, refusal in enumerate(refusals):
                 if refusal is not None:
                     raise WeightSyncError(f"engine worker {rank}: {refusal}")
@@ -156,25 +161,31 @@ class VllmEngine:
             # To its end even if the caller is cancelled: weights without their label would mislabel tokens.
             swapping = asyncio.ensure_future(self._swap(manifest.policy_version, deadline))
             try:
-                pause_s = await asyncio.shield(swapping)
+                kind, pause_s = await asyncio.shield(swapping)
             except asyncio.CancelledError:
                 await asyncio.wait({swapping})
                 raise
-        return SwapReport(manifest.policy_version, transfer_s, pause_s, running_sequences)
+        return SwapReport(manifest.policy_version, transfer_s, pause_s, running_sequences, kind)
 
-    async def _swap(self, policy_version: int, deadline: Deadline) -> float:
-        """Swap while sampling is paused; returns the pause in seconds. No step runs between swap and label: spans are exact.
+    async def _swap(self, policy_version: int, deadline: Deadline) -> tuple[SwapKind, float]:
+        """Swap while sampling is paused; returns how, and the pause in seconds: from the end of the step in progress until the
+        engine goes on. No step runs between swap and label: spans are exact.
 
         Raises EngineFailed, or InputError if there is no memory for the swap; what the engine holds is unknown then.
         """
         vllm = self._alive()
         recompute = self._run.rollout.kv_after_swap == "recompute"
-        paused_s = time.perf_counter()
+        kind: SwapKind = "exchange"
         try:
             await self._answered("pause", vllm.pause(clear_cache=recompute), deadline)
-            for rank, refusal in enumerate(await self._ask("swap_weights", policy_version, by=deadline)):
-                if refusal is not None:
-                    raise InputError(f"engine worker {rank}: {refusal}")
+            paused_s = time.perf_counter()
+            for rank, (how, said) in enumerate(await self._ask("swap_weights", policy_version, by=deadline)):
+                if how == "refused":
+                    raise InputError(f"engine worker {rank}: {said}")
+                if how == "reload":
+                    kind = "reload"
+                if said:
+                    log.warning("engine worker %d: weights are reloaded in a pause, not exchanged: %s", rank, said)
             await self._answered("set_version", vllm.set_version(str(policy_version)), deadline)
             self._policy_version = policy_version
             self._swaps_total += 1
@@ -185,7 +196,7 @@ class VllmEngine:
             if isinstance(fault, InputError):
                 raise
             raise EngineFailed(f"{what}. Start the replica again") from fault
-        return time.perf_counter() - paused_s
+        return kind, time.perf_counter() - paused_s
 
     async def _until_ready(self, deadline: Deadline) -> None:
         """Ask every worker until its join or transfer is done.

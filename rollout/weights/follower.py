@@ -317,7 +317,7 @@ class WeightFollower:
     ) -> None:
         """Count a swap and tell the learner what it took. before: the probes under the weights on disk, if they were made."""
         POLICY_VERSION.set(manifest.policy_version)
-        SWAPS.inc()
+        SWAPS.labels(report.kind).inc()
         TRANSFER_SECONDS.observe(report.transfer_s)
         SAMPLING_GAP_SECONDS.observe(report.pause_s)
         WEIGHT_GAP_NATS.set(after.gap.largest_nats)

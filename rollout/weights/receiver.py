@@ -1,10 +1,14 @@
-"""The engine worker's end of the weight channel: join a generation, receive weights into buffers, prove them.
+"""The engine worker's end of the weight channel: join a generation, receive weights into buffers, prove them, prepare them.
 
 Joining and receiving block on the network, and the engine does not step while one of its calls blocks. So both run in
-a thread of their own, and `progress` says how it stands. This file knows torch, not the engine.
+a thread of their own, and `progress` says how it stands. This file knows torch, not the engine: what prepares a version
+for the swap is given to it.
 
     join ──▶ busy ──▶ ready ──▶ stage ──▶ busy ──▶ ready ──▶ take ──▶ (swap)
                └──▶ failed        └──────────▶ failed: join the next generation
+
+How the bytes of a bucket arrive (`Arrive`) and what is done with them are apart: whatever fills a bucket, it is proven,
+prepared and handed out in the same way.
 """
 
 import threading
@@ -23,6 +27,13 @@ from services.weights.process_group import BroadcastGroup, bucket_device
 from services.weights.side_stream import Mark, SideStream
 from services.wire.weights import Rendezvous, WeightManifest, WeightOffer
 
+Named = Iterator[tuple[str, Tensor]]
+"""Parameters under their Hugging Face names: views into the buckets."""
+Arrive = Callable[[int, Tensor, Deadline], None]
+"""Fills the memory of a bucket, given its number from 0, by the deadline. Raises WeightSyncError."""
+Prepare = Callable[[Named], bool]
+"""Prepares a proven version for the swap, in the receiver's thread, and says whether it did. Raises nothing."""
+
 
 def out_of_memory(fault: Exception, what: str) -> str:
     """What to do about it, in a sentence."""
@@ -39,6 +50,21 @@ class TransferProgress:
     state: Literal["busy", "ready", "failed", "out of memory"]
     fault: str = ""
     """Why it failed, or what to do about memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """A version that was received whole and proven."""
+
+    manifest: WeightManifest
+    buffers: list[Tensor]
+    is_prepared: bool
+    """Whether it was prepared for the swap; else the weights have to be loaded."""
+
+    def named(self) -> Named:
+        """The parameters: views that are valid until `WeightReceiver.give_back`."""
+        for bucket, flat in zip(self.manifest.buckets, self.buffers, strict=True):
+            yield from unpack(bucket, flat)
 
 
 class _Attempt:
@@ -65,19 +91,27 @@ class _Attempt:
 class WeightReceiver:
     """Lives in one engine worker. Only `take` hands weights out, and only whole, proven ones."""
 
-    def __init__(self, device: torch.device, allocate: Callable[..., list[Tensor]] = allocate) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        allocate: Callable[..., list[Tensor]] = allocate,
+        *,
+        prepare: Prepare | None = None,
+    ) -> None:
         """device: where the engine's weights are. Over NCCL buckets are received there, over gloo on the CPU. allocate: takes
-        memory for them, as `buckets.allocate` does."""
+        memory for them, as `buckets.allocate` does. prepare: None if nothing is prepared before the swap."""
         self._device = device
         self._allocate = allocate
+        self._prepare = prepare
+        self._preparing = threading.Lock()
         self._attempt: _Attempt | None = None
         self._group: BroadcastGroup | None = None
         self._generation: int | None = None
-        self._turn = 0  # counts what was given up: a transfer that goes on for longer stages nothing
         self._receiving_device = device
         self._spare: list[Tensor] = []  # buckets of the version in use: the next one is received into them
         self._spare_since: Mark | None = None  # where the engine's stream had read them
-        self._staged: tuple[WeightManifest, list[Tensor]] | None = None  # proven, and not taken yet
+        self._transfer: object | None = None  # the one that is not given up
+        self._staged: Staged | None = None  # and not taken yet
         self._taken: list[Tensor] = []  # being put into the model
 
     def join(self, rendezvous: Rendezvous, rank: int) -> None:
@@ -117,18 +151,32 @@ class WeightReceiver:
             )
         if offer is None and self.progress().state == "busy":
             raise WeightSyncError("the previous transfer is still under way; join the next generation")
+        transfer = object()
+        self._transfer = transfer
+
+        def arrive(number: int, flat: Tensor, deadline: Deadline) -> None:
+            if offer is not None:
+                fetch_bucket(offer, manifest.policy_version, number, flat, deadline, wanted=lambda: self._transfer is transfer)
+            elif group is not None:
+                group.broadcast(flat, deadline)
+
+        self._begin(manifest, timeout_s, arrive, transfer)
+
+    def _begin(self, manifest: WeightManifest, timeout_s: float, arrive: Arrive, transfer: object) -> None:
+        """Receive a version in a thread, bucket by bucket; `progress` says how it stands. transfer: once it is no longer the
+        one that is wanted, nothing is prepared or staged."""
         deadline = Deadline.after(timeout_s, f"version {manifest.policy_version} from the learner")
         spare, spare_since = self._spare, self._spare_since
         self._spare = []  # until the next swap: a transfer that is given up goes on writing into them
         self._staged = None
-        turn = self._turn
 
         def receive() -> None:
-            """Take in every bucket and verify it, in a thread.
+            """Take in every bucket, verify it and prepare the version, in a thread.
 
-            Waits for: the engine's stream, to have read the version before out of the buffers; then the learner's broadcast.
-            Until: timeout_s (what is left of deadlines.weight_transfer_s).
-            Ended by: the last bucket, the deadline, or a member that leaves.
+            Waits for: the engine's stream, to have read the version before out of the buffers; then the learner's broadcast;
+                then a preparation that was given up.
+            Until: timeout_s (what is left of deadlines.weight_transfer_s); a preparation takes seconds a GiB, and ends.
+            Ended by: the last bucket and its preparation, the deadline, or a member that leaves.
             Metric: ratchet_waiting{room="rollout", awaiting="a weight transfer"}, in the rollout process.
             """
             if spare_since is not None:
@@ -138,21 +186,22 @@ class WeightReceiver:
                 buffers = self._fitting(manifest, spare)
                 side.finish()
             damage: WeightSyncError | None = None
-            for position, (bucket, flat) in enumerate(zip(manifest.buckets, buffers, strict=True), start=1):
-                # All of them, damaged or not: the other members of a group pass them on.
-                if offer is not None:
-                    version = manifest.policy_version
-                    fetch_bucket(offer, version, position - 1, flat, deadline, wanted=lambda: self._turn == turn)
-                elif group is not None:
-                    group.broadcast(flat, deadline)
+            for number, (bucket, flat) in enumerate(zip(manifest.buckets, buffers, strict=True)):
+                arrive(number, flat, deadline)  # all of them, damaged or not: the other members of a group pass them on
                 try:
-                    check_digest(bucket, side.digest(flat), f"{position} of {len(buffers)}")
+                    check_digest(bucket, side.digest(flat), f"{number + 1} of {len(buffers)}")
                 except WeightSyncError as fault:
                     damage = damage or fault
             if damage is not None:
                 raise damage
-            if self._turn == turn:
-                self._staged = (manifest, buffers)
+            staged = Staged(manifest, buffers, is_prepared=False)
+            with self._preparing:
+                if self._prepare is not None and self._transfer is transfer:
+                    with side.current():
+                        staged = Staged(manifest, buffers, is_prepared=self._prepare(staged.named()))
+                        side.finish()
+            if self._transfer is transfer:
+                self._staged = staged
 
         self._attempt = _Attempt(receive)
 
@@ -160,21 +209,20 @@ class WeightReceiver:
         """How the last join or transfer stands. Returns at once."""
         return self._attempt.progress if self._attempt else TransferProgress("failed", "nothing was begun; join first")
 
-    def take(self, policy_version: int) -> Iterator[tuple[str, Tensor]]:
-        """The parameters staged for this version, once: views that are valid until `give_back`.
+    def take(self, policy_version: int) -> Staged:
+        """The version that was staged, once: its parameters are valid until `give_back`.
 
         Raises WeightSyncError if the version is not staged or was taken before.
         """
-        if self._staged is None or self._staged[0].policy_version != policy_version:
+        staged = self._staged
+        if staged is None or staged.manifest.policy_version != policy_version:
             raise WeightSyncError(f"version {policy_version} is not staged; stage it and wait until it is ready")
-        manifest, buffers = self._staged
         self._staged = None
-        self._taken = buffers
-        for flat in buffers:
+        self._taken = staged.buffers
+        for flat in staged.buffers:
             if flat.is_cuda:  # it was allocated for another stream than the one that reads it now
                 flat.record_stream(torch.cuda.current_stream(flat.device))
-        for bucket, flat in zip(manifest.buckets, buffers, strict=True):
-            yield from unpack(bucket, flat)
+        return staged
 
     def give_back(self) -> None:
         """Say that what was taken is in the model, as far as the current stream of the engine has been told: the next version may
@@ -188,8 +236,8 @@ class WeightReceiver:
         group = self._group
         self._group = None
         self._generation = None
+        self._transfer = None
         self._staged = None
-        self._turn += 1
         if group is not None:
             group.close()
 

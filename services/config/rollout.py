@@ -72,6 +72,9 @@ class RolloutConfig(Strict):
     kv_after_swap: Literal["keep", "recompute"] = "keep"
     """What happens to requests in flight when weights change: keep their KV cache, or prefill them again under the new
     weights. recompute removes the mismatch of the old cache and costs a prefill of every running request per swap."""
+    prepare_weights: bool = True
+    """Whether an engine holds a second model, in which the next weights are prepared while it samples: sampling then stands
+    still for milliseconds at a swap, not for a second a GiB. Set it to false to save that memory."""
     metrics_host: Host = "127.0.0.1"
     """Address that /healthz, /readyz and /metrics of a replica listen on; "0.0.0.0" for all interfaces."""
     metrics_port: int = Field(default=0, ge=0, le=65535)

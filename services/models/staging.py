@@ -2,6 +2,7 @@
 
 A worker receives a version whole, proves it, and then swaps it in; the memory is kept for the version after it. Over NCCL
 it lies on the GPU, over gloo on the host, where it is pinned if the engine is on a GPU. Tensor parallelism does not divide it.
+With rollout.prepare_weights a second model is beside it, of the size of the engine's own (rollout/vllm/second_model.py).
 """
 
 import json

@@ -138,6 +138,8 @@ def _smaller_batches(run: RunConfig) -> Iterator[tuple[Settings, str]]:
 
 def _elsewhere(run: RunConfig) -> Iterator[tuple[Settings, str]]:
     reference, rollout = run.learner.reference, run.rollout
+    if rollout.prepare_weights:
+        yield {"rollout.prepare_weights": False}, "a pause of about a second a GiB at each swap of weights"
     if run.device == "cuda" and not reference.offload:
         yield {"learner.reference.offload": True}, "a copy of the weights to the GPU and back in each step"
     if reference.type != "ema" and reference.dtype == "model" and run.model.dtype == "float32":

@@ -174,6 +174,8 @@ def _sequences(shape: ModelShape, run: RunConfig, machine: Machine, tokens: int)
     setting = "rollout.kv_cache_gib" if run.device == "cpu" else "rollout.gpu_memory_fraction"
     said = f"the KV cache of a replica, {cache:.2f} GiB, holds {usual:,} sequences of {tokens:,} tokens"
     if longest < 1:
+        if run.device == "cuda" and run.rollout.prepare_weights:
+            setting += " or set rollout.prepare_weights = false"
         return (
             f"{said}, and not one of model.max_length = {run.model.max_length:,}, so that the engine does not start; raise "
             f"{setting}",

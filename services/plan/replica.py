@@ -26,6 +26,11 @@ def staging_bytes(shape: ModelShape, run: RunConfig) -> int:
     return shape.parameters * dtype_bytes(run)
 
 
+def second_model_bytes(shape: ModelShape, run: RunConfig) -> int:
+    """Bytes of the model that a worker prepares the next weights in (rollout/vllm/second_model.py); 0 without one."""
+    return weights(shape, run).size_bytes if run.rollout.prepare_weights else 0
+
+
 def token_bytes(shape: ModelShape, run: RunConfig) -> int:
     """Bytes of KV cache of one token in one worker: keys and values of every layer. A head is not divided: with more workers
     than heads each holds one."""
@@ -49,13 +54,14 @@ def step_bytes(shape: ModelShape, run: RunConfig) -> int:
 
 def kv_cache_bytes(shape: ModelShape, run: RunConfig, gpu_bytes: int | None) -> int:
     """Bytes of KV cache in one worker: kv_cache_gib where it is given or on a CPU; else what gpu_memory_fraction leaves, at
-    least 0, over NCCL with the staging of the next weights beside it (rollout/vllm/memory.py)."""
+    least 0, beside the second model and, over NCCL, the staging of the next weights (rollout/vllm/memory.py)."""
     if run.device == "cpu" or run.rollout.kv_cache_gib is not None:
         return round((run.rollout.kv_cache_gib or CPU_CACHE_GIB) * GIB)
     share = round((gpu_bytes or 0) * fraction_of_gpu(run))
     staged = staging_bytes(shape, run) if run.weights.type == "nccl" else 0
     graphs = 0 if run.engine_is_eager else GRAPHS
-    return max(0, share - staged - weights(shape, run).size_bytes - step_bytes(shape, run) - graphs - ENGINE_CONTEXT)
+    models = weights(shape, run).size_bytes + second_model_bytes(shape, run)
+    return max(0, share - staged - models - step_bytes(shape, run) - graphs - ENGINE_CONTEXT)
 
 
 def fraction_of_gpu(run: RunConfig) -> float:
@@ -76,6 +82,8 @@ def parts(shape: ModelShape, run: RunConfig, gpu_bytes: int | None) -> tuple[Par
         Part("KV cache", kv_cache_bytes(shape, run, gpu_bytes)),
         Part("one engine step, logits included", step_bytes(shape, run), estimated=True),
     ]
+    if run.rollout.prepare_weights:
+        held.append(Part("second model, for the next weights", second_model_bytes(shape, run)))
     if on_device:
         held.append(Part("staging of the next weights", staging_bytes(shape, run)))
     if run.device == "cuda":

@@ -96,7 +96,7 @@ class FakeEngine:
         await asyncio.sleep(0)
         self.policy_version = manifest.policy_version
         self.swapped.append(manifest)
-        return SwapReport(manifest.policy_version, 0.0, 0.0, self.running_sequences)
+        return SwapReport(manifest.policy_version, 0.0, 0.0, self.running_sequences, "exchange")
 
     def _fetch(self, manifest: WeightManifest, offer: WeightOffer, deadline: Deadline) -> None:
         flats = allocate(manifest.buckets, torch.device("cpu"))

@@ -106,9 +106,12 @@ BOARD = Board(
                 ),
                 lines(
                     "Versions swapped in",
-                    "A minute, by replica.",
+                    "A minute, by replica: exchanged with what was prepared beside the running weights, or reloaded in a pause.",
                     COUNT,
-                    (f"60 * rate(ratchet_rollout_weight_swaps_total{{{OF}}}[$__rate_interval])", "{{instance}}"),
+                    (
+                        f"60 * rate(ratchet_rollout_weight_swaps_total{{{OF}}}[$__rate_interval])",
+                        "{{instance}} {{kind}}",
+                    ),
                 ),
             ],
         ),

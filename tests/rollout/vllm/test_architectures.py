@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.architectures.models import MODELS, write_model
-from benchmarks.architectures.results import Row
+from benchmarks.architectures.results import Gap, Row
 from benchmarks.architectures.row import compare
 from benchmarks.architectures.served import Dtype, run_config
 from rollout.vllm.launch import launch, set_environment
@@ -26,6 +26,8 @@ def test_engine_and_learner_agree_before_and_after_a_swap(tmp_path: Path, name: 
     assert row.refused is None
     assert [fault for fault in row.failures() if not fault.endswith("not tried")] == []
     assert row.sampled is not None
+    assert row.swap_kind == "exchange"
+    assert row.back == Gap(0.0, 0.0)
 
 
 def test_heads_that_no_kernel_takes_are_refused_before_the_engine_starts(tmp_path: Path) -> None:

@@ -191,6 +191,19 @@ def test_before_the_first_swap_the_version_is_unknown(rig: Rig) -> None:
     assert [versions(trajectory) for trajectory in trajectories] == [{BASE_VERSION}] * 4
 
 
+def test_an_exchange_gives_the_log_probs_of_a_reload_to_the_last_bit(rig: Rig) -> None:
+    sequence = [1 + (5 * position) % 17 for position in range(100)]
+    probes, kinds = [], []
+    for seed in (1, 2, 1, 2, 1):
+        rig.version += 1
+        report = rig.do(rig.publish_as(rig.version, random_model(seed, tied=rig.tied)))
+        kinds.append(report.kind)
+        probes.append(rig.do(rig.engine.probe(sequence, soon())))
+    assert kinds == ["reload"] + ["exchange"] * 4  # the first proves that both come out the same
+    assert probes[0] == probes[2] == probes[4]
+    assert probes[1] == probes[3] != probes[0]
+
+
 def test_after_a_swap_logp_is_that_of_the_new_weights(rig: Rig) -> None:
     for _ in range(2):  # the second is received into the buffers of the first
         report = rig.do(rig.publish())
@@ -245,7 +258,7 @@ def test_every_span_in_mid_flight_has_the_logp_of_what_sampled_it(rig: Rig) -> N
     rig.do(rig.publish())
     before = rig.model
     trajectories, report = rig.do(swap_in_mid_flight())
-    assert report.running_sequences == 4
+    assert (report.running_sequences, report.kind) == (4, "exchange")
     assert rig.engine.running_sequences == 0
     for trajectory in trajectories:
         first, second = trajectory.spans

@@ -24,8 +24,8 @@ class Learner:
         self.store = RendezvousStore("127.0.0.1")
         self.channel = ProcessGroupChannel(self.store)
 
-    def meet(self, receiver: WeightReceiver, generation: int) -> None:
-        rendezvous = Rendezvous(
+    def rendezvous(self, generation: int) -> Rendezvous:
+        return Rendezvous(
             pg_generation=generation,
             backend="gloo",
             host="127.0.0.1",
@@ -34,6 +34,9 @@ class Learner:
             first_ranks={},
             timeout_s=20.0,
         )
+
+    def meet(self, receiver: WeightReceiver, generation: int) -> None:
+        rendezvous = self.rendezvous(generation)
         receiver.join(rendezvous, 1)
         self.channel.form(rendezvous, soon())
         assert settled(receiver).state == "ready"
@@ -73,12 +76,12 @@ def test_each_version_is_handed_out_once_and_whole(receiver: WeightReceiver) -> 
         learner.channel.send(manifest, flat_buckets, soon())
         assert settled(receiver).state == "ready"
         with pytest.raises(WeightSyncError, match="version 9 is not staged"):
-            list(receiver.take(9))
-        taken = dict(receiver.take(version))
+            receiver.take(9)
+        taken = dict(receiver.take(version).named())
         assert sorted(taken) == ["a", "b"]
         assert all(bool((tensor == version).all()) for tensor in taken.values())
         with pytest.raises(WeightSyncError, match=f"version {version} is not staged"):
-            list(receiver.take(version))
+            receiver.take(version)
 
 
 def test_memory_is_used_again_once_it_was_given_back_and_not_before(receiver: WeightReceiver) -> None:
@@ -91,7 +94,7 @@ def test_memory_is_used_again_once_it_was_given_back_and_not_before(receiver: We
         receiver.stage(manifest, 20.0)
         learner.channel.send(manifest, flat_buckets, soon())
         assert settled(receiver).state == "ready"
-        taken = dict(receiver.take(version))
+        taken = dict(receiver.take(version).named())
         kept.append(taken["a"])  # as an engine that is still reading
         places.append(taken["a"].data_ptr())
         if version >= 2:
@@ -121,7 +124,7 @@ def test_a_transfer_that_was_given_up_keeps_its_memory(receiver: WeightReceiver)
     receiver.stage(manifest, 20.0)
     learner.channel.send(manifest, flat_buckets, soon())
     assert settled(receiver).state == "ready"
-    own = {tensor.untyped_storage().data_ptr() for _, tensor in receiver.take(1)}
+    own = {tensor.untyped_storage().data_ptr() for _, tensor in receiver.take(1).named()}
     assert not own & {flat.data_ptr() for flat in taken_memory[:2]}
     receiver.close()
 
@@ -147,7 +150,7 @@ def test_nothing_is_handed_out_before_it_is_proven(receiver: WeightReceiver) -> 
     receiver.stage(manifest, 20.0)
     assert receiver.progress().state == "busy"
     with pytest.raises(WeightSyncError, match="not staged"):
-        list(receiver.take(1))
+        receiver.take(1)
     with pytest.raises(WeightSyncError, match="still under way"):
         receiver.stage(manifest, 20.0)
     flat_buckets[0][0] ^= 1
@@ -155,7 +158,7 @@ def test_nothing_is_handed_out_before_it_is_proven(receiver: WeightReceiver) -> 
     progress = settled(receiver)
     assert (progress.state, "bucket 1 of 2" in progress.fault) == ("failed", True)
     with pytest.raises(WeightSyncError, match="not staged"):
-        list(receiver.take(1))
+        receiver.take(1)
 
 
 def test_the_next_generation_interrupts_a_transfer_and_takes_its_place(receiver: WeightReceiver) -> None:
@@ -168,7 +171,7 @@ def test_the_next_generation_interrupts_a_transfer_and_takes_its_place(receiver:
     receiver.stage(manifest, 20.0)
     learner.channel.send(manifest, flat_buckets, soon())
     assert settled(receiver).state == "ready"
-    assert dict(receiver.take(1))["b"].tolist() == [5.0] * 5
+    assert dict(receiver.take(1).named())["b"].tolist() == [5.0] * 5
     ends_s = time.monotonic() + 10
     while sum(thread.name == "weight-receiver" for thread in threading.enumerate()) and time.monotonic() < ends_s:
         time.sleep(0.01)
@@ -179,3 +182,63 @@ def test_a_manifest_of_another_generation_is_refused(receiver: WeightReceiver) -
     manifest, _ = Learner().manifest(4, 3, 1.0)
     with pytest.raises(WeightSyncError, match="version 4 comes with generation 3, this worker is in generation None"):
         receiver.stage(manifest, 20.0)
+
+
+def test_a_version_is_prepared_once_it_is_proven_and_one_that_is_damaged_is_not() -> None:
+    prepared: list[float] = []
+
+    def prepare(weights: Iterator[tuple[str, torch.Tensor]]) -> bool:
+        prepared.append(float(dict(weights)["a"][0]))
+        return len(prepared) > 1
+
+    receiver, learner = WeightReceiver(torch.device("cpu"), prepare=prepare), Learner()
+    learner.meet(receiver, 1)
+    for version in (1, 2):
+        manifest, flat_buckets = learner.manifest(version, 1, float(version))
+        receiver.stage(manifest, 20.0)
+        learner.channel.send(manifest, flat_buckets, soon())
+        assert settled(receiver).state == "ready"
+        assert receiver.take(version).is_prepared == (version == 2)
+        receiver.give_back()
+    manifest, flat_buckets = learner.manifest(3, 1, 3.0)
+    flat_buckets[0][0] ^= 1
+    receiver.stage(manifest, 20.0)
+    learner.channel.send(manifest, flat_buckets, soon())
+    assert settled(receiver).state == "failed"
+    assert prepared == [1.0, 2.0]
+    receiver.close()
+
+
+def test_a_version_that_was_given_up_while_it_was_prepared_is_not_handed_out_and_the_next_is_prepared_after_it() -> (
+    None
+):
+    begun, go_on = threading.Event(), threading.Event()
+    running: list[int] = []
+    most = [0]
+
+    def prepare(weights: Iterator[tuple[str, torch.Tensor]]) -> bool:
+        running.append(1)
+        most[0] = max(most[0], len(running))
+        begun.set()
+        assert go_on.wait(20)
+        running.pop()
+        return True
+
+    receiver, learner = WeightReceiver(torch.device("cpu"), prepare=prepare), Learner()
+    learner.meet(receiver, 1)
+    manifest, flat_buckets = learner.manifest(1, 1, 1.0)
+    receiver.stage(manifest, 20.0)
+    learner.channel.send(manifest, flat_buckets, soon())
+    assert begun.wait(20)
+    learner.meet(receiver, 2)
+    manifest, flat_buckets = learner.manifest(2, 2, 2.0)
+    receiver.stage(manifest, 20.0)
+    learner.channel.send(manifest, flat_buckets, soon())
+    assert receiver.progress().state == "busy"
+    go_on.set()
+    assert settled(receiver).state == "ready"
+    with pytest.raises(WeightSyncError, match="version 1 is not staged"):
+        receiver.take(1)
+    assert receiver.take(2).is_prepared
+    assert most == [1]
+    receiver.close()

@@ -9,7 +9,7 @@ from services.plan.changes import changed, changes, stages, together
 from services.plan.host import starting_bytes
 from services.plan.parts import GIB, LEARNER_PHASES, Part, Place
 from services.plan.plan import HOST, OTHER_RANKS, RANK_0, REPLICA, SHARED, Machine, plan
-from services.plan.replica import COLLECTIVE_BUFFERS, kv_cache_bytes, staging_bytes, token_bytes
+from services.plan.replica import COLLECTIVE_BUFFERS, kv_cache_bytes, parts, staging_bytes, token_bytes
 from tests.services.plan.setup import SEVEN_B, run_of, training_of
 
 EIGHT = Machine(gpus=8, gpu_bytes=80 * GIB)
@@ -97,7 +97,7 @@ def test_stage_3_reads_the_model_in_one_copy() -> None:
 
 def test_one_gpu_is_shared_over_gloo() -> None:
     one = Machine(gpus=1, gpu_bytes=80 * GIB)
-    shared = plan(training_of(weights={"type": "gloo"}, rollout={"gpu_memory_fraction": 0.3}), one)
+    shared = plan(training_of(weights={"type": "gloo"}, rollout={"gpu_memory_fraction": 0.4}), one)
     assert shared.place(SHARED) is not None
     assert not shared.faults
     assert plan(training_of(), one).faults
@@ -124,9 +124,25 @@ def test_tensor_parallel_shares_weights_and_heads_and_not_the_staging() -> None:
     assert staging_bytes(SEVEN_B, two) == staging_bytes(SEVEN_B, one)
 
 
+def test_a_second_model_takes_what_the_first_does_from_the_kv_cache_or_on_a_cpu_from_the_host() -> None:
+    machine = 80 * GIB
+    with_it, without = run_of(), run_of(rollout={"prepare_weights": False})
+    assert (
+        kv_cache_bytes(SEVEN_B, without, machine) - kv_cache_bytes(SEVEN_B, with_it, machine) == 2 * SEVEN_B.parameters
+    )
+    two = {"tensor_parallel": 2}
+    half = kv_cache_bytes(SEVEN_B, run_of(rollout=two | {"prepare_weights": False}), machine)
+    assert half - kv_cache_bytes(SEVEN_B, run_of(rollout=two), machine) == SEVEN_B.parameters
+    words = "second model, for the next weights"
+    named = {part.name: part.size_bytes for part in parts(SEVEN_B, with_it, machine)}
+    assert named[words] == 2 * SEVEN_B.parameters
+    assert words not in {part.name for part in parts(SEVEN_B, without, machine)}
+
+
 def test_an_engine_without_room_for_one_sequence_is_a_fault() -> None:
     found = plan(training_of(), Machine(gpus=8, gpu_bytes=16 * GIB))
-    assert any("the engine does not start; raise rollout.gpu_memory_fraction" in fault for fault in found.faults)
+    remedy = "raise rollout.gpu_memory_fraction or set rollout.prepare_weights = false"
+    assert any(f"the engine does not start; {remedy}" in fault for fault in found.faults)
     assert kv_cache_bytes(SEVEN_B, run_of(), 16 * GIB) == 0
 
 
