@@ -156,7 +156,9 @@ class WeightReceiver:
 
         def arrive(number: int, flat: Tensor, deadline: Deadline) -> None:
             if offer is not None:
-                fetch_bucket(offer, manifest.policy_version, number, flat, deadline, wanted=lambda: self._transfer is transfer)
+                fetch_bucket(
+                    offer, manifest.policy_version, number, flat, deadline, wanted=lambda: self._transfer is transfer
+                )
             elif group is not None:
                 group.broadcast(flat, deadline)
 

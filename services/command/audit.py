@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from services.command.facts import live_url
-from services.run.history import open_run
 from services.run.audit import KINDS, Audit, audit
+from services.run.history import open_run
 from services.streams.redis_connection import RedisConnection
 
 NAMED = 10

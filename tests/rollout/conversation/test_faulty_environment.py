@@ -5,9 +5,9 @@ import random
 
 from prometheus_client import REGISTRY
 
+from rollout.claims import RolloutStreams
 from rollout.conversation.metrics import KINDS
 from rollout.environments import Message, Problem, Start, Turn
-from rollout.claims import RolloutStreams
 from rollout.loop import SamplingLoop
 from services.wire.codec import decode, encode
 from services.wire.score import DeadGroup

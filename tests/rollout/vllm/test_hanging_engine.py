@@ -34,7 +34,11 @@ class FakeVllm:
 
     def __init__(self, hangs: str = "", **answers: Any) -> None:
         self._hangs = hangs
-        self._answers = {"weights_progress": [("ready", "")], "stage_weights": [None], "swap_weights": [None]} | answers
+        self._answers = {
+            "weights_progress": [("ready", "")],
+            "stage_weights": [None],
+            "swap_weights": [("exchange", "")],
+        } | answers
         self.told = 0
         """How often every group in flight was told that the engine is dead."""
         self.model_config = SimpleNamespace(

@@ -27,7 +27,7 @@ class Worker(StagedWeights):
 
 def test_a_transfer_before_any_generation_is_refused_with_a_reason() -> None:
     manifest = WeightManifest(policy_version=1, pg_generation=1, buckets=(), probes=(), bound=Gap(1e-3, 1e-3, 1e-3))
-    assert Worker().stage_weights(encode(manifest), 5.0) == "no generation was joined; join first"
+    assert Worker().stage_weights(encode(manifest), 5.0, False) == "no generation was joined; join first"
 
 
 def test_nothing_is_swapped_in_before_a_generation_was_joined() -> None:
@@ -40,6 +40,7 @@ class Served:
 
     def __init__(self, worker: Worker, *, prepare: bool) -> None:
         self.worker = worker
+        self._prepare = prepare
         self._learner = Learner()
         rendezvous = self._learner.rendezvous(1)
         worker.join_generation(encode(rendezvous), 1, prepare)
@@ -48,7 +49,7 @@ class Served:
 
     def receive(self, version: int) -> None:
         manifest, flat_buckets = self._learner.manifest(version, 1, float(version))
-        assert self.worker.stage_weights(encode(manifest), 20.0) is None
+        assert self.worker.stage_weights(encode(manifest), 20.0, self._prepare) is None
         self._learner.channel.send(manifest, flat_buckets, soon())
         self._settle()
 
