@@ -83,12 +83,12 @@ class PacedEngine(FakeEngine):
         if self._dies.exists():
             self._dies.unlink()
             os._exit(1)
-        for _ in self._receiver.take(manifest.policy_version):
-            pass
+        self._receiver.take(manifest.policy_version)
         self._receiver.give_back()
         self.policy_version = manifest.policy_version
         self.swapped = [manifest]
-        return SwapReport(manifest.policy_version, time.perf_counter() - begun_s, 0.0, self.running_sequences)
+        transfer_s = time.perf_counter() - begun_s
+        return SwapReport(manifest.policy_version, transfer_s, 0.0, self.running_sequences, "reload")
 
     async def _until_ready(self) -> None:
         while (progress := self._receiver.progress()).state == "busy":

@@ -284,7 +284,7 @@ class WeightFollower:
             )
             and held.policy_version == manifest.policy_version
         ):
-            report = SwapReport(manifest.policy_version, 0.0, 0.0, self._engine.running_sequences)
+            report = SwapReport(manifest.policy_version, 0.0, 0.0, self._engine.running_sequences, "exchange")
         else:
             if manifest.pg_generation == 0:  # outside the group others sample under this version already
                 self.ready.clear()
