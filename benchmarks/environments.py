@@ -5,10 +5,10 @@ leaves the engine.
 
 One engine on the CPU with the small random model of the tests, one thread. A response of the case `single` has the tokens of all
 messages of a conversation. In `at once` the environment answers at once, in `slow` after --turn-seconds; every message has
---turn-tokens tokens, and after each but the last --words-tokens are read. In `slow` four times as many conversations are held as
-are open at a time, as in a run, so that they are in different turns. The cases take turns, and the median round counts. Targets: `at
-once` samples at least 0.9 of the tokens a second of `single`; the engine is idle for less than 0.15 of `slow`. Prints a table and
-writes JSON.
+--turn-tokens tokens, and after each but the last --words-tokens are read. In `slow` four times as many conversations are held
+as are open at a time, as in a run, so that they are in different turns. The cases take turns, and the median round counts.
+Targets: `at once` samples at least 0.9 of the tokens a second of `single`; the engine is idle for less than 0.15 of `slow`.
+Prints a table and writes JSON.
 """
 
 import argparse

@@ -176,6 +176,10 @@ def engine_arguments(run: RunConfig, gpu_bytes: Callable[[], int] | None = None)
         arguments["kv_cache_memory_bytes"] = int((rollout.kv_cache_gib or CPU_CACHE_GIB) * 2**30)
         if rollout.tensor_parallel == 1:
             arguments["distributed_executor_backend"] = "uni"
+        # A prompt that is read in parts ends vLLM 0.32 on CPU: it winds back the generator of a seeded request, and those of a
+        # CPU have no offset ("CPU Generator does not use offset").
+        arguments["enable_chunked_prefill"] = False
+        step_tokens = step_tokens and max(step_tokens, model.max_length)
     else:
         step_tokens = step_tokens or max(GPU_STEP_TOKENS, arguments["max_num_seqs"])
         if rollout.kv_cache_gib is None:

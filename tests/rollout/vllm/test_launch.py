@@ -23,6 +23,8 @@ def test_by_default_gpus_run_graphs_in_large_steps_and_cpus_neither(tmp_path: Pa
     assert (gpu["enforce_eager"], gpu["max_num_batched_tokens"]) == (False, GPU_STEP_TOKENS)
     assert cpu["enforce_eager"]
     assert "max_num_batched_tokens" not in cpu
+    assert cpu["enable_chunked_prefill"] is False  # a seeded prompt that is read in parts ends the engine there
+    assert "enable_chunked_prefill" not in gpu
 
 
 def test_what_the_run_file_says_takes_precedence_on_both(tmp_path: Path) -> None:
