@@ -19,6 +19,8 @@ from services.streams.stream import SUSPECT_DELIVERIES, Claim, Entry, IssueGap, 
 Server = RedisConnection | FencedConnection
 ISSUED = "issued"
 """The counter of the run's training groups."""
+OTHER_COUNTERS_S = 7 * 86_400
+"""How long another counter is kept after its last number: each evaluation has one, and would leave it for ever."""
 RELEASED = "-released-"
 ENTRIES_AT_ONCE = 16
 PENDING_AT_ONCE = 1000
@@ -168,10 +170,11 @@ class RedisIssueLog:
         self._connection = connection
         self._stream = stream
         self._counter_key = f"{stream.key}:{counter}"
+        self._kept_s = 0 if counter == ISSUED else OTHER_COUNTERS_S
 
     def issue(self, sequence_number: int, payload: bytes) -> bool:
         keys = [self._stream.key, self._counter_key]
-        outcome, count = self._connection.run_script(scripts.ISSUE, keys, [sequence_number, payload])
+        outcome, count = self._connection.run_script(scripts.ISSUE, keys, [sequence_number, payload, self._kept_s])
         if outcome < 0:
             raise IssueGap(self._stream.key, sequence_number=sequence_number, issued_count=count)
         return bool(outcome)

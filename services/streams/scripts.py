@@ -146,7 +146,7 @@ end
 return {redis.call('XLEN', KEYS[1]), pending.err and 0 or pending[1], age_ms}
 """
 
-# KEYS stream, counter; ARGV sequence number, payload
+# KEYS stream, counter; ARGV sequence number, payload, seconds after which the counter may go (0: never)
 # -> {1 counted | 0 counted before | -1 gap, count}
 ISSUE = """
 local count, number = tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[1])
@@ -154,6 +154,7 @@ if number < count then return {0, count} end
 if number > count then return {-1, count} end
 redis.call('XADD', KEYS[1], '*', 'p', ARGV[2])
 redis.call('SET', KEYS[2], count + 1)
+if ARGV[3] ~= '0' then redis.call('EXPIRE', KEYS[2], ARGV[3]) end
 return {1, count + 1}
 """
 

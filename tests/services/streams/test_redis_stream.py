@@ -14,7 +14,7 @@ import pytest
 from services.command.redis_server import RedisServer
 from services.streams import StreamDepth
 from services.streams.redis_connection import CommandRefused, RedisConnection
-from services.streams.redis_stream import RedisIssueLog, RedisStream
+from services.streams.redis_stream import ISSUED, OTHER_COUNTERS_S, RedisIssueLog, RedisStream
 
 WORKER = """
 import sys
@@ -186,3 +186,13 @@ def test_a_full_server_refuses_new_entries_and_lets_old_ones_move_on(tmp_path: P
         ) == [True, True]
         assert target.acknowledge(target.claim(2, 0)) == 2
         connection.close()
+
+
+def test_the_counter_of_an_evaluation_goes_by_itself_and_that_of_the_run_stays(
+    redis_connection: RedisConnection,
+) -> None:
+    stream = RedisStream(redis_connection, "counters", "prompts", "a", 60)
+    for counter in (ISSUED, "issued-1-40"):
+        RedisIssueLog(redis_connection, stream, counter).issue(0, b"x")
+    assert redis_connection.execute("TTL", f"{stream.key}:{ISSUED}") == -1
+    assert 0 < redis_connection.execute("TTL", f"{stream.key}:issued-1-40") <= OTHER_COUNTERS_S
