@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from learner.engine.deepspeed_engine import DeepSpeedEngine
+from learner.engine.state_files import Saved
 from learner.step.learner_step import learner_step
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
@@ -22,11 +23,14 @@ def config(stage: int, rows: tuple[int, int] = (3, 2)) -> LearnerConfig:
 
 
 def predictor(folder: Path) -> dict[str, Tensor]:
-    """Its weights as stages 0 to 2 write them; nothing at stage 3, whose files are shards."""
-    (saved,) = (
-        torch.load(path, weights_only=False) for path in sorted((folder / "engine").glob("*model_states.pt"))[:1]
-    )
-    return {name: t.float() for name, t in saved["module"].items() if name.startswith("predictor.")}
+    """Its weights in a checkpoint."""
+    saved = Saved(folder)
+    found = {}
+    for name, elements in json.loads((folder / "engine.json").read_text())["parameters"].items():
+        if name.startswith("predictor."):
+            found[name] = torch.empty(elements)
+            saved.copy("weights", name, 0, found[name])
+    return found
 
 
 def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Path) -> None:
