@@ -60,7 +60,7 @@ def launch(run: RunConfig) -> RunningVllm:
 
     Raises InputError if the vLLM installed here is not for run.device, and what vLLM raises.
     """
-    if run.device == "cpu" and run.engine_is_eager:
+    if run.device == "cpu" and run.engine_is_eager and run.engine_shares_process:
         _import_without_compiler()
     from vllm import envs
     from vllm.engine.arg_utils import AsyncEngineArgs
