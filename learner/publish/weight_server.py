@@ -84,7 +84,7 @@ class WeightServer:
                 self._lock.release()
 
     def manifest(self) -> WeightManifest | None:
-        """That of the version to fetch now; None while there is none."""
+        """The manifest of the version to fetch now; None while there is none."""
         with self._lock:
             self._forget_idle()
             if self._fetched is None and self._published:

@@ -17,16 +17,17 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from rollout.engine import BASE_VERSION, InferenceEngine, SwapReport
+from rollout.engine import InferenceEngine, SwapReport
 from rollout.metrics import POLICY_VERSION, SAMPLING_GAP_SECONDS, SWAPS, TRANSFER_SECONDS, WEIGHT_GAP_NATS
 from rollout.weights.fetch import fetch_manifest
+from rollout.weights.probing import Probed, on_disk, probed
 from services.clock import Deadline, now_s
 from services.config.deadlines import DeadlinesConfig
 from services.errors import DeadlineExceeded, InputError, WeightSyncError, WireError
-from services.weights.gap import gap_between, in_words, is_within
+from services.weights.gap import gap_between, is_within
 from services.weights.membership import Membership
 from services.wire.membership import Confirmation
-from services.wire.weights import Gap, Rendezvous, WeightManifest, WeightOffer
+from services.wire.weights import Rendezvous, WeightManifest, WeightOffer
 
 log = logging.getLogger("ratchet.rollout")
 
@@ -288,9 +289,9 @@ class WeightFollower:
         else:
             if manifest.pg_generation == 0:  # outside the group others sample under this version already
                 self.ready.clear()
-            before = await self._on_disk(manifest, deadline)
+            before = await on_disk(self._engine, manifest, deadline)
             report = await self._engine.stage_and_swap(manifest, deadline, offer)
-        after = await self._probe(manifest, deadline)
+        after = await probed(self._engine, manifest, deadline)
         if is_within(after.gap, manifest.bound):
             self._proved = _Proved(learner, manifest.policy_version, digests)
             self.ready.set()
@@ -298,22 +299,8 @@ class WeightFollower:
             self.ready.clear()  # the learner stops the run when it reads the gap
         await self._confirm_swap(manifest, report, before, after)
 
-    async def _probe(self, manifest: WeightManifest, deadline: Deadline) -> "_Probed":
-        """Compare engine and learner by the first probe, and by the others where it says that they differ: one token by which
-        rounding goes far is not wrong weights, which differ at other tokens too."""
-        probed = _Probed([], gap_between((), ()))
-        for number, probe in enumerate(manifest.probes):
-            logp = await self._engine.probe(probe.token_ids, deadline)
-            probed = _Probed([*probed.logps, logp], gap_between(probe.logp, logp))
-            if is_within(probed.gap, manifest.bound):
-                break
-            log.warning(
-                "policy version %d: probe %d differs by %s", manifest.policy_version, number + 1, in_words(probed.gap)
-            )
-        return probed
-
     async def _confirm_swap(
-        self, manifest: WeightManifest, report: SwapReport, before: list[list[float]] | None, after: "_Probed"
+        self, manifest: WeightManifest, report: SwapReport, before: list[list[float]] | None, after: Probed
     ) -> None:
         """Count a swap and tell the learner what it took. before: the probes under the weights on disk, if they were made."""
         POLICY_VERSION.set(manifest.policy_version)
@@ -338,12 +325,6 @@ class WeightFollower:
             kernel_gap=kernel_gap,
             moved_nats=moved,
         )
-
-    async def _on_disk(self, manifest: WeightManifest, deadline: Deadline) -> list[list[float]] | None:
-        """The probes' log-probs under the weights that the engine has read from disk; None once it has swapped."""
-        if self._engine.policy_version != BASE_VERSION or not all(probe.disk_logp for probe in manifest.probes):
-            return None
-        return [await self._engine.probe(probe.token_ids, deadline) for probe in manifest.probes]
 
     def _leave_group(self) -> None:
         self._generation = None
@@ -382,13 +363,3 @@ def _newest(messages: list[Rendezvous | WeightManifest | Confirmation]) -> list[
         elif isinstance(message, WeightManifest) and message not in kept:
             kept.append(message)
     return kept
-
-
-@dataclass(frozen=True)
-class _Probed:
-    """What the engine said of the probes after a swap."""
-
-    logps: list[list[float]]
-    """The log-probs of each probe that was made."""
-    gap: Gap
-    """The gap of the last one, on which the verdict is."""

@@ -86,7 +86,7 @@ class WeightOffer(msgspec.Struct, frozen=True, kw_only=True):
     learner: str
     """See Rendezvous."""
     url: str
-    """Of the learner's weight server, without a slash at its end."""
+    """The address of the learner's weight server, without a slash at its end."""
     token: str
     """What the server wants to be shown."""
     policy_version: int
