@@ -40,6 +40,7 @@ class SecondModel:
         self._is_loaded = False
         self._holds_what_runs = False
         self._is_proven = False
+        self._names: frozenset[str] = frozenset()
         self._pairs: list[Pair] = []
 
     def prepare(self, weights: Iterator[tuple[str, Tensor]]) -> bool:
@@ -56,6 +57,8 @@ class SecondModel:
         if self._holds_what_runs and not self._is_proven:
             self._prove()
         self._holds_what_runs = False
+        names: set[str] = set()
+        weights = _noted(weights, names)
         with set_current_vllm_config(self._settings), torch.no_grad():
             if self._is_loaded:
                 before_reload(self._prepared)
@@ -65,6 +68,9 @@ class SecondModel:
                 self._prepared.load_weights(weights)
                 process_weights_after_loading(self._prepared, self._settings.model_config, self._device)
                 self._is_loaded = True
+                self._names = frozenset(names)
+        if names != self._names:  # what is not loaded is that of the version before the last
+            raise CannotExchange(f"a version has other weights: {sorted(names ^ self._names)[:3]}")
         if self._is_proven:
             self._pairs = match(self._running, self._prepared)
         return self._is_proven
@@ -89,6 +95,12 @@ class SecondModel:
             if not pair.is_equal():
                 raise CannotExchange(f"{pair.place} came out otherwise than by a reload")
         self._is_proven = True
+
+
+def _noted(weights: Iterator[tuple[str, Tensor]], names: set[str]) -> Iterator[tuple[str, Tensor]]:
+    for name, weight in weights:
+        names.add(name)
+        yield name, weight
 
 
 def before_reload(model: torch.nn.Module) -> None:

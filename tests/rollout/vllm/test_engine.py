@@ -455,6 +455,30 @@ def test_other_threads_go_on_while_the_engine_steps_joins_and_swaps(rig: Rig) ->
     assert longest_s < 1.0  # a third of the shortest lease
 
 
+def test_a_version_that_lacks_a_weight_is_reloaded_and_keeps_that_of_the_version_before(rig: Rig) -> None:
+    """Which exchanges end with: what was prepared holds that of another version."""
+    left_out = "model.layers.1.input_layernorm.weight"
+
+    async def publish_part(model: Qwen2ForCausalLM) -> SwapReport:
+        rig.version += 1
+        packed = pack([pair for pair in model.named_parameters() if pair[0] != left_out], bucket_mib=1)
+        manifest, _ = rig.sender.announce(model, rig.version)
+        manifest = msgspec.structs.replace(manifest, buckets=tuple(bucket for bucket, _ in packed))
+        report, _ = await asyncio.gather(
+            rig.engine.stage_and_swap(manifest, soon()), rig.sender.send(manifest, [flat for _, flat in packed])
+        )
+        return report
+
+    assert [rig.do(rig.publish()).kind for _ in range(2)] == ["exchange"] * 2
+    expected = random_model(70, tied=rig.tied)
+    with torch.no_grad():
+        expected.get_parameter(left_out).copy_(rig.model.get_parameter(left_out))
+    assert rig.do(publish_part(random_model(70, tied=rig.tied))).kind == "reload"
+    [trajectory] = rig.do(rig.engine.sample(prompt(size=1)))
+    assert gap_nats(trajectory, logp_under(expected, ids(prompt()), ids(trajectory))) < TOLERANCE_NATS
+    assert rig.do(rig.publish()).kind == "reload"
+
+
 def test_a_dead_engine_is_noticed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last test of each engine: one is killed, one fails in a step, one gets the weights of another architecture."""
 
