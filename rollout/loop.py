@@ -158,11 +158,9 @@ class SamplingLoop:
                 trajectories = await self._in_engine(prompt)
             else:
                 prompt, trajectories = await self._conversations.sample(prompt, self._in_engine)
-        except InputError as fault:
-            await self._bury(stream, claim, prompt, "refused", str(fault))
-            return
-        except ConversationFailed as fault:
-            await self._bury(stream, claim, prompt, "environment", str(fault))
+        except (InputError, ConversationFailed) as fault:
+            kind = "refused" if isinstance(fault, InputError) else "environment"
+            await self._bury(stream, claim, prompt, kind, str(fault))
             return
         seconds = now_s() - start
         group = Group(
