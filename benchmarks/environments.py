@@ -28,7 +28,7 @@ from transformers import AutoTokenizer
 from benchmarks.machine import machine
 from rollout.conversation.conversations import Conversations
 from rollout.conversation.dialogue import Script
-from rollout.environments import Message, Problem, Start, Turn
+from rollout.environments import Message, Start, Subject, Turn
 from rollout.vllm.engine import VllmEngine
 from services.config.run import RunConfig
 from services.metrics import BusyTime
@@ -49,7 +49,7 @@ class Patient:
         self._words = "".join(CHARACTERS[i % 10] for i in range(words))
         self._seconds = seconds
 
-    async def reset(self, problem: Problem) -> Start:
+    async def reset(self, subject: Subject) -> Start:
         return Start([{"role": "user", "content": START}])
 
     async def step(self, message: Message) -> Turn:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rollout.environments import Message, Problem, Start, Turn
+from rollout.environments import Message, Start, Subject, Turn
 
 CALL = re.compile(r"<tool_call>(.*?)</tool_call>", re.DOTALL)
 LONGEST = 200  # characters of an expression
@@ -36,8 +36,8 @@ class Calculator:
         """calls: how many are answered in one conversation."""
         self._calls_left = calls
 
-    async def reset(self, problem: Problem) -> Start:
-        return Start(problem.messages, [TOOL])
+    async def reset(self, subject: Subject) -> Start:
+        return Start(subject.messages, [TOOL])
 
     async def step(self, message: Message) -> Turn:
         found = CALL.search(message["content"])

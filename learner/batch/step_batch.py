@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from learner.batch.read import Read, beginning, ids
 from learner.batch.sift import KeptSequence, SiftedGroup, Tally, sift, tally
 from learner.objective.ratios import segment_sum
 from services.config.learner import LearnerConfig
-from services.wire.codec import Array
 from services.wire.prompt import Prompt
 from services.wire.score import ScoredGroup
-from services.wire.trajectory import Trajectory
 
 C = TypeVar("C")
 
@@ -35,18 +34,6 @@ class Source:
     sequence: KeptSequence
     policy_version: int
     """The learner's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Read:
-    """Tokens of an environment within a sequence: attended to, never predicted."""
-
-    before: int
-    """Response tokens of the sequence that stand before it."""
-    token_ids: Tensor
-    """int64 [G], G >= 1."""
-    restarts: bool
-    """Whether the sequence begins again with them: what follows attends to nothing before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +55,7 @@ class SequenceColumn:
 
 @dataclass(frozen=True, slots=True)
 class StepBatch:
-    """N sequences; the tokens of all their responses on one flat axis T, sequence after sequence.
-
-    Response tokens are those that the policy sampled: in a conversation, all its messages one behind the other.
-    """
+    """N sequences; the tokens of all their responses, which the policy sampled, on one flat axis T, sequence after sequence."""
 
     prompt_ids: tuple[Tensor, ...]
     """N of int64 [P_i]."""
@@ -155,7 +139,7 @@ def batch_of(sifted: Sequence[SiftedGroup], counted: Tally, policy_version: int)
     policy_version: the learner's, against which lag is measured.
     """
     groups = [group for group in sifted if group.kept]
-    prompts = [_ids(group.prompt.token_ids) for group in groups]
+    prompts = [ids(group.prompt.token_ids) for group in groups]
     rows = [
         Source(group.prompt, index, sequence, policy_version)
         for index, group in enumerate(groups)
@@ -165,7 +149,7 @@ def batch_of(sifted: Sequence[SiftedGroup], counted: Tally, policy_version: int)
     columns = {name: _flat([mark.source(row) for row in rows], mark.dtype) for name, mark in TOKEN_COLUMNS.items()}
     for name, mark in SEQUENCE_COLUMNS.items():
         columns[name] = torch.tensor([mark.source(row) for row in rows], dtype=mark.dtype)
-    begun = [_own_start(row.sequence.trajectory, prompts[row.group]) for row in rows]
+    begun = [beginning(row.sequence.trajectory, prompts[row.group]) for row in rows]
     return StepBatch(
         prompt_ids=tuple(prompt for prompt, _ in begun),
         cu_seqlens=torch.tensor([0, *np.cumsum(lengths).tolist()], dtype=torch.int64),
@@ -173,26 +157,6 @@ def batch_of(sifted: Sequence[SiftedGroup], counted: Tally, policy_version: int)
         read=tuple(read for _, read in begun),
         **columns,
     )
-
-
-def _own_start(trajectory: Trajectory, prompt: Tensor) -> tuple[Tensor, tuple[Read, ...]]:
-    """The tokens that the sequence begins with, and what is read within it.
-
-    A conversation that begins with a history of its own has that for a prompt.
-    """
-    read: list[Read] = []
-    before = 0
-    for turn in trajectory.turns:
-        if before == 0 and turn.restarts:
-            prompt = _ids(turn.given)
-        elif len(turn.given):
-            read.append(Read(before, _ids(turn.given), turn.restarts))
-        before += turn.tokens
-    return prompt, tuple(read)
-
-
-def _ids(values: Array) -> Tensor:
-    return torch.tensor(values.numpy(), dtype=torch.int64)
 
 
 def split(batch: StepBatch, parts: int) -> list[StepBatch]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal, TypeVar
 
 from rollout.conversation.metrics import ENVIRONMENT_SECONDS, REPLACED_THREADS
-from rollout.environments import Environment, Message, Problem, Start, Turn
+from rollout.environments import Environment, Message, Start, Subject, Turn
 from services.clock import now_s
 from services.errors import RatchetError
 from services.metrics import waiting
@@ -134,7 +134,7 @@ class Counterpart:
         self.seconds = 0.0
         """How long the environment has taken so far."""
 
-    async def reset(self, problem: Problem) -> Start:
+    async def reset(self, problem: Subject) -> Start:
         """How the conversation begins. Raises EnvironmentFault."""
 
         async def begin() -> Start:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rollout.conversation.answers import Counterpart, EnvironmentFault, EnvironmentThread
 from rollout.conversation.dialogue import Dialogue, Script
-from rollout.environments import Problem, Start
+from rollout.environments import Start, Subject
 from rollout.environments.loading import environment_maker
 from services.config.load import parse
 from services.config.run import RunConfig
@@ -20,7 +20,7 @@ SAID, ANSWERED = "Ans9wer words.", "Ques8tion words?"
 """Words that no template contains."""
 
 
-def check(config: RunConfig, problem: Problem) -> list[str]:
+def check(config: RunConfig, problem: Subject) -> list[str]:
     """Warnings. Raises InputError, naming the setting, for what no conversation can be held with.
 
     problem: the first of the dataset; a conversation about it is begun and given up.
@@ -43,7 +43,7 @@ def check(config: RunConfig, problem: Problem) -> list[str]:
     return check_script(config, Script.of(config), start)
 
 
-async def _begun(config: RunConfig, counterpart: Counterpart, problem: Problem) -> Start:
+async def _begun(config: RunConfig, counterpart: Counterpart, problem: Subject) -> Start:
     """How a conversation about this problem begins.
 
     Waits for: the environment.
@@ -92,7 +92,7 @@ def main() -> None:
     given = json.loads(sys.stdin.read())
     config = parse(tomllib.loads(given["run"]), folder=Path.cwd(), origin="the run")
     try:
-        for warning in check(config, Problem(**given["problem"], seed=0)):
+        for warning in check(config, Subject(**given["problem"], seed=0)):
             print(warning.replace("\n", " "))
     except InputError as error:
         sys.exit(str(error))  # to standard error, with exit code 1

@@ -25,7 +25,7 @@ from rollout.conversation.metrics import (
     TOOL_ERRORS,
     TURNS,
 )
-from rollout.environments import Environment, Problem, Start
+from rollout.environments import Environment, Start, Subject
 from rollout.environments import Turn as Answer
 from services.clock import now_s
 from services.config.environment import EnvironmentConfig
@@ -50,7 +50,7 @@ class ConversationFailed(RatchetError):
     """The environment failed in every attempt of one conversation; its group cannot be scored."""
 
 
-class Group(NamedTuple):
+class HeldGroup(NamedTuple):
     """One prompt's conversations, each of them to its end."""
 
     prompt: Prompt
@@ -97,7 +97,7 @@ class Conversations:
             task.cancel()
         self._thread.stop()
 
-    async def sample(self, prompt: Prompt, in_engine: InEngine) -> Group:
+    async def sample(self, prompt: Prompt, in_engine: InEngine) -> HeldGroup:
         """Hold prompt.group_size conversations. Raises ConversationFailed, and what in_engine raises.
 
         Waits for: the engine and the environment, in turn.
@@ -118,7 +118,7 @@ class Conversations:
         held = [member.result() for member in members]
         begun = held[0].begun
         trajectories = tuple(one.trajectory(begun) for one in held)
-        return Group(msgspec.structs.replace(prompt, token_ids=Array.of(begun, "<i4")), trajectories)
+        return HeldGroup(msgspec.structs.replace(prompt, token_ids=Array.of(begun, "<i4")), trajectories)
 
     async def _member(self, prompt: Prompt, index: int, in_engine: InEngine) -> "_Held":
         """One conversation, begun again while its environment fails.
@@ -167,7 +167,7 @@ class Conversations:
     ) -> "_Held":
         """One conversation to its end. Raises EnvironmentFault."""
         settings = self._settings
-        start = await counterpart.reset(_problem(prompt))
+        start = await counterpart.reset(_subject(prompt))
         dialogue = Dialogue(self._script, start.messages, start.tools)
         held = _Held(dialogue.token_ids)
         if self._left(prompt, held) < 1:
@@ -288,8 +288,8 @@ class _Held:
         )
 
 
-def _problem(prompt: Prompt) -> Problem:
-    return Problem(
+def _subject(prompt: Prompt) -> Subject:
+    return Subject(
         prompt=prompt.problem, reference=prompt.reference, options=prompt.options, row=prompt.row, seed=prompt.seed
     )
 

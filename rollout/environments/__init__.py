@@ -4,10 +4,10 @@ package of its own."""
 from rollout.environments.environment import (
     Environment,
     Message,
-    Problem,
     Start,
+    Subject,
     Tool,
     Turn,
 )
 
-__all__ = ["Environment", "Message", "Problem", "Start", "Tool", "Turn"]
+__all__ = ["Environment", "Message", "Start", "Subject", "Tool", "Turn"]

@@ -22,8 +22,8 @@ Tool = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """The row of the dataset that a conversation is about."""
+class Subject:
+    """What a conversation is about: a row of the dataset."""
 
     prompt: Any
     """Text, or chat messages."""
@@ -68,7 +68,7 @@ class Turn:
 class Environment(Protocol):
     """One conversation's counterpart."""
 
-    async def reset(self, problem: Problem) -> Start:
+    async def reset(self, subject: Subject) -> Start:
         """Begin. Called once, first."""
 
     async def step(self, message: Message) -> Turn:

@@ -6,7 +6,7 @@ then: 1 for the right number, otherwise 0. A message in which `pattern` finds no
 
 import re
 
-from rollout.environments.environment import Message, Problem, Start, Turn
+from rollout.environments.environment import Message, Start, Subject, Turn
 
 
 class Guess:
@@ -29,9 +29,9 @@ class Guess:
         self._pattern = re.compile(pattern)
         self._number = 0
 
-    async def reset(self, problem: Problem) -> Start:
-        self._number = int(problem.reference)
-        return Start(problem.messages)
+    async def reset(self, subject: Subject) -> Start:
+        self._number = int(subject.reference)
+        return Start(subject.messages)
 
     async def step(self, message: Message) -> Turn:
         self._left -= 1

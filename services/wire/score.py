@@ -5,7 +5,7 @@ import msgspec
 from services.errors import WireError
 from services.wire.codec import record
 from services.wire.prompt import Prompt
-from services.wire.trajectory import Group
+from services.wire.trajectory import Group, check_turns
 from services.wire.verdict import Score
 
 
@@ -31,7 +31,7 @@ class ScoredGroup(msgspec.Struct, frozen=True, kw_only=True):
             if tokens != logps:
                 raise WireError(f"response {index} has {tokens} tokens and {logps} behavior log-probs")
             trajectory.policy_versions()
-            trajectory.check_turns()
+            check_turns(trajectory)
             if score.reward is None:
                 raise WireError(
                     f'response {index} has no reward (verdict "{score.verdict}") from verifier {self.verifier_id}'

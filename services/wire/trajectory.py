@@ -53,8 +53,7 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
     """Which policy version sampled which tokens; the spans cover [0, L) in order, without gaps."""
     finish_reason: FinishReason
     text: str
-    """The response as the verifier reads it: without special tokens, or with them (rollout.sampling.keep_special_tokens). Of
-    a conversation the last message."""
+    """The response, or the last message, as the verifier reads it: rollout.sampling.keep_special_tokens has a say."""
     turns: tuple[Turn, ...] = ()
     """The turns of a conversation, in order; their tokens sum to L. () for a response to the prompt alone."""
 
@@ -75,32 +74,26 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
         return versions
 
     @property
-    def read_tokens(self) -> int:
-        """Tokens that are read but not sampled, besides the prompt: the environment's."""
-        return sum(len(turn.given) for turn in self.turns)
-
-    @property
     def reward(self) -> float | None:
         """The sum of what the environment gave in all turns; None where it gave nothing."""
         given = [turn.reward for turn in self.turns if turn.reward is not None]
         return math.fsum(given) if given else None
 
-    def check_turns(self) -> None:
-        """Raises WireError when the turns do not make one sequence with the tokens."""
-        for number, turn in enumerate(self.turns, start=1):
-            read = len(turn.given.numpy())
-            if turn.tokens < 1:
-                raise WireError(f"turn {number} has {turn.tokens} tokens of the policy; it takes at least one")
-            if turn.restarts and read == 0:
-                raise WireError(f"turn {number} restarts the sequence with nothing that is read before it")
-            if number == 1 and read and not turn.restarts:
-                raise WireError(
-                    f"turn 1 has {read} tokens between the prompt and the response; they belong to the prompt"
-                )
-            if turn.reward is not None and not math.isfinite(turn.reward):
-                raise WireError(f"turn {number} has the reward {turn.reward}, which is not a finite number")
-        if self.turns and (said := sum(turn.tokens for turn in self.turns)) != len(self):
-            raise WireError(f"the turns have {said} tokens of the policy, the trajectory {len(self)}")
+
+def check_turns(trajectory: Trajectory) -> None:
+    """Raises WireError when the turns of a trajectory do not make one sequence with its tokens."""
+    for number, turn in enumerate(trajectory.turns, start=1):
+        read = len(turn.given.numpy())
+        if turn.tokens < 1:
+            raise WireError(f"turn {number} has {turn.tokens} tokens of the policy; it takes at least one")
+        if turn.restarts and read == 0:
+            raise WireError(f"turn {number} restarts the sequence with nothing that is read before it")
+        if number == 1 and read and not turn.restarts:
+            raise WireError(f"turn 1 has {read} tokens between the prompt and the response; they belong to the prompt")
+        if turn.reward is not None and not math.isfinite(turn.reward):
+            raise WireError(f"turn {number} has the reward {turn.reward}, which is not a finite number")
+    if trajectory.turns and (said := sum(turn.tokens for turn in trajectory.turns)) != len(trajectory):
+        raise WireError(f"the turns have {said} tokens of the policy, the trajectory {len(trajectory)}")
 
 
 @record("group", 3)

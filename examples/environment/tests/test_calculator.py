@@ -4,9 +4,9 @@ import json
 import pytest
 from ratchet_environment_calculator import TOOL, Calculator, compute
 
-from rollout.environments import Problem, Turn
+from rollout.environments import Subject, Turn
 
-PROBLEM = Problem(prompt="What is 12 * 7?", reference="84", options={}, row=0, seed=0)
+PROBLEM = Subject(prompt="What is 12 * 7?", reference="84", options={}, row=0, seed=0)
 
 
 def called(expression: object) -> str:

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from rollout.conversation.conversations import ConversationFailed, Group
+from rollout.conversation.conversations import ConversationFailed, HeldGroup
 from rollout.engine import EngineFailed
-from rollout.environments import Environment, Message, Problem, Start, Turn
+from rollout.environments import Environment, Message, Start, Subject, Turn
 from rollout.environments.guess import Guess
 from services.config.run import RunConfig
 from services.wire.prompt import Prompt
+from services.wire.trajectory import check_turns
 from tests.fakes.talking_engine import TalkingEngine
 from tests.fakes.tokenizers import tokenizer_of
 from tests.rollout.conversation.talking import conversations, message, prompt, run_config
@@ -23,10 +24,10 @@ def held(
     config: RunConfig | None = None,
     template: str = "chatml",
     **changes: object,
-) -> Group:
+) -> HeldGroup:
     engine = says if isinstance(says, TalkingEngine) else TalkingEngine(says)
 
-    async def scenario() -> Group:
+    async def scenario() -> HeldGroup:
         all_of_them = conversations(make, config, template)
         try:
             async with asyncio.timeout(20):
@@ -57,8 +58,8 @@ class Echo:
         self.facts = facts
         self.heard: list[str] = []
 
-    async def reset(self, problem: Problem) -> Start:
-        return Start(problem.messages)
+    async def reset(self, subject: Subject) -> Start:
+        return Start(subject.messages)
 
     async def step(self, message: Message) -> Turn:
         self.heard.append(message["content"])
@@ -73,7 +74,7 @@ def test_a_conversation_is_recorded_as_the_engine_saw_it() -> None:
     engine = TalkingEngine(by_turn("hello", "hello world", "it is seven"))
     group = held(Echo, engine, group_size=2)
     for index, one in enumerate(group.trajectories):
-        one.check_turns()
+        check_turns(one)
         one.policy_versions()
         asked = [own for own in engine.asked if own.group_id == f"train-0/{index}"]
         # What the engine read before each turn is the prompt and what the record says came before.
@@ -130,7 +131,7 @@ def test_a_rewritten_history_is_one_trajectory_that_begins_again() -> None:
     says = by_turn("<think>hello</think>hello", "<think>what</think>hello world", "it is seven")
     group = held(Echo, says, template="forgets thoughts", group_size=2)
     for one in group.trajectories:
-        one.check_turns()
+        check_turns(one)
         assert [turn.restarts for turn in one.turns] == [False, True, True]
         again = tokenizer_of("forgets thoughts").decode(one.turns[1].given.numpy().tolist())
         assert "<|im_start|>assistant\nhello<|im_end|>" in again
@@ -141,7 +142,7 @@ def test_conversations_that_begin_differently_each_keep_their_own_beginning() ->
     numbers = iter(range(100))
 
     class Different(Echo):
-        async def reset(self, problem: Problem) -> Start:
+        async def reset(self, subject: Subject) -> Start:
             return Start([{"role": "user", "content": f"hello {next(numbers)}"}])
 
     group = held(Different, by_turn("hello"), run_config(max_turns=1))

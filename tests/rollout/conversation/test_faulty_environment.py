@@ -7,7 +7,7 @@ from prometheus_client import REGISTRY
 
 from rollout.claims import RolloutStreams
 from rollout.conversation.metrics import KINDS
-from rollout.environments import Message, Problem, Start, Turn
+from rollout.environments import Message, Start, Subject, Turn
 from rollout.loop import SamplingLoop
 from services.wire.codec import decode, encode
 from services.wire.score import DeadGroup
@@ -28,8 +28,8 @@ class Faulty:
     def __init__(self) -> None:
         self.turn = 0
 
-    async def reset(self, problem: Problem) -> Start:
-        return Start(problem.messages)
+    async def reset(self, subject: Subject) -> Start:
+        return Start(subject.messages)
 
     async def step(self, message: Message) -> Turn:
         self.turn += 1

@@ -24,7 +24,7 @@ from transformers import Qwen2ForCausalLM
 from rollout.conversation.conversations import Conversations
 from rollout.conversation.dialogue import Script
 from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
-from rollout.environments import Message, Problem, Start
+from rollout.environments import Message, Start, Subject
 from rollout.environments import Turn as Answer
 from rollout.vllm.engine import VllmEngine
 from rollout.vllm.launch import refuse_what_was_changed
@@ -35,7 +35,7 @@ from services.weights.buckets import pack
 from services.weights.process_group import ProcessGroupChannel, RendezvousStore
 from services.wire.codec import Array
 from services.wire.prompt import Prompt
-from services.wire.trajectory import Trajectory
+from services.wire.trajectory import Trajectory, check_turns
 from services.wire.weights import Gap, Rendezvous, WeightManifest
 from tests.learner.talks import contexts
 from tests.rollout.small_model import STOP, logp_across_swap, logp_under, random_model, write_model
@@ -554,7 +554,7 @@ class ThreeTurns:
     def __init__(self) -> None:
         self._heard = 0
 
-    async def reset(self, problem: Problem) -> Start:
+    async def reset(self, subject: Subject) -> Start:
         return Start([{"role": "user", "content": "12+34-"}])
 
     async def step(self, message: Message) -> Answer:
@@ -595,7 +595,7 @@ def test_log_probs_of_a_conversation_are_those_of_a_forward_of_all_of_it(rig: Ri
     begun, trajectories = rig.do(held())
     assert len({version for one in trajectories for version in versions(one)}) == 2
     for one in trajectories:
-        one.check_turns()
+        check_turns(one)
         assert [turn.tokens for turn in one.turns] == [9, 9, 9]
         ((whole, sampled),) = contexts(ids(begun), one)
         logp, version = one.behavior_logp.numpy(), one.policy_versions()
