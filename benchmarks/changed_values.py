@@ -30,7 +30,7 @@ def model_of(seed: int) -> Any:
 
     torch.manual_seed(seed)
     sizes: dict[str, Any] = {"vocab_size": 2048, "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
+    heads: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64}
     return Qwen2ForCausalLM(Qwen2Config(**sizes, **heads, tie_word_embeddings=True, dtype="float32"))
 
 

@@ -46,8 +46,8 @@ def model_of(folder: Path, layers: int) -> list[tuple[str, Tensor]]:
     write_model(folder, tied=True)  # for its tokenizer
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"vocab_size": 8192, "hidden_size": 768, "intermediate_size": 2048}
-    heads = {"num_attention_heads": 12, "num_key_value_heads": 4, "num_hidden_layers": layers}
-    ids = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": 0}
+    heads: dict[str, Any] = {"num_attention_heads": 12, "num_key_value_heads": 4, "num_hidden_layers": layers}
+    ids: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": 0}
     config = Qwen2Config(
         **sizes, **heads, **ids, tie_word_embeddings=True, max_position_embeddings=1024, dtype="float32"
     )
