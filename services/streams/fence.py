@@ -125,8 +125,12 @@ class Fence:
         """identity: from the run folder. lease_s: seconds after which a holder that does not renew may be replaced."""
         self._connection = connection
         self._run = run
-        self._identity, self._holder = identity, holder
-        self._identity_key, self.key, self._lease_key = (f"ratchet:{run}:{name}" for name in FENCE_KEYS)
+        self._identity = identity
+        self._holder = holder
+        identity_key, key, lease_key = (f"ratchet:{run}:{name}" for name in FENCE_KEYS)
+        self._identity_key = identity_key
+        self.key = key
+        self._lease_key = lease_key
         self.token = msgspec.json.encode(holder).decode()
         self._lease_s = lease_s
         self._closing = threading.Event()

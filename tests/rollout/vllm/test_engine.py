@@ -479,6 +479,66 @@ def test_a_version_that_lacks_a_weight_is_reloaded_and_keeps_that_of_the_version
     assert rig.do(rig.publish()).kind == "reload"
 
 
+class ThreeTurns:
+    """Answers two messages with a few characters and ends with the third."""
+
+    def __init__(self) -> None:
+        self._heard = 0
+
+    async def reset(self, subject: Subject) -> Start:
+        return Start([{"role": "user", "content": "12+34-"}])
+
+    async def step(self, message: Message) -> Answer:
+        self._heard += 1
+        return Answer([{"role": "user", "content": "5*6="}], done=self._heard == 3, reward=1.0)
+
+    async def close(self) -> None:
+        pass
+
+
+def test_log_probs_of_a_conversation_are_those_of_a_forward_of_all_of_it(rig: Rig) -> None:
+    """With a swap between its turns: each turn's are those of the weights that sampled it, given everything before."""
+    from transformers import AutoTokenizer
+
+    settings = rig.run_config.model_dump(mode="json", exclude_none=True)
+    settings |= {"environment": {"name": "guess", "max_turns": 3}}
+    settings["prompts"]["template"] = "none"
+    config = RunConfig.model_validate(settings)
+    script = Script(AutoTokenizer.from_pretrained(config.model.path), [], config.prompts)
+    models = {rig.version: rig.model}
+    turns = 0
+
+    async def in_engine(asked: Prompt) -> tuple[Trajectory, ...]:
+        nonlocal turns
+        turns += 1
+        if turns == 6:  # of twelve: four conversations with three turns each
+            await rig.publish()
+            models[rig.version] = rig.model
+        found = await rig.engine.sample(msgspec.structs.replace(asked, max_tokens=9))
+        return tuple(msgspec.structs.replace(one, finish_reason="stop") for one in found)
+
+    async def held() -> tuple[Prompt, tuple[Trajectory, ...]]:
+        talks = Conversations(config, script, ThreeTurns)
+        group = await talks.sample(prompt(tokens=60, grader="environment", problem=""), in_engine)
+        await talks.stop()
+        return group
+
+    begun, trajectories = rig.do(held())
+    assert len({version for one in trajectories for version in versions(one)}) == 2
+    for one in trajectories:
+        check_turns(one)
+        assert [turn.tokens for turn in one.turns] == [9, 9, 9]
+        ((whole, sampled),) = contexts(ids(begun), one)
+        logp, version = one.behavior_logp.numpy(), one.policy_versions()
+        for number in range(3):
+            of_turn = slice(9 * number, 9 * number + 9)
+            if len(set(version[of_turn])) > 1:
+                continue  # a swap within a turn: what the cache keeps is another test's matter
+            at = sampled[of_turn.start]
+            expected = logp_under(models[int(version[of_turn.start])], whole[:at], whole[at : at + 9])
+            assert float(np.abs(logp[of_turn] - expected.numpy()).max()) < TOLERANCE_NATS
+
+
 def test_a_dead_engine_is_noticed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last test of each engine: one is killed, one fails in a step, one gets the weights of another architecture."""
 
@@ -546,63 +606,3 @@ def test_what_the_engine_takes_otherwise_than_it_was_given_is_refused(
         return
     with pytest.raises(InputError, match=said):
         refuse_what_was_changed(run, model)
-
-
-class ThreeTurns:
-    """Answers two messages with a few characters and ends with the third."""
-
-    def __init__(self) -> None:
-        self._heard = 0
-
-    async def reset(self, subject: Subject) -> Start:
-        return Start([{"role": "user", "content": "12+34-"}])
-
-    async def step(self, message: Message) -> Answer:
-        self._heard += 1
-        return Answer([{"role": "user", "content": "5*6="}], done=self._heard == 3, reward=1.0)
-
-    async def close(self) -> None:
-        pass
-
-
-def test_log_probs_of_a_conversation_are_those_of_a_forward_of_all_of_it(rig: Rig) -> None:
-    """With a swap between its turns: each turn's are those of the weights that sampled it, given everything before."""
-    from transformers import AutoTokenizer
-
-    settings = rig.run_config.model_dump(mode="json", exclude_none=True)
-    settings |= {"environment": {"name": "guess", "max_turns": 3}}
-    settings["prompts"]["template"] = "none"
-    config = RunConfig.model_validate(settings)
-    script = Script(AutoTokenizer.from_pretrained(config.model.path), [], config.prompts)
-    models = {rig.version: rig.model}
-    turns = 0
-
-    async def in_engine(asked: Prompt) -> tuple[Trajectory, ...]:
-        nonlocal turns
-        turns += 1
-        if turns == 6:  # of twelve: four conversations with three turns each
-            await rig.publish()
-            models[rig.version] = rig.model
-        found = await rig.engine.sample(msgspec.structs.replace(asked, max_tokens=9))
-        return tuple(msgspec.structs.replace(one, finish_reason="stop") for one in found)
-
-    async def held() -> tuple[Prompt, tuple[Trajectory, ...]]:
-        talks = Conversations(config, script, ThreeTurns)
-        group = await talks.sample(prompt(tokens=60, grader="environment", problem=""), in_engine)
-        await talks.stop()
-        return group
-
-    begun, trajectories = rig.do(held())
-    assert len({version for one in trajectories for version in versions(one)}) == 2
-    for one in trajectories:
-        check_turns(one)
-        assert [turn.tokens for turn in one.turns] == [9, 9, 9]
-        ((whole, sampled),) = contexts(ids(begun), one)
-        logp, version = one.behavior_logp.numpy(), one.policy_versions()
-        for number in range(3):
-            of_turn = slice(9 * number, 9 * number + 9)
-            if len(set(version[of_turn])) > 1:
-                continue  # a swap within a turn: what the cache keeps is another test's matter
-            at = sampled[of_turn.start]
-            expected = logp_under(models[int(version[of_turn.start])], whole[:at], whole[at : at + 9])
-            assert float(np.abs(logp[of_turn] - expected.numpy()).max()) < TOLERANCE_NATS

@@ -8,8 +8,8 @@ from services.graders import graders
 from verifier.grader import ScoringFault, build_grader, load_grader
 from verifier.graders.blank import is_blank
 
-COMPARE_WITH_NOTHING = {"combine", "format", "remote"}
-"""combine asks its parts, format reads no reference, and only the service behind remote knows what its references are."""
+COMPARE_WITH_NOTHING = {"combine", "environment", "format", "remote"}
+"""combine asks its parts, environment and format read no reference, and only the service behind remote knows what its references are."""
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t", "\u00a0", "\u200b", "\ufeff", "\u3000"])

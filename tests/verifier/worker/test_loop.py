@@ -159,7 +159,7 @@ def test_entries_that_cannot_be_scored_go_to_dead_each_with_its_cause() -> None:
         labels = {"room": "verifier", "cause": cause}
         assert (REGISTRY.get_sample_value("ratchet_dead_groups_total", labels) or 0) >= least
     assert "that are not a record" in causes["1-0"]
-    assert "expected group schema 2, got prompt schema 2" in causes["2-0"]
+    assert "expected group schema 3, got prompt schema 3" in causes["2-0"]
     assert dead["1-0"].prompt is None
     assert dead["1-0"].payload == b"no record"
     assert "holds no trajectories" in causes["train-2"]
