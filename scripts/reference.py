@@ -33,6 +33,7 @@ NOTICE = "<!-- Generated from the code by `make reference`; edit the code, not t
 METRIC_MODULES = (
     "learner.metrics",
     "rollout.metrics",
+    "rollout.conversation.metrics",
     "verifier.metrics",
     "verifier.network.metrics",
     "services.metrics",

@@ -9,7 +9,7 @@ from verifier.grader import ScoringFault, build_grader, load_grader
 from verifier.graders.blank import is_blank
 
 COMPARE_WITH_NOTHING = {"combine", "environment", "format", "remote"}
-"""combine asks its parts, environment and format read no reference, and only the service behind remote knows what its references are."""
+"""combine asks its parts, environment and format read no reference, and only the service behind remote knows what its are."""
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t", "\u00a0", "\u200b", "\ufeff", "\u3000"])
