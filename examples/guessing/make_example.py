@@ -52,9 +52,9 @@ class Recipe:
     learning_rate: float = 2e-3
     warmup_steps: int = 30
     steps: int = 400
-    heed: float = 0.15
+    heed: float = 0.55
     """Share of guesses that the players make within what the hints leave; the others are any number."""
-    slip: float = 0.05
+    slip: float = 0.45
     """Share of guesses that are any two digits."""
 
 
