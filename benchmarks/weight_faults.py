@@ -1,6 +1,6 @@
 """How long the learner stands still when replicas are suspended or die, or Redis loses its data.
 
-    python -m benchmarks.weight_faults [--mib 64] [--step-s 0.25] [--suspended-s 30] [--out .bench/weight_faults.json]
+    python -m benchmarks.weight_faults [--mib 64] [--step-s 0.25] [--suspended-s 30] [--lease-s 5] [--out FILE]
 
 Real: Redis, the replicas' processes with their streams, leases and followers, the receivers over gloo, the publisher, the weight
 server. Paced: an engine takes 0.05 s for a group, a step --step-s. A step takes the groups that admission has let out, as the
@@ -31,8 +31,8 @@ from benchmarks.machine import machine
 from learner.intake.admission import AdmissionLimits, admissible_groups
 from learner.publish.kept_buckets import BucketPool
 from learner.publish.publisher import WeightPublisher
-from learner.publish.replica_group import SyncReport
 from learner.publish.snapshot import Snapshot
+from learner.publish.sync_report import SyncReport
 from learner.publish.weight_server import WeightServer
 from rollout.engine import SwapReport
 from rollout.replica import Replica
@@ -97,17 +97,20 @@ class PacedEngine(FakeEngine):
             raise WeightSyncError(progress.fault)
 
 
-def settings(name: str) -> RunConfig:
-    return load(
-        ROOT / "examples/addition/addition.toml",
-        [f"name={name}", f"learner.groups_per_step={GROUPS_PER_STEP}", f"learner.max_lag={MAX_LAG}"],
-    )
+def settings(name: str, lease_s: float) -> RunConfig:
+    overrides = [
+        f"name={name}",
+        f"learner.groups_per_step={GROUPS_PER_STEP}",
+        f"learner.max_lag={MAX_LAG}",
+        f"deadlines.lease_s={lease_s}",
+    ]
+    return load(ROOT / "examples/addition/addition.toml", overrides)
 
 
-def be_replica(name: str, url: str, replica_id: str, folder: Path) -> None:
+def be_replica(name: str, lease_s: float, url: str, replica_id: str, folder: Path) -> None:
     torch.set_num_threads(1)
     logging.basicConfig(filename=folder / f"{replica_id}.log", level=logging.INFO)
-    config = settings(name)
+    config = settings(name, lease_s)
 
     async def serve() -> None:
         engine = PacedEngine(folder / f"{replica_id}-{DIES}")
@@ -119,16 +122,17 @@ def be_replica(name: str, url: str, replica_id: str, folder: Path) -> None:
 class Fleet:
     """The processes of the replicas. They are forked from one that has everything imported, so that a start is quick."""
 
-    def __init__(self, url: str, name: str, folder: Path) -> None:
+    def __init__(self, url: str, name: str, lease_s: float, folder: Path) -> None:
         self._url = url
         self._name = name
+        self._lease_s = lease_s
         self.folder = folder
         self._processes: dict[str, Any] = {}
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["benchmarks.weight_faults"])
 
     def start(self, replica_id: str) -> None:
-        arguments = (self._name, self._url, replica_id, self.folder)
+        arguments = (self._name, self._lease_s, self._url, replica_id, self.folder)
         self._processes[replica_id] = self._context.Process(target=be_replica, args=arguments, daemon=True)
         self._processes[replica_id].start()
 
@@ -237,15 +241,15 @@ def prompt() -> Prompt:
 class Bench:
     """A run of two replicas, to which faults are done one after the other."""
 
-    def __init__(self, folder: Path, mib: int, step_s: float) -> None:
+    def __init__(self, folder: Path, mib: int, step_s: float, lease_s: float) -> None:
         self.server = RedisServer(folder / "redis")
         self.server.start(within_s=20)
         name = "weight-faults"
         self.connection = RedisConnection(self.server.url)
-        self.fleet = Fleet(self.server.url, name, folder)
+        self.fleet = Fleet(self.server.url, name, lease_s, folder)
         for number in range(2):
             self.fleet.start(f"rollout-{number}")
-        self.learner = PacedLearner(settings(name), self.connection, mib, step_s)
+        self.learner = PacedLearner(settings(name, lease_s), self.connection, mib, step_s)
 
     def close(self) -> None:
         self.learner.close()
@@ -287,8 +291,10 @@ class Bench:
         }
 
 
-def report(mib: int, step_s: float, suspended_s: float, folder: Path) -> dict[str, Any]:
-    bench = Bench(folder, mib, step_s)
+def report(mib: int, step_s: float, suspended_s: float, lease_s: float, folder: Path) -> dict[str, Any]:
+    """Do all faults. suspended_s: how long a replica is suspended. lease_s: deadlines.lease_s; one that died is started again
+    after 1.6 of them."""
+    bench = Bench(folder, mib, step_s, lease_s)
     fleet, learner = bench.fleet, bench.learner
     rows: dict[str, dict[str, float]] = {}
 
@@ -318,9 +324,11 @@ def report(mib: int, step_s: float, suspended_s: float, folder: Path) -> dict[st
             suspended_s,
         )
         settle()
-        rows["a replica is killed"] = bench.suffer(lambda: fleet.signal("rollout-1", signal.SIGKILL), start_again, 8.0)
+        rows["a replica is killed"] = bench.suffer(
+            lambda: fleet.signal("rollout-1", signal.SIGKILL), start_again, 1.6 * lease_s
+        )
         settle()
-        rows["a replica dies at a swap"] = bench.suffer(die_at_swap, start_again, 8.0)
+        rows["a replica dies at a swap"] = bench.suffer(die_at_swap, start_again, 1.6 * lease_s)
         settle()
         rows["FLUSHALL"] = bench.suffer(flush, nothing, 0.0)
         begun_s = time.monotonic()
@@ -338,10 +346,11 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=64)
     parser.add_argument("--step-s", type=float, default=0.25)
     parser.add_argument("--suspended-s", type=float, default=30.0)
+    parser.add_argument("--lease-s", type=float, default=5.0)
     parser.add_argument("--out", type=Path, default=Path(".bench/weight_faults.json"))
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = report(asked.mib, asked.step_s, asked.suspended_s, Path(folder))
+        found = report(asked.mib, asked.step_s, asked.suspended_s, asked.lease_s, Path(folder))
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     asked.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
     print(json.dumps(found["machine"]))

@@ -13,11 +13,13 @@ from typing import Protocol
 
 from learner.intake.collector import Collector
 from learner.intake.issuer import PromptSource
+from learner.intake.room import Room
 from learner.metrics import EVALUATION_RATIO, SOURCE_EVALUATION_RATIO
 from services.clock import Deadline, now_s
 from services.config import RunConfig
 from services.config.prompts import EvaluationConfig
 from services.streams import IssueLog
+from services.streams.redis_connection import ServerFull
 from services.wire.codec import Array, encode
 from services.wire.prompt import Prompt
 from services.wire.score import ScoredGroup
@@ -154,13 +156,18 @@ class Evaluator:
         )
         deadline = Deadline.after(self._config.deadlines.evaluation_s, "evaluation results")
         start = now_s()
-        issue_log = held_out.issue_log(policy_version)
+        issue_log, room = held_out.issue_log(policy_version), Room()
 
         def issue() -> None:
-            """Issue all of them, at the beginning and again when the stream server has lost them."""
+            """Issue all of them, at the beginning and again when the stream server has lost them, or had no room for them."""
             if issue_log.issued_count() < len(prompts):
                 for number, prompt in enumerate(prompts):
-                    issue_log.issue(number, encode(prompt))
+                    try:
+                        issue_log.issue(number, encode(prompt))
+                    except ServerFull as full:
+                        room.refused(full)
+                        return
+                room.admitted()
 
         group_ids = [prompt.group_id for prompt in prompts]
         results = self._collector.evaluation(group_ids, deadline, self._replicas.should_stop, issue)

@@ -13,7 +13,7 @@ from typing import Any
 from learner.evaluation import Evaluation
 from learner.intake.collector import Sampled
 from learner.metrics import LAST_STEP_TIMESTAMP, POLICY_LAG_STEPS, REFERENCE_VERSION, TRAINED_TOKENS
-from learner.publish.replica_group import SyncReport
+from learner.publish.sync_report import SyncReport
 from learner.ranks import TakenStep
 from learner.step.report import StepReport, export
 from learner.tracking.choice import tensorboard_of

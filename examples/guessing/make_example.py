@@ -8,8 +8,8 @@ tokenizer with a chat template, safetensors) next to this file or under --out. D
 outputs exist and were made by this recipe. The model of this recipe comes with the project, so the first run only writes the
 data; to train the model again, delete model/ and wait a minute or two (one thread).
 
-The model learns from the games of players who guess at random and seldom within what the hints leave, so that it finds one
-number in four or five. Rewards at the end of each game have to teach it the rest: to halve what is left.
+The model learns from the games of players who guess within what the hints leave half of the time and write any two digits
+otherwise, so that it finds one number in four or five. Rewards at the end of each game have to teach it the rest: to halve what is left.
 """
 
 import argparse

@@ -6,6 +6,7 @@ that admission cannot let in. Every group is sifted once, here; only what is kep
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -25,6 +26,7 @@ from services.errors import DeadlineExceeded, InputError
 from services.run.settled import SettledLog
 from services.run.waiting import Waiting
 from services.streams import Stream
+from services.streams.redis_connection import ServerFull
 from services.wire.score import ScoredGroup
 
 log = logging.getLogger("ratchet.learner")
@@ -108,14 +110,18 @@ class Intake:
         lost = lost_groups(self._ledger, issued, self._streams)
         if lost:
             log.warning("%d groups that no checkpoint holds are on no stream, and are issued again", len(lost))
-        self._issuer.issue_again(lost, issued)
         self._state.issued = issued
+        with suppress(ServerFull):  # the next look finds that the server counts too few, or that some are on no stream
+            self._issuer.issue_again(lost, issued)
 
     def issue(self) -> float:
         """Issue as many prompts as admission allows now, after those that the stream server has lost. Returns how long to wait
         before looking again, in seconds."""
         if self._issuer.issued_count() < self._state.issued:
-            self._issue_lost("Redis has lost the count of this run's groups: it was emptied, or is another server")
+            try:
+                self._issue_lost("Redis has lost the count of this run's groups: it was emptied, or is another server")
+            except ServerFull:
+                return LOOK_EVERY_S
         confirmed, ahead = self._replicas.confirmed_version, self._state.ess_control.steps_ahead
         if confirmed is not None:
             version = self._state.policy_version
@@ -125,7 +131,7 @@ class Intake:
         return LOOK_EVERY_S if confirmed == self._state.policy_version else UNCONFIRMED_LOOK_EVERY_S
 
     def _issue_lost(self, why: str) -> None:
-        """Issue again what is neither settled, nor on a stream, nor in this process's memory."""
+        """Issue again what is neither settled, nor on a stream, nor in this process's memory. Raises ServerFull."""
         issued = self._state.issued
         in_hand = self._collector.in_hand
         lost = [number for number in lost_groups(self._ledger, issued, self._streams) if number not in in_hand]
@@ -147,7 +153,8 @@ class Intake:
         expected = self._ledger.outstanding(self._state.issued) - len(self._collector.in_hand)
         missing, self._missing_before = expected > on_streams, expected > on_streams and not self._missing_before
         if missing and not self._missing_before:
-            self._issue_lost("entries are gone from the streams")
+            with suppress(ServerFull):
+                self._issue_lost("entries are gone from the streams")
 
     def gather(self, meanwhile: Callable[[], None] = lambda: None) -> Gathered | None:
         """Collect groups until groups_per_step of them reach the loss. Returns None when the run was asked to stop.

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from learner.intake.admission import AdmissionLimits, admissible_groups
+from learner.intake.room import Room
 from learner.prompts.plan import Place, PromptPlan
 from services.config import RunConfig
 from services.datasets.dataset import Problem
 from services.streams import IssueLog
+from services.streams.redis_connection import ServerFull
 from services.wire.codec import Array, encode
 from services.wire.prompt import Prompt, Trace
 from services.wire.score import ScoredGroup
@@ -40,6 +42,7 @@ class PromptIssuer:
         self._sources = sources
         self._sampling = [config.sampling_of(settings) for settings in config.prompts.each]
         self._log = log
+        self._room = Room()
         self._plan = PromptPlan(config, [source.problems for source in sources])
 
     @property
@@ -55,7 +58,7 @@ class PromptIssuer:
     def issue(
         self, outstanding_groups: Callable[[int], int], policy_version: int, confirmed_version: int, max_lag: int
     ) -> int:
-        """Issue what admission allows and return the number issued in the whole run.
+        """Issue what admission allows and the server has room for, and return the number issued in the whole run.
 
         outstanding_groups: maps the number issued so far to how many of those are not settled. confirmed_version: the policy
         version that the replicas sample under. max_lag: how many steps ahead groups may be issued now; it may change from
@@ -67,7 +70,12 @@ class PromptIssuer:
         for _ in range(credits):
             if self.has_ended and issued >= self._plan.next_number:
                 break
-            self._log.issue(issued, encode(self.prompt(issued, policy_version)))
+            try:
+                self._log.issue(issued, encode(self.prompt(issued, policy_version)))
+            except ServerFull as full:
+                self._room.refused(full)
+                break
+            self._room.admitted()
             issued += 1
         return issued
 
@@ -110,10 +118,16 @@ class PromptIssuer:
     def issue_again(self, lost: Sequence[int], issued: int) -> None:
         """Issue again what was issued, is not settled and is on no stream, and see that the server counts `issued` prompts.
 
-        lost: sequence numbers. They go out before the server counts them: if this is cut short, it is done again.
+        lost: sequence numbers. They go out before the server counts them: if this is cut short, it is done again. Raises
+        ServerFull.
         """
         for number in lost:
-            self._log.issue_again(encode(self.prompt(number)))
+            try:
+                self._log.issue_again(encode(self.prompt(number)))
+            except ServerFull as full:
+                self._room.refused(full)
+                raise
+            self._room.admitted()
         self._log.advance(issued)
 
     def prompt(self, sequence_number: int, policy_version: int = 0) -> Prompt:

@@ -13,7 +13,10 @@ from services.run import made_of
 from services.run.made_of import MadeOf
 from services.streams import Stream
 from services.streams.redis_connection import RedisConnection
+from services.streams.scripts import EVEN_IF_FULL
 from services.wire.prompt import Trace, trace
+
+NOTE = EVEN_IF_FULL + "return redis.call('SET', KEYS[1], ARGV[1])"
 
 
 def groups_on(streams: Sequence[Stream]) -> dict[int, Trace]:
@@ -71,4 +74,4 @@ class Leftovers:
 
     def note(self, made: MadeOf) -> None:
         """Write down what the groups from now on are made of."""
-        self._connection.execute("SET", self._key, made_of.digest(made))
+        self._connection.run_script(NOTE, [self._key], [made_of.digest(made)])

@@ -18,9 +18,10 @@ replica takes the weights for deadlines.first_replica_s (patience.py), or a repl
 import threading
 from collections.abc import Callable, Iterator
 
-from learner.publish.replica_group import ReplicaGroup, SyncReport
+from learner.publish.replica_group import ReplicaGroup
 from learner.publish.roll_call import Stopped
 from learner.publish.snapshot import Snapshot
+from learner.publish.sync_report import SyncReport
 from learner.publish.weight_server import WeightServer
 from services.clock import now_s
 from services.config import RunConfig

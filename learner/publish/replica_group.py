@@ -9,7 +9,6 @@ generation that forms for the next version, but for those that failed, which are
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 
 from learner.metrics import (
     CATCH_UPS,
@@ -28,6 +27,7 @@ from learner.publish.patience import Patience
 from learner.publish.proof import Proof
 from learner.publish.roll_call import RollCall
 from learner.publish.snapshot import Snapshot
+from learner.publish.sync_report import SyncReport
 from services.clock import Deadline, now_s
 from services.config import RunConfig
 from services.errors import DeadlineExceeded, WeightSyncError
@@ -35,27 +35,10 @@ from services.metrics import waiting
 from services.threads import in_daemon_thread
 from services.weights.channel import WeightChannel
 from services.weights.membership import Membership
-from services.wire.membership import Confirmation, Lease
+from services.wire.membership import Lease
 from services.wire.weights import Gap, Rendezvous, WeightManifest
 
 log = logging.getLogger("ratchet.learner")
-
-
-@dataclass(frozen=True)
-class SyncReport:
-    """One broadcast that every member confirmed, but for those that were left behind."""
-
-    policy_version: int
-    pg_generation: int
-    replicas: int
-    seconds: float
-    sampling_gap_s: list[float]
-    transfer_s: list[float]
-    running_sequences: int
-    gap_nats: float
-    gap_mean_nats: float
-    kernel_gap_nats: float | None
-    """What engine and learner differ by for the weights on disk: the largest that any replica has measured so far."""
 
 
 class ReplicaGroup:
@@ -92,6 +75,7 @@ class ReplicaGroup:
         self._generation = 0
         self._formed_s = 0.0
         self._is_formed = False
+        self._named_nobody = False  # whether the last failure could be put on no member
         self._members: dict[
             str, str
         ] = {}  # replica_id -> incarnation; those that form, or are sent to, while that goes on
@@ -227,7 +211,11 @@ class ReplicaGroup:
         self._exclusions.clear(self._members)
         self._attendance.prove(self._members, wanted.policy_version)
         self._confirm()
-        return self._report(confirmed, wanted.policy_version, seconds, gap)
+        SYNC_SECONDS.observe(seconds)
+        SYNCS.labels("confirmed").inc()
+        return SyncReport.of(
+            confirmed, wanted.policy_version, self._generation, seconds=seconds, gap=gap, kernel_gap=self.kernel_gap
+        )
 
     def _move(self, wanted: Snapshot, manifest: WeightManifest, deadline: Deadline) -> None:
         """Send the bytes; over HTTP the members fetch them."""
@@ -250,6 +238,7 @@ class ReplicaGroup:
     def _confirm(self) -> None:
         """The wanted version is where it is to be."""
         self._patience.confirmed()
+        self._named_nobody = False
         self.confirmed_version = self._wanted_version
 
     def _renew(self) -> None:
@@ -326,30 +315,19 @@ class ReplicaGroup:
             bound=self._proof.bound,
         )
 
-    def _report(self, confirmed: list[Confirmation], policy_version: int, seconds: float, gap: Gap) -> SyncReport:
-        """Count a confirmed broadcast, and say what it took. gap: how far the replicas' probes are from the learner's."""
-        SYNC_SECONDS.observe(seconds)
-        SYNCS.labels("confirmed").inc()
-        return SyncReport(
-            policy_version=policy_version,
-            pg_generation=self._generation,
-            replicas=len(confirmed),
-            seconds=seconds,
-            sampling_gap_s=[confirmation.pause_s for confirmation in confirmed],
-            transfer_s=[confirmation.transfer_s for confirmation in confirmed],
-            running_sequences=sum(confirmation.running_sequences for confirmation in confirmed),
-            gap_nats=gap.largest_nats,
-            gap_mean_nats=gap.mean_nats,
-            kernel_gap_nats=None if self.kernel_gap is None else self.kernel_gap.largest_nats,
-        )
-
     def _count_failure(self, fault: Exception) -> None:
-        """Give the group up, and leave out for a while the replicas that caused the failure. Raises what ends the run."""
+        """Give the group up, and leave out for a while the replicas that caused the failure; twice in a row nobody can be named,
+        and all are left out. Raises what ends the run."""
         SYNCS.labels("failed").inc()
         at_fault = self._roll_call.at_fault(give_up=self._channel.close)
+        if not at_fault and self._named_nobody:
+            at_fault = self._members
+        self._named_nobody = not at_fault
         self._members = {}
         self._is_formed = False
         seconds = self._exclusions.blame(at_fault, now_s())
         left_out = ", ".join(f"{replica_id} for {wait_s:.0f} s" for replica_id, wait_s in seconds.items())
-        log.warning("weights did not reach every replica: %s. Left out: %s", fault, left_out)
+        log.warning(
+            "weights did not reach every replica: %s. Left out: %s", fault, left_out or "nobody; all are invited again"
+        )
         self._patience.failed(fault, now_s())

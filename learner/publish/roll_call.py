@@ -149,15 +149,16 @@ class RollCall:
         return others
 
     def at_fault(self, give_up: Callable[[], None]) -> dict[str, str]:
-        """Return the members that caused a failure: replica_id -> incarnation, at least one. give_up: leaves the group.
+        """Return the members that caused a failure: replica_id -> incarnation. give_up: leaves the group.
 
         Silence of one and giving up make the others fail, so those that are gone or did not come come first, then the silent,
         then those that refused before the group was given up, then those that refused after. If every member did as asked, the
-        learner's own end failed: all are named.
+        learner's own end failed: all are named. If all are silent and none is known to be gone, the one that died cannot be told
+        from those that are slow to notice: nobody is named, and the next meeting shows who comes.
 
         Waits for: word from the members that have not answered yet.
         Until: LAST_WORDS_S, 3 seconds, or LAST_WORDS_AFTER_OTHERS_S, 1 second, after the last word.
-        Ended by: an answer from every member, or that time.
+        Ended by: an answer from every member, the end of a silent member's lease, or that time.
         Metric: ratchet_waiting{room="learner", awaiting="the cause of a failed broadcast"}.
         """
         self._hear(0.0)
@@ -170,6 +171,11 @@ class RollCall:
             while not blamed and self._answering.silent and now_s() < end_s and not self._stopping():
                 if self._hear(LOOK_EVERY_S):
                     end_s = min(end_s, now_s() + LAST_WORDS_AFTER_OTHERS_S)
+                silent = self._answering.silent
+                self.gone = self._lost({each: members[each] for each in silent}) if silent else set()
+                blamed = self.gone
+        if not blamed and self._answering.silent == set(members):
+            return {}
         blamed = blamed or self._answering.silent or refusing or self._refusing() or set(members)
         return {each: members[each] for each in blamed}
 

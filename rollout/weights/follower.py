@@ -12,19 +12,19 @@ learner/publish/.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from rollout.engine import InferenceEngine, SwapReport
-from rollout.metrics import POLICY_VERSION, SAMPLING_GAP_SECONDS, SWAPS, TRANSFER_SECONDS, WEIGHT_GAP_NATS
 from rollout.weights.fetch import fetch_manifest
-from rollout.weights.probing import Probed, on_disk, probed
+from rollout.weights.probing import on_disk, probed
+from rollout.weights.words import Words
 from services.clock import Deadline, now_s
 from services.config.deadlines import DeadlinesConfig
 from services.errors import DeadlineExceeded, InputError, WeightSyncError, WireError
-from services.weights.gap import gap_between, is_within
+from services.weights.gap import is_within
 from services.weights.membership import Membership
 from services.wire.membership import Confirmation
 from services.wire.weights import Rendezvous, WeightManifest, WeightOffer
@@ -70,15 +70,16 @@ class WeightFollower:
         self._membership = membership
         self._replica_id = replica_id
         self._incarnation = incarnation
+        self._words = Words(membership, replica_id, incarnation)
         self._transfer_s = deadlines.weight_transfer_s
         self._rejoin_s = rejoin_deadline_s(deadlines)
         self._reader = membership.announcements()
         self._work: asyncio.Task[None] | None = None  # a join, a transfer or a fetch
         self._met: Rendezvous | None = None  # the last generation that was announced with this replica in it
         self._generation: int | None = None  # None: in no generation
+        self._waits_for: int | None = None  # the generation whose members a join or a transfer waits for now
         self._outside_since_s: float | None = None  # None: never outside since the last join
         self._proved: _Proved | None = None
-        self._last_word: Confirmation | None = None
         self._trouble = ""  # why the last fetch failed, as far as the log has it
         self.ready = asyncio.Event()
         """Set while the replica holds proven weights and does not know of newer ones that others sample under."""
@@ -128,7 +129,7 @@ class WeightFollower:
         """Begin what was announced: a rendezvous ends what is under way, a version comes after it."""
         if messages and isinstance(first := messages[0], Rendezvous):
             if self._met == first:  # announced again: the server had lost it, and perhaps our word
-                await self._repeat_word()
+                await self._words.repeat()
             else:
                 await self._give_up_work()
                 self._met = first
@@ -138,14 +139,18 @@ class WeightFollower:
                 self._begin(self._swap(message))
 
     async def _heed_offer(self) -> None:
-        """Begin to fetch what the learner offers, if it names this replica."""
+        """Begin to fetch what the learner offers, if it names this replica: its generation then goes on without it."""
         try:
             offer = await asyncio.to_thread(self._membership.offered)
         except WireError as fault:
             self._say_once(f"the learner's offer cannot be read: {fault}")
             return
-        if offer is None or offer.alone.get(self._replica_id) != self._incarnation or self._is_busy():
+        if offer is None or offer.alone.get(self._replica_id) != self._incarnation:
             return
+        if self._is_busy():
+            if self._waits_for is None or offer.pg_generation < self._waits_for:
+                return  # it fetches already, or swaps; or the offer is older than the meeting
+            await self._give_up_work()  # nobody sends to it, and a network that was cut does not say so
         if self._generation is not None:
             log.warning("generation %s goes on without this replica", self._generation)
             self._generation = None
@@ -203,14 +208,15 @@ class WeightFollower:
         fault = None
         try:
             if rendezvous.backend != "http":
-                await self._engine.join(rendezvous, self._replica_id)
+                with self._waiting_for(rendezvous.pg_generation):
+                    await self._engine.join(rendezvous, self._replica_id)
             self._generation = rendezvous.pg_generation
             self._outside_since_s = None
         except WeightSyncError as error:
             fault = str(error)
             log.warning("did not join generation %d: %s", rendezvous.pg_generation, error)
             self._leave_group()
-        await self._confirm("joined", rendezvous.pg_generation, self._engine.policy_version, fault=fault)
+        await self._words.say("joined", rendezvous.pg_generation, self._engine.policy_version, fault=fault)
 
     async def _swap(self, manifest: WeightManifest) -> None:
         """Take in one version, prove it by its probe and confirm it, or say why not.
@@ -222,14 +228,8 @@ class WeightFollower:
         """
         if self._met is None or manifest.pg_generation != self._generation:
             return
-        word = self._last_word
-        if word is not None and (word.phase, word.pg_generation, word.policy_version, word.fault) == (
-            "swapped",
-            manifest.pg_generation,
-            manifest.policy_version,
-            None,
-        ):
-            await self._repeat_word()
+        if self._words.has_confirmed(manifest):
+            await self._words.repeat()
             return
         try:
             offer = await asyncio.to_thread(self._membership.offered) if self._met.backend == "http" else None
@@ -237,7 +237,7 @@ class WeightFollower:
         except (WeightSyncError, DeadlineExceeded, InputError) as error:
             log.warning("policy version %d did not arrive: %s", manifest.policy_version, error)
             self._leave_group()
-            await self._confirm("swapped", manifest.pg_generation, manifest.policy_version, fault=str(error))
+            await self._words.say("swapped", manifest.pg_generation, manifest.policy_version, fault=str(error))
             if isinstance(error, InputError):  # the next try would end the same way
                 raise
 
@@ -290,62 +290,28 @@ class WeightFollower:
             if manifest.pg_generation == 0:  # outside the group others sample under this version already
                 self.ready.clear()
             before = await on_disk(self._engine, manifest, deadline)
-            report = await self._engine.stage_and_swap(manifest, deadline, offer)
+            with self._waiting_for(manifest.pg_generation) if offer is None else nullcontext():
+                report = await self._engine.stage_and_swap(manifest, deadline, offer)
         after = await probed(self._engine, manifest, deadline)
         if is_within(after.gap, manifest.bound):
             self._proved = _Proved(learner, manifest.policy_version, digests)
             self.ready.set()
         else:
             self.ready.clear()  # the learner stops the run when it reads the gap
-        await self._confirm_swap(manifest, report, before, after)
+        await self._words.say_swapped(manifest, report, before, after)
 
-    async def _confirm_swap(
-        self, manifest: WeightManifest, report: SwapReport, before: list[list[float]] | None, after: Probed
-    ) -> None:
-        """Count a swap and tell the learner what it took. before: the probes under the weights on disk, if they were made."""
-        POLICY_VERSION.set(manifest.policy_version)
-        SWAPS.labels(report.kind).inc()
-        TRANSFER_SECONDS.observe(report.transfer_s)
-        SAMPLING_GAP_SECONDS.observe(report.pause_s)
-        WEIGHT_GAP_NATS.set(after.gap.largest_nats)
-        kernel_gap = moved = None
-        if before is not None:
-            on_disk = [logp for probe in manifest.probes for logp in probe.disk_logp]
-            kernel_gap = gap_between(on_disk, list(chain.from_iterable(before)))
-            if manifest.policy_version == 0:  # the same weights as on disk
-                moved = max(gap_between(*pair).largest_nats for pair in zip(before, after.logps, strict=False))
-        await self._confirm(
-            "swapped",
-            manifest.pg_generation,
-            manifest.policy_version,
-            transfer_s=report.transfer_s,
-            pause_s=report.pause_s,
-            running_sequences=report.running_sequences,
-            gap=after.gap,
-            kernel_gap=kernel_gap,
-            moved_nats=moved,
-        )
+    @contextmanager
+    def _waiting_for(self, pg_generation: int) -> Iterator[None]:
+        self._waits_for = pg_generation
+        try:
+            yield
+        finally:
+            self._waits_for = None
 
     def _leave_group(self) -> None:
         self._generation = None
         self._outside_since_s = self._outside_since_s or now_s()
         self.ready.clear()
-
-    async def _confirm(self, phase: str, pg_generation: int, policy_version: int, **facts: object) -> None:
-        confirmation = Confirmation(
-            replica_id=self._replica_id,
-            incarnation=self._incarnation,
-            phase=phase,  # type: ignore[arg-type]
-            pg_generation=pg_generation,
-            policy_version=policy_version,
-            **facts,  # type: ignore[arg-type]
-        )
-        self._last_word = confirmation
-        await self._repeat_word()
-
-    async def _repeat_word(self) -> None:
-        if self._last_word is not None:
-            await asyncio.to_thread(self._membership.confirm, self._last_word)
 
     def _say_once(self, trouble: str) -> None:
         """Log what goes wrong again and again, each time that it changes."""

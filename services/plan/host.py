@@ -11,6 +11,8 @@ ENGINE_PROCESS = round(1.5 * GIB)
 """A replica without its model: vLLM and its worker. An estimate: 1.2 GiB on a CPU, more with CUDA."""
 GRADER_PROCESS = round(0.15 * GIB)
 """A grader process that has loaded its libraries; verifier.process_memory_mib is what it may take. An estimate."""
+FETCHED = "a version that a replica fetches by itself"
+"""A replica that was late or has just joined; the set of buckets is kept from then on."""
 TEXT_BYTES_PER_TOKEN = 4
 """Text of a response that travels with its tokens. An estimate, of English and mathematics."""
 WIRE_BYTES_PER_TOKEN = 4 + 4 + TEXT_BYTES_PER_TOKEN

@@ -22,12 +22,15 @@ import msgspec
 from services.clock import now_s, sleep
 from services.errors import InputError, RatchetError, Retry
 from services.streams.redis_connection import Argument, CommandRefused, RedisConnection
+from services.streams.scripts import EVEN_IF_FULL
 
 log = logging.getLogger("ratchet")
 
 # KEYS identity, learner, lease; ARGV identity, holder, lease in ms, 1 to replace a holder whose lease has not run out
 # -> {what came of it, the value in the way}. May run twice.
-TAKE = """
+TAKE = (
+    EVEN_IF_FULL
+    + """
 local run = redis.call('GET', KEYS[1])
 if run and cjson.decode(run).run_id ~= cjson.decode(ARGV[1]).run_id then return {'run', run} end
 local holder = redis.call('GET', KEYS[2])
@@ -37,12 +40,16 @@ redis.call('SET', KEYS[2], ARGV[2])
 redis.call('SET', KEYS[3], '1', 'PX', ARGV[3])
 return {'taken', run or ''}
 """
+)
 # KEYS learner, lease; ARGV holder, lease in ms -> 1 renewed | 0 not the holder
-RENEW = """
+RENEW = (
+    EVEN_IF_FULL
+    + """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[2], '1', 'PX', ARGV[2])
 return 1
 """
+)
 # KEYS learner, lease; ARGV holder
 GIVE_UP = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[2]) end return 1"
 # In front of a script, whose last key and last argument it takes away.

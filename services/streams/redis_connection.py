@@ -54,6 +54,10 @@ class CommandRefused(StreamError):
         self.text = text
 
 
+class ServerFull(CommandRefused):
+    """The server has no memory for what was asked (its maxmemory); it will have once something is acknowledged or deleted."""
+
+
 @dataclass(frozen=True)
 class ServerMemory:
     """What a Redis server says of its memory."""
@@ -132,7 +136,7 @@ class RedisConnection:
         answers = self._until_answered(commands, block_s or 0.0)
         for name, answer in zip(names, answers, strict=True):
             if isinstance(answer, redis.ResponseError):
-                raise CommandRefused(self.address, name, *_code_and_text(answer)) from answer
+                raise _refusal(self.address, name, answer) from answer
         return answers
 
     def run_script(self, lua: str, keys: Sequence[str], args: Sequence[Argument] = ()) -> Any:
@@ -156,10 +160,10 @@ class RedisConnection:
         script = ("EVAL", lua, len(keys), *keys, *args)  # not by its digest: were that unknown, the rest would have run
         *_, answers = self._until_answered([("MULTI",), *commands, script, ("EXEC",)], 0.0)
         if isinstance(answers, redis.ResponseError):
-            raise CommandRefused(self.address, "EXEC", *_code_and_text(answers)) from answers
+            raise _refusal(self.address, "EXEC", answers) from answers
         for command, answer in zip([*commands, script], answers, strict=True):
             if isinstance(answer, redis.ResponseError):
-                raise CommandRefused(self.address, str(command[0]), *_code_and_text(answer)) from answer
+                raise _refusal(self.address, str(command[0]), answer) from answer
         return list(answers)
 
     def close(self) -> None:
@@ -296,6 +300,11 @@ def _certificate_fault(fault: BaseException | None) -> ssl.SSLCertVerificationEr
 def _facts(answer: bytes) -> dict[str, str]:
     """The lines `name:value` of what INFO says."""
     return dict(line.split(":", 1) for line in answer.decode().splitlines() if ":" in line)
+
+
+def _refusal(address: str, command: str, answer: redis.ResponseError) -> CommandRefused:
+    code, text = _code_and_text(answer)
+    return (ServerFull if code == "OOM" else CommandRefused)(address, command, code, text)
 
 
 def _code_and_text(refusal: redis.ResponseError) -> tuple[str, str]:

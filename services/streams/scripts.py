@@ -3,7 +3,14 @@
 Every stream has one consumer group, `workers`. An entry is a single field `p`, deleted when the entry is acknowledged. So
 the length of a stream is the number of entries not yet done, and those of them that are not pending are waiting. The
 consumer `-released-` owns entries that were given back, until a consumer claims them.
+
+A server whose memory is full (maxmemory) admits no command that may take more of it as the first write of a script, and every
+command after that. New prompts are then refused. All else goes on: what is on the streams moves on and is acknowledged, which
+frees memory, and leases and announcements, which take a bounded amount, are written.
 """
+
+EVEN_IF_FULL = "redis.call('DEL', KEYS[1] .. ':nothing')\n"
+"""In front of a script: it runs on a full server as well, because its first write frees memory, as far as the server can tell."""
 
 # KEYS stream; ARGV consumer, count, idle_ms (0: do not look for idle ones), deliveries that make an entry a suspect, 1 if this
 # process holds a suspect, ids that it holds...
@@ -34,6 +41,7 @@ end
 local own = redis.pcall('XPENDING', stream, 'workers', '-', '+', count + #ARGV - 5, consumer)
 if own.err then
   if not string.find(own.err, 'NOGROUP', 1, true) then return own end
+  redis.call('DEL', stream .. ':nothing') -- see EVEN_IF_FULL
   redis.call('XGROUP', 'CREATE', stream, 'workers', '0', 'MKSTREAM')
   own = {}
 end
@@ -159,7 +167,7 @@ return {1, count + 1}
 """
 
 # KEYS counter; ARGV count
-ADVANCE = """
+ADVANCE = f"""{EVEN_IF_FULL}
 if tonumber(redis.call('GET', KEYS[1]) or '0') < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], ARGV[1]) end
 return 1
 """

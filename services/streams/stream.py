@@ -108,14 +108,15 @@ class IssueLog(Protocol):
     def issue(self, sequence_number: int, payload: bytes) -> bool:
         """Append entry `sequence_number` and count it, in one step; False, and no change, when it was issued before.
 
-        Raises IssueGap when numbers below it were never issued.
+        Raises IssueGap when numbers below it were never issued, ServerFull while the server has no memory for it.
         """
 
     def advance(self, count: int) -> None:
         """Count every number below `count` as issued, without entries: the server has lost its count."""
 
     def issue_again(self, payload: bytes) -> None:
-        """Append the entry of a number that was issued before and is gone. A repeat of this call may append it twice."""
+        """Append the entry of a number that was issued before and is gone. A repeat of this call may append it twice. Raises
+        ServerFull as `issue` does."""
 
     def issued_count(self) -> int:
         """The number of entries issued, which is the next sequence number."""

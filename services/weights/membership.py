@@ -5,7 +5,8 @@ stream, and replicas confirm on another. Both are read from the end, so a reader
 repeated message is harmless, because each names its generation and version. Beside them stands the learner's offer: where the
 newest version can be fetched, and who is to fetch it.
 
-A server that was emptied has lost all of this. Nobody needs it back: leases, offer and what is being announced are written
+All of it is written on a server whose memory is full, too: a run that waits for room must not lose its replicas. A server that
+was emptied has lost all of this. Nobody needs it back: leases, offer and what is being announced are written
 again, and the learner knows its last generation.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Iterator, Mapping
 
 from services.errors import WireError
 from services.streams.redis_connection import RedisConnection
+from services.streams.scripts import EVEN_IF_FULL
 from services.wire.codec import decode, encode
 from services.wire.membership import Confirmation, Lease
 from services.wire.weights import Rendezvous, WeightManifest, WeightOffer
@@ -23,12 +25,15 @@ log = logging.getLogger("ratchet")
 _KEPT_MESSAGES = 256
 
 # The server's clock decides which leases are live, so that hosts need not agree on the time.
-_REGISTER = """
+_REGISTER = (
+    EVEN_IF_FULL
+    + """
 local now = redis.call('TIME')
 redis.call('ZADD', KEYS[1], now[1] * 1000 + math.floor(now[2] / 1000) + ARGV[2], ARGV[1])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 return 1
 """
+)
 _LIVE = """
 local now = redis.call('TIME')
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], now[1] * 1000 + math.floor(now[2] / 1000), '+inf')
@@ -50,19 +55,27 @@ end
 return found
 """
 _ALL = "return redis.call('HGETALL', KEYS[1])"
-_COUNT = "return redis.call('INCR', KEYS[1])"  # a repeat only skips a number
+_COUNT = EVEN_IF_FULL + "return redis.call('INCR', KEYS[1])"  # a repeat only skips a number
 _IS_THERE = "return #redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])"
-_COUNT_ABOVE = """
+_COUNT_ABOVE = (
+    EVEN_IF_FULL
+    + """
 local next = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), tonumber(ARGV[1])) + 1
 redis.call('SET', KEYS[1], next)
 return next
 """
-_OFFER = """
+)
+_OFFER = (
+    EVEN_IF_FULL
+    + """
 local before = redis.call('EXISTS', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[1])
 return before
 """
-_APPEND = "return redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'kind', ARGV[2], 'body', ARGV[3])"
+)
+_APPEND = (
+    EVEN_IF_FULL + "return redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', 'kind', ARGV[2], 'body', ARGV[3])"
+)
 
 
 class Membership:

@@ -9,6 +9,8 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +22,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 from services.clock import Deadline, sleep
 from services.errors import DeadlineExceeded, InputError, WeightSyncError
 from services.loopback import is_loopback
+from services.threads import in_daemon_thread
 from services.weights.collective import Collective, FormCollective, form_collective, form_in_time
 from services.wire.weights import Rendezvous, WeightManifest
 
@@ -88,8 +91,12 @@ class RendezvousStore:
 ALL_HERE = "all here"
 """The key that rank 0 sets once every member has come, or when it gives up waiting for them."""
 CALLED_OFF = b"called off"
+OVER = "over"
+"""The key that rank 0 sets when it leaves a generation that was formed."""
 LOOK_EVERY_S = 0.02
 """How often rank 0 looks for those who have not come."""
+LOOK_FOR_THE_END_S = 0.2
+"""How often a member that receives looks whether the generation is over."""
 
 
 def _ignore(rank: int) -> None:
@@ -126,6 +133,7 @@ class BroadcastGroup:
         self._device = device
         self._arrived = arrived
         self._called_off = called_off
+        self._store: Any = None
         self._group: Collective | None = None
         try:
             if store is None:
@@ -134,6 +142,7 @@ class BroadcastGroup:
             prefixed = PrefixStore(f"generation{rendezvous.pg_generation}", store)
             self._meet(prefixed, deadline)
             store.set_timeout(_left(deadline))
+            self._store = prefixed
             self._group = form_in_time(deadline, lambda left: form(rendezvous, rank, prefixed, left, device))
         except (RuntimeError, ValueError) as fault:
             if _ran_out_of_time(fault):
@@ -209,12 +218,12 @@ class BroadcastGroup:
         """Send `flat` from rank 0, or receive into it on the others. uint8, contiguous, the same size everywhere; on a GPU, what
         was to be written to it is written, and what was to read it has read it.
 
-        Raises WeightSyncError when a member is gone or late, or this end was closed meanwhile; the group cannot be used
-        after that.
+        Raises WeightSyncError when a member is gone or late, or this end or rank 0 left the generation meanwhile; the group
+        cannot be used after that, and `flat` may still be written to until the deadline.
 
         Waits for: all members, to send or receive this bucket.
         Until: the deadline (deadlines.weight_transfer_s).
-        Ended by: the bucket's arrival; the deadline or a lost member (WeightSyncError); `close` in another thread.
+        Ended by: the bucket's arrival; the deadline or a lost member (WeightSyncError); `close` in another thread, or of rank 0.
         Metric: ratchet_waiting of the publisher or the follower that broadcasts.
         """
         group = self._group
@@ -225,7 +234,10 @@ class BroadcastGroup:
                 f"a bucket lies on {flat.device}, the group moves what is on {self._device}", "Pack it there"
             )
         try:
-            group.broadcast(flat, _left(deadline))
+            if self._rank == 0:
+                group.broadcast(flat, _left(deadline))
+            else:
+                self._receive(group, flat, deadline)
         except RuntimeError as fault:
             raise self._fault(
                 f"a broadcast of {flat.numel()} bytes failed",
@@ -237,11 +249,39 @@ class BroadcastGroup:
                 f"the group was closed during a broadcast of {flat.numel()} bytes", "Join the next generation"
             )
 
+    def _receive(self, group: Collective, flat: Tensor, deadline: Deadline) -> None:
+        """Receive in a thread, which is left behind when rank 0 or this end leaves the generation.
+
+        gloo does not end a receive in the middle of a message when the connection breaks: it waits for its deadline. And a peer
+        that NCCL has aborted is not always noticed.
+        """
+        left = _left(deadline)
+        moving = in_daemon_thread(lambda: group.broadcast(flat, left), "weight-bucket")
+        over = in_daemon_thread(lambda: self._until_over(moving), "weight-generation-over")
+        while self._group is group and not moving.done() and not over.done():
+            wait({moving, over}, LOOK_FOR_THE_END_S, FIRST_COMPLETED)
+        if moving.done():
+            moving.result()
+        elif self._group is group:
+            raise RuntimeError("rank 0 has left the generation")
+
+    def _until_over(self, moving: "Future[None]") -> None:
+        """Return once rank 0 has left the generation, its store cannot be reached, or the bucket has arrived."""
+        with suppress(RuntimeError):
+            while not moving.done():
+                sleep(LOOK_FOR_THE_END_S)
+                if self._store.check([OVER]):
+                    return
+
     def close(self) -> None:
-        """Leave the group. A thread that waits in `broadcast` then raises WeightSyncError."""
+        """Leave the group. A thread that waits in `broadcast` then raises WeightSyncError; when rank 0 leaves, in all members."""
         group, self._group = self._group, None
-        if group is not None:
-            group.abort()
+        if group is None:
+            return
+        if self._rank == 0:
+            with suppress(RuntimeError):  # the store is gone with this process
+                self._store.set(OVER, "")
+        group.abort()
 
     def _fault(self, what: str, next_action: str, fault: Exception | None = None) -> WeightSyncError:
         rendezvous = self._rendezvous

@@ -10,8 +10,8 @@ import torch
 
 from learner.publish.kept_buckets import BucketPool
 from learner.publish.publisher import WeightPublisher
-from learner.publish.replica_group import SyncReport
 from learner.publish.snapshot import Snapshot
+from learner.publish.sync_report import SyncReport
 from learner.publish.weight_server import WeightServer
 from rollout.weights.follower import WeightFollower
 from services.clock import Deadline

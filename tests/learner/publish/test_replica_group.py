@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import pytest
@@ -16,7 +17,7 @@ from services.config import RunConfig
 from services.errors import WeightSyncError
 from services.streams.redis_connection import RedisConnection
 from services.weights.membership import Membership
-from services.wire.weights import WeightManifest, WeightOffer
+from services.wire.weights import Rendezvous, WeightManifest, WeightOffer
 from tests.learner.publish.control_plane import Learner, Replica, lease, until
 
 
@@ -197,6 +198,103 @@ def test_a_replica_that_says_nothing_is_blamed_and_not_those_that_fail_with_it(
     learner.publisher.close()
     good.leave()
     bad.leave()
+
+
+def test_where_nobody_says_what_went_wrong_all_are_invited_again_and_the_meeting_shows_who_died(
+    config: RunConfig,
+    redis_connection: RedisConnection,
+    learner: Learner,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("learner.publish.roll_call.LAST_WORDS_S", 0.2)
+    good, dying = (Replica(config, redis_connection, f"rollout-{i}") for i in range(2))
+    until(lambda: len(Membership(redis_connection, config.name, 1.0).live()) == 2)
+    learner.publish(0)
+    learner.publisher.wait()
+    take_in, slow = good.engine.stage_and_swap, learner.channel.formed[-1].pg_generation
+
+    async def notices_late(
+        manifest: WeightManifest, deadline: Deadline, offer: WeightOffer | None = None
+    ) -> SwapReport:
+        if manifest.pg_generation == slow:
+            await asyncio.sleep(600)
+        return await take_in(manifest, deadline, offer)
+
+    good.engine.stage_and_swap = notices_late  # type: ignore[method-assign]
+    dying.die()
+    words = lease("rollout-1", "1", 0, ready=True, pg_generation=slow)
+    Membership(redis_connection, config.name, 1.0).register(words)  # its last
+    learner.channel.fail_next = 1
+    begun_s = time.monotonic()
+    learner.publish(1)
+    until(lambda: good.engine.policy_version == 1)
+    assert time.monotonic() - begun_s < 4.0  # the lease of the one that died, and two meetings
+    assert "Left out: nobody; all are invited again" in caplog.text
+    assert "rollout-0 for" not in caplog.text
+    learner.publisher.close()
+    good.leave()
+
+
+def test_a_member_that_dies_before_it_comes_to_the_meeting_is_left_out_when_its_lease_ends(
+    config: RunConfig, redis_connection: RedisConnection, learner: Learner, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = Replica(config, redis_connection, "rollout-0")
+    membership = Membership(redis_connection, config.name, 1.0)
+    until(lambda: len(membership.live()) == 1)
+    membership.register(lease("rollout-1", "1"))  # its last
+    form, given_up = learner.channel.form, threading.Event()
+    learner.channel.close = given_up.set  # type: ignore[method-assign]
+
+    def meet(rendezvous: Rendezvous, deadline: Deadline, arrived: Callable[[int], None]) -> None:
+        if "rollout-1" not in rendezvous.first_ranks:
+            form(rendezvous, deadline, arrived)
+            return
+        arrived(rendezvous.first_ranks["rollout-0"])
+        assert given_up.wait(10)
+        raise WeightSyncError("rank 0 gave up waiting for all to come")
+
+    learner.channel.form = meet  # type: ignore[method-assign]
+    begun_s = time.monotonic()
+    learner.publish(0)
+    until(lambda: good.engine.policy_version == 0)
+    assert time.monotonic() - begun_s < 1.0 + 2.0
+    assert (
+        "no word of rollout-1 (joined, generation 1) and its lease is gone. Left out: rollout-1 for 1 s" in caplog.text
+    )
+    learner.publisher.close()
+    good.leave()
+
+
+def test_one_that_still_waits_for_a_broadcast_that_was_given_up_fetches_at_once(
+    config: RunConfig, redis_connection: RedisConnection
+) -> None:
+    """A network that was cut does not say that nobody sends any more."""
+    content = config.model_dump()
+    content["deadlines"]["weight_patience_s"] = 0.3
+    config = RunConfig.model_validate(content)
+    learner = Learner(config, redis_connection)
+    good, deaf = (Replica(config, redis_connection, f"rollout-{i}") for i in range(2))
+    until(lambda: len(Membership(redis_connection, config.name, 1.0).live()) == 2)
+    learner.publish(0)
+    learner.publisher.wait()
+    take_in = deaf.engine.stage_and_swap
+
+    async def hears_nothing(
+        manifest: WeightManifest, deadline: Deadline, offer: WeightOffer | None = None
+    ) -> SwapReport:
+        if offer is None:
+            await asyncio.sleep(600)
+        return await take_in(manifest, deadline, offer)
+
+    deaf.engine.stage_and_swap = hears_nothing  # type: ignore[method-assign]
+    learner.publish(1)
+    until(lambda: deaf.engine.policy_version == 1, within_s=5.0)
+    assert deaf.engine.fetched == [1]
+    assert good.engine.fetched == []
+    learner.publisher.close()
+    good.leave()
+    deaf.leave()
 
 
 def test_what_fails_now_and_then_does_not_end_the_run(

@@ -155,6 +155,23 @@ def test_if_everybody_did_as_asked_everybody_is_left_out() -> None:
     assert asked([says("a"), says("b")]).at_fault(lambda: None) == MEMBERS
 
 
+def test_where_all_are_silent_nobody_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that was killed cannot be told from one that is slow to notice it."""
+    monkeypatch.setattr("learner.publish.roll_call.LAST_WORDS_S", 0.1)
+    assert asked().at_fault(lambda: None) == {}
+
+
+def test_a_lease_that_ends_while_last_words_are_awaited_names_who_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("learner.publish.roll_call.LAST_WORDS_S", 10.0)
+    begun_s = time.monotonic()
+
+    def ends(members: Mapping[str, str]) -> set[str]:
+        return members.keys() & {"a"} if time.monotonic() - begun_s > 0.3 else set()
+
+    assert asked(lost=ends).at_fault(lambda: None) == {"a": "1"}
+    assert time.monotonic() - begun_s < 3.0
+
+
 def test_an_answer_that_cannot_be_read_counts_as_silence(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,12 +1,14 @@
 """Two runs, or two learners of one, are never taken for each other: on a real server."""
 
 import logging
+import time
 import uuid
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from services.command.redis_server import RedisServer
 from services.errors import InputError
 from services.streams.fence import (
     Fence,
@@ -55,6 +57,19 @@ def test_a_second_learner_elsewhere_is_refused_while_the_first_lives(
     first.fence.close()
     second.fence.take()
     second.fence.close()
+
+
+def test_a_server_whose_memory_is_full_knows_who_the_learner_is(tmp_path: Path) -> None:
+    with RedisServer(tmp_path / "redis") as server:
+        connection = RedisConnection(server.url, deadline_s=5.0)
+        connection.execute("CONFIG", "SET", "maxmemory", 1)
+        first = Learner(connection, "full", tmp_path)
+        first.fence.take()
+        time.sleep(2 * LEASE_S)  # and renews its lease
+        with pytest.raises(InputError, match="another learner of the run full is at work"):
+            Learner(connection, "full", tmp_path, host="there").fence.take()
+        first.fence.close()
+        connection.close()
 
 
 def test_one_that_was_killed_on_the_same_host_and_folder_is_replaced_at_once(

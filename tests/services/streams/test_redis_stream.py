@@ -13,7 +13,7 @@ import pytest
 
 from services.command.redis_server import RedisServer
 from services.streams import StreamDepth
-from services.streams.redis_connection import CommandRefused, RedisConnection
+from services.streams.redis_connection import CommandRefused, RedisConnection, ServerFull
 from services.streams.redis_stream import ISSUED, OTHER_COUNTERS_S, RedisIssueLog, RedisStream
 
 WORKER = """
@@ -178,8 +178,9 @@ def test_a_full_server_refuses_new_entries_and_lets_old_ones_move_on(tmp_path: P
         assert target.claim(1, 0) == []
         held = source.claim(1, 0)
         connection.execute("CONFIG", "SET", "maxmemory", 1)
-        with pytest.raises(CommandRefused, match="raise maxmemory"):
+        with pytest.raises(ServerFull, match="raise maxmemory"):
             RedisIssueLog(connection, source).issue(2, b"more")
+        assert RedisStream(connection, "full", "scored", "a", 60).claim(1, 0) == []  # nobody has claimed from it before
         held += source.claim(1, 0)
         assert source.hand_over_many(
             [(claim, b"x" * size) for claim, size in zip(held, sizes, strict=True)], target

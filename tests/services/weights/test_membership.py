@@ -3,11 +3,13 @@
 import logging
 import time
 import uuid
+from pathlib import Path
 
 import msgspec
 import pytest
 
-from services.streams.redis_connection import RedisConnection
+from services.command.redis_server import RedisServer
+from services.streams.redis_connection import RedisConnection, ServerFull
 from services.weights.membership import Membership
 from services.wire.membership import Confirmation, Lease
 from services.wire.weights import Gap, Probe, Rendezvous, WeightManifest, WeightOffer
@@ -47,6 +49,27 @@ def test_a_replica_is_live_from_registering_until_it_leaves(membership: Membersh
     membership.register(lease("b"))
     membership.leave("a")
     assert membership.live() == {"b": lease("b")}
+
+
+def test_everything_is_written_on_a_server_whose_memory_is_full(tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as server:
+        connection = RedisConnection(server.url, deadline_s=5.0)
+        membership = Membership(connection, "full", lease_s=30.0)
+        announced, confirmed = membership.announcements(), membership.confirmations()
+        connection.execute("CONFIG", "SET", "maxmemory", 1)
+        with pytest.raises(ServerFull):
+            connection.execute("SET", "other", "data")
+        for _ in range(2):
+            membership.register(lease("a"))
+        assert membership.live() == {"a": lease("a")}
+        assert (membership.next_generation(above=6), membership.next_attempt()) == (7, 1)
+        membership.offer(OFFER)
+        membership.announce(RENDEZVOUS)
+        membership.confirm(confirmation("a"))
+        assert membership.offered() == OFFER
+        assert list(announced.read(1.0)) == [RENDEZVOUS]
+        assert list(confirmed.read(1.0)) == [confirmation("a")]
+        connection.close()
 
 
 def test_a_lease_that_is_not_renewed_runs_out_and_its_last_words_stay(

@@ -27,6 +27,8 @@ from services.wire.weights import Gap, Rendezvous, WeightManifest
 
 CPU = torch.device("cpu")
 SIZE_BYTES = 5_000_000
+MUCH_BYTES = 200_000_000
+"""More than the buffers of a connection hold."""
 
 
 def rendezvous(port: int, generation: int, size: int, timeout_s: float = 20.0) -> Rendezvous:
@@ -72,6 +74,8 @@ def member(pipe: Connection) -> None:
                 flat = content(0)
                 group.broadcast(flat, soon(argument))
                 pipe.send(sorted(set(flat[:: SIZE_BYTES // 100].tolist())))
+            elif verb == "receive much" and group is not None:
+                group.broadcast(torch.zeros(MUCH_BYTES, dtype=torch.uint8), soon(argument))
             elif verb == "come and die":
                 BroadcastGroup(argument, 1, soon(), CPU, form=publish_and_die)
             elif verb == "die":
@@ -167,12 +171,56 @@ def test_a_root_that_leaves_frees_a_member_that_waits(members: Members) -> None:
     assert time.monotonic() - started_s < 5.0
 
 
+def test_a_root_that_leaves_after_a_member_died_frees_another_that_has_half_of_a_message(members: Members) -> None:
+    """gloo alone lets it wait for its deadline."""
+    channel = ProcessGroupChannel(store := RendezvousStore("127.0.0.1"))
+    members.start(2)
+    for which in (0, 1):
+        members.tell(which, "join", (rendezvous(store.port, 1, 3), which + 1))
+    channel.form(rendezvous(store.port, 1, 3), soon())
+    assert [members.answer(which) for which in (0, 1)] == ["joined", "joined"]
+    members.tell(0, "receive much", 60.0)
+    time.sleep(0.5)
+    members.tell(1, "die")
+    members.processes[1].join()
+    time.sleep(0.3)
+    with pytest.raises(WeightSyncError, match="failed"):
+        channel.send(manifest(1), [torch.zeros(MUCH_BYTES, dtype=torch.uint8)], soon(60.0))
+    started_s = time.monotonic()
+    channel.close()
+    assert f"broadcast of {MUCH_BYTES} bytes failed" in members.answer(0)
+    assert time.monotonic() - started_s < 5.0
+
+
 def test_a_member_that_never_comes_is_reported_when_the_deadline_is_reached() -> None:
     channel = ProcessGroupChannel(store := RendezvousStore("127.0.0.1"))
     started_s = time.monotonic()
     with pytest.raises(WeightSyncError, match="not all 2 members met"):
         channel.form(rendezvous(store.port, 1, 2), soon(1.0))
     assert time.monotonic() - started_s < 5.0
+
+
+def test_a_meeting_is_called_off_for_all_when_a_member_dies_before_it_has_come(members: Members) -> None:
+    """The publisher closes the channel when the lease of the one that died has ended."""
+    channel = ProcessGroupChannel(store := RendezvousStore("127.0.0.1"))
+    members.start(2)
+    members.tell(0, "join", (rendezvous(store.port, 1, 3), 1))
+    members.tell(1, "die")
+    members.processes[1].join()
+    came: list[int] = []
+    calling_off = threading.Timer(1.0, channel.close)
+    started_s = time.monotonic()
+    calling_off.start()
+    with pytest.raises(WeightSyncError, match="rank 0 gave up waiting for all to come"):
+        channel.form(rendezvous(store.port, 1, 3), soon(), came.append)
+    assert came == [0, 1]
+    assert "rank 0 gave up waiting for all to come" in members.answer(0)
+    assert time.monotonic() - started_s < 5.0
+
+    members.tell(0, "join", (rendezvous(store.port, 2, 2), 1))
+    channel.form(rendezvous(store.port, 2, 2), soon())
+    assert members.answer(0) == "joined"
+    channel.close()
 
 
 def test_the_ranks_that_did_not_come_are_named(members: Members) -> None:

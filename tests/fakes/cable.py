@@ -1,0 +1,57 @@
+"""A network cable between a client and a server: a TCP proxy that stops forwarding when it is cut, and loses nothing.
+
+with Cable(to=("127.0.0.1", 6379)) as cable:     # or the path of a unix socket
+    connect to ("127.0.0.1", cable.port)
+    cable.cut()                                  # both ends stay connected and hear nothing of each other
+    cable.mend()
+"""
+
+import socket
+import threading
+from contextlib import suppress
+from typing import Self
+
+
+class Cable:
+    def __init__(self, to: tuple[str, int] | str) -> None:
+        self._to = to
+        self._whole = threading.Event()
+        self._whole.set()
+        self._ends: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        self._whole.clear()
+
+    def mend(self) -> None:
+        self._whole.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+        self._whole.set()
+        for end in self._ends:
+            end.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                near, _ = self._listener.accept()
+                self._whole.wait()
+                far = socket.socket(socket.AF_UNIX if isinstance(self._to, str) else socket.AF_INET)
+                far.connect(self._to)
+                self._ends += [near, far]
+                for source, sink in ((near, far), (far, near)):
+                    threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
+
+    def _forward(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                self._whole.wait()
+                sink.sendall(data)
+            self._whole.wait()
+            sink.shutdown(socket.SHUT_WR)
