@@ -9,7 +9,8 @@ outputs exist and were made by this recipe. The model of this recipe comes with 
 data; to train the model again, delete model/ and wait a minute or two (one thread).
 
 The model learns from the games of players who guess within what the hints leave half of the time and write any two digits
-otherwise, so that it finds one number in four or five. Rewards at the end of each game have to teach it the rest: to halve what is left.
+otherwise, so that it finds one number in four or five. Rewards at the end of each game have to teach it the rest: to halve
+what is left.
 """
 
 import argparse
