@@ -14,6 +14,7 @@ from services.errors import InputError
 ENTRY_POINTS = "ratchet.environments"
 
 OURS: Mapping[str, str] = {
+    "agent": "rollout.environments.agent.environment:Agent",
     "guess": "rollout.environments.guess:Guess",
     "tools": "rollout.environments.tools.environment:Tools",
 }

@@ -31,8 +31,9 @@ def wrong(name: str = "guess", **options: Any) -> str:
 
 
 def test_an_environment_that_cannot_be_made_is_named_with_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 'environment.name = "chess": there is no such environment; the known ones are "guess", "tools"' in wrong(
-        "chess"
+    assert (
+        'environment.name = "chess": there is no such environment; the known ones are "agent", "guess", "tools"'
+        in wrong("chess")
     )
     assert "environment.options" in wrong(gueses=3)
     assert "it knows guesses, higher" in wrong(gueses=3)
