@@ -93,7 +93,7 @@ class Replica:
 
         self._conversations: Conversations | None = None
         if config.environment is not None:
-            maker = environment_maker(config.environment)
+            maker = environment_maker(config, services_folder)
             self._conversations = Conversations(config, Script.of(config), maker)
         self._loop = SamplingLoop(
             engine,

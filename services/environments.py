@@ -13,7 +13,11 @@ from services.errors import InputError
 
 ENTRY_POINTS = "ratchet.environments"
 
-OURS: Mapping[str, str] = {"guess": "rollout.environments.guess:Guess"}
+OURS: Mapping[str, str] = {
+    "agent": "rollout.environments.agent.environment:Agent",
+    "guess": "rollout.environments.guess:Guess",
+    "tools": "rollout.environments.tools.environment:Tools",
+}
 """Name -> module:class. The class has the methods of rollout.environments.Environment."""
 
 

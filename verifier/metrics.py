@@ -56,6 +56,9 @@ RETRIED_CALLS = Counter(
     "Calls repeated while the service they need is away or saturated, by what was awaited.",
     ["awaiting"],
 )
+RUNNING_PROGRAMS = Gauge(
+    "ratchet_verifier_running_programs", "Programs of policies that run in the sandbox now (tool `python`)."
+)
 
 begin_dead_groups("verifier")
 for _result in ("hit", "miss"):

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from contextlib import closing
 
 from services.config.verifier import VerifierConfig
+from services.verifier_access import tokens_of
 from verifier.cache import Shelf
 from verifier.grading import open_grading
 from verifier.http.app import create_app
-from verifier.http.auth import BearerTokens, tokens_of
+from verifier.http.auth import BearerTokens
 from verifier.http.listening import listen, reachable_url
 from verifier.http.middleware import Front
 from verifier.http.server import Server

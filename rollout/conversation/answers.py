@@ -157,7 +157,11 @@ class Counterpart:
         if not isinstance(turn, Turn) or not isinstance(turn.done, bool):
             raise EnvironmentFault("malformed", f"step returned {_shown(turn)}, not a Turn")
         self._check(turn.messages, "step")
-        if not turn.done and not turn.messages:
+        if turn.history is not None:
+            if not isinstance(turn.history, Start) or not turn.history.messages:
+                raise EnvironmentFault("malformed", f"step returned the history {_shown(turn.history)}")
+            self._check(turn.history.messages, "reset")
+        if not turn.done and not turn.messages and turn.history is None:
             raise EnvironmentFault("malformed", "step returned a Turn that is not done and has no messages")
         if turn.reward is not None and not _is_finite_number(turn.reward):
             raise EnvironmentFault(

@@ -26,7 +26,7 @@ def check(config: RunConfig, problem: Subject) -> list[str]:
     problem: the first of the dataset; a conversation about it is begun and given up.
     """
     assert config.environment is not None
-    make = environment_maker(config.environment)
+    make = environment_maker(config)
     try:
         start = asyncio.run(
             _begun(
@@ -36,6 +36,8 @@ def check(config: RunConfig, problem: Subject) -> list[str]:
             )
         )
     except EnvironmentFault as fault:
+        if isinstance(fault.__cause__, InputError):  # it knows what the user got wrong
+            raise fault.__cause__ from None
         return [
             f'environment.name = "{config.environment.name}" did not begin a conversation about the first problem now '
             f"({fault.kind}): {fault}; the run would send it to `dead`"

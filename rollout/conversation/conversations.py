@@ -22,11 +22,10 @@ from rollout.conversation.metrics import (
     OPEN,
     READ_TOKENS,
     REWRITTEN,
-    TOOL_ERRORS,
     TURNS,
+    count_tools,
 )
-from rollout.environments import Environment, Start, Subject
-from rollout.environments import Turn as Answer
+from rollout.environments import Environment, Subject
 from services.clock import now_s
 from services.config.environment import EnvironmentConfig
 from services.config.run import RunConfig
@@ -193,8 +192,9 @@ class Conversations:
             if message.finish_reason != "stop":
                 break
             said, ended = self._script.said(message.token_ids.numpy().tolist())
-            answer = await counterpart.step({"role": "assistant", "content": said})
-            _count_tool_errors(answer, start)
+            tokens = {"read": len(asked.token_ids), "said": len(message.token_ids)}
+            answer = await counterpart.step({"role": "assistant", "content": said, "tokens": tokens})
+            count_tools(answer, start)
             held.reward(answer.reward)
             if answer.done:
                 if prompt.grader == "environment" and held.rewards == 0:
@@ -205,7 +205,10 @@ class Conversations:
             if number + 1 == settings.max_turns:
                 held.finish_reason = "turns"
                 break
-            given, restarts = dialogue.go_on(said, ended, answer.messages)
+            if answer.history is None:
+                given, restarts = dialogue.go_on(said, ended, answer.messages)
+            else:
+                given, restarts = dialogue.begin_again(answer.history.messages, answer.history.tools), True
             if not restarts and len(given) > self._limits.words:
                 raise EnvironmentFault(
                     "flooded", f"it said {len(given)} tokens; environment.max_words_tokens = {self._limits.words}"
@@ -300,14 +303,6 @@ def _seed(seed: int, turn: int, attempt: int) -> int:
         return seed
     digest = hashlib.blake2b(f"{seed}/{turn}/{attempt}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little") >> 1
-
-
-def _count_tool_errors(answer: Answer, start: Start) -> None:
-    """By tools that the environment named when it began: what it says later could be any text."""
-    known = {tool.get("function", tool).get("name") for tool in start.tools if isinstance(tool, dict)}
-    failed = answer.info.get("tool_errors", ()) if isinstance(answer.info, dict) else ()
-    for name in failed if isinstance(failed, list | tuple) else ():
-        TOOL_ERRORS.labels(name if name in known else "unknown").inc()
 
 
 def _first(faults: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -84,14 +84,27 @@ class Dialogue:
     def __init__(self, script: Script, messages: Sequence[Message], tools: Sequence[Tool]) -> None:
         """Raises EnvironmentFault where the template refuses the messages."""
         self._script = script
-        system = script.settings.system_prompt
-        opens = [] if system is None or messages[0]["role"] == "system" else [{"role": "system", "content": system}]
-        self._messages: list[Message] = [*opens, *messages]
+        self._messages = self._opened(messages)
         self._words: list[str] = []  # that the environment has answered
         self._tools = tools
         self._text = script.render(self._messages, tools)
         self.token_ids = script.encode(self._text)
         """What the policy reads first."""
+
+    def begin_again(self, messages: Sequence[Message], tools: Sequence[Tool]) -> list[int]:
+        """What the policy reads next, after its history was rewritten to this. Raises EnvironmentFault where the template refuses
+        it."""
+        self._messages = self._opened(messages)
+        self._tools = tools
+        self._words = [str(message["content"]) for message in messages if message["role"] != "assistant"]
+        self._text = self._script.render(self._messages, tools)
+        return self._script.encode_around(self._text, self._words)
+
+    def _opened(self, messages: Sequence[Message]) -> list[Message]:
+        """The messages, with the run's system prompt before them where they have none."""
+        system = self._script.settings.system_prompt
+        opens = [] if system is None or messages[0]["role"] == "system" else [{"role": "system", "content": system}]
+        return [*opens, *messages]
 
     def go_on(self, said: str, ended: bool, messages: Sequence[Message]) -> tuple[list[int], bool]:
         """(what the policy reads next, whether it begins again with it) after it `said` this and was answered.

@@ -1,6 +1,10 @@
 """What a replica exports about conversations."""
 
+from typing import Any
+
 from prometheus_client import Counter, Gauge, Histogram
+
+from rollout.environments import Start, Turn
 
 OPEN = Gauge(
     "ratchet_rollout_open_conversations", "Conversations in progress, those that wait for the environment included."
@@ -34,9 +38,16 @@ FAULTS = Counter(
 TOOL_ERRORS = Counter(
     "ratchet_rollout_tool_errors", "Calls of tools that failed, as the environment says, by tool.", ["tool"]
 )
+TOOL_SECONDS = Histogram(
+    "ratchet_rollout_tool_seconds",
+    "Seconds that a call of a tool took, as the environment says, by tool.",
+    ["tool"],
+    buckets=(0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
 REWRITTEN = Counter(
     "ratchet_rollout_rewritten_histories",
-    "Turns whose history, as the chat template renders it, does not go on from what was sampled: the sequence begins again.",
+    "Turns whose history, as the chat template renders it or the environment rewrites it, does not go on from what was sampled: "
+    "the sequence begins again.",
 )
 REPLACED_THREADS = Counter(
     "ratchet_rollout_replaced_environment_threads",
@@ -47,3 +58,17 @@ for _call in ("reset", "step"):
     ENVIRONMENT_SECONDS.labels(_call)
 for _kind in KINDS:
     FAULTS.labels(_kind)
+
+
+def count_tools(answer: Turn, start: Start) -> None:
+    """Count calls by the tools that the environment named when it began: what it says later could be any text."""
+    known = {tool.get("function", tool).get("name") for tool in start.tools if isinstance(tool, dict)}
+    info: Any = answer.info if isinstance(answer.info, dict) else {}
+    failed, seconds = info.get("tool_errors", ()), info.get("tool_seconds", {})
+    for name in failed if isinstance(failed, list | tuple) else ():
+        TOOL_ERRORS.labels(name if name in known or name == "unreadable" else "unknown").inc()
+    for name, took in seconds.items() if isinstance(seconds, dict) else ():
+        if name in known and isinstance(took, list):
+            for one in took:
+                if isinstance(one, float):
+                    TOOL_SECONDS.labels(name).observe(one)

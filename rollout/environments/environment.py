@@ -61,7 +61,11 @@ class Turn:
     reward: float | None = None
     """For this turn, where there is one; those of a conversation are added up (grader "environment")."""
     info: Mapping[str, Any] = field(default_factory=dict)
-    """For the metrics: "tool_errors", names of tools whose calls failed in this turn."""
+    """For the metrics: "tool_errors", names of tools whose calls failed in this turn, "unreadable" for calls that cannot be read;
+    "tool_seconds", name -> how long each call took."""
+    history: Start | None = None
+    """In place of `messages`, where the environment rewrites what came before: the whole conversation as it goes on. The policy's
+    sequence begins again with it."""
 
 
 @runtime_checkable
@@ -72,7 +76,8 @@ class Environment(Protocol):
         """Begin. Called once, first."""
 
     async def step(self, message: Message) -> Turn:
-        """Answer a message of the policy: `role` is "assistant", `content` its text, special tokens but the last included."""
+        """Answer a message of the policy: `role` is "assistant", `content` its text, special tokens but the last included;
+        `tokens` has how many the policy read before it and said in it."""
 
     async def close(self) -> None:
         """Let go of what the conversation held. Called once, last, also after a fault; what it raises is only logged."""

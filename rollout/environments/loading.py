@@ -3,36 +3,55 @@
 import importlib
 import inspect
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rollout.environments.environment import Environment
-from services.config.environment import EnvironmentConfig
+from rollout.environments.tools.toolbox import Toolbox
+from services.config.run import RunConfig
 from services.environments import location_of
 from services.errors import InputError
+from services.verifier_access import verifier_client
 
 METHODS = ("reset", "step", "close")
 
 
-def environment_maker(settings: EnvironmentConfig) -> Callable[[], Environment]:
-    """Returns a function that makes an environment. Raises InputError, naming the setting, where none can be made."""
+def environment_maker(config: RunConfig, services_folder: Path | None = None) -> Callable[[], Environment]:
+    """Returns a function that makes an environment. Raises InputError, naming the setting, where none can be made.
+
+    services_folder: where the services of this machine announce their addresses: tools may ask the run's verifier.
+    """
+    settings = config.environment
+    assert settings is not None
     made = _class_of(settings.name)
+    takes = inspect.signature(made).parameters
+    given: dict[str, Any] = dict(settings.options)
+    if "tools" in takes and takes["tools"].default is inspect.Parameter.empty and not settings.tools:
+        raise InputError(
+            f'environment.name = "{settings.name}" needs tools: add [[environment.tools]], each with a type'
+        )
+    if settings.tools:
+        if "tools" not in takes:
+            raise InputError(f'environment.tools: "{settings.name}" takes no tools; "tools" does')
+        given["tools"] = Toolbox(settings, partial(verifier_client, config.verifier, services_folder))
     try:
-        inspect.signature(made).bind(**settings.options)
+        inspect.signature(made).bind(**given)
     except TypeError as fault:
-        known = [name for name in inspect.signature(made).parameters if name not in ("args", "kwargs")]
+        known = [name for name in takes if name not in ("args", "kwargs", "tools")]
         raise InputError(
             f'environment.options: "{settings.name}" does not take {sorted(settings.options)}: {fault}; it knows '
             f"{', '.join(known) or 'no options'}"
         ) from None
     try:
-        made(**settings.options)
+        made(**given)
     except Exception as fault:  # written by others
         raise InputError(
             f'environment.options = {settings.options}: "{settings.name}" refuses them: {type(fault).__name__}: {fault}'
         ) from fault
 
     def make() -> Environment:
-        environment: Environment = made(**settings.options)
+        environment: Environment = made(**given)
         return environment
 
     return make

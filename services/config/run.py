@@ -14,6 +14,7 @@ from services.config.price import PriceConfig
 from services.config.prompts import EvaluationConfig, PromptsConfig, SourceConfig
 from services.config.rollout import RolloutConfig, SamplingConfig
 from services.config.shaping import ShapingConfig
+from services.config.tools import PythonTool
 from services.config.tracking import TrackingConfig
 from services.config.verifier import VerifierConfig
 from services.config.weights import WeightsConfig
@@ -159,6 +160,26 @@ class RunConfig(Strict):
                 f"environment.open_conversations = {own.open_conversations} cannot hold one group of "
                 f"rollout.sampling.group_size = {self.rollout.sampling.group_size}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def programs_fit_the_sandbox(self) -> Self:
+        ceilings = self.verifier.sandbox
+        for number, tool in enumerate(self.environment.tools if self.environment else ()):
+            if not isinstance(tool, PythonTool) or tool.url is not None:
+                continue
+            place = f"environment.tools.{number}"
+            for name, most in (("wall_s", ceilings.max_wall_s), ("memory_mb", ceilings.max_memory_mb)):
+                if getattr(tool, name) > most:
+                    raise ValueError(
+                        f"{place}.{name} = {getattr(tool, name):g} is above verifier.sandbox.max_{name} = {most:g}; lower the "
+                        "first or raise the second"
+                    )
+            if tool.wall_s >= tool.seconds:
+                raise ValueError(
+                    f"{place}.wall_s = {tool.wall_s:g} leaves no time for the way to the verifier within seconds = "
+                    f"{tool.seconds:g}; raise the second"
+                )
         return self
 
     @model_validator(mode="after")

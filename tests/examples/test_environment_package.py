@@ -18,10 +18,9 @@ UV = Path(sys.executable).parent / "uv"
 CONVERSATION = """
 import asyncio
 from rollout.environments.loading import environment_maker
-from services.config.environment import EnvironmentConfig
 from tests.fakes.talking_engine import TalkingEngine
 from tests.fakes.tokenizers import tokenizer_of
-from tests.rollout.conversation.talking import conversations, message, prompt
+from tests.rollout.conversation.talking import conversations, message, prompt, run_config
 
 CALL = '<tool_call>{"name": "calculator", "arguments": {"expression": "12 * 7"}}</tool_call>'
 end = tokenizer_of("chatml").eos_token_id
@@ -29,7 +28,7 @@ began = lambda asked: asked.token_ids.numpy().tolist().count(end)
 engine = TalkingEngine(lambda asked: message(CALL if began(asked) < 4 else "It is 84."))
 
 async def hold():
-    talks = conversations(environment_maker(EnvironmentConfig(name="calculator", options={"calls": 1})))
+    talks = conversations(environment_maker(run_config(name="calculator", options={"calls": 1})))
     group = await talks.sample(prompt(grader="number", reference="84", group_size=2), engine.sample)
     await talks.stop()
     return group

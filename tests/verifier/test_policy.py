@@ -22,6 +22,7 @@ import pytest
 
 from services.config.verifier import VerifierConfig
 from services.graders import OURS
+from services.verifier_access import TOKENS_VARIABLE
 from tests.curl import answer_to
 from tests.verifier.bad_graders import REGISTRY
 from tests.verifier.running import Running, running
@@ -30,7 +31,6 @@ from verifier.contract import ScoreItem
 from verifier.grader import build_grader, load_grader
 from verifier.grader_table import with_table
 from verifier.grading import open_grading
-from verifier.http.auth import TOKENS_VARIABLE
 from verifier.network.endpoints import Endpoints
 from verifier.pool.pool import GraderPool
 from verifier.registry import catalogue

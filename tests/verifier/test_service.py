@@ -11,8 +11,8 @@ import pytest
 from services.config.load import load_verifier
 from services.config.verifier import GraderLimits, VerifierConfig
 from services.errors import InputError
+from services.verifier_access import TOKENS_VARIABLE
 from tests.verifier.running import running
-from verifier.http.auth import TOKENS_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 

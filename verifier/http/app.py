@@ -8,6 +8,7 @@ from services.config.verifier import VerifierConfig
 from verifier.grading import Grading
 from verifier.http.openapi import openapi_parts
 from verifier.http.pages import add_pages
+from verifier.http.running import add_running
 from verifier.http.scoring import add_scoring
 
 
@@ -16,6 +17,7 @@ def create_app(settings: VerifierConfig, grading: Grading, *, run: str | None = 
     operation, schemas = openapi_parts()
     app = FastAPI(title="Ratchet verifier", summary="Scores responses. An error is never a zero reward.", version="1")
     add_scoring(app, settings, grading, operation)
+    add_running(app, settings)
     add_pages(app, grading, run)
     described = app.openapi
 

@@ -32,18 +32,9 @@ def add_scoring(app: FastAPI, settings: VerifierConfig, grading: Grading, operat
     @app.post("/v1/score", openapi_extra=operation, summary="Judge a batch of responses", response_class=Response)
     async def score(request: Request) -> Response:
         """Each item gets a verdict of its own: one that cannot be judged does not harm the others."""
-        if (kind := request.headers.get("content-type")) is not None and not is_json(kind):
-            advice = f"the content type is {kind[:80]!r}; send Content-Type: application/json"
-            return refuse(415, advice, headers={"Connection": "close"})
-        try:
-            async with asyncio.timeout(settings.read_deadline_s):
-                body = await read_body(request, settings.max_body_bytes)
-        except TimeoutError:
-            late = f"the body took more than verifier.read_deadline_s = {settings.read_deadline_s:g}"
-            return refuse(408, late, headers={"Connection": "close"})
-        if body is None:
-            fault = f"the body is larger than verifier.max_body_bytes = {settings.max_body_bytes}; send smaller batches"
-            return refuse(413, fault, headers={"Connection": "close"})  # the rest of the body may still be coming
+        body = await read_json(request, settings)
+        if isinstance(body, Response):
+            return body
         try:
             items = read_request(body, settings.max_depth).items
             require_known_graders(items, grading.catalogue)
@@ -57,6 +48,23 @@ def add_scoring(app: FastAPI, settings: VerifierConfig, grading: Grading, operat
             log_without_verdict(request.state.request_id, items, scores)
         results = [ScoreResult.of(item, score) for item, score in zip(items, scores, strict=True)]
         return Response(_encoder.encode(ScoreResponse(results)), media_type="application/json")
+
+
+async def read_json(request: Request, settings: VerifierConfig) -> bytearray | Response:
+    """The body of a request that brings JSON; the refusal where it does not, or where the body is too large or too slow."""
+    if (kind := request.headers.get("content-type")) is not None and not is_json(kind):
+        advice = f"the content type is {kind[:80]!r}; send Content-Type: application/json"
+        return refuse(415, advice, headers={"Connection": "close"})
+    try:
+        async with asyncio.timeout(settings.read_deadline_s):
+            body = await read_body(request, settings.max_body_bytes)
+    except TimeoutError:
+        late = f"the body took more than verifier.read_deadline_s = {settings.read_deadline_s:g}"
+        return refuse(408, late, headers={"Connection": "close"})
+    if body is None:
+        fault = f"the body is larger than verifier.max_body_bytes = {settings.max_body_bytes}; send less in one request"
+        return refuse(413, fault, headers={"Connection": "close"})  # the rest of the body may still be coming
+    return body
 
 
 def is_json(content_type: str) -> bool:

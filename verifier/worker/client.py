@@ -13,9 +13,9 @@ import msgspec
 from services.config.verifier import VerifierConfig
 from services.errors import InputError, RatchetError
 from services.metrics import waiting
+from services.verifier_access import own_token
 from services.wire.verdict import Score
 from verifier.contract import Refusal, ScoreItem, read_response
-from verifier.http.auth import own_token
 from verifier.scores import no_verdict
 from verifier.worker.retry import Outage
 

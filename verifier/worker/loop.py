@@ -20,6 +20,7 @@ from services.errors import StreamError, WireError
 from services.loopback import is_loopback_url
 from services.metrics import DEAD_GROUPS, waiting
 from services.streams import Claim, Stream
+from services.verifier_access import client_context
 from services.wire.codec import decode, encode
 from services.wire.prompt import Prompt
 from services.wire.score import DeadGroup, ScoredGroup
@@ -28,7 +29,6 @@ from services.wire.verdict import Score
 from verifier import metrics
 from verifier.attempts import ask_again
 from verifier.contract import ScoreItem
-from verifier.http.tls import client_context
 from verifier.scores import without_verdict
 from verifier.worker.client import ScoringClient, ServiceAway
 from verifier.worker.retry import Outage, sleep_unless
@@ -94,7 +94,7 @@ class StreamWorker:
         async with httpx.AsyncClient(
             limits=limits,
             trust_env=not here,  # a proxy of the environment cannot reach this machine's own address
-            verify=client_context(self._settings),
+            verify=client_context(self._settings, own=self._settings.url is None),
         ) as http:
             self._client = ScoringClient(http, self._url, self._settings, stop)
             renewing = asyncio.create_task(self._renew())

@@ -13,7 +13,6 @@ from rollout.conversation.dialogue import Script
 from rollout.environments import Start
 from rollout.environments.loading import environment_maker
 from services.command.environment_check import check_environment, check_environment_name
-from services.config.environment import EnvironmentConfig
 from services.config.load import load
 from services.datasets.dataset import Problem
 from services.errors import InputError
@@ -27,12 +26,15 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "guessing" / "guessing.toml"
 
 def wrong(name: str = "guess", **options: Any) -> str:
     with pytest.raises(InputError) as refused:
-        environment_maker(EnvironmentConfig(name=name, options=options))
+        environment_maker(run_config(name=name, options=options))
     return str(refused.value)
 
 
 def test_an_environment_that_cannot_be_made_is_named_with_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 'environment.name = "chess": there is no such environment; the known ones are "guess"' in wrong("chess")
+    assert (
+        'environment.name = "chess": there is no such environment; the known ones are "agent", "guess", "tools"'
+        in wrong("chess")
+    )
     assert "environment.options" in wrong(gueses=3)
     assert "it knows guesses, higher" in wrong(gueses=3)
     assert "guesses = 0 is less than 1" in wrong(guesses=0)

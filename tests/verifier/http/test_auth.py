@@ -3,7 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.errors import InputError
-from verifier.http.auth import SHORTEST_TOKEN, TOKEN_VARIABLE, TOKENS_VARIABLE, BearerTokens, own_token, tokens_of
+from services.verifier_access import SHORTEST_TOKEN, TOKEN_VARIABLE, TOKENS_VARIABLE, own_token, tokens_of
+from verifier.http.auth import BearerTokens
 
 ADA, BOB = "a" * SHORTEST_TOKEN, "b" * 40
 TOKENS = BearerTokens({"ada": ADA, "bob": BOB})

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from services.errors import InputError
+from services.verifier_access import TOKEN_VARIABLE, TOKENS_VARIABLE
 from tests.verifier.running import Running, running
 from tests.verifier.worker.test_loop import Wiring, group, verdicts
-from verifier.http.auth import TOKEN_VARIABLE, TOKENS_VARIABLE
 
 ADA, BOB = "ada-" + "0" * 20, "bob-" + "1" * 20
 SECRET = "the response that must not be in a log"

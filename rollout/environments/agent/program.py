@@ -1,0 +1,120 @@
+"""How an agent is run: as a function in the environments' thread, or as a program of its own without secrets of the service."""
+
+import asyncio
+import contextlib
+import importlib
+import inspect
+import json
+import math
+import os
+import signal
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from rollout.environments.environment import Subject
+from services.errors import RatchetError
+
+PASSED_ON = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE")
+"""Variables of the replica's environment that a program gets."""
+KEPT_BYTES = 64 * 2**10
+"""How much of what it prints is kept, the end of it."""
+END_S = 2.0
+
+Agent = Callable[[Mapping[str, Any], str, str], Coroutine[Any, Any, float | None]]
+"""(problem, base URL, key) -> its own reward, or None where the run's grader judges. Raises what went wrong."""
+
+
+def told(subject: Subject, *, give_reference: bool) -> dict[str, Any]:
+    """What an agent is told of a subject."""
+    about: dict[str, Any] = {
+        "prompt": subject.prompt,
+        "messages": list(subject.messages),
+        "row": subject.row,
+        "seed": subject.seed,
+        "options": dict(subject.options),
+    }
+    return about | ({"reference": subject.reference} if give_reference else {})
+
+
+def function_agent(place: str) -> Agent:
+    """The function `module:name`, async or not. Raises ImportError, AttributeError or TypeError for what is none."""
+    module, _, name = place.partition(":")
+    found = getattr(importlib.import_module(module), name)
+    if not callable(found):
+        raise TypeError(f"{place} is not a function")
+
+    async def run(problem: Mapping[str, Any], base_url: str, key: str) -> float | None:
+        how = {"problem": problem, "base_url": base_url, "api_key": key}
+        if inspect.iscoroutinefunction(found):
+            return _reward(await found(**how))
+        return _reward(await asyncio.to_thread(found, **how))
+
+    return run
+
+
+def program_agent(command: Sequence[str], variables: Mapping[str, str]) -> Agent:
+    """A program: the problem as JSON on its standard input, the address in OPENAI_BASE_URL and OPENAI_API_KEY."""
+
+    async def run(problem: Mapping[str, Any], base_url: str, key: str) -> float | None:
+        """Run it to its end. Raises RatchetError when it fails.
+
+        Waits for: the program.
+        Until: the conversation ends, which kills it.
+        Ended by: its end.
+        Metric: ratchet_rollout_environment_seconds.
+        """
+        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        environment |= {**variables, "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": key}
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=environment,
+            start_new_session=True,
+        )
+        try:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdin.write(json.dumps(problem).encode())
+            process.stdin.close()
+            printed, errors = await asyncio.gather(_end_of(process.stdout), _end_of(process.stderr))
+            code = await process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await asyncio.shield(process.wait())
+        if code != 0:
+            raise RatchetError(
+                f"the agent ended with exit code {code}: {errors.decode('utf-8', 'replace').strip()[-500:]}"
+            )
+        return _printed_reward(printed.decode("utf-8", "replace"))
+
+    return run
+
+
+async def _end_of(stream: asyncio.StreamReader) -> bytes:
+    kept = bytearray()
+    while part := await stream.read(2**16):
+        kept += part
+        del kept[:-KEPT_BYTES]
+    return bytes(kept)
+
+
+def _printed_reward(printed: str) -> float | None:
+    """The reward in the last line, if that is an object with one."""
+    lines = printed.strip().splitlines()
+    try:
+        last = json.loads(lines[-1]) if lines else None
+    except (ValueError, RecursionError):
+        return None
+    return _reward(last["reward"]) if isinstance(last, dict) and "reward" in last else None
+
+
+def _reward(given: object) -> float | None:
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
+        raise RatchetError(f"the agent gave the reward {given!r}, which is not a finite number")
+    return float(given)

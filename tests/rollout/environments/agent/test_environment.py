@@ -1,0 +1,168 @@
+"""An agent written against OpenAI's client is a conversation like any other: tokens as they were sampled, in one sequence while
+its history goes on and in several where it rewrites it."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from rollout.conversation.conversations import ConversationFailed, HeldGroup
+from rollout.environments import Subject
+from rollout.environments.agent.environment import Agent
+from rollout.environments.agent.server import server_of_this_loop
+from rollout.environments.loading import environment_maker
+from services.errors import InputError
+from tests.fakes.talking_engine import TalkingEngine
+from tests.fakes.tokenizers import tokenizer_of
+from tests.rollout.conversation.talking import conversations, message, prompt, run_config
+
+pytest.importorskip("openai")
+AGENTS = "tests.rollout.environments.agent.agents"
+CALL = '<tool_call>{"name": "add", "arguments": {"a": 3, "b": 4}}</tool_call>'
+PROBLEM = Subject(prompt="what is it", reference="7", options={}, row=0, seed=0)
+
+
+def held(
+    *texts: str, attempts: int = 1, group_size: int = 2, grader: str = "exact", **options: Any
+) -> tuple[HeldGroup, TalkingEngine]:
+    """A group of conversations in which the policy says these texts in turn."""
+    config = run_config(name="agent", options=options, attempts=attempts, turn_s=20.0)
+    asked: dict[str, int] = {}
+
+    def says(own: Any) -> list[int]:
+        asked[own.group_id] = asked.get(own.group_id, 0) + 1
+        return message(texts[min(asked[own.group_id], len(texts)) - 1])
+
+    engine = TalkingEngine(says)
+
+    async def scenario() -> HeldGroup:
+        talks = conversations(environment_maker(config), config)
+        try:
+            async with asyncio.timeout(30):
+                return await talks.sample(prompt(grader=grader, group_size=group_size), engine.sample)
+        finally:
+            await talks.stop()
+
+    return asyncio.run(scenario()), engine
+
+
+def text(ids: Any) -> str:
+    return str(tokenizer_of("chatml").decode(ids.numpy().tolist()))
+
+
+def test_an_agent_that_goes_on_is_one_sequence_with_the_tokens_that_were_sampled() -> None:
+    group, engine = held(CALL, "it is seven", function=f"{AGENTS}:adding")
+    for index, one in enumerate(group.trajectories):
+        one.check_turns()
+        assert [turn.restarts for turn in one.turns] == [False, False]
+        assert one.token_ids.numpy().tolist() == message(CALL) + message("it is seven")
+        asked = [own.token_ids.numpy().tolist() for own in engine.asked if own.group_id == f"train-0/{index}"]
+        begun = group.prompt.token_ids.numpy().tolist()
+        assert asked == [begun, begun + message(CALL) + one.turns[1].given.numpy().tolist()]
+        assert "<|im_start|>tool\n7<|im_end|>" in text(one.turns[1].given)
+        assert (one.finish_reason, one.reward) == ("stop", None)
+        assert len(one.behavior_logp) == len(one)
+        assert len(one.policy_versions()) == len(one)
+    begun_text = text(group.prompt.token_ids)
+    assert '"name": "add"' in begun_text
+    assert "which number" in begun_text
+
+
+def test_an_agent_that_rewrites_its_history_becomes_several_sequences_of_one_member() -> None:
+    group, _ = held("hello", "it is seven", function=f"{AGENTS}:forgetting", grader="environment")
+    for one in group.trajectories:
+        one.check_turns()
+        assert [turn.restarts for turn in one.turns] == [False, True]
+        again = text(one.turns[1].given)
+        assert again.startswith("<|im_start|>user\nshortened<|im_end|>\n<|im_start|>assistant\nhello<|im_end|>")
+        assert again.endswith("and now<|im_end|>\n<|im_start|>assistant\n")
+        assert one.reward == 0.5
+
+
+def test_a_program_is_told_the_address_and_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATCHET_VERIFIER_TOKEN", "0123456789abcdef")
+    program = [sys.executable, str(Path(__file__).with_name("agents.py"))]
+    group, _ = held("it is seven", command=program, grader="environment")
+    assert [(one.reward, len(one.turns)) for one in group.trajectories] == [(1.0, 1)] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"function": f"{AGENTS}:silent"}, "ended without a word to the policy"),
+        ({"command": ["sh", "-c", "echo no such model >&2; exit 3"]}, "exit code 3: no such model"),
+        (
+            {"function": "tests.rollout.environments.agent.test_environment:raising"},
+            "step raised KeyError|reset raised KeyError",
+        ),
+    ],
+)
+def test_an_agent_that_fails_is_a_fault_and_no_reward(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConversationFailed, match=said):
+        held("hello", **options)
+
+
+async def raising(problem: Any, base_url: str, api_key: str) -> None:
+    raise KeyError(problem["row"])
+
+
+def test_a_stream_is_refused_and_the_conversation_goes_on() -> None:
+    group, _ = held("it is seven", function=f"{AGENTS}:refused")
+    assert {len(one.turns) for one in group.trajectories} == {1}
+
+
+def test_calls_that_cannot_be_read_reach_the_agent_as_text() -> None:
+    broken = "<tool_call>add(3, 4)</tool_call>"
+    group, _ = held(broken, function=f"{AGENTS}:adding")
+    assert [len(one.turns) for one in group.trajectories] == [1, 1]
+
+
+def test_only_the_conversations_own_key_opens_the_door_and_only_while_it_lasts() -> None:
+    async def scenario() -> None:
+        agent = Agent(function="tests.rollout.environments.agent.test_environment:asking")
+        start = await agent.reset(PROBLEM)
+        assert [one["content"] for one in start.messages] == ["what is it"]
+        url = f"{server_of_this_loop().base_url}/chat/completions"
+        body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+        async with httpx.AsyncClient(trust_env=False) as client:
+            for headers in ({}, {"Authorization": "Bearer x"}, {"Authorization": ""}):
+                assert (await client.post(url, json=body, headers=headers)).status_code == 401
+            own = {"Authorization": f"Bearer {KEYS[-1]}"}
+            pending = asyncio.create_task(client.post(url, json=body, headers=own))
+            await asyncio.sleep(0.1)
+            assert not pending.done()
+            await agent.close()
+            late = await pending
+            assert (late.status_code, late.json()["error"]["code"]) == (400, "conversation_over")
+            assert (await client.post(url, json=body, headers=own)).status_code == 401
+        assert url.startswith("http://127.0.0.1:")
+
+    asyncio.run(scenario())
+
+
+KEYS: list[str] = []
+
+
+async def asking(problem: Any, base_url: str, api_key: str) -> None:
+    KEYS.append(api_key)
+    async with httpx.AsyncClient(trust_env=False, timeout=None) as client:
+        headers = {"Authorization": f"Bearer {api_key}"}
+        body = {"model": "m", "messages": problem["messages"]}
+        await client.post(f"{base_url}/chat/completions", json=body, headers=headers)
+
+
+def wrong(**options: Any) -> str:
+    with pytest.raises(InputError) as refused:
+        environment_maker(run_config(name="agent", options=options))
+    return str(refused.value)
+
+
+def test_what_the_user_got_wrong_is_named() -> None:
+    assert "an agent needs either command" in wrong()
+    assert "there is no such program" in wrong(command=["no-such-program"])
+    assert "No module named 'no_such'" in wrong(function="no_such:agent")
+    assert 'format = "xml"' in wrong(function=f"{AGENTS}:adding", format="xml")
+    assert "it knows command, function, format" in wrong(func="x")
