@@ -15,6 +15,7 @@ from rollout.environments.agent.environment import Agent
 from rollout.environments.agent.server import server_of_this_loop
 from rollout.environments.loading import environment_maker
 from services.errors import InputError
+from services.wire.trajectory import check_turns
 from tests.fakes.talking_engine import TalkingEngine
 from tests.fakes.tokenizers import tokenizer_of
 from tests.rollout.conversation.talking import conversations, message, prompt, run_config
@@ -56,7 +57,7 @@ def text(ids: Any) -> str:
 def test_an_agent_that_goes_on_is_one_sequence_with_the_tokens_that_were_sampled() -> None:
     group, engine = held(CALL, "it is seven", function=f"{AGENTS}:adding")
     for index, one in enumerate(group.trajectories):
-        one.check_turns()
+        check_turns(one)
         assert [turn.restarts for turn in one.turns] == [False, False]
         assert one.token_ids.numpy().tolist() == message(CALL) + message("it is seven")
         asked = [own.token_ids.numpy().tolist() for own in engine.asked if own.group_id == f"train-0/{index}"]
@@ -74,7 +75,7 @@ def test_an_agent_that_goes_on_is_one_sequence_with_the_tokens_that_were_sampled
 def test_an_agent_that_rewrites_its_history_becomes_several_sequences_of_one_member() -> None:
     group, _ = held("hello", "it is seven", function=f"{AGENTS}:forgetting", grader="environment")
     for one in group.trajectories:
-        one.check_turns()
+        check_turns(one)
         assert [turn.restarts for turn in one.turns] == [False, True]
         again = text(one.turns[1].given)
         assert again.startswith("<|im_start|>user\nshortened<|im_end|>\n<|im_start|>assistant\nhello<|im_end|>")
