@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from learner.intake.intake import Gathered
+from learner.intake.gathering import Gathered
 from learner.ranks import SeenTokens
 from services.run.kept_groups import KeptGroup, KeptResponse, KeptWords, write_step
 from services.wire.score import ScoredGroup

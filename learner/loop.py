@@ -1,7 +1,8 @@
 """The training loop of learner rank 0: issue, evaluate, gather, step, publish, checkpoint; one policy version per turn.
 
 The order matters twice. Prompts are issued after the step that frees their credit. Groups are acknowledged after the checkpoint
-that contains them, so whatever a crash takes back comes again.
+that contains them, so whatever a crash takes back comes again. While a step is taken, published and saved, a thread of the intake
+gathers for the next one and issues what dropped groups free.
 """
 
 import logging
@@ -15,7 +16,8 @@ from learner.control.mismatch import MismatchAlarm
 from learner.control.ratchet import Verdict
 from learner.control.schedule import scheduled_learning_rate
 from learner.evaluation import Evaluator
-from learner.intake.intake import Gathered, Intake
+from learner.intake.gathering import Gathered
+from learner.intake.intake import Intake
 from learner.intake.ledger import Ledger
 from learner.kept_groups import KeptGroups
 from learner.metrics import (
@@ -153,7 +155,10 @@ class TrainingLoop:
     def run(self) -> bool:
         """Train to the last step or until `stopping`, and leave a checkpoint; return whether the last step was reached."""
         try:
-            self._turns()
+            try:
+                self._turns()
+            finally:
+                self._intake.end_ahead()
             done = self._state.is_complete and self._evaluate_when_due(last=True)
         except Exception as error:
             self.saving.finish_after(error)
@@ -200,6 +205,7 @@ class TrainingLoop:
         gathered = self._intake.gather(self.saving.look)
         if gathered is None:
             return False
+        self._intake.begin_ahead()
         with self._busy.working():
             self._train(gathered, waited_from)
         return True
@@ -222,8 +228,9 @@ class TrainingLoop:
             full_ess_ratio=step.full_ess_ratio,
         )
         self._recorded.take(step, taken.report)
-        self._intake.settle(gathered, trained=taken.report.skipped is None)
-        verdict = state.count_step(taken.report)
+        with self._intake.lock:
+            self._intake.settle(gathered, trained=taken.report.skipped is None)
+            verdict = state.count_step(taken.report)
         POLICY_VERSION.set(state.policy_version)
         move_reference(self._team, verdict, state.ratchet.reference_version)
         seconds = now_s() - start
@@ -258,7 +265,8 @@ class TrainingLoop:
             state.policy_version, state.evaluated_version, last=last
         ):
             return True
-        evaluation = self._evaluator.evaluate(state.policy_version)
+        with self._intake.paused():
+            evaluation = self._evaluator.evaluate(state.policy_version)
         if evaluation is None:
             return False
         state.evaluated_version = state.policy_version

@@ -88,13 +88,15 @@ class Saving:
         except Exception:
             self.checkpoints.abandon(staging)
             raise
-        state = {
-            **self._state.to_dict(),
-            "ledger": self._intake.to_dict(),
-            "prompts": self._intake.plan_to_dict(),
-            "counts": self._records.counts(),
-        }
-        self._pending = _Pending(version, staging, state, self._intake.settled_claims(), begun_s)
+        with self._intake.lock:
+            state = {
+                **self._state.to_dict(),
+                "ledger": self._intake.to_dict(),
+                "prompts": self._intake.plan_to_dict(),
+                "counts": self._records.counts(),
+            }
+            settled = self._intake.settled_claims()
+        self._pending = _Pending(version, staging, state, settled, begun_s)
         self._version = version
         if not self._in_background:
             self.finish()

@@ -6,6 +6,7 @@ that cannot be read also goes to `dead`: otherwise it would end every start of t
 """
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class Sampled:
 
 
 class Collector:
-    """The learner's only reader of `scored` and `dead`."""
+    """The learner's only reader of `scored` and `dead`. One thread at a time looks at them."""
 
     def __init__(
         self,
@@ -57,6 +58,9 @@ class Collector:
         note_death: Callable[[DeadGroup], None] = lambda _: None,
     ) -> None:
         """note_death: called for each group that is found dead, as often as it is."""
+        self.lock = threading.RLock()
+        """Held while anything of the intake changes: what is sorted here, the ledger, what is issued. Never during a wait for
+        groups."""
         self._scored = scored
         self._dead = dead
         self._ledger = ledger
@@ -81,16 +85,22 @@ class Collector:
         Ended by: arrival of a group, the stop signal, an error raised by `stopping`, or the deadline.
         Metric: ratchet_waiting{room="learner", awaiting="scored groups"}.
         """
-        while True:
-            while self._training:
-                group = self._training.popleft()
-                if not self._ledger.is_settled(group.group.prompt.sequence_number):
-                    return group
+        while (group := self.ready_group()) is None:
             if stopping():
                 return None
             longest_s = between_looks()
             with waiting("learner", "scored groups"):
-                self._look(min(deadline.remaining_s(), longest_s))
+                self.look(min(deadline.remaining_s(), longest_s))
+        return group
+
+    def ready_group(self) -> ScoredGroup | None:
+        """The next group that is claimed and not settled; None: there is none now."""
+        with self.lock:
+            while self._training:
+                group = self._training.popleft()
+                if not self._ledger.is_settled(group.group.prompt.sequence_number):
+                    return group
+        return None
 
     def evaluation(
         self,
@@ -115,7 +125,7 @@ class Collector:
             between_looks()
             try:
                 with waiting("learner", "evaluation"):
-                    self._look(min(deadline.remaining_s(), LOOK_EVERY_S))
+                    self.look(min(deadline.remaining_s(), LOOK_EVERY_S))
             except DeadlineExceeded:
                 missing = [group_id for group_id in group_ids if group_id not in self._evaluation]
                 log.error("evaluation: %d groups did not come back, first %s", len(missing), missing[0])
@@ -136,8 +146,9 @@ class Collector:
 
     def take_deaths(self) -> list[str]:
         """Why training groups died since the last call, a text for each."""
-        deaths = self._deaths
-        self._deaths = []
+        with self.lock:
+            deaths = self._deaths
+            self._deaths = []
         return deaths
 
     def settled(self) -> list[Owed]:
@@ -153,24 +164,26 @@ class Collector:
             if claims:
                 stream.acknowledge(claims)
         gone = {id(owed) for owed in done}
-        self._owed = [owed for owed in self._owed if id(owed) not in gone]
-        self._in_hand = {number for number in self._in_hand if not self._ledger.is_settled(number)}
+        with self.lock:
+            self._owed = [owed for owed in self._owed if id(owed) not in gone]
+            self._in_hand = {number for number in self._in_hand if not self._ledger.is_settled(number)}
 
-    def _look(self, block_s: float) -> None:
-        """Claim once from each stream, waiting up to block_s seconds for the first scored group."""
+    def look(self, block_s: float) -> None:
+        """Claim once from each stream, waiting up to block_s seconds for the first scored group, and sort what has come."""
         claims = self._scored.claim(CLAIM_AT_ONCE, block_s)
-        for claim in claims:
-            self._sort(claim)
+        read = [(claim, _read(claim)) for claim in claims]
+        with self.lock:
+            for claim, scored in read:
+                self._sort(claim, scored)
         if len(claims) < CLAIM_AT_ONCE:
-            for claim in self._dead.claim(CLAIM_AT_ONCE, 0.0):
-                self._bury(claim)
+            dead = self._dead.claim(CLAIM_AT_ONCE, 0.0)
+            with self.lock:
+                for claim in dead:
+                    self._bury(claim)
 
-    def _sort(self, claim: Claim) -> None:
-        try:
-            scored = decode(claim.payload, ScoredGroup)
-            scored.check()
-        except WireError as fault:
-            self._refuse(claim, str(fault))
+    def _sort(self, claim: Claim, scored: ScoredGroup | WireError) -> None:
+        if isinstance(scored, WireError):
+            self._refuse(claim, str(scored))
             return
         prompt = scored.group.prompt
         self._sampled.trajectories += len(scored.group.trajectories)
@@ -225,3 +238,13 @@ class Collector:
         elif not self._ledger.is_settled(prompt.sequence_number) and prompt.sequence_number not in self._in_hand:
             self._ledger.bury(prompt.sequence_number, cause)
             self._deaths.append(cause)
+
+
+def _read(claim: Claim) -> ScoredGroup | WireError:
+    """The group of a claim, or why it cannot be read."""
+    try:
+        scored = decode(claim.payload, ScoredGroup)
+        scored.check()
+    except WireError as fault:
+        return fault
+    return scored

@@ -1,19 +1,26 @@
 """The learner's intake: credits out, scored groups in, until enough of them count for one learner step.
 
-A dropped group is settled as soon as it is sifted, and its credit goes out again at once, so a step never waits for groups
-that admission cannot let in. Every group is sifted once, here; only what is kept goes on to the step and to other ranks.
+A dropped group gives its credit back as soon as it is sifted, and the credit goes out again at once, so a step never waits for
+groups that admission cannot let in. Every group is sifted once, here; only what is kept goes on to the step and to other ranks.
+
+While the loop is busy with a step, a thread gathers for the steps after it (`begin_ahead`): for each in turn, sifted against the
+version that it will begin with. Groups come in the same order and go into the same steps as without the thread. What it drops is
+settled in the ledger only when the loop takes up the step that consumes it, so no checkpoint holds it before: after a crash it
+comes again.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Protocol
 
-from learner.batch.sift import SiftedGroup, Tally, sift, tally
+from learner.batch.sift import SiftedGroup, sift
+from learner.intake.ahead import LOOK_S, Ahead
 from learner.intake.collector import LOOK_EVERY_S, Collector, Owed
 from learner.intake.drought import Drought
+from learner.intake.gathering import Gathered, Gathering
 from learner.intake.issuer import PromptIssuer
 from learner.intake.ledger import Ledger
 from learner.intake.leftovers import groups_on, lost_groups
@@ -23,6 +30,7 @@ from learner.run_state import RunState
 from services.clock import Deadline, now_s
 from services.config import RunConfig
 from services.errors import DeadlineExceeded, InputError
+from services.metrics import waiting
 from services.run.settled import SettledLog
 from services.run.waiting import Waiting
 from services.streams import Stream
@@ -50,21 +58,6 @@ class Replicas(Protocol):
 
     def should_stop(self) -> bool:
         """Whether the run was asked to stop. Raises what keeps weights from the replicas, if anything does."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gathered:
-    """Everything consumed for one learner step."""
-
-    groups: list[ScoredGroup]
-    """In order of arrival, dropped ones included."""
-    kept: list[SiftedGroup]
-    """The groups that reach the loss."""
-    tally: Tally
-    drops: dict[str, str]
-    """Group id -> why the group does not reach the loss, of the others."""
-    by_source: dict[str, Tally] = field(default_factory=dict)
-    """The tally of each source that has a name."""
 
 
 class Intake:
@@ -100,7 +93,13 @@ class Intake:
         self._missing_before = False
         self._drought = Drought(config.learner.max_unusable_groups, has_counted=state.policy_version > 0)
         self._watch = SourceWatch(config.learner.max_unusable_groups)
-        self._usable = 0  # groups gathered for the step that count
+        self._ahead = Ahead(self._look_ahead)
+        self._current = Gathering(state.policy_version)  # for the step that the loop takes next, or is taking
+        # For the steps after it, by policy version; all but the last have enough groups. Guarded by the lock.
+        self._gatherings: deque[Gathering] = deque()
+        self.lock = collector.lock
+        """Held while the ledger changes, what is issued, or what is in hand. The loop holds it where several of them, or they and
+        the policy version, have to fit together."""
 
     def restore(self) -> None:
         """Issue again what the checkpoint knows as issued and not settled, or an earlier start issued after it, and is on no
@@ -117,18 +116,23 @@ class Intake:
     def issue(self) -> float:
         """Issue as many prompts as admission allows now, after those that the stream server has lost. Returns how long to wait
         before looking again, in seconds."""
-        if self._issuer.issued_count() < self._state.issued:
-            try:
-                self._issue_lost("Redis has lost the count of this run's groups: it was emptied, or is another server")
-            except ServerFull:
-                return LOOK_EVERY_S
-        confirmed, ahead = self._replicas.confirmed_version, self._state.ess_control.steps_ahead
-        if confirmed is not None:
-            version = self._state.policy_version
-            self._state.issued = self._issuer.issue(self._ledger.outstanding, version, confirmed, ahead)
-            LAG_WINDOW_STEPS.set(ahead)
-        OUTSTANDING.set(self._ledger.outstanding(self._state.issued))
+        with self.lock:
+            if self._issuer.issued_count() < self._state.issued:
+                try:
+                    self._issue_lost("Redis has lost the count of this run's groups: it was emptied, or is another server")
+                except ServerFull:
+                    return LOOK_EVERY_S
+            confirmed, ahead = self._replicas.confirmed_version, self._state.ess_control.steps_ahead
+            if confirmed is not None:
+                version = self._state.policy_version
+                self._state.issued = self._issuer.issue(self._outstanding, version, confirmed, ahead)
+                LAG_WINDOW_STEPS.set(ahead)
+            OUTSTANDING.set(self._outstanding(self._state.issued))
         return LOOK_EVERY_S if confirmed == self._state.policy_version else UNCONFIRMED_LOOK_EVERY_S
+
+    def _outstanding(self, issued: int) -> int:
+        """How many of the groups issued so far hold a credit: neither settled nor dropped ahead."""
+        return self._ledger.outstanding(issued) - sum(gathering.dropped for gathering in self._gatherings)
 
     def _issue_lost(self, why: str) -> None:
         """Issue again what is neither settled, nor on a stream, nor in this process's memory. Raises ServerFull."""
@@ -172,34 +176,100 @@ class Intake:
         are on their way.
         """
         deadline = Deadline.after(self._groups_s, "scored groups")
-        groups: list[ScoredGroup] = []
-        sifted: list[SiftedGroup] = []
-        self._usable = 0
-        while self._usable < self._settings.groups_per_step:
+        gathering = self._take_up()
+        between_looks = partial(self._between_looks, meanwhile)
+        while gathering.usable < self._settings.groups_per_step:
             try:
-                between_looks = partial(self._between_looks, meanwhile)
                 group = self._collector.training_group(deadline, self._replicas.should_stop, between_looks)
             except DeadlineExceeded as late:
                 facts = self._waiting().said()
                 raise DeadlineExceeded(f"scored groups ({facts})", late_s=late.late_s) from late
             if group is None:
                 return None
-            one = sift(group, self._state.policy_version, self._settings)
-            self._watch.count(one.prompt.source, one.drop)
-            groups.append(group)
-            sifted.append(one)
-            if one.drop is None:
-                self._usable += 1
-                self._drought.count_usable()
-            else:
-                self._ledger.drop(one.prompt.sequence_number, one.drop)
-                GROUPS.labels(one.drop).inc()
-                self._issuer.observe(group, self._state.policy_version)
-                self._drought.count_dropped(group, one)
+            one = sift(group, gathering.policy_version, self._settings)
+            with self.lock:
+                gathering.add(group, one)
+                self._count(group, one)
+            if one.drop is not None:
                 self.issue()
-        kept = [one for one in sifted if one.drop is None]
-        drops: dict[str, str] = {one.prompt.group_id: one.drop for one in sifted if one.drop is not None}
-        return Gathered(groups, kept, tally(groups, sifted), drops, _by_source(groups, sifted))
+        return gathering.gathered()
+
+    def _take_up(self) -> Gathering:
+        """What there is for the step that the loop takes next. What the thread dropped of it is settled now."""
+        with self.lock:
+            is_ready = bool(self._gatherings) and self._is_enough(self._gatherings[0])
+        if not is_ready:
+            with waiting("learner", "scored groups"):
+                self._ahead.pause()
+        self._ahead.raise_fault()
+        with self.lock:
+            version = self._state.policy_version
+            self._current = self._gatherings.popleft() if self._gatherings else Gathering(version)
+            for group, one in zip(self._current.groups, self._current.sifted, strict=True):
+                self._count(group, one)
+        return self._current
+
+    def _count(self, group: ScoredGroup, one: SiftedGroup) -> None:
+        """Settle a group that the step consumes, if it is dropped. Called under the lock, in order of arrival."""
+        self._watch.count(one.prompt.source, one.drop)
+        if one.drop is None:
+            self._drought.count_usable()
+            return
+        self._ledger.drop(one.prompt.sequence_number, one.drop)
+        GROUPS.labels(one.drop).inc()
+        self._issuer.observe(group, self._state.policy_version)
+        self._drought.count_dropped(group, one)
+
+    def _is_enough(self, gathering: Gathering) -> bool:
+        return gathering.usable >= self._settings.groups_per_step
+
+    def begin_ahead(self) -> None:
+        """From now on a thread gathers for the steps after the one that the loop has gathered for, and issues what admission
+        allows, until `gather` lacks groups, `paused` or `end_ahead`. With learner.max_lag = 0 nothing can be gathered ahead, and
+        after the last step nothing is needed."""
+        if self._settings.max_lag > 0 and self._current.policy_version + 1 < self._settings.steps:
+            self._ahead.begin()
+        else:
+            self._ahead.pause()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is gathered ahead within: another may look at the streams."""
+        was_ahead = self._ahead.pause()
+        try:
+            yield
+        finally:
+            if was_ahead:
+                self._ahead.begin()
+
+    def end_ahead(self) -> None:
+        """Gather nothing ahead any more, and claim nothing. What was gathered ahead comes again to the next start."""
+        self._ahead.close()
+
+    def _look_ahead(self) -> bool:
+        """One look on the thread, and what follows from it; False once the run was asked to stop."""
+        if self._replicas.should_stop():
+            return False
+        while (gathering := self._next_gathering()) is not None and (
+            group := self._collector.ready_group()
+        ) is not None:
+            one = sift(group, gathering.policy_version, self._settings)
+            with self.lock:
+                gathering.add(group, one)
+        self.issue()
+        self._collector.look(LOOK_S)
+        return True
+
+    def _next_gathering(self) -> Gathering | None:
+        """Where the next group goes; None: no step is left that needs it."""
+        with self.lock:
+            if self._gatherings and not self._is_enough(self._gatherings[-1]):
+                return self._gatherings[-1]
+            last = self._gatherings[-1] if self._gatherings else self._current
+            if last.policy_version + 1 >= self._settings.steps:
+                return None
+            self._gatherings.append(Gathering(last.policy_version + 1))
+            return self._gatherings[-1]
 
     def _between_looks(self, meanwhile: Callable[[], None]) -> float:
         """Issue what admission allows and say what is waited for. Returns how long to wait before looking again, in seconds."""
@@ -207,9 +277,10 @@ class Intake:
         self._drought.count_dead(self._collector.take_deaths())
         look_s = self.issue()
         self._look_for_lost()
-        if self._issuer.has_ended and self._ledger.outstanding(self._state.issued) <= self._usable:
+        usable = self._current.usable
+        if self._issuer.has_ended and self._outstanding(self._state.issued) <= usable:
             raise SourcesEnded(
-                f"every source of prompts.sources has ended, and step {self._state.policy_version + 1} has {self._usable} of "
+                f"every source of prompts.sources has ended, and step {self._state.policy_version + 1} has {usable} of "
                 f"{self._settings.groups_per_step} groups; raise an epochs of prompts.sources, or lower learner.steps to "
                 f"{self._state.policy_version}"
             )
@@ -219,16 +290,17 @@ class Intake:
     def _waiting(self) -> Waiting:
         return Waiting(
             step=self._state.policy_version + 1,
-            usable=self._usable,
+            usable=self._current.usable,
             needed=self._settings.groups_per_step,
             unusable=self._drought.said(),
-            outstanding=self._ledger.outstanding(self._state.issued),
+            outstanding=self._outstanding(self._state.issued),
             confirmed=self._replicas.confirmed_version is not None,
         )
 
     def settle(self, gathered: Gathered, *, trained: bool) -> None:
         """Settle the kept groups after the step that consumed them, and write down what was settled since the step before.
-        trained: whether that step changed the weights. Called before the state counts the step."""
+        trained: whether that step changed the weights. Called before the state counts the step, under the lock with it: credits
+        are free only at the version that the step makes."""
         scored = {group.group.prompt.sequence_number: group for group in gathered.groups}
         for group in gathered.kept:
             number = group.prompt.sequence_number
@@ -257,7 +329,8 @@ class Intake:
     @property
     def shares(self) -> Mapping[str, float]:
         """Source -> the share of the prompts that it gets now."""
-        return self._issuer.shares
+        with self.lock:
+            return self._issuer.shares
 
     def settled_claims(self) -> list[Owed]:
         """The claims of the groups that the ledger holds as settled now."""
@@ -269,15 +342,5 @@ class Intake:
 
     def counts(self) -> dict[str, object]:
         """What became of the groups issued so far: the `groups` entry of the summary."""
-        return self._ledger.counts(self._state.issued)
-
-
-def _by_source(groups: Sequence[ScoredGroup], sifted: Sequence[SiftedGroup]) -> dict[str, Tally]:
-    """What was consumed of each source that has a name."""
-    names = sorted({group.group.prompt.source for group in groups} - {""})
-    places = {
-        name: [place for place, group in enumerate(groups) if group.group.prompt.source == name] for name in names
-    }
-    return {
-        name: tally([groups[place] for place in own], [sifted[place] for place in own]) for name, own in places.items()
-    }
+        with self.lock:
+            return self._ledger.counts(self._state.issued)

@@ -100,7 +100,7 @@ class Settled:
     taken_back: set[int] = field(default_factory=set)
     """Sequence numbers in some abandoned lineage."""
     steps: dict[int, tuple[int, list[int]]] = field(default_factory=dict)
-    """Step -> the start that took it, and the sequence numbers of its row."""
+    """Step -> the start that took it, and what was settled up to its row since the step or checkpoint before."""
     marks: dict[str, int] = field(default_factory=dict)
     """Mark of a checkpoint of this lineage -> number of rows until it."""
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -147,7 +147,13 @@ def read_settled(path: Path) -> Settled:
             del live[kept:]
         live.append(row)
     found.rows = live
+    before: list[int] = []
     for at, row in enumerate(live, start=1):
+        settled = [event[0] for event in row["settled"] if event[1] != "again"]
+        if row["row"] == "step":
+            found.steps[row["step"]] = (row["attempt"], [*before, *settled])
+        # The server may be emptied in the midst of a step: what that had consumed by then is in the row before its own.
+        before = [*before, *settled] if row["row"] == "emptied" else []
         _take(found, row, at)
     return found
 
@@ -166,8 +172,6 @@ def _take(found: Settled, row: dict[str, Any], at: int) -> None:
         found.held |= set(row["held"])
     elif row["row"] == "checkpoint":
         found.marks[row["mark"]] = at
-    elif row["row"] == "step":
-        found.steps[row["step"]] = (row["attempt"], [event[0] for event in row["settled"] if event[1] != "again"])
     for number, what, *why in row["settled"]:
         if what == "again":
             found.groups.pop(number, None)

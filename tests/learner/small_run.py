@@ -62,9 +62,12 @@ class Replicas:
         """The version that replicas stay at; None: they hold the newest."""
         self.fault: Exception | None = None
         self.stopping = False
+        self.stop_after: int | None = None
+        """The run is asked to stop as soon as this many versions have been published."""
         self.kernel_gap_nats: float | None = None
 
     def publish(self, snapshot: Snapshot) -> None:
+        self.stopping = self.stop_after is not None and len(self.published) + 1 >= self.stop_after
         self.published.append(snapshot)
 
     def wait(self) -> None: ...
@@ -157,6 +160,7 @@ class Start:
         config, replicas = run.config, run.replicas
         replicas.published = []
         replicas.stopping = False
+        replicas.stop_after = stop_after
         self.beginning = Beginning.of(config)
         self.engine = BigramEngine()
         self.state = self.beginning.state
@@ -193,10 +197,6 @@ class Start:
         self.evaluator = Evaluator(config, held_out, collector, replicas)
         team = Team(config, self.engine)
 
-        def stopping() -> bool:
-            replicas.stopping = stop_after is not None and len(replicas.published) >= stop_after
-            return replicas.stopping
-
         self.loop = TrainingLoop(
             config,
             team=team,
@@ -206,7 +206,7 @@ class Start:
             publisher=anything,
             evaluator=self.evaluator,
             records=self.records,
-            stopping=stopping,
+            stopping=lambda: replicas.stopping,
         )
 
     def issue_lost(self) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from learner.batch.sift import sift, tally
-from learner.intake.intake import Gathered
+from learner.intake.gathering import Gathered
 from learner.kept_groups import STEPS_IN_HAND, KeptGroups
 from learner.ranks import TakenStep, Team
 from services.config import RunConfig

@@ -1,5 +1,6 @@
 """A run from its first step to its last: in order, stopped and resumed, and with what goes wrong on the way."""
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -234,6 +235,41 @@ def test_dropped_groups_are_made_up_for(small_run: MakeRun) -> None:
     assert (counts["trained"], counts["dropped"]) == (8, {"zero_variance": 4})
     assert [row["consumed_groups"] for row in rows(run)] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
     assert [row["zero_variance_fraction"] for row in rows(run)] == pytest.approx([1 / 3] * 4)
+
+
+def test_prompts_are_issued_and_groups_gathered_while_a_step_is_computed(small_run: MakeRun) -> None:
+    """One group in three is usable. Six are gathered for the first step and eight issued; what comes ahead and is dropped frees
+    four more credits, which the step waits for."""
+
+    def one_in_three(prompt: Prompt) -> list[float]:
+        return one_of_two(prompt) if prompt.sequence_number % 3 == 2 or prompt.purpose == "evaluate" else [1.0, 1.0]
+
+    run = small_run(rewards=one_in_three)
+    start = run.start()
+    seen: list[int] = []
+    before = start.engine.step
+
+    def step(learning_rate: float) -> Any:
+        end_s = time.monotonic() + 10.0
+        while not seen and len(run.rooms.prompts) < 12 and time.monotonic() < end_s:
+            time.sleep(0.002)
+        seen.append(len(run.rooms.prompts))
+        return before(learning_rate)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(start.engine, "step", step)
+        assert start.run()
+    assert seen[0] == 12
+    assert [row["consumed_groups"] for row in rows(run)] == [list(range(6 * at, 6 * at + 6)) for at in range(4)]
+    assert start.intake.counts()["dropped"] == {"zero_variance": 16}
+
+
+def test_no_thread_of_the_intake_is_left_when_the_run_has_ended(small_run: MakeRun) -> None:
+    run = small_run("deadlines.groups_s=0.2")
+    run.start().run()
+    run.rewards = lambda prompt: None
+    run.start(stop_after=1).run()
+    assert "intake" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_the_reference_moves_when_it_is_due(run: SmallRun) -> None:

@@ -9,7 +9,8 @@ from prometheus_client import REGISTRY
 from learner.intake import intake as intake_module
 from learner.intake.collector import LOOK_EVERY_S, Collector, Sampled
 from learner.intake.drought import NoUsableGroups
-from learner.intake.intake import UNCONFIRMED_LOOK_EVERY_S, Gathered, Intake, SourcesEnded
+from learner.intake.gathering import Gathered
+from learner.intake.intake import UNCONFIRMED_LOOK_EVERY_S, Intake, SourcesEnded
 from learner.intake.issuer import PromptIssuer, PromptSource
 from learner.intake.ledger import Ledger
 from learner.intake.source_watch import SourceWatch

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from learner.intake import intake as intake_module
 from learner.intake.collector import Collector, Sampled
+from learner.intake.gathering import Gathered
 from learner.intake.intake import Intake
 from learner.intake.issuer import PromptIssuer, PromptSource
 from learner.intake.ledger import Ledger
@@ -34,6 +36,7 @@ from services.wire.trajectory import Group
 from tests.learner.small_run import PROBLEMS, small_config, token_ids
 from tests.learner.tiny import scored_group
 
+LOOKS = 3
 names = itertools.count()
 
 
@@ -51,7 +54,7 @@ class Replicas:
     def should_stop(self) -> bool:
         """Asked before each look at an empty stream: gathering ends where nothing more has come."""
         self.looks += 1
-        return self.looks > 3
+        return self.looks > LOOKS
 
 
 class EagerStream(RedisStream):
@@ -83,7 +86,11 @@ class History:
     ) -> None:
         name = f"history-{next(names)}"
         self.config = small_config(
-            folder, f"name={name}", "deadlines.groups_s=1000", "learner.max_unusable_groups=9999"
+            folder,
+            f"name={name}",
+            "deadlines.groups_s=1000",
+            "learner.max_unusable_groups=9999",
+            "learner.steps=9999",
         )
         self.folder = RunFolder(self.config.folder)
         self.folder.path.mkdir(parents=True, exist_ok=True)
@@ -178,8 +185,18 @@ class History:
                 self.checkpoint()
             self.kill()
             return
-        self.intake.settle(gathered, trained=True)
-        self.state.policy_version += 1
+        self.replicas.looks = 0
+        self.intake.begin_ahead()  # what has come by now is gathered for the steps after this one
+        end_s = time.monotonic() + 10.0
+        while self.replicas.looks <= LOOKS:
+            assert time.monotonic() < end_s, "the thread does not look"
+            time.sleep(0.001)
+        self.take(gathered)
+
+    def take(self, gathered: Gathered) -> None:
+        with self.intake.lock:
+            self.intake.settle(gathered, trained=True)
+            self.state.policy_version += 1
         with JsonLines(self.folder.steps) as steps:
             consumed = [group.group.prompt.sequence_number for group in gathered.groups]
             steps.write(step=self.state.policy_version, attempt=self.attempt, consumed_groups=consumed)
@@ -197,8 +214,12 @@ class History:
         self.intake.acknowledge(self.intake.settled_claims())
 
     def kill(self) -> None:
-        self.record.close()
+        self.close()
         self.begin()
+
+    def close(self) -> None:
+        self.intake.end_ahead()
+        self.record.close()
 
     def empty(self) -> None:
         """FLUSHALL, as far as this run goes."""
@@ -224,6 +245,7 @@ class History:
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(audit_module, "PAUSE_S", 0.0)
     monkeypatch.setattr(intake_module, "LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(intake_module, "LOOK_S", 0.0)
 
 
 @pytest.fixture
@@ -236,7 +258,7 @@ def histories(tmp_path: Path, redis_connection: RedisConnection) -> Iterator[Cal
 
     yield make
     for one in made:
-        one.record.close()
+        one.close()
 
 
 ROUND = ["issue", *["sample,rollout-0,hand over", "score,hand over"] * 6, "step", "step"]
@@ -270,7 +292,7 @@ def test_every_group_is_accounted_for_whatever_dies(histories: Callable[..., His
         counts = found.counts()
         assert counts["issued"] == len(found.settled) + len(found.outstanding)
         assert all(found.outstanding.values()), "each outstanding group has a place"
-    run.record.close()
+    run.close()
 
 
 def test_each_group_has_its_fate_and_each_outstanding_one_its_stage(histories: Callable[..., History]) -> None:
@@ -298,6 +320,34 @@ def test_what_a_crash_takes_back_does_not_count_as_trained(histories: Callable[.
     assert found.is_clean
     run.drive(["step", "checkpoint"])
     assert run.look().fate(0) == "trained in step 1 of lineage 2"
+
+
+def test_a_kill_between_an_early_drop_and_its_step_loses_and_doubles_nothing(histories: Callable[..., History]) -> None:
+    """Group 4 is dropped while the second step is taken, and belongs to the third."""
+    run = histories()
+    through = ["sample,rollout-0,hand over", "score,hand over"]
+    run.drive(["issue", *through * 4, "step", "issue", *through * 2, "step", "checkpoint"])
+    assert run.look().fate(4) == "outstanding: scored, claimed by learner"
+    assert run.saved()["ledger"]["dropped"] == {}
+    run.drive(["kill", *ROUND, "checkpoint"])
+    found = run.look()
+    assert found.is_clean
+    assert found.fate(4) == "dropped in step 3 of lineage 2: zero_variance"
+
+
+def test_what_a_step_consumed_is_known_though_the_server_is_emptied_while_it_is_computed(
+    histories: Callable[..., History],
+) -> None:
+    run = histories()
+    run.drive([*ROUND, "issue", *["sample,rollout-0,hand over", "score,hand over"] * 6])
+    run.replicas.looks = 0  # as at the beginning of a step
+    gathered = run.intake.gather()
+    assert gathered is not None
+    assert gathered.drops == {"train-4": "zero_variance"}
+    run.empty()
+    run.take(gathered)
+    found = run.look()
+    assert found.is_clean, found.problems
 
 
 def test_a_build_that_acknowledges_before_the_step_is_caught(histories: Callable[..., History]) -> None:
