@@ -25,6 +25,7 @@ OURS: Mapping[str, str] = {
     "judge": "verifier.graders.judge.grader:Judge",
     "math": "verifier.graders.math.grader:MathAnswer",
     "number": "verifier.graders.number:NumberAnswer",
+    "reasoning_gym": "verifier.graders.reasoning_gym:ReasoningGym",
     "regex": "verifier.graders.regex:Regex",
     "remote": "verifier.graders.remote:Remote",
 }

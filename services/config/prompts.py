@@ -48,6 +48,20 @@ class HuggingFaceSource(Strict):
     """The split to read, in the notation of `datasets`: "test", or "train[:95%]" to keep the rest for an evaluation."""
 
 
+class ReasoningGymSource(Strict):
+    """Problems made by a task of the package reasoning-gym, and judged by its score (extra `reasoning-gym`)."""
+
+    type: Literal["reasoning_gym"] = "reasoning_gym"
+    task: str = Field(min_length=1)
+    """Name of the task, such as "chain_sum"."""
+    size: int = Field(default=1000, ge=1)
+    """How many problems are made."""
+    seed: int = Field(default=0, ge=0)
+    """Decides which. Give held-out problems another one."""
+    settings: dict[str, Any] = {}
+    """Settings of the task, such as {max_terms = 3}; its page says which it knows."""
+
+
 class ColumnMap(Strict):
     """A table of your own: which column holds what."""
 
@@ -65,7 +79,7 @@ ConventionName = Literal["plain", "gsm8k", "dapo-math-17k", "math", "aime", "app
 """Names of well-known layouts. services/datasets/conventions.py reads each; docs/datasets.md shows each with an example."""
 
 
-Source = Annotated[JsonlSource | ParquetSource | HuggingFaceSource, Field(discriminator="type")]
+Source = Annotated[JsonlSource | ParquetSource | HuggingFaceSource | ReasoningGymSource, Field(discriminator="type")]
 SOURCE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$"
 MOST_SOURCES = 32
 """Each source has metrics of its own."""

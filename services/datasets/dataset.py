@@ -61,8 +61,8 @@ def load_problems(settings: SourceConfig, *, limit: int | None = None) -> list[P
 
 
 def origin_of(settings: SourceConfig) -> str:
-    """The file, folder or name that the rows come from."""
-    return str(getattr(settings.source, "path", None) or getattr(settings.source, "name", ""))
+    """The file, folder, name or task that the rows come from."""
+    return str(next(found for name in ("path", "name", "task") if (found := getattr(settings.source, name, None))))
 
 
 def _default_grader(settings: SourceConfig) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from services.config.prompts import HuggingFaceSource, JsonlSource, ParquetSource
+from services.config.prompts import HuggingFaceSource, JsonlSource, ParquetSource, ReasoningGymSource, Source
 from services.errors import InputError
 
 
@@ -24,7 +24,7 @@ class Row:
     fields: dict[str, Any]
 
 
-def rows(source: JsonlSource | ParquetSource | HuggingFaceSource) -> Iterator[Row | UnreadableRow]:
+def rows(source: Source) -> Iterator[Row | UnreadableRow]:
     """The rows of a source; in place of one that cannot be read, why. Raises InputError if the source as a whole cannot be
     read."""
     match source:
@@ -34,6 +34,8 @@ def rows(source: JsonlSource | ParquetSource | HuggingFaceSource) -> Iterator[Ro
             return _parquet(source.path)
         case HuggingFaceSource():
             return _hugging_face(source)
+        case ReasoningGymSource():
+            return _reasoning_gym(source)
 
 
 def _json_lines(path: Path) -> Iterator[Row | UnreadableRow]:
@@ -100,6 +102,27 @@ def _hugging_face(source: HuggingFaceSource) -> Iterator[Row]:
         ) from fault
     for number, fields in enumerate(dataset):
         yield Row(f"{source.name} row {number}", fields)
+
+
+def _reasoning_gym(source: ReasoningGymSource) -> Iterator[Row]:
+    try:
+        import reasoning_gym
+    except ImportError as fault:
+        raise InputError(
+            f'prompts.source.type = "reasoning_gym" needs a package: pip install "ratchet[reasoning-gym]" ({fault})'
+        ) from fault
+
+    try:
+        dataset = reasoning_gym.create_dataset(source.task, seed=source.seed, size=source.size, **source.settings)
+    except Exception as fault:  # the package asserts what it wants of its settings
+        raise InputError(
+            f"prompts.source: reasoning-gym does not make the task {source.task} with settings {source.settings}: "
+            f"{type(fault).__name__}: {fault}"
+        ) from fault
+    told = {"task": source.task, "settings": source.settings, "seed": source.seed, "size": source.size}
+    for index in range(source.size):
+        fields = {"prompt": dataset[index]["question"], "reference": told | {"index": index}, "grader": "reasoning_gym"}
+        yield Row(f"reasoning-gym {source.task} problem {index}", fields)
 
 
 def _kind(value: object) -> str:
