@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -68,7 +69,7 @@ class Start:
             RunFolder(config.folder), Sampled(), self.beginning.counts, 1, policy_version=self.state.policy_version
         )
         self.records.close()
-        collector: Any = SimpleNamespace(settled=list, acknowledge=lambda done: None)
+        collector: Any = SimpleNamespace(lock=threading.RLock(), settled=list, acknowledge=lambda done: None)
         intake = Intake(
             config,
             state=self.state,
