@@ -4,7 +4,7 @@ A command is sent again when its answer was lost, so only commands that may run 
 overwrites (SET, HSET, EXPIRE), XREADGROUP (entries whose delivery was lost stay among the consumer's own pending
 entries), and scripts written to recognize their own repeat, as all of ours are. Commands that add to what is there are
 refused by name. The connection also waits for a server that is loading its data, running a long script or unable to
-write its file, all within one deadline.
+write its file or without free memory, all within one deadline.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,9 @@ LONGEST_TRY_S = 10.0  # without an answer by then, the command is tried again on
 LONGEST_PAUSE_S = 1.0
 WARN_AFTER_S = 0.8  # until then a lost connection is made again silently
 ADDING = {"XADD", "INCR", "INCRBY", "DECR", "DECRBY", "APPEND", "LPUSH", "RPUSH", "LPOP", "RPOP", "HINCRBY", "ZINCRBY"}
-PASSING = {"LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "MISCONF"}
+PASSING = {"LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "MISCONF", "OOM", "UNBLOCKED"}
+"""Refusals of a server that will accept the command later. UNBLOCKED: the stream that was read from is gone, or the server
+became a replica."""
 IN_SCRIPT = re.compile(r"@user_script: ?\d+: -([A-Z]+) (.*)")
 ADVICE = {
     "OOM": "Its memory is full: raise maxmemory, or lower groups_per_step or max_lag: less is then in flight.",
@@ -154,7 +156,9 @@ class RedisConnection:
         Raises CommandRefused; with the code EXECABORT nothing has run.
         """
         script = ("EVAL", lua, len(keys), *keys, *args)  # not by its digest: were that unknown, the rest would have run
-        *_, answers = self._until_answered([("MULTI",), *commands, script, ("EXEC",)], 0.0)
+        # A full server is no reason to wait here: callers have a way that it admits.
+        passing = PASSING - {"OOM"}
+        *_, answers = self._until_answered([("MULTI",), *commands, script, ("EXEC",)], 0.0, passing)
         if isinstance(answers, redis.ResponseError):
             raise CommandRefused(self.address, "EXEC", *_code_and_text(answers)) from answers
         for command, answer in zip([*commands, script], answers, strict=True):
@@ -167,7 +171,9 @@ class RedisConnection:
             while self._idle:
                 self._idle.pop().disconnect()
 
-    def _until_answered(self, commands: Sequence[Sequence[Argument]], block_s: float) -> list[Any]:
+    def _until_answered(
+        self, commands: Sequence[Sequence[Argument]], block_s: float, passing: Set[str] = PASSING
+    ) -> list[Any]:
         """The answers, refusals among them; a command without a usable answer is sent again.
 
         Waits for: the Redis server.
@@ -176,38 +182,46 @@ class RedisConnection:
         Metric: ratchet_waiting{room="streams", awaiting="Redis"}, after the first try.
         """
         end_s = now_s() + self.deadline_s + block_s
-        answers = self._try_once(commands, end_s, block_s)
+        answers = self._try_once(commands, end_s, block_s, passing)
         if not isinstance(answers, Exception):
             return answers
         with waiting("streams", "Redis"):
-            return self._try_again(commands, end_s, block_s, reason=answers)
+            return self._try_again(commands, end_s, block_s, passing, reason=answers)
 
     def _try_again(
-        self, commands: Sequence[Sequence[Argument]], end_s: float, block_s: float, *, reason: Exception
+        self,
+        commands: Sequence[Sequence[Argument]],
+        end_s: float,
+        block_s: float,
+        passing: Set[str],
+        *,
+        reason: Exception,
     ) -> list[Any]:
         begun_s, tries, pause_s, warned = end_s - self.deadline_s - block_s, 1, 0.0, False
         while True:
             if now_s() >= end_s:
                 raise StreamError(
                     f"Redis at {self.address} gave no usable answer for {now_s() - begun_s:.1f} s ({tries} tries, "
-                    f"last: {reason}). Check that it is running and can be reached from this host; if it is only slow, "
-                    "raise deadlines.redis_s."
+                    f"last: {_words(reason)}). {_advice(reason)}"
                 ) from reason
             if not warned and now_s() - begun_s >= WARN_AFTER_S:
-                log.warning("Redis at %s: %s; trying again for %.0f s", self.address, reason, end_s - now_s())
+                log.warning("Redis at %s: %s; trying again for %.0f s", self.address, _words(reason), end_s - now_s())
                 warned = True
             time.sleep(max(0.0, min(pause_s, end_s - now_s())))
             pause_s = min(LONGEST_PAUSE_S, pause_s * 2 or 0.02)
             tries += 1
-            answers = self._try_once(commands, end_s, block_s)
+            answers = self._try_once(commands, end_s, block_s, passing)
             if not isinstance(answers, Exception):
                 if warned:
                     log.info("Redis at %s answers again after %.1f s", self.address, now_s() - begun_s)
                 return answers
             reason = answers
 
-    def _try_once(self, commands: Sequence[Sequence[Argument]], end_s: float, block_s: float) -> list[Any] | Exception:
-        """The answers, or why the server has to be asked again. Raises InputError when it does not accept the password."""
+    def _try_once(
+        self, commands: Sequence[Sequence[Argument]], end_s: float, block_s: float, passing: Set[str]
+    ) -> list[Any] | Exception:
+        """The answers, or why the server has to be asked again: it did not answer, or refused with one of the codes in `passing`,
+        and will accept the command later. Raises InputError when it does not accept the password."""
         try:
             answers = self._try(commands, min(self._try_s, end_s - now_s()), block_s)
         except (redis.AuthenticationError, redis.exceptions.AuthorizationError) as fault:
@@ -233,11 +247,12 @@ class RedisConnection:
                 ) from None
             self.close()  # the idle connections are as dead as this one
             return fault
-        passing = next((a for a in answers if isinstance(a, redis.ResponseError) and _passes(a)), None)
-        if passing is None:
-            return answers
-        self.close()  # a server that became read-only has a successor: resolve the name again
-        return passing
+        for answer in answers:
+            if isinstance(answer, redis.ResponseError) and _code_and_text(answer)[0] in passing:
+                self.close()  # a server that became read-only has a successor: resolve the name again
+                refusal: Exception = answer
+                return refusal
+        return answers
 
     def _try(self, commands: Sequence[Sequence[Argument]], try_s: float, block_s: float) -> list[Any]:
         """One try on one socket. Refusals come back as values, so that the socket stays in step with the server."""
@@ -313,6 +328,13 @@ def _code_and_text(refusal: redis.ResponseError) -> tuple[str, str]:
     return code.lstrip("-"), text
 
 
-def _passes(refusal: redis.ResponseError) -> bool:
-    """Whether the server will accept the command later."""
-    return _code_and_text(refusal)[0] in PASSING
+def _words(reason: Exception) -> str:
+    """Why a command has to be sent again."""
+    return " ".join(_code_and_text(reason)) if isinstance(reason, redis.ResponseError) else str(reason)
+
+
+def _advice(reason: Exception) -> str:
+    """What to do about a server that has no usable answer for that reason."""
+    if isinstance(reason, redis.ResponseError) and (advice := ADVICE.get(_code_and_text(reason)[0])):
+        return advice
+    return "Check that it is running and can be reached from this host; if it is only slow, raise deadlines.redis_s."

@@ -114,6 +114,20 @@ def test_commands_wait_for_a_server_that_is_being_started_again(server: RedisSer
     assert answers == [b"value"] * 4
 
 
+def test_commands_wait_for_a_full_server_to_have_memory_again(
+    server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = RedisConnection(server.url, deadline_s=20)
+    connection.execute("CONFIG", "SET", "maxmemory", 1)
+    asking = threading.Thread(target=connection.run_script, args=("return redis.call('SET', KEYS[1], 1)", ["key"]))
+    asking.start()
+    time.sleep(WARN_AFTER_S + 0.5)
+    connection.execute("CONFIG", "SET", "maxmemory", 0)
+    asking.join(20)
+    assert connection.execute("GET", "key") == b"1"
+    assert ": OOM " in caplog.text  # `ratchet why` looks for it
+
+
 def test_an_outage_is_a_visible_wait_and_its_end_is_logged(
     server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
