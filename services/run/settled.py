@@ -100,7 +100,9 @@ class Settled:
     taken_back: set[int] = field(default_factory=set)
     """Sequence numbers in some abandoned lineage."""
     steps: dict[int, tuple[int, list[int]]] = field(default_factory=dict)
-    """Step -> the start that took it, and the sequence numbers of its row."""
+    """Step -> the start that took it, and the sequence numbers settled since the step before, whichever row has them."""
+    between: list[int] = field(default_factory=list)
+    """Sequence numbers settled since the last step, or the last start."""
     marks: dict[str, int] = field(default_factory=dict)
     """Mark of a checkpoint of this lineage -> number of rows until it."""
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -161,13 +163,16 @@ def _until(live: Sequence[dict[str, Any]], mark: str | None) -> int:
 def _take(found: Settled, row: dict[str, Any], at: int) -> None:
     if row["row"] == "start":
         found.held = set()
+        found.between = []
         _compare(found, row)
     elif row["row"] == "emptied":
         found.held |= set(row["held"])
     elif row["row"] == "checkpoint":
         found.marks[row["mark"]] = at
-    elif row["row"] == "step":
-        found.steps[row["step"]] = (row["attempt"], [event[0] for event in row["settled"] if event[1] != "again"])
+    found.between += [event[0] for event in row["settled"] if event[1] != "again"]
+    if row["row"] == "step":
+        found.steps[row["step"]] = (row["attempt"], found.between)
+        found.between = []
     for number, what, *why in row["settled"]:
         if what == "again":
             found.groups.pop(number, None)
