@@ -119,7 +119,9 @@ class Intake:
         with self.lock:
             if self._issuer.issued_count() < self._state.issued:
                 try:
-                    self._issue_lost("Redis has lost the count of this run's groups: it was emptied, or is another server")
+                    self._issue_lost(
+                        "Redis has lost the count of this run's groups: it was emptied, or is another server"
+                    )
                 except ServerFull:
                     return LOOK_EVERY_S
             confirmed, ahead = self._replicas.confirmed_version, self._state.ess_control.steps_ahead

@@ -115,6 +115,9 @@ class _Streams:
     """What is on the streams."""
 
     issued: int = 0
+    """Groups issued when the look began."""
+    issued_since: int = 0
+    """Groups issued when it had ended: some of them may be in `places` already."""
     places: dict[int, Place] = field(default_factory=dict)
     unreadable: Counter[str] = field(default_factory=Counter)
 
@@ -178,7 +181,8 @@ def _look(run: str, folder: RunFolder, connection: RedisConnection | None) -> Au
         owed = before.since(ledger.get("mark")) & settled.keys()
         excused = record.emptied_since(ledger.get("mark")) | _settled_in(ledger)
         problems["early"] = owed - excused - streams.places.keys()
-        problems["foreign"] = [number for number in streams.places if number >= issued]
+        most = max(issued, streams.issued_since)
+        problems["foreign"] = [number for number in streams.places if number >= most]
         for name, count in streams.unreadable.items():
             unseen.append(f"{count} entries of the stream {name}: they cannot be read, so they may be any group")
     if not record.rows:
@@ -217,7 +221,8 @@ def _read_streams(connection: RedisConnection, run: str) -> _Streams:
     """Read in the order that groups go through, so that one which moves meanwhile is seen."""
     found = _Streams()
     streams = [RedisStream(connection, run, name, "audit", 1e8) for name in TRAINING]
-    found.issued = RedisIssueLog(connection, streams[0]).issued_count()
+    issue_log = RedisIssueLog(connection, streams[0])
+    found.issued = issue_log.issued_count()
     for stream in streams:
         for entry in stream.entries():
             prompt = trace(entry.payload)
@@ -225,6 +230,7 @@ def _read_streams(connection: RedisConnection, run: str) -> _Streams:
                 found.unreadable[stream.name] += 1
             elif prompt.purpose == "train":
                 found.places[prompt.sequence_number] = Place(stream.name, entry.owner, entry.deliveries)
+    found.issued_since = issue_log.issued_count()
     return found
 
 

@@ -34,7 +34,9 @@ LONGEST_TRY_S = 10.0  # without an answer by then, the command is tried again on
 LONGEST_PAUSE_S = 1.0
 WARN_AFTER_S = 0.8  # until then a lost connection is made again silently
 ADDING = {"XADD", "INCR", "INCRBY", "DECR", "DECRBY", "APPEND", "LPUSH", "RPUSH", "LPOP", "RPOP", "HINCRBY", "ZINCRBY"}
-PASSING = {"LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "MISCONF"}
+PASSING = {"LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "MISCONF", "UNBLOCKED"}
+"""Refusals of a server that will accept the command later. UNBLOCKED: the stream that was read from is gone, or the server
+became a replica."""
 IN_SCRIPT = re.compile(r"@user_script: ?\d+: -([A-Z]+) (.*)")
 ADVICE = {
     "OOM": "Its memory is full: raise maxmemory, or lower groups_per_step or max_lag: less is then in flight.",
@@ -194,11 +196,10 @@ class RedisConnection:
             if now_s() >= end_s:
                 raise StreamError(
                     f"Redis at {self.address} gave no usable answer for {now_s() - begun_s:.1f} s ({tries} tries, "
-                    f"last: {reason}). Check that it is running and can be reached from this host; if it is only slow, "
-                    "raise deadlines.redis_s."
+                    f"last: {_words(reason)}). {_advice(reason)}"
                 ) from reason
             if not warned and now_s() - begun_s >= WARN_AFTER_S:
-                log.warning("Redis at %s: %s; trying again for %.0f s", self.address, reason, end_s - now_s())
+                log.warning("Redis at %s: %s; trying again for %.0f s", self.address, _words(reason), end_s - now_s())
                 warned = True
             time.sleep(max(0.0, min(pause_s, end_s - now_s())))
             pause_s = min(LONGEST_PAUSE_S, pause_s * 2 or 0.02)
@@ -211,7 +212,8 @@ class RedisConnection:
             reason = answers
 
     def _try_once(self, commands: Sequence[Sequence[Argument]], end_s: float, block_s: float) -> list[Any] | Exception:
-        """The answers, or why the server has to be asked again. Raises InputError when it does not accept the password."""
+        """The answers, or why the server has to be asked again: it did not answer, or refused for a reason that passes. Raises
+        InputError when it does not accept the password."""
         try:
             answers = self._try(commands, min(self._try_s, end_s - now_s()), block_s)
         except (redis.AuthenticationError, redis.exceptions.AuthorizationError) as fault:
@@ -237,11 +239,12 @@ class RedisConnection:
                 ) from None
             self.close()  # the idle connections are as dead as this one
             return fault
-        passing = next((a for a in answers if isinstance(a, redis.ResponseError) and _passes(a)), None)
-        if passing is None:
-            return answers
-        self.close()  # a server that became read-only has a successor: resolve the name again
-        return passing
+        for answer in answers:
+            if isinstance(answer, redis.ResponseError) and _code_and_text(answer)[0] in PASSING:
+                self.close()  # a server that became read-only has a successor: resolve the name again
+                refusal: Exception = answer
+                return refusal
+        return answers
 
     def _try(self, commands: Sequence[Sequence[Argument]], try_s: float, block_s: float) -> list[Any]:
         """One try on one socket. Refusals come back as values, so that the socket stays in step with the server."""
@@ -322,6 +325,13 @@ def _code_and_text(refusal: redis.ResponseError) -> tuple[str, str]:
     return code.lstrip("-"), text
 
 
-def _passes(refusal: redis.ResponseError) -> bool:
-    """Whether the server will accept the command later."""
-    return _code_and_text(refusal)[0] in PASSING
+def _words(reason: Exception) -> str:
+    """Why a command has to be sent again."""
+    return " ".join(_code_and_text(reason)) if isinstance(reason, redis.ResponseError) else str(reason)
+
+
+def _advice(reason: Exception) -> str:
+    """What to do about a server that has no usable answer for that reason."""
+    if isinstance(reason, redis.ResponseError) and (advice := ADVICE.get(_code_and_text(reason)[0])):
+        return advice
+    return "Check that it is running and can be reached from this host; if it is only slow, raise deadlines.redis_s."

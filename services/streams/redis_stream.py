@@ -154,7 +154,7 @@ class RedisStream:
         try:
             answer = self._connection.execute("XREADGROUP", *group, "STREAMS", self.key, ">", block_s=block_s)
         except CommandRefused as refusal:
-            if refusal.code not in ("NOGROUP", "UNBLOCKED"):
+            if refusal.code != "NOGROUP":
                 raise
             return []  # the stream was deleted under the waiting reader; the next claim makes the consumer group again
         return [Claim(entry_id.decode(), fields[1], 1) for entry_id, fields in (answer[0][1] if answer else ())]

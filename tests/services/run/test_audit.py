@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -29,6 +30,7 @@ from services.streams import Claim
 from services.streams.names import DEAD, PROMPTS, SCORED, TRAJECTORIES
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
+from services.streams.stream import Entry
 from services.wire.codec import decode, encode
 from services.wire.prompt import Prompt
 from services.wire.score import DeadGroup, ScoredGroup
@@ -369,6 +371,26 @@ def test_a_group_that_is_nowhere_is_named_lost(histories: Callable[..., History]
     assert "LOST: 1 (1): issued, not settled, and on no stream" in said(found)
     assert json.loads(as_json(found))["problems"] == {"lost": {"count": 1, "first": [1]}}
     stream.release([first])
+
+
+def test_a_group_that_was_never_issued_is_foreign_and_one_that_is_issued_meanwhile_is_not(
+    histories: Callable[..., History], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = histories()
+
+    class Hasty(RedisStream):
+        def entries(self) -> Iterator[Entry]:
+            if self.name == PROMPTS:
+                run.issue()
+            yield from super().entries()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(audit_module, "RedisStream", Hasty)
+        assert run.look().is_clean
+    prompt = decode(run.stream(PROMPTS, "x").peek(1)[0], Prompt)
+    other = msgspec.structs.replace(prompt, sequence_number=1000)
+    RedisIssueLog(run.connection, run.stream(PROMPTS, "x")).issue_again(encode(other))
+    assert run.look().problems == {"foreign": [1000]}
 
 
 def test_a_build_without_deduplication_is_caught(histories: Callable[..., History]) -> None:

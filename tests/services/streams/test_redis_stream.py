@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from services.command.redis_server import RedisServer
+from services.errors import StreamError
 from services.streams import StreamDepth
 from services.streams.redis_connection import CommandRefused, RedisConnection, ServerFull
 from services.streams.redis_stream import ISSUED, OTHER_COUNTERS_S, RedisIssueLog, RedisStream
@@ -172,7 +173,7 @@ def test_a_target_of_another_kind_leaves_the_claim_alone(redis_connection: Redis
 @pytest.mark.parametrize("sizes", [(4, 4), (100_000, 100_000)])
 def test_a_full_server_refuses_new_entries_and_lets_old_ones_move_on(tmp_path: Path, sizes: tuple[int, int]) -> None:
     with RedisServer(tmp_path) as server:
-        connection = RedisConnection(server.url, deadline_s=5)
+        connection = RedisConnection(server.url, deadline_s=1)
         source, target = (RedisStream(connection, "full", name, "a", 60) for name in ("prompts", "trajectories"))
         fill(connection, source, 2)
         assert target.claim(1, 0) == []

@@ -1,0 +1,91 @@
+"""The services of a chaos run as processes, forked from one that has imported everything: a start takes a second, not twenty.
+
+The supervisor is that of `ratchet up`; only how a service is started differs.
+"""
+
+import functools
+import multiprocessing
+import os
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from services import cause
+from services.cause import CAUSE_VARIABLE
+from services.command.supervisor import SERVICE_VARIABLE, Service
+from services.entry import SUPERVISED_VARIABLE
+
+
+@functools.cache
+def _context() -> Any:
+    """Every start is a fork of one process; it ends with this one."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.chaos.entries"])
+    return context
+
+
+def _be(*arguments: Any) -> None:
+    from tests.chaos import entries  # imports torch, which only the fork server has to
+
+    entries.run(*arguments)
+
+
+class Forked:
+    """A process of the fork server, with what a supervisor asks of a subprocess.Popen."""
+
+    def __init__(self, process: Any) -> None:
+        self._process = process
+        self.pid: int = process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        code: int | None = self._process.exitcode
+        return code
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Returns the exit code. Raises subprocess.TimeoutExpired after `timeout` seconds."""
+        self._process.join(timeout)
+        if (code := self.returncode) is None:
+            raise subprocess.TimeoutExpired(self._process.name, timeout or 0.0)
+        return code
+
+
+@dataclass
+class ForkedService(Service):
+    """A supervised service whose command is the arguments of its program."""
+
+    folder: Path = Path()
+    """The run's, where it finds orders to die."""
+    sabotage: str | None = None
+
+    def start(self) -> None:
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
+        cause.make_room(self.cause_path)
+        environment = {
+            **self.environment,
+            SUPERVISED_VARIABLE: str(os.getpid()),
+            SERVICE_VARIABLE: self.name,
+            CAUSE_VARIABLE: str(self.cause_path.resolve()),
+        }
+        arguments = (self.name, list(self.command), self.log_path, environment, self.folder, self.sabotage)
+        process = _context().Process(target=_be, args=arguments, name=self.name)
+        process.start()
+        self.process = cast("subprocess.Popen[bytes]", Forked(process))
+
+    @property
+    def is_alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it to the process, if that has not ended."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
