@@ -136,7 +136,7 @@ def test_an_engine_that_answers_is_not_given_up_for_a_transfer_that_is_late() ->
 
 @pytest.mark.parametrize(
     "answers",
-    [{"weights_progress": [("out of memory", "lower this")]}, {"swap_weights": ["lower this"]}],
+    [{"weights_progress": [("out of memory", "lower this")]}, {"swap_weights": [("refused", "lower this")]}],
     ids=["to receive", "to swap"],
 )
 def test_no_memory_for_the_weights_is_the_users_to_mend_and_no_reason_to_start_again(answers: dict[str, Any]) -> None:
