@@ -115,7 +115,6 @@ def test_helpers_of_a_function_count_with_it() -> None:
     assert called(ROOT / "learner/publish/roll_call.py", "RollCall.at_fault") == {
         "RollCall.at_fault",
         "RollCall._hear",
-        "RollCall._silent",
         "RollCall._refusing",
     }
 
