@@ -10,8 +10,8 @@
 SHELL := /bin/bash
 PYTHON ?=
 PYTEST_ARGS ?=
-# Three at a time: much of what tests do is waiting. TEST_PROCESSES= runs them one after the other.
-TEST_PROCESSES ?= -n 3 --dist loadscope --no-loadscope-reorder
+# Four at a time: much of what tests do is waiting. TEST_PROCESSES= runs them one after the other.
+TEST_PROCESSES ?= -n 4 --dist loadscope --no-loadscope-reorder
 OPTIONS ?=
 SAMPLE ?= 4
 export PYTHON

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from services.command.redis_server import RedisServer
-from services.errors import StreamError
 from services.streams import StreamDepth
 from services.streams.redis_connection import CommandRefused, RedisConnection, ServerFull
 from services.streams.redis_stream import ISSUED, OTHER_COUNTERS_S, RedisIssueLog, RedisStream

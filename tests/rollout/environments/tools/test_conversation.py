@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from rollout.conversation.check import check
-from rollout.conversation.conversations import Group
+from rollout.conversation.conversations import HeldGroup
 from rollout.environments.loading import environment_maker
 from services.errors import InputError
 from tests.fakes.talking_engine import TalkingEngine
@@ -32,7 +32,7 @@ def test_what_is_read_between_two_calls_is_the_tools_and_calls_are_counted() -> 
         asked[own] = asked.get(own, 0) + 1
         return message(says[asked[own] - 1])
 
-    async def scenario() -> Group:
+    async def scenario() -> HeldGroup:
         talks = conversations(environment_maker(config), config)
         try:
             return await talks.sample(prompt(grader="number"), TalkingEngine(lambda own: next_of(own.group_id)).sample)
