@@ -20,7 +20,8 @@ class Cable:
         self._ends: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
+        self._accepting.start()
 
     def cut(self) -> None:
         self._whole.clear()
@@ -32,8 +33,11 @@ class Cable:
         return self
 
     def __exit__(self, *_: object) -> None:
+        with suppress(OSError):  # else `accept` would go on waiting
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._whole.set()
+        self._accepting.join(5)
         for end in self._ends:
             end.close()
 
@@ -41,10 +45,11 @@ class Cable:
         with suppress(OSError):  # closed
             while True:
                 near, _ = self._listener.accept()
+                self._ends.append(near)
                 self._whole.wait()
                 far = socket.socket(socket.AF_UNIX if isinstance(self._to, str) else socket.AF_INET)
+                self._ends.append(far)
                 far.connect(self._to)
-                self._ends += [near, far]
                 for source, sink in ((near, far), (far, near)):
                     threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
 
