@@ -60,7 +60,7 @@ def copy_tracked(folder: Path) -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     for name in filter(None, listed.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        copy2(ROOT / name, folder / name)
+        copy2(ROOT / name, folder / name, follow_symlinks=False)
 
 
 def python(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
