@@ -169,7 +169,7 @@ def test_a_replica_that_refuses_is_left_out_and_the_others_go_on(
         learner.publisher.wait()
         return learner.reports[-1].replicas == 2
 
-    until(is_taken_in)
+    until(is_taken_in, 40.0)  # it may have been left out for 16 s: on a busy machine it refuses five times
     learner.publisher.close()
     good.leave()
     bad.leave()
