@@ -22,7 +22,7 @@ from benchmarks.machine import machine
 RATES = (1e-6, 1e-5)
 GROUP, PROMPT, RESPONSE = 16, 8, 32
 DELTA_BYTES, VALUE_BYTES = 6, 2
-"""Of a changed value with its place, and of a value, in bfloat16."""
+"""Bytes on the wire: a changed bfloat16 value with its place, and a value alone."""
 
 
 def model_of(seed: int) -> Any:

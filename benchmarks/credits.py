@@ -64,7 +64,9 @@ class Engine:
     """Claims prompts as they come, and appends each scored SAMPLE_S later."""
 
     def __init__(self, prompts: RedisStream, scored: RedisStream, replicas: Replicas) -> None:
-        self._prompts, self._scored, self._replicas = prompts, scored, replicas
+        self._prompts = prompts
+        self._scored = scored
+        self._replicas = replicas
         self._closing = threading.Event()
         self.empty_s = 0.0
         self._thread = threading.Thread(target=self._run, daemon=True)

@@ -31,7 +31,8 @@ SIZES = {8: 2048, 64: 512, 512: 128}
 
 class Bench:
     def __init__(self, server: RedisServer, groups: int, payload: bytes) -> None:
-        self._groups, self._payload = groups, payload
+        self._groups = groups
+        self._payload = payload
         self._connection = RedisConnection(server.url)
         self._bare = redis.Redis.from_url(server.url)
         self._connection.execute("CONFIG", "SET", "appendonly", "no")  # else it is the disk that is measured

@@ -177,7 +177,7 @@ class Loop:
         return -torch.cat(terms).mean()
 
     def true_gradient(self) -> Tensor:
-        """Of the mean accuracy over all training problems, each source alike."""
+        """The gradient of the mean accuracy over all training problems, each source alike."""
         whole = torch.stack(
             [accuracy(self.weights, x, self.task.answers(x)).mean() for x in self.task.training.values()]
         ).mean()

@@ -37,7 +37,7 @@ SIGNS = {"additions": "+", "subtractions": "-"}
 class Recipe:
     seed: int = 0
     heldout: int = 250
-    """Of each source."""
+    """Held-out problems of each source."""
     layers: int = 4
     width: int = 128
     heads: int = 4

@@ -129,7 +129,7 @@ def last_attempt(path: Path) -> int:
 
 
 def read_settled(path: Path) -> Settled:
-    """What the record says; empty when there is none."""
+    """Read the record. Where there is no file, nothing is settled."""
     live: list[dict[str, Any]] = []
     found = Settled()
     for row in read_json_lines(path):

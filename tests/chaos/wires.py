@@ -117,7 +117,7 @@ class Wires:
         return self.to(lambda: asyncio.open_unix_connection(path))
 
     def to(self, connect: Connect) -> Wire:
-        """A wire to what this connects to, each time anew."""
+        """A wire to what this connects to, once for each connection."""
         wire = Wire(self._loop, connect)
         self._run(wire.listen())
         self._wires.append(wire)

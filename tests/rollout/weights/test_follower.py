@@ -239,7 +239,7 @@ def test_what_is_announced_again_is_confirmed_again_and_not_done_again(redis_con
 def test_a_replica_that_was_fenced_takes_no_prompts_until_it_has_proved_its_weights(
     redis_connection: RedisConnection,
 ) -> None:
-    """That it fetches what it lacks is shown by tests/learner/publish, with the learner's server."""
+    """With the learner's server, tests/learner/publish shows that it fetches what it lacks."""
 
     async def scenario() -> None:
         bench = Bench(redis_connection, "follow-fenced")

@@ -69,7 +69,9 @@ class Certificates:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
-        self.authority, self.certificate, self.key = (folder / name for name in ("ca.pem", "server.pem", "key.pem"))
+        self.authority = folder / "ca.pem"
+        self.certificate = folder / "server.pem"
+        self.key = folder / "key.pem"
         authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
         issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
         now = datetime.datetime.now(datetime.UTC)
@@ -104,7 +106,8 @@ class TlsProxy:
         context.load_cert_chain(certificates.certificate, certificates.key)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self._path, self._context = path, context
+        self._path = path
+        self._context = context
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:

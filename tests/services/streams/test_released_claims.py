@@ -10,7 +10,8 @@ from services.streams.redis_stream import RedisIssueLog, RedisStream
 
 class Bench:
     def __init__(self, connection: RedisConnection) -> None:
-        self._connection, self._run = connection, f"released-{uuid.uuid4().hex[:8]}"
+        self._connection = connection
+        self._run = f"released-{uuid.uuid4().hex[:8]}"
         self.prompts = self.stream("prompts", "learner")
         self.log = RedisIssueLog(connection, self.prompts)
         self.results = self.stream("trajectories", "verifier")
