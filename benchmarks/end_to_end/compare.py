@@ -74,7 +74,9 @@ def measure_ratchet(out: Path, steps: int) -> tuple[Speed, dict[str, Any]]:
     folder = out / "runs" / "end-to-end"
     shutil.rmtree(folder, ignore_errors=True)  # it would resume, or be finished already
     command = [str(Path(sys.executable).parent / "ratchet"), "up", str(HERE / "ratchet.toml")]
-    command += ["--set", f"learner.steps={steps}", "--set", f"learner.checkpoint.every_steps={steps}"]
+    settings = [f"runs_folder={out / 'runs'}", f"learner.steps={steps}", f"learner.checkpoint.every_steps={steps}"]
+    for setting in settings:
+        command += ["--set", setting]
     _, began_unix_s, seconds = run(command, {}, out / "ratchet.log")
     lines = (folder / "steps.jsonl").read_text(encoding="utf-8").splitlines()
     rows: list[dict[str, Any]] = sorted(map(json.loads, lines), key=lambda row: row["step"])
