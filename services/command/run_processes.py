@@ -2,14 +2,16 @@
 
 import contextlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from rich.console import Console
 
 from services import entry
 from services.command import gpus
+from services.command.early_start import EarlyProcess, started_early
 from services.command.live_display import LiveDisplay
 from services.command.page_process import page_beside
 from services.command.redis_server import RedisServer
@@ -19,6 +21,7 @@ from services.command.supervisor import Service, Supervisor
 from services.command.up_log import up_log
 from services.config import RunConfig
 from services.config.load import holds_password, render
+from services.errors import InputError
 from services.run.folder import RunFolder
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import empty_queues
@@ -66,6 +69,32 @@ def empty_own_queues(config: RunConfig, redis: RunRedis) -> None:
         connection.close()
 
 
+NONE_EARLY: Mapping[str, EarlyProcess] = MappingProxyType({})
+
+
+@contextlib.contextmanager
+def start_early(config: RunConfig) -> Iterator[Mapping[str, EarlyProcess]]:
+    """Have learner and replicas import what they need, while the caller checks the run.
+
+    They end with this block, unless `supervise` has told them to go. None of them starts where GPUs do not suffice, which the
+    check says, nor a learner of several ranks, which torchrun starts.
+    """
+    try:
+        config = gpus.fitted(config)
+        learner, feeding = _services(config, RunFolder(config.folder), "", ())
+    except InputError:
+        yield NONE_EARLY
+        return
+    commands = {
+        service.name: (module, service.whole_environment())
+        for service in (*feeding, learner)  # the engine takes longest
+        for module in (python_module(ROLLOUT), python_module(LEARNER))
+        if list(service.command[: len(module)]) == module
+    }
+    with started_early(config, commands) as early:
+        yield early
+
+
 class Supervise(Protocol):
     """Starts the services of a run and sees it through: `supervise`, or what a test puts in its place."""
 
@@ -76,6 +105,7 @@ class Supervise(Protocol):
         console: Console,
         learner_options: Sequence[str] = (),
         known: Sequence[str] = (),
+        early: Mapping[str, EarlyProcess] = NONE_EARLY,
     ) -> int: ...
 
 
@@ -85,11 +115,12 @@ def supervise(
     console: Console,
     learner_options: Sequence[str] = (),
     known: Sequence[str] = (),
+    early: Mapping[str, EarlyProcess] = NONE_EARLY,
 ) -> int:
     """Start the services of the run and display it until the learner is done or a signal stops it.
 
     Returns the exit code. Raises what Supervisor.run raises. learner_options: more arguments of the learner. known:
-    warnings that the console has shown.
+    warnings that the console has shown. early: processes of services that wait for their word (`start_early`).
     """
     config = gpus.fitted(config)
     folder = RunFolder(config.folder)
@@ -97,6 +128,8 @@ def supervise(
     folder.waiting.unlink(missing_ok=True)  # of an earlier start
     write_settings(config, folder)
     learner, feeding = _services(config, folder, redis.url, learner_options)
+    for service in (learner, *feeding):
+        service.early = early.get(service.name)
     stopping = entry.StopSignal()
     with (
         up_log(folder.logs / UP_LOG, console),

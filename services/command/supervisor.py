@@ -22,6 +22,7 @@ from pathlib import Path
 from services import cause, library_logs, log_lines
 from services.cause import CAUSE_VARIABLE, Cause
 from services.clock import now_s, sleep
+from services.command.early_start import EarlyProcess
 from services.command.redis_server import RedisServer
 from services.command.rooms import SAFE_PATH
 from services.entry import BAD_INPUT, DONE, FAILED, INTERRUPTED, SUPERVISED_VARIABLE
@@ -51,6 +52,8 @@ class Service:
     environment: dict[str, str]
     """What it has in addition to the supervisor's own."""
     process: subprocess.Popen[bytes] | None = None
+    early: EarlyProcess | None = None
+    """A process of it that waits for its word, for the first start."""
 
     @property
     def cause_path(self) -> Path:
@@ -64,14 +67,25 @@ class Service:
         with self.log_path.open("ab") as lines:
             lines.write(_first_line(self.name).encode())
             lines.flush()
-            self.process = subprocess.Popen(
+            self.process = self._woken() or subprocess.Popen(
                 self.command,
                 stdout=lines,
                 stderr=lines,
                 stdin=subprocess.DEVNULL,
-                env={**_own_environment(), **self.environment, **self._mark()},
+                env=self.whole_environment(),
                 start_new_session=True,  # Ctrl-C is for the supervisor, which stops the others in order
             )
+
+    def whole_environment(self) -> dict[str, str]:
+        """What its process is started with."""
+        return {**_own_environment(), **self.environment, **self._mark()}
+
+    def _woken(self) -> subprocess.Popen[bytes] | None:
+        """The process that was started early, once; None if there is none that lives."""
+        early, self.early = self.early, None
+        if early is None:
+            return None
+        return early.go(self.command[len(early.command) :], self.whole_environment(), self.log_path)
 
     def terminate(self) -> None:
         """Ask the process to stop; it stops its own workers."""

@@ -1,11 +1,16 @@
 """`ratchet up`: a whole run on this machine, from the check before it starts to the report at its end."""
 
 import json
+from collections.abc import Mapping
+from contextlib import nullcontext
+
+from rich.console import Console
 
 from services import entry, log_lines
 from services.command import preflight, report
+from services.command.early_start import EarlyProcess
 from services.command.run_lock import locked
-from services.command.run_processes import Supervise, empty_own_queues, redis_of, supervise
+from services.command.run_processes import NONE_EARLY, Supervise, empty_own_queues, redis_of, start_early, supervise
 from services.command.shown import terminal
 from services.command.up_log import say, warn
 from services.config import RunConfig
@@ -23,23 +28,18 @@ def up(config: RunConfig, supervise: Supervise = supervise) -> int:
         entry.start_logging("up")
     console = terminal()
     folder = RunFolder(config.folder)
-    checked = preflight.check(config)
-    for warning in checked.warnings:
-        warn(console, warning)
-    if finished(config):
-        say(console, f"{folder.path} is finished; raise learner.steps to go on, or choose another name for a new run.")
-        return entry.DONE
-    with locked(folder):
-        if folder.evaluation_mark.exists():
-            raise InputError(
-                f"{folder.path} is the folder of a `ratchet eval`; choose another name, or delete it first"
+    # What is imported for nothing if the check fails costs a second; what is imported after it, the whole run waits for.
+    with nullcontext(NONE_EARLY) if finished(config) else start_early(config) as early:
+        checked = preflight.check(config)
+        for warning in checked.warnings:
+            warn(console, warning)
+        if finished(config):
+            say(
+                console,
+                f"{folder.path} is finished; raise learner.steps to go on, or choose another name for a new run.",
             )
-        write_left_out(folder.left_out, checked.left_out)
-        with redis_of(config, folder) as redis:
-            if redis.server is not None and latest_checkpoint(folder.checkpoints) is None:
-                empty_own_queues(config, redis)
-            say(console, f"run folder {folder.path} (logs in {folder.logs})")
-            code = supervise(config, redis, console, known=checked.warnings)
+            return entry.DONE
+        code = _run(config, folder, checked, early, supervise, console)
     if folder.summary.exists() and code == entry.DONE:
         report.draw(folder)
         summary = json.loads(folder.summary.read_text(encoding="utf-8"))
@@ -50,6 +50,27 @@ def up(config: RunConfig, supervise: Supervise = supervise) -> int:
     elif code == entry.INTERRUPTED:
         say(console, _stopped(folder))
     return code
+
+
+def _run(
+    config: RunConfig,
+    folder: RunFolder,
+    checked: preflight.Checked,
+    early: Mapping[str, EarlyProcess],
+    supervise: Supervise,
+    console: Console,
+) -> int:
+    with locked(folder):
+        if folder.evaluation_mark.exists():
+            raise InputError(
+                f"{folder.path} is the folder of a `ratchet eval`; choose another name, or delete it first"
+            )
+        write_left_out(folder.left_out, checked.left_out)
+        with redis_of(config, folder) as redis:
+            if redis.server is not None and latest_checkpoint(folder.checkpoints) is None:
+                empty_own_queues(config, redis)
+            say(console, f"run folder {folder.path} (logs in {folder.logs})")
+            return supervise(config, redis, console, known=checked.warnings, early=early)
 
 
 def finished(config: RunConfig) -> bool:

@@ -1,4 +1,4 @@
-"""The attention function that transformers calls in each layer: one causal attention for each span of a micro-batch.
+"""The attention function that transformers calls in each layer: a causal attention for each span of a micro-batch.
 
 It is registered under a name that has no mask, so that transformers builds none, and takes the spans as a keyword that the
 model passes on to its layers. What it does not know, it refuses: choice.py asks before a model gets it.
@@ -71,7 +71,7 @@ def attend(
     if softcap is None and _fits_flash(q, v, sliding_window):
         out = _ragged(q, k, v, span_layout, scale, sliding_window)
     else:
-        out = _one_by_one(q, k, v, span_layout, scale, sliding_window, softcap)
+        out = _by_shape(q, k, v, span_layout, scale, sliding_window, softcap)
     return out.view(rows, width, heads, -1), None
 
 
@@ -126,60 +126,72 @@ def _ragged(q: Tensor, k: Tensor, v: Tensor, layout: SpanLayout, scale: float, w
     return out
 
 
-def _one_by_one(
+def _by_shape(
     q: Tensor, k: Tensor, v: Tensor, layout: SpanLayout, scale: float, window: int | None, softcap: float | None
 ) -> Tensor:
-    spans = layout.spans
+    """Spans with as many queries and keys in one call: a batch of short answers has hundreds of spans and a dozen shapes."""
+    by_shape = layout.by_shape
+    queries = _picked(q, by_shape.query_index)
+    keys, values = (_picked(states, by_shape.key_index) for states in (k, v))
     # Split once: the gradient of a split is one concatenation, that of a slice a tensor of the size of the whole.
-    queries, keys, values = (states.split(spans.lengths) for states in (q, k, v))
+    parts = zip(
+        by_shape.shapes,
+        queries.split([shape.spans * shape.queries for shape in by_shape.shapes]),
+        keys.split([shape.spans * shape.keys for shape in by_shape.shapes]),
+        values.split([shape.spans * shape.keys for shape in by_shape.shapes]),
+        strict=True,
+    )
     out = []
-    for i, (before, padding) in enumerate(zip(spans.continues, spans.is_padding, strict=True)):
-        if padding:
-            out.append(q.new_zeros(len(queries[i]), q.shape[1], v.shape[-1]))
+    for shape, *flat in parts:
+        if shape.is_padding:
+            out.append(q.new_zeros(shape.queries, q.shape[1], v.shape[-1]))
             continue
-        own_q, own_k, own_v, skipped = queries[i], keys[i], values[i], 0
-        if before is not None:
-            own_k, own_v = torch.cat([keys[before], own_k]), torch.cat([values[before], own_v])
-            if len(own_q) > len(keys[before]):
-                # A causal kernel over all of the sequence does half of the square; a mask over these queries all of a rectangle,
-                # which is more where they are the longer part.
-                own_q, skipped = torch.cat([queries[before], own_q]), len(keys[before])
-        own = _one(own_q, own_k, own_v, layout, scale, window, softcap)
-        out.append(own[skipped:] if skipped else own)
-    return torch.cat(out)
+        own_q, own_k, own_v = (states.unflatten(0, (shape.spans, -1)) for states in flat)
+        own = _alike(own_q, own_k, own_v, layout, scale, window, softcap)
+        out.append(own[:, shape.repeated :].flatten(0, 1))
+    return _picked(torch.cat(out), by_shape.back_index)
 
 
-def _one(
+def _picked(states: Tensor, index: Tensor | None) -> Tensor:
+    """Rows of a tensor; None: all of them, as they are."""
+    if index is None:
+        return states
+    # The gradient of the first is many times faster on a CPU, and depends on the order of threads on CUDA.
+    return states[index] if states.is_cuda else states.index_select(0, index)
+
+
+def _alike(
     q: Tensor, k: Tensor, v: Tensor, layout: SpanLayout, scale: float, window: int | None, softcap: float | None
 ) -> Tensor:
-    """One span. q: [L, H, D]; k, v: [M, K, D], the last key being the last query's own. Returns [L, H, E]."""
-    if window is not None and window >= len(k):
+    """Spans of one shape. q: [B, L, H, D]; k, v: [B, M, K, D], the last key being the last query's own. Returns [B, L, H, E]."""
+    queries, keys = q.shape[1], k.shape[1]
+    if window is not None and window >= keys:
         window = None
     if softcap is not None:
-        return weigh(q, k, v, layout.mask(len(q), len(k), window), scale, softcap)
-    is_whole = window is None and len(q) == len(k)
-    shared = q.shape[1] // k.shape[1]
+        return weigh(q, k, v, layout.mask(queries, keys, window), scale, softcap)
+    is_whole = window is None and queries == keys
+    shared = q.shape[2] // k.shape[2]
     # Fewer heads of keys than of queries: with a mask, or on CUDA, only the slow kernel takes them as they are.
     as_they_are = is_whole and not q.is_cuda
     if shared > 1 and not as_they_are:
-        k, v = k.repeat_interleave(shared, 1), v.repeat_interleave(shared, 1)
-    mask = None if is_whole else layout.mask(len(q), len(k), window)
-    q, k, v = (states.transpose(0, 1)[None] for states in (q, k, v))
+        k, v = k.repeat_interleave(shared, 2), v.repeat_interleave(shared, 2)
+    mask = None if is_whole else layout.mask(queries, keys, window)
+    q, k, v = (states.transpose(1, 2) for states in (q, k, v))
     with sdpa_kernel(NOT_CUDNN) if q.is_cuda else contextlib.nullcontext():
         out = scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=is_whole, scale=scale, enable_gqa=as_they_are and shared > 1
         )
-    return out[0].transpose(0, 1)
+    return out.transpose(1, 2)
 
 
 def weigh(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap: float | None) -> Tensor:
     """Attention in plain operations, softmax in float32, as transformers computes it where there is no kernel.
 
-    q: [L, H, D]; k, v: [M, K, D] and [M, K, E]; mask: bool [L, M]. Returns [L, H, E].
+    q: [..., L, H, D]; k, v: [..., M, K, D] and [..., M, K, E]; mask: bool [L, M]. Returns [..., L, H, E].
     """
-    q = q.unflatten(1, (k.shape[1], -1))  # [L, K, H / K, D]
-    scores = torch.einsum("lkgd,mkd->kglm", q, k) * scale
+    q = q.unflatten(-2, (k.shape[-2], -1))  # [..., L, K, H / K, D]
+    scores = torch.einsum("...lkgd,...mkd->...kglm", q, k) * scale
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     weights = scores.masked_fill(~mask, -torch.inf).softmax(-1, dtype=torch.float32).to(q.dtype)
-    return torch.einsum("kglm,mke->lkge", weights, v).flatten(1, 2)
+    return torch.einsum("...kglm,...mke->...lkge", weights, v).flatten(-3, -2)

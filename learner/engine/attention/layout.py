@@ -1,5 +1,8 @@
 """Which tokens of a micro-batch attend to which, in the form that kernels take."""
 
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property
 
 import torch
@@ -37,15 +40,68 @@ class SpanLayout:
         """For a kernel over sequences of different lengths."""
         return Ragged(self.spans, self._device)
 
+    @cached_property
+    def by_shape(self) -> "ByShape":
+        """For a kernel over a batch of equal lengths."""
+        return ByShape(self.spans, self._device)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Spans with as many queries and as many keys as each other."""
+
+    spans: int
+    queries: int
+    """Of each span; those of the span that it continues among them where that is cheaper."""
+    keys: int
+    """Of each span, with those of the span that it continues."""
+    repeated: int
+    """Queries of each that belong to the span that it continues, and whose outputs are left out."""
+    is_padding: bool
+
+
+class ByShape:
+    """Spans in order of their shapes. Indices are int64, on the device of the micro-batch; None: all tokens as they are."""
+
+    def __init__(self, spans: Spans, device: torch.device) -> None:
+        starts = _starts(spans.lengths)
+        of_shape: dict[tuple[int, int, int | None], list[int]] = {}
+        for i, (length, before, padding) in enumerate(
+            zip(spans.lengths, spans.continues, spans.is_padding, strict=True)
+        ):
+            alone = i if padding else None  # nothing is computed for it, so nothing is gained by another beside it
+            of_shape.setdefault((length, 0 if before is None else spans.lengths[before], alone), []).append(i)
+        self.shapes: list[Shape] = []
+        queries: list[int] = []
+        keys: list[int] = []
+        own: list[int] = []
+        for (length, given, alone), members in of_shape.items():
+            # A causal kernel over all of the sequence does half of the square; a mask over these queries all of a rectangle,
+            # which is more where they are the longer part.
+            repeated = given if length > given else 0
+            is_padding = alone is not None
+            self.shapes.append(Shape(len(members), repeated + length, given + length, repeated, is_padding))
+            for i in members:
+                before = spans.continues[i]
+                prefix = [] if before is None else list(range(starts[before], starts[before] + given))
+                tokens = range(starts[i], starts[i] + length)
+                own += tokens
+                keys += [*prefix, *tokens]
+                queries += [*prefix, *tokens] if repeated else tokens
+        total = sum(spans.lengths)
+        back = torch.empty(total, dtype=torch.int64)
+        back[torch.tensor(own, dtype=torch.int64)] = torch.arange(total)
+        self.query_index = _index(queries, device)
+        self.key_index = _index(keys, device)
+        self.back_index = _index(back.tolist(), device)
+        """Where the output of each token is."""
+
 
 class Ragged:
     """Offsets of queries and keys on flat axes. On the device of the micro-batch."""
 
     def __init__(self, spans: Spans, device: torch.device) -> None:
-        starts, at = [], 0
-        for length in spans.lengths:
-            starts.append(at)
-            at += length
+        starts = _starts(spans.lengths)
         queries: list[int] = []
         keys: list[int] = []
         key_index: list[Tensor] = []
@@ -69,6 +125,17 @@ class Ragged:
         """int64: the token of each key, where tokens are the keys of several sequences; else None."""
         if any(before is not None for before in spans.continues):
             self.key_index = torch.cat(key_index).to(device, non_blocking=True)
+
+
+def _starts(lengths: Sequence[int]) -> list[int]:
+    return list(itertools.accumulate(lengths, initial=0))[:-1]
+
+
+def _index(tokens: list[int], device: torch.device) -> Tensor | None:
+    """None if it changes nothing."""
+    if tokens == list(range(len(tokens))):
+        return None
+    return torch.tensor(tokens, dtype=torch.int64).to(device, non_blocking=True)
 
 
 def _offsets(lengths: list[int], device: torch.device) -> Tensor:

@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
-from services.command.run_processes import RunRedis
+from services.command.early_start import EarlyProcess
+from services.command.run_processes import NONE_EARLY, RunRedis
 from services.config import RunConfig
 from services.config.load import load
 from services.entry import INTERRUPTED
@@ -28,6 +29,7 @@ class Recording:
         console: Console,
         learner_options: Sequence[str] = (),
         known: Sequence[str] = (),
+        early: Mapping[str, EarlyProcess] = NONE_EARLY,
     ) -> int:
         self.seen.append(sorted(path.name for path in config.folder.iterdir()))
         (config.folder / "left-over").touch()

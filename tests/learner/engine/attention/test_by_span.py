@@ -1,6 +1,6 @@
 """Attention by spans says what the dense mask says, in every architecture: log-probs and gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from learner.batch.micro_batch import MicroBatch
 from learner.batch.rows import Spans
+from learner.engine.attention import by_span
 from learner.engine.attention.by_span import NotBySpan, attend
 from learner.engine.attention.layout import SpanLayout, rows_alone
 from learner.engine.policy_model import PolicyModel, inputs, scoring_batch
@@ -68,6 +69,7 @@ ROWS = {
     "one row": [sequences(11, 3, 20, 2)],
     "rows that are padded": [sequences(9, 5), sequences(24), sequences(2, 2, 2)],
     "one sequence a row": [[s] for s in sequences(21, 2, 9)],
+    "several of a length": [sequences(20, 4, 20), sequences(4, 20, 20)],
 }
 
 
@@ -76,16 +78,16 @@ def test_it_says_what_the_dense_mask_says(tmp_path: Path, architecture: str) -> 
     model = policy(write_architecture(tmp_path, architecture))
     assert model.attends_by_span
     batches = {name: scoring_batch(rows) for name, rows in ROWS.items()}
-    by_span = {name: said(model, batch) for name, batch in batches.items()}
+    found = {name: said(model, batch) for name, batch in batches.items()}
     dense = under_masks(model, architecture)
     for name, batch in batches.items():
-        assert_close(by_span[name], said(dense, batch), 2e-4)
+        assert_close(found[name], said(dense, batch), 2e-4)
 
 
 @pytest.mark.parametrize("architecture", BY_SPAN)
 def test_a_prompt_that_is_in_a_row_once_says_what_it_says_with_each_response(tmp_path: Path, architecture: str) -> None:
     model = policy(write_architecture(tmp_path, architecture))
-    prompt, *responses = sequences(10, 12, 3, 1, 25)
+    prompt, *responses = sequences(10, 12, 3, 1, 25, 3, 12, 12)
     branches = [[*prompt, *response] for response in responses]
     shared = said(model, scoring_batch([branches], len(prompt), share=True))
     dense = under_masks(model, architecture)
@@ -100,9 +102,9 @@ def test_in_bfloat16_it_differs_by_rounding(tmp_path: Path, architecture: str) -
     truth, _ = said(policy(folder), batch)
     model = policy(folder, "bfloat16")
     assert model.attends_by_span
-    by_span, gradients = said(model, batch)
+    logp, gradients = said(model, batch)
     dense, dense_gradients = said(under_masks(model, architecture), batch)
-    assert (by_span - truth).abs().mean() < 1.3 * (dense - truth).abs().mean() + 1e-3
+    assert (logp - truth).abs().mean() < 1.3 * (dense - truth).abs().mean() + 1e-3
     assert gradients.keys() == dense_gradients.keys()
 
 
@@ -114,6 +116,28 @@ def test_checkpointing_and_scoring_say_the_same(tmp_path: Path) -> None:
     assert_close(checkpointed, plain, 1e-6)
     with torch.no_grad():
         assert torch.equal(policy(folder)(*inputs(batch, CPU))[0], plain[0])
+
+
+def test_spans_of_one_shape_are_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch of short answers has hundreds of spans: one call for each took most of a step of the bundled example."""
+    model = policy(write_architecture(tmp_path, "qwen2"))
+    batch = scoring_batch([sequences(*[7, 3, 5] * 20)])
+    counted = CountedCalls(by_span.scaled_dot_product_attention)
+    monkeypatch.setattr(by_span, "scaled_dot_product_attention", counted)
+    model(*inputs(batch, CPU))
+    assert counted.calls == 3 * model.causal_lm.config.num_hidden_layers
+
+
+class CountedCalls:
+    """A function that counts."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        self._function = function
+        self.calls = 0
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Tensor:
+        self.calls += 1
+        return self._function(*arguments, **keywords)
 
 
 def test_gradients_that_meet_at_a_prompt_are_added_in_the_same_order_every_time(tmp_path: Path) -> None:
