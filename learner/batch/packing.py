@@ -72,11 +72,12 @@ def pack_whole_groups(
     tokens = piece_tokens(batch)
     groups = len(members_of(batch))
     most = -(-groups // world_size)  # every group alone
+    group_of = batch.group.tolist()
 
     def plan(pieces: list[Piece]) -> Plan | None:
         of_group: list[list[Piece]] = [[] for _ in range(groups)]
         for piece in pieces:
-            of_group[int(batch.group[piece[0]])].append(piece)
+            of_group[group_of[piece[0]]].append(piece)
         sizes = [sum(map(tokens, own)) for own in of_group]
 
         def rows_on(turns: int) -> list[list[list[Piece]] | None]:

@@ -18,9 +18,12 @@ def ways_to_share(batch: StepBatch, row_tokens: int, *, share_prompts: bool) -> 
 
     A large piece saves more prompts, and leaves more of a row empty.
     """
-    alone: list[Piece] = [[i] for i in range(len(batch))]
-    sizes = (row_tokens // 4, row_tokens // 2, row_tokens) if share_prompts else ()
-    return [alone, *(_pieces(batch, size) for size in sizes)]
+    ways: list[list[Piece]] = [[[i] for i in range(len(batch))]]
+    for size in (row_tokens // 4, row_tokens // 2, row_tokens) if share_prompts else ():
+        pieces = _pieces(batch, size)
+        if pieces not in ways:  # groups that a quarter of a row holds are whole in each
+            ways.append(pieces)
+    return ways
 
 
 def _pieces(batch: StepBatch, most_tokens: int) -> list[Piece]:
@@ -39,7 +42,8 @@ def _pieces(batch: StepBatch, most_tokens: int) -> list[Piece]:
 def piece_tokens(batch: StepBatch) -> Callable[[Piece], int]:
     """The function that says how many tokens a piece has in its row."""
     responses = _tokens_behind_prompt(batch)
-    return lambda piece: len(batch.prompt_ids[piece[0]]) + sum(responses[i] for i in piece)
+    prompts = list(map(len, batch.prompt_ids))  # once: the length of a tensor takes long for a number
+    return lambda piece: prompts[piece[0]] + sum(responses[i] for i in piece)
 
 
 def _tokens_behind_prompt(batch: StepBatch) -> list[int]:
