@@ -39,6 +39,9 @@ REDIS_PASSWORD_FILE_VARIABLE = "RATCHET_REDIS_PASSWORD_FILE"
 END_CODE_VARIABLE = "RATCHET_END_FOR_GOOD_CODE"
 """Holds the exit code of a service that would end in the same way again, for what restarts a container by its code alone."""
 SUPERVISED_VARIABLE = "RATCHET_SUPERVISOR_PID"
+SWITCH_S = 0.0005
+"""How long a thread keeps the interpreter when another asks for it. Python's 5 ms are an age for a thread that computes: it lets
+go for each operation of some microseconds, and would stand still for 5 ms after it while another thread reads a queue."""
 ORPHANS_GRACE_S = 20.0
 """How long a service whose supervisor is gone may take to stop."""
 
@@ -157,6 +160,7 @@ def begin(parser: argparse.ArgumentParser, prepare: Callable[[RunConfig], object
     prepare: imports what the service needs and has not imported, where it is started before it may work (services/early.py).
     """
     wait_for_word(prepare)
+    sys.setswitchinterval(SWITCH_S)
     arguments = parser.parse_args()
     log_lines.choose(arguments.log_format)
     start_logging(parser.prog.removeprefix("ratchet "))
