@@ -66,7 +66,7 @@ class Row:
     older_reads_source: bool | None = None
     """Where it does not: whether it reads what the installed transformers wrote, which the export was made from."""
     seconds: float | None = None
-    versions: Mapping[str, str] | None = None
+    versions: Mapping[str, str | None] | None = None
 
     @property
     def agrees(self) -> bool:

@@ -52,11 +52,11 @@ class Shape:
 
     spans: int
     queries: int
-    """Of each span; those of the span that it continues among them where that is cheaper."""
+    """Each span has as many; those of the span that it continues are among them where that is cheaper."""
     keys: int
-    """Of each span, with those of the span that it continues."""
+    """Each span has as many, with those of the span that it continues."""
     repeated: int
-    """Queries of each that belong to the span that it continues, and whose outputs are left out."""
+    """Queries of each span that belong to the one that it continues; their outputs are left out."""
     is_padding: bool
 
 

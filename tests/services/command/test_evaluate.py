@@ -1,14 +1,15 @@
 """What `ratchet eval` does with folders; nothing here starts an engine or a learner."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from services.command.early_start import EarlyProcess
 from services.command.evaluate import evaluate
-from services.command.run_processes import RunRedis
+from services.command.run_processes import NONE_EARLY, RunRedis
 from services.config import RunConfig
 from services.entry import DONE, INTERRUPTED
 from services.errors import InputError, ServiceFailed
@@ -71,6 +72,7 @@ def test_an_evaluation_without_a_result_has_failed(tmp_path: Path, rows: list[di
         console: Console,
         learner_options: Sequence[str] = (),
         known: Sequence[str] = (),
+        early: Mapping[str, EarlyProcess] = NONE_EARLY,
     ) -> int:
         with JsonLines(RunFolder(config.folder).evaluations) as lines:
             for version, row in enumerate(rows):
@@ -88,6 +90,7 @@ def test_an_evaluation_with_a_result_prints_it(tmp_path: Path, capsys: pytest.Ca
         console: Console,
         learner_options: Sequence[str] = (),
         known: Sequence[str] = (),
+        early: Mapping[str, EarlyProcess] = NONE_EARLY,
     ) -> int:
         with JsonLines(RunFolder(config.folder).evaluations) as lines:
             lines.write(attempt=1, policy_version=0, k=4, avg_at_k=0.25, pass_at_k=0.5, prompts=2, missing=1)

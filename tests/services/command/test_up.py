@@ -1,13 +1,14 @@
 """What `ratchet up` does with the run's folder and says at the end; nothing here starts an engine or a learner."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from services.command.early_start import EarlyProcess
 from services.command.evaluate import evaluate
-from services.command.run_processes import RunRedis
+from services.command.run_processes import NONE_EARLY, RunRedis
 from services.command.up import up
 from services.config import RunConfig
 from services.entry import DONE, INTERRUPTED
@@ -86,6 +87,7 @@ def test_queues_that_are_left_without_a_checkpoint_are_emptied(tmp_path: Path) -
         console: Console,
         learner_options: Sequence[str] = (),
         known: Sequence[str] = (),
+        early: Mapping[str, EarlyProcess] = NONE_EARLY,
     ) -> int:
         connection = RedisConnection(redis.url)
         log = RedisIssueLog(connection, RedisStream(connection, config.name, "prompts", "learner", 60.0))

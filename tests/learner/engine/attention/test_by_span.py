@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 
 from learner.batch.micro_batch import MicroBatch
 from learner.batch.rows import Spans
@@ -122,7 +123,7 @@ def test_spans_of_one_shape_are_one_call(tmp_path: Path, monkeypatch: pytest.Mon
     """A batch of short answers has hundreds of spans: one call for each took most of a step of the bundled example."""
     model = policy(write_architecture(tmp_path, "qwen2"))
     batch = scoring_batch([sequences(*[7, 3, 5] * 20)])
-    counted = CountedCalls(by_span.scaled_dot_product_attention)
+    counted = CountedCalls(scaled_dot_product_attention)
     monkeypatch.setattr(by_span, "scaled_dot_product_attention", counted)
     model(*inputs(batch, CPU))
     assert counted.calls == 3 * model.causal_lm.config.num_hidden_layers
