@@ -6,10 +6,8 @@ after the environment is set, so that importing this file stays cheap.
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
@@ -23,6 +21,7 @@ from services.config.run import RunConfig
 from services.errors import DeadlineExceeded, InputError, WeightSyncError
 from services.metrics import waiting
 from services.models.template import end_token_ids
+from services.threads import in_daemon_thread
 from services.wire.codec import Array, encode
 from services.wire.prompt import Prompt
 from services.wire.trajectory import Trajectory, VersionSpan
@@ -79,7 +78,7 @@ class VllmEngine:
         set_environment(self._run)
         parent_watch.announce()
         try:
-            self._vllm = await _in_daemon_thread(partial(self._launch, self._run))
+            self._vllm = await _beside_the_loop(partial(self._launch, self._run))
             refuse_what_was_changed(self._run, self._vllm.model_config)
             deadline = Deadline.after(self._run.deadlines.engine_start_s, "the engine to answer")
             await self._answered("set_version", self._alive().set_version(str(BASE_VERSION)), deadline)
@@ -322,7 +321,7 @@ class VllmEngine:
         return EngineFailed(f"{self._fault}. Start the replica again; the lines above say more")
 
 
-async def _in_daemon_thread(work: Callable[[], T]) -> T:
+async def _beside_the_loop(work: Callable[[], T]) -> T:
     """Run `work` in a thread that does not hold the process when it hangs, as one of asyncio.to_thread would.
 
     Waits for: the thread.
@@ -330,16 +329,4 @@ async def _in_daemon_thread(work: Callable[[], T]) -> T:
     Ended by: the result of `work`, or what it raises.
     Metric: none; /metrics is served once the engine has started.
     """
-    outcome: Future[T] = Future()
-    outcome.set_running_or_notify_cancel()
-
-    def run() -> None:
-        try:
-            result = work()
-        except BaseException as fault:
-            outcome.set_exception(fault)
-        else:
-            outcome.set_result(result)
-
-    threading.Thread(target=run, name="engine-start", daemon=True).start()
-    return await asyncio.wrap_future(outcome)
+    return await asyncio.wrap_future(in_daemon_thread(work, "engine-start"))
