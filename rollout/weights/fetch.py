@@ -48,7 +48,13 @@ class Link:
 
     def ask(self, path: str, deadline: Deadline, first: int = 0) -> http.client.HTTPResponse:
         """The answer to a request. first: the byte to begin at. Raises WeightSyncError once the deadline has passed, and what the
-        connection raises."""
+        connection raises.
+
+        Waits for: the learner's weight server to answer.
+        Until: SILENCE_S, 10 seconds, or the deadline (deadlines.weight_transfer_s) if that is sooner.
+        Ended by: the head of the answer, or an error of the connection.
+        Metric: ratchet_waiting{room="rollout", awaiting="a weight transfer"}, in the rollout process.
+        """
         try:
             patience_s = min(SILENCE_S, deadline.remaining_s())
         except DeadlineExceeded as late:
