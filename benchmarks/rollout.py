@@ -38,8 +38,9 @@ from services.streams.names import PROMPTS, TRAJECTORIES
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
 from services.weights.buckets import pack
+from services.weights.meeting import RendezvousStore
 from services.weights.membership import Membership
-from services.weights.process_group import ProcessGroupChannel, RendezvousStore
+from services.weights.process_group import ProcessGroupChannel
 from services.wire.codec import Array, decode, encode
 from services.wire.prompt import Prompt
 from services.wire.trajectory import Group

@@ -45,8 +45,9 @@ from services.errors import WeightSyncError
 from services.streams.names import PROMPTS, TRAJECTORIES
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
+from services.weights.meeting import RendezvousStore
 from services.weights.membership import Membership
-from services.weights.process_group import ProcessGroupChannel, RendezvousStore
+from services.weights.process_group import ProcessGroupChannel
 from services.weights.side_stream import Mark, SideStream
 from services.wire.codec import Array, encode
 from services.wire.prompt import Prompt

@@ -53,8 +53,10 @@ from services.streams.fence import Fence, FencedConnection, holder_now, identity
 from services.streams.names import ALL, DEAD, EVALUATION_PROMPTS, PROMPTS, SCORED, TRAINING
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
+from services.weights.collective import bucket_device, check_backend
+from services.weights.meeting import RendezvousStore
 from services.weights.membership import Membership
-from services.weights.process_group import ProcessGroupChannel, RendezvousStore, bucket_device, check_backend
+from services.weights.process_group import ProcessGroupChannel
 
 log = logging.getLogger("ratchet.learner")
 

@@ -107,6 +107,19 @@ SYNC_SECONDS = Histogram(
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120),
 )
 SYNCS = Counter("ratchet_learner_weight_syncs", "Broadcasts of weights by outcome.", ["outcome"])
+WEIGHT_BYTES = Counter(
+    "ratchet_learner_weight_bytes",
+    "Bytes of weights that left the learner: whole buckets, or delta, what changed in them. A broadcast counts once, however "
+    "many members it has; what replicas fetch counts each time.",
+    ["form"],
+)
+DELTA_FALLBACKS = Counter(
+    "ratchet_learner_delta_fallbacks",
+    "Buckets that went out whole though weights.delta is set, by reason: no_base (the first version, or after a failure), "
+    "member_without_base (a member of the broadcast has not proved the version before), too_much_changed, not_held (a "
+    "replica did not hold the bucket that changed, and fetched it).",
+    ["reason"],
+)
 LEFT_BEHIND = Counter(
     "ratchet_learner_left_behind_replicas",
     "Replicas that the learner went on without, because they were late to confirm a version or gone.",
@@ -143,6 +156,10 @@ for _verdict in ("swap", "pass_rate_fell", "roll_back"):
     REFERENCE_VERDICTS.labels(_verdict)
 for _outcome in ("confirmed", "failed"):
     SYNCS.labels(_outcome)
+for _form in ("whole", "delta"):
+    WEIGHT_BYTES.labels(_form)
+for _reason in ("no_base", "member_without_base", "too_much_changed", "not_held"):
+    DELTA_FALLBACKS.labels(_reason)
 for _state in ("in_step", "behind", "left_out"):
     LIVE_REPLICAS.labels(_state)
 GPU_HOUR_PRICE.set(math.nan)

@@ -12,7 +12,8 @@ from benchmarks.gpu.card import Card, row
 from benchmarks.gpu.groups import Kept, default_group, heard, rendezvous, root, within
 from services.errors import RatchetError
 from services.weights.collective import Collective
-from services.weights.process_group import BroadcastGroup, RendezvousStore
+from services.weights.meeting import RendezvousStore
+from services.weights.process_group import BroadcastGroup
 
 
 def watchdog(card: Card, _: str) -> None:

@@ -11,7 +11,8 @@ import torch.distributed as dist
 from benchmarks.gpu.card import Card
 from services.clock import Deadline
 from services.weights.collective import Collective, FormCollective, TorchCollective, form_collective
-from services.weights.process_group import BroadcastGroup, RendezvousStore
+from services.weights.meeting import RendezvousStore
+from services.weights.process_group import BroadcastGroup
 from services.wire.weights import Rendezvous
 
 

@@ -19,7 +19,8 @@ from benchmarks.gpu.card import Card, case, row
 from benchmarks.gpu.collective import alive
 from benchmarks.gpu.groups import default_group, heard, rendezvous, root, within
 from services.weights.collective import Collective, form_collective
-from services.weights.process_group import BroadcastGroup, RendezvousStore
+from services.weights.meeting import RendezvousStore
+from services.weights.process_group import BroadcastGroup
 from services.wire.weights import Rendezvous
 
 JOIN_S, TRANSFER_S = 12.0, 8.0

@@ -8,7 +8,8 @@ import torch
 
 from benchmarks.gpu.card import Card, row
 from benchmarks.gpu.groups import Kept, default_group, rendezvous, within
-from services.weights.process_group import BroadcastGroup, RendezvousStore
+from services.weights.meeting import RendezvousStore
+from services.weights.process_group import BroadcastGroup
 
 
 def streams(card: Card, _: str) -> None:

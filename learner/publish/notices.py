@@ -2,11 +2,10 @@
 
 import logging
 import secrets
-from dataclasses import dataclass
 
 from services.clock import now_s
 from services.weights.membership import Membership
-from services.wire.weights import Rendezvous, WeightManifest, WeightOffer
+from services.wire.weights import Rendezvous, WeightManifest, WeightOffer, WeightSource
 
 log = logging.getLogger("ratchet.learner")
 
@@ -14,18 +13,10 @@ LOOK_EVERY_S = 1.0
 """How often it is looked whether the server still has what was announced."""
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where replicas fetch a version by themselves."""
-
-    url: str
-    token: str
-
-
 class Notices:
     """Used by the publisher's thread."""
 
-    def __init__(self, membership: Membership, source: Source) -> None:
+    def __init__(self, membership: Membership, source: WeightSource) -> None:
         self.learner = secrets.token_hex(4)
         """The name of this start of the learner."""
         self._membership = membership
@@ -53,8 +44,7 @@ class Notices:
         """Say where the newest version is. alone: replica_id -> incarnation of those that are to fetch it by themselves."""
         offer = WeightOffer(
             learner=self.learner,
-            url=self._source.url,
-            token=self._source.token,
+            source=self._source,
             policy_version=policy_version,
             pg_generation=pg_generation,
             alone=alone,

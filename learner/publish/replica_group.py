@@ -21,12 +21,13 @@ from learner.metrics import (
     SYNCS,
 )
 from learner.publish.attendance import Attendance
+from learner.publish.changes import Base, count_sent, sent
 from learner.publish.exclusions import Exclusions
-from learner.publish.notices import Notices, Source
+from learner.publish.notices import Notices
 from learner.publish.patience import Patience
 from learner.publish.proof import Proof
 from learner.publish.roll_call import RollCall
-from learner.publish.snapshot import Snapshot
+from learner.publish.snapshot import Changes, Snapshot
 from learner.publish.sync_report import SyncReport
 from services.clock import Deadline, now_s
 from services.config import RunConfig
@@ -36,7 +37,7 @@ from services.threads import in_daemon_thread
 from services.weights.channel import WeightChannel
 from services.weights.membership import Membership
 from services.wire.membership import Lease
-from services.wire.weights import Gap, Rendezvous, WeightManifest
+from services.wire.weights import Gap, Rendezvous, WeightManifest, WeightSource
 
 log = logging.getLogger("ratchet.learner")
 
@@ -51,7 +52,7 @@ class ReplicaGroup:
         channel: WeightChannel,
         address: tuple[str, int],
         *,
-        source: Source,
+        source: WeightSource,
         stopping: Callable[[], bool],
         on_lost: Callable[[str], None],
     ) -> None:
@@ -61,6 +62,7 @@ class ReplicaGroup:
         self._membership = membership
         self._channel = channel
         self._address = address
+        self._source = source
         self._notices = Notices(membership, source)
         self._attendance = Attendance(membership, config.deadlines.lease_s, on_lost)
         self._roll_call = RollCall(
@@ -72,6 +74,7 @@ class ReplicaGroup:
         self._exclusions = Exclusions(config.deadlines.lease_s)
         self._patience = Patience(config.deadlines.first_replica_s, now_s())
         self._proof = Proof(config)
+        self._base = Base(config.weights, stopping)
         self._generation = 0
         self._formed_s = 0.0
         self._is_formed = False
@@ -198,40 +201,43 @@ class ReplicaGroup:
         Metric: ratchet_waiting{room="learner", awaiting="replicas to confirm"}.
         """
         start = now_s()
-        manifest = self._manifest(wanted)
+        changes = self._base.changes(wanted, self._members, self._attendance.holding)
+        manifest = self._manifest(wanted, changes)
         with waiting("learner", "replicas to confirm"):
             deadline = Deadline.after(self._config.deadlines.weight_transfer_s, "replicas to confirm the weights")
             self._roll_call.ask("swapped", self._generation, self._members, wanted.policy_version)
             self._notices.announce(manifest)
-            sent = in_daemon_thread(lambda: self._move(wanted, manifest, deadline), "weight-sender")
-            confirmed = self._roll_call.collect(deadline, sent, self._renew)
+            sending = in_daemon_thread(lambda: self._move(wanted, manifest, changes, deadline), "weight-sender")
+            confirmed = self._roll_call.collect(deadline, sending, self._renew)
         seconds = now_s() - start
         gap = self._proof.check(confirmed, wanted.policy_version)
-        self._leave_behind(self._roll_call.left_behind(), wanted, sent)
+        self._leave_behind(self._roll_call.left_behind(), wanted, sending)
         self._exclusions.clear(self._members)
         self._attendance.prove(self._members, wanted.policy_version)
         self._confirm()
+        self._base.is_proved(wanted)
         SYNC_SECONDS.observe(seconds)
         SYNCS.labels("confirmed").inc()
         return SyncReport.of(
             confirmed, wanted.policy_version, self._generation, seconds=seconds, gap=gap, kernel_gap=self.kernel_gap
         )
 
-    def _move(self, wanted: Snapshot, manifest: WeightManifest, deadline: Deadline) -> None:
+    def _move(self, wanted: Snapshot, manifest: WeightManifest, changes: Changes, deadline: Deadline) -> None:
         """Send the bytes; over HTTP the members fetch them."""
         if self._config.weights.type != "http":
             with wanted.sending():
-                self._channel.send(manifest, wanted.flat, deadline)
+                self._channel.send(manifest, sent(wanted.flat, changes), deadline)
+            count_sent(wanted.flat, changes)
 
-    def _leave_behind(self, late: dict[str, str], wanted: Snapshot, sent: "Future[None]") -> None:
-        """Go on without these members of the group. sent: the sending, which may still be busy with one of them."""
+    def _leave_behind(self, late: dict[str, str], wanted: Snapshot, sending: "Future[None]") -> None:
+        """Go on without these members of the group. sending: it may still be busy with one of them."""
         if not late:
             return
         self._members = {each: name for each, name in self._members.items() if each not in late}
         self._is_formed = False
         self._exclusions.blame(late, now_s())
         LEFT_BEHIND.inc(len(late))
-        if not sent.done():
+        if not sending.done():
             wanted.give_up()
             self._channel.close()
 
@@ -306,19 +312,23 @@ class ReplicaGroup:
             timeout_s=self._config.deadlines.weight_join_s,
         )
 
-    def _manifest(self, wanted: Snapshot) -> WeightManifest:
+    def _manifest(self, wanted: Snapshot, changes: Changes) -> WeightManifest:
+        is_delta = any(changes.deltas)
         return WeightManifest(
             policy_version=wanted.policy_version,
             pg_generation=self._generation,
             buckets=wanted.sealed(),
             probes=wanted.probes,
             bound=self._proof.bound,
+            deltas=changes.deltas if is_delta else (),
+            source=self._source if is_delta else None,
         )
 
     def _count_failure(self, fault: Exception) -> None:
         """Give the group up, and leave out for a while the replicas that caused the failure; twice in a row nobody can be named,
         and all are left out. Raises what ends the run."""
         SYNCS.labels("failed").inc()
+        self._base.failed()
         at_fault = self._roll_call.at_fault(give_up=self._channel.close)
         if not at_fault and self._named_nobody:
             at_fault = self._members

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -10,9 +11,24 @@ from learner.publish.kept_buckets import BucketPool, KeptBuckets
 from learner.ranks import Team
 from services.config.weights import WeightsConfig
 from services.weights.buckets import sealed
-from services.weights.process_group import bucket_device
+from services.weights.collective import bucket_device
 from services.weights.side_stream import Mark, SideStream
-from services.wire.weights import Bucket, Probe
+from services.wire.weights import Bucket, Delta, Probe
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What goes out in the place of a version's buckets: None where a bucket goes out whole."""
+
+    deltas: tuple[Delta | None, ...]
+    encoded: tuple[Tensor | None, ...]
+    """The bytes of each delta, on the device of the buckets."""
+
+    @classmethod
+    def nothing(cls, snapshot: "Snapshot") -> "Changes":
+        """All of it goes out whole."""
+        nothing = (None,) * len(snapshot.flat)
+        return cls(nothing, nothing)
 
 
 class Snapshot:
@@ -38,6 +54,8 @@ class Snapshot:
         self._side = side
         self._sealing = threading.Lock()
         self._buckets: tuple[Bucket, ...] | None = None
+        self.changes: Changes | None = None
+        """What the publisher sends in its place, once that is known; for any thread."""
 
     @property
     def flat(self) -> tuple[Tensor, ...]:

@@ -1,9 +1,11 @@
 """Serves the newest version to replicas that fetch it by themselves: its manifest, and its buckets by ranges of bytes.
 
-    GET /weights                     the manifest of the version to fetch: a WeightManifest record
-    GET /weights/VERSION/BUCKET      the bytes of a bucket, or of a range of it (Range: bytes=FIRST-); 410 where a newer version
-                                     has taken their place
-    Authorization: Bearer TOKEN      with each request; the token is in the learner's offer on Redis
+    GET /weights                            the manifest of the version to fetch: a WeightManifest record
+    GET /weights/VERSION/BUCKET             the bytes of a bucket, or of a range of it (Range: bytes=FIRST-); 410 where a newer
+                                            version has taken their place
+    GET /weights/VERSION/BUCKET/from/BASE   what changed in it since the bucket with this digest (weights.delta), or a range of
+                                            that; 404 where it is not there: fetch the bucket
+    Authorization: Bearer TOKEN             with each request; the token is in the learner's offer on Redis
 
 A version that is fetched stays in memory until nobody has asked for a piece of it for IDLE_S. Whoever asks for a manifest
 meanwhile gets that version, too, so that there is one at most beside those that the publisher has. Where versions lie on a GPU,
@@ -22,14 +24,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from torch import Tensor
 
-from learner.publish.notices import Source
-from learner.publish.snapshot import Snapshot
+from learner.metrics import DELTA_FALLBACKS, WEIGHT_BYTES
+from learner.publish.snapshot import Changes, Snapshot
 from services.clock import now_s
 from services.errors import InputError
 from services.loopback import is_loopback
 from services.weights.side_stream import SideStream
 from services.wire.codec import encode
-from services.wire.weights import Gap, WeightManifest
+from services.wire.weights import Delta, Gap, WeightManifest, WeightSource
 
 log = logging.getLogger("ratchet.learner")
 
@@ -46,6 +48,7 @@ class _Fetched:
     manifest: WeightManifest
     flats: tuple[Tensor, ...]
     """In host memory."""
+    changes: Changes | None
     let_go: Callable[[], None]
     used_s: float
     readers: int = 0
@@ -67,7 +70,7 @@ class WeightServer:
                 "weights.serve_port, or 0 for any free one, and a weights.serve_host that is an address of this host"
             ) from fault
         self._server.daemon_threads = True
-        self.source = Source(f"http://{host}:{self._server.server_address[1]}", token)
+        self.source = WeightSource(f"http://{host}:{self._server.server_address[1]}", token)
         """What replicas have to know."""
         self._lock = threading.Lock()
         self._published: tuple[tuple[Snapshot, Gap], ...] = ()  # the last two
@@ -116,6 +119,18 @@ class WeightServer:
                 if fetched is not self._fetched:
                     fetched.let_go()
 
+    def change(self, policy_version: int, position: int) -> tuple[Delta, Tensor] | None:
+        """What the publisher sends in the place of a bucket, if that is not the bucket; None also where it lies on a GPU."""
+        versions = [(each.policy_version, each.changes) for each, _ in self._published]
+        if (fetched := self._fetched) is not None:
+            versions.append((fetched.manifest.policy_version, fetched.changes))
+        for version, changes in versions:
+            if version == policy_version and changes is not None and position < len(changes.deltas):
+                delta, encoded = changes.deltas[position], changes.encoded[position]
+                if delta is not None and encoded is not None and not encoded.is_cuda:
+                    return delta, encoded
+        return None
+
     def close(self) -> None:
         """End the server; what is fetched now is broken off."""
         self._server.shutdown()
@@ -133,27 +148,30 @@ def _begin(snapshot: Snapshot, bound: Gap) -> _Fetched | None:
     """Keep a version to be fetched; None where a newer one is taking its place."""
     if not snapshot.hold():
         return None
+    on_gpu, changes = any(flat.is_cuda for flat in snapshot.flat), snapshot.changes
     manifest = WeightManifest(
         policy_version=snapshot.policy_version,
         pg_generation=0,
         buckets=snapshot.sealed(),
         probes=snapshot.probes,
         bound=bound,
+        deltas=changes.deltas if changes is not None and not on_gpu else (),
     )
-    if not any(flat.is_cuda for flat in snapshot.flat):
-        return _Fetched(manifest, snapshot.flat, lambda: snapshot.release(arrived=False), now_s())
+    if not on_gpu:
+        return _Fetched(manifest, snapshot.flat, changes, lambda: snapshot.release(arrived=False), now_s())
     side = SideStream(snapshot.flat[0].device)
     with side.current():
         flats = tuple(flat.cpu() for flat in snapshot.flat)
     side.finish()
     snapshot.release(arrived=False)
-    return _Fetched(manifest, flats, lambda: None, now_s())
+    return _Fetched(manifest, flats, None, lambda: None, now_s())
 
 
 def _page(server: WeightServer, token: str) -> type[BaseHTTPRequestHandler]:
     class Page(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = LONGEST_SILENCE_S
+        disable_nagle_algorithm = True  # or what changed little would wait for the other end to acknowledge the head
 
         def do_GET(self) -> None:
             if not hmac.compare_digest(self.headers.get("Authorization", "").encode(), f"Bearer {token}".encode()):
@@ -163,6 +181,12 @@ def _page(server: WeightServer, token: str) -> type[BaseHTTPRequestHandler]:
                 self._say(200, encode(manifest)) if manifest else self._say(503, b"no version can be fetched now\n")
             elif asked := re.fullmatch(r"/weights/(\d+)/(\d+)", self.path):
                 self._send_bucket(int(asked[1]), int(asked[2]))
+            elif asked := re.fullmatch(r"/weights/(\d+)/(\d+)/from/([0-9a-f]+)", self.path):
+                change = server.change(int(asked[1]), int(asked[2]))
+                if change is None or change[0].base != asked[3]:
+                    self._say(404, b"what changed since then is not known; ask for the bucket\n")
+                else:
+                    self._send(change[1], "delta")
             else:
                 self._say(404, b"no such page\n")
 
@@ -171,19 +195,27 @@ def _page(server: WeightServer, token: str) -> type[BaseHTTPRequestHandler]:
                 if flat is None:
                     self._say(410, b"this version has gone; ask for the manifest again\n")
                     return
-                asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))
-                first, size = int(asked[1]) if asked else -1, flat.numel()
-                if not 0 <= first < max(size, 1):
-                    self._say(416, b"a range is bytes=FIRST-, and FIRST within the bucket\n")
-                    return
-                self.send_response(206 if "Range" in self.headers else 200)
-                self.send_header("Content-Type", "application/octet-stream")
-                self.send_header("Content-Length", str(size - first))
-                self.send_header("Content-Range", f"bytes {first}-{size - 1}/{size}")
-                self.end_headers()
-                content = memoryview(flat.numpy().data)
-                for start in range(first, size, CHUNK_BYTES):
-                    self.wfile.write(content[start : start + CHUNK_BYTES])
+                if self._send(flat, "whole") and server.change(policy_version, position) is not None:
+                    DELTA_FALLBACKS.labels("not_held").inc()
+
+        def _send(self, flat: Tensor, form: str) -> bool:
+            """Send the range that was asked for; whether it is all of it."""
+            asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))
+            first, size = int(asked[1]) if asked else -1, flat.numel()
+            if not 0 <= first < max(size, 1):
+                self._say(416, b"a range is bytes=FIRST-, and FIRST within the bucket\n")
+                return False
+            self.send_response(206 if "Range" in self.headers else 200)
+            self.send_header("Content-Type", "application/octet-stream")
+            self.send_header("Content-Length", str(size - first))
+            self.send_header("Content-Range", f"bytes {first}-{size - 1}/{size}")
+            self.end_headers()
+            content = memoryview(flat.numpy().data)
+            for start in range(first, size, CHUNK_BYTES):
+                piece = content[start : start + CHUNK_BYTES]
+                self.wfile.write(piece)
+                WEIGHT_BYTES.labels(form).inc(len(piece))
+            return first == 0
 
         def _say(self, status: int, body: bytes) -> None:
             self.send_response(status)

@@ -251,7 +251,7 @@ class WeightFollower:
         """
         try:
             deadline = Deadline.after(self._transfer_s, "weights from the learner's server")
-            manifest = await asyncio.to_thread(fetch_manifest, offer, deadline)
+            manifest = await asyncio.to_thread(fetch_manifest, offer.source, deadline)
             proved = self._proved
             if (
                 proved is not None

@@ -7,7 +7,7 @@ for the swap is given to it.
     join ──▶ busy ──▶ ready ──▶ stage ──▶ busy ──▶ ready ──▶ take ──▶ (swap)
                └──▶ failed        └──────────▶ failed: join the next generation
 
-How the bytes of a bucket arrive (`Arrive`) and what is done with them are apart: whatever fills a bucket, it is proven,
+How the bytes of a bucket arrive (arrival.py) and what is done with them are apart: whatever fills a bucket, it is proven,
 prepared and handed out in the same way.
 """
 
@@ -19,18 +19,17 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rollout.weights.fetch import fetch_bucket
+from rollout.weights.arrival import Arrival, Held
 from services.clock import Deadline
 from services.errors import RatchetError, WeightSyncError
-from services.weights.buckets import allocate, check_digest, unpack
-from services.weights.process_group import BroadcastGroup, bucket_device
+from services.weights.buckets import allocate, unpack
+from services.weights.collective import bucket_device
+from services.weights.process_group import BroadcastGroup
 from services.weights.side_stream import Mark, SideStream
-from services.wire.weights import Rendezvous, WeightManifest, WeightOffer
+from services.wire.weights import Rendezvous, WeightManifest, WeightOffer, WeightSource
 
 Named = Iterator[tuple[str, Tensor]]
 """Parameters under their Hugging Face names: views into the buckets."""
-Arrive = Callable[[int, Tensor, Deadline], None]
-"""Fills the memory of a bucket, given its number from 0, by the deadline. Raises WeightSyncError."""
 Prepare = Callable[[Named], bool]
 """Prepares a proven version for the swap, in the receiver's thread, and says whether it did. Raises nothing."""
 
@@ -57,13 +56,13 @@ class Staged:
     """A version that was received whole and proven."""
 
     manifest: WeightManifest
-    buffers: list[Tensor]
+    held: Held
     is_prepared: bool
     """Whether it was prepared for the swap; else the weights have to be loaded."""
 
     def named(self) -> Named:
         """The parameters: views that are valid until `WeightReceiver.give_back`."""
-        for bucket, flat in zip(self.manifest.buckets, self.buffers, strict=True):
+        for bucket, flat in zip(self.manifest.buckets, self.held.flats, strict=True):
             yield from unpack(bucket, flat)
 
 
@@ -108,11 +107,11 @@ class WeightReceiver:
         self._group: BroadcastGroup | None = None
         self._generation: int | None = None
         self._receiving_device = device
-        self._spare: list[Tensor] = []  # buckets of the version in use: the next one is received into them
+        self._spare = Held()  # the version in use, or what was received last: the next one is received into its memory
         self._spare_since: Mark | None = None  # where the engine's stream had read them
         self._transfer: object | None = None  # the one that is not given up
         self._staged: Staged | None = None  # and not taken yet
-        self._taken: list[Tensor] = []  # being put into the model
+        self._taken = Held()  # being put into the model
 
     def join(self, rendezvous: Rendezvous, rank: int) -> None:
         """Begin to meet the members of a generation; an earlier join or transfer is given up."""
@@ -151,26 +150,21 @@ class WeightReceiver:
             )
         if offer is None and self.progress().state == "busy":
             raise WeightSyncError("the previous transfer is still under way; join the next generation")
-        transfer = object()
-        self._transfer = transfer
+        if offer is not None:
+            self._begin(manifest, timeout_s, None, offer.source)
+        else:
+            self._begin(manifest, timeout_s, group, manifest.source)
 
-        def arrive(number: int, flat: Tensor, deadline: Deadline) -> None:
-            if offer is not None:
-                fetch_bucket(
-                    offer, manifest.policy_version, number, flat, deadline, wanted=lambda: self._transfer is transfer
-                )
-            elif group is not None:
-                group.broadcast(flat, deadline)
-
-        self._begin(manifest, timeout_s, arrive, transfer)
-
-    def _begin(self, manifest: WeightManifest, timeout_s: float, arrive: Arrive, transfer: object) -> None:
-        """Receive a version in a thread, bucket by bucket; `progress` says how it stands. transfer: once it is no longer the
-        one that is wanted, nothing is prepared or staged."""
+    def _begin(
+        self, manifest: WeightManifest, timeout_s: float, group: BroadcastGroup | None, source: WeightSource | None
+    ) -> None:
+        """Receive a version in a thread, bucket by bucket; `progress` says how it stands. group, source: see `Arrival`."""
         deadline = Deadline.after(timeout_s, f"version {manifest.policy_version} from the learner")
+        transfer = object()
+        self._transfer = transfer  # once it is another one, nothing is prepared or staged
+        self._unstage()
         spare, spare_since = self._spare, self._spare_since
-        self._spare = []  # until the next swap: a transfer that is given up goes on writing into them
-        self._staged = None
+        self._spare = Held()  # until the next swap: a transfer that is given up goes on writing into it
 
         def receive() -> None:
             """Take in every bucket, verify it and prepare the version, in a thread.
@@ -185,22 +179,22 @@ class WeightReceiver:
                 spare_since.wait()
             side = SideStream(self._device)  # not shared: a transfer that was given up may go on with its own
             with side.current():
-                buffers = self._fitting(manifest, spare)
+                held = self._fitting(manifest, spare)
                 side.finish()
-            damage: WeightSyncError | None = None
-            for number, (bucket, flat) in enumerate(zip(manifest.buckets, buffers, strict=True)):
-                arrive(number, flat, deadline)  # all of them, damaged or not: the other members of a group pass them on
-                try:
-                    check_digest(bucket, side.digest(flat), f"{number + 1} of {len(buffers)}")
-                except WeightSyncError as fault:
-                    damage = damage or fault
-            if damage is not None:
-                raise damage
-            staged = Staged(manifest, buffers, is_prepared=False)
+            arrival = Arrival(
+                manifest, held, side, group=group, source=source, wanted=lambda: self._transfer is transfer
+            )
+            try:
+                arrival.take_in(deadline)
+            except WeightSyncError:
+                if self._transfer is transfer and not arrival.may_be_written:
+                    self._spare = held  # what has come need not come again
+                raise
+            staged = Staged(manifest, held, is_prepared=False)
             with self._preparing:
                 if self._prepare is not None and self._transfer is transfer:
                     with side.current():
-                        staged = Staged(manifest, buffers, is_prepared=self._prepare(staged.named()))
+                        staged = Staged(manifest, held, is_prepared=self._prepare(staged.named()))
                         side.finish()
             if self._transfer is transfer:
                 self._staged = staged
@@ -220,8 +214,8 @@ class WeightReceiver:
         if staged is None or staged.manifest.policy_version != policy_version:
             raise WeightSyncError(f"version {policy_version} is not staged; stage it and wait until it is ready")
         self._staged = None
-        self._taken = staged.buffers
-        for flat in staged.buffers:
+        self._taken = staged.held
+        for flat in staged.held.flats:
             if flat.is_cuda:  # it was allocated for another stream than the one that reads it now
                 flat.record_stream(torch.cuda.current_stream(flat.device))
         return staged
@@ -230,7 +224,7 @@ class WeightReceiver:
         """Say that what was taken is in the model, as far as the current stream of the engine has been told: the next version may
         be received into its memory once that stream has come there."""
         self._spare = self._taken
-        self._taken = []
+        self._taken = Held()
         self._spare_since = Mark(self._device)
 
     def close(self) -> None:
@@ -239,18 +233,22 @@ class WeightReceiver:
         self._group = None
         self._generation = None
         self._transfer = None
-        self._staged = None
+        self._unstage()
         if group is not None:
             group.close()
 
-    def _fitting(self, manifest: WeightManifest, spare: list[Tensor]) -> list[Tensor]:
-        """Buffers for the manifest's buckets, uint8, one each: the spare ones if they fit. Raises torch.OutOfMemoryError."""
-        sizes = [bucket.size_bytes for bucket in manifest.buckets]
-        if [flat.numel() for flat in spare] == sizes and all(
-            flat.device.type == self._receiving_device.type for flat in spare
-        ):
+    def _unstage(self) -> None:
+        """Hand out no version that was not taken; the next one may be received into its memory."""
+        if self._staged is not None:
+            self._spare = self._staged.held
+        self._staged = None
+
+    def _fitting(self, manifest: WeightManifest, spare: Held) -> Held:
+        """Memory for the manifest's buckets: the spare one if it fits. Raises torch.OutOfMemoryError."""
+        if spare.fits(manifest.buckets, self._receiving_device):
             return spare
-        spare.clear()  # their memory first
+        spare.flats.clear()  # their memory first
         # Pinned where it is on the host of a GPU, which then copies at full speed.
         pinned = self._device.type == "cuda" and self._receiving_device.type == "cpu"
-        return self._allocate(manifest.buckets, self._receiving_device, pinned=pinned)
+        flats = self._allocate(manifest.buckets, self._receiving_device, pinned=pinned)
+        return Held(flats, [""] * len(flats))

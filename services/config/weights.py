@@ -22,6 +22,10 @@ class _Channel(Strict):
     """Port for that; 0 takes any free one. Set it when a firewall or a container needs a fixed port."""
     bucket_mib: int = Field(default=64, ge=1)
     """MiB of weights in one broadcast. Larger buckets mean fewer collectives and more memory at both ends."""
+    delta: bool = False
+    """Whether a version goes out as what changed since the one before, bucket by bucket, where that is at most half of the bytes.
+    Set it where the network is slower than memory: at a learning rate of 1e-6 a step changes about one value in a hundred. The
+    learner keeps the weights once more (`ratchet plan`), and compares them while the next step is computed."""
     probe_tokens: int = Field(default=64, ge=2)
     """Tokens of each of the two fixed sequences whose log-probs prove, after each broadcast, that weights are equal. The second
     is compared only where the first says that they are not."""

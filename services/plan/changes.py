@@ -118,6 +118,8 @@ def _candidates(run: RunConfig, machine: Machine) -> Iterator[tuple[Settings, st
                 yield {"learner.zero_stage": stage}, cost
     if run.weights.type == "nccl":
         yield {"weights.type": "gloo"}, "weights that travel through host memory, several times more slowly"
+    if run.weights.delta:
+        yield {"weights.delta": False}, "all bytes of the weights on the network at each step"
     yield from _more_gpus(run, machine)
     if run.model.dtype == "float32":
         settings = {"model.dtype": "bfloat16", "learner.zero_stage": max(1, run.learner.zero_stage)}

@@ -4,6 +4,7 @@ from services.config import RunConfig
 from services.plan.parts import GIB, Part
 from services.plan.replica import dtype_bytes, staging_bytes
 from services.plan.shape import ModelShape
+from services.wire.weights import WORTH_RATIO
 
 LEARNER_PROCESS = round(1.0 * GIB)
 """A learner rank without its model: Python, torch, transformers and DeepSpeed. An estimate: 0.7 GiB on a CPU, more with CUDA."""
@@ -36,6 +37,16 @@ def bucket_bytes(shape: ModelShape, run: RunConfig) -> int:
     """Bytes of one policy version in buckets, where they are sent from: the whole model in the dtype of the wire
     (learner/publish/kept_buckets.py)."""
     return shape.parameters * dtype_bytes(run)
+
+
+def delta_parts(shape: ModelShape, run: RunConfig) -> tuple[Part, ...]:
+    """What weights.delta takes where the buckets are: the version that the next is compared with, and what has changed in the
+    last two, each of which may be fetched (learner/publish/changes.py)."""
+    if not run.weights.delta:
+        return ()
+    size = bucket_bytes(shape, run)
+    changed = Part("what changed in two versions, at most", round(2 * WORTH_RATIO * size))
+    return Part("buckets of the version proved last", size), changed
 
 
 def group_bytes(run: RunConfig) -> int:

@@ -12,7 +12,7 @@ from services.config import RunConfig
 from services.models.adapted import trainable_parameters
 from services.models.head_chunk import chunk_tokens
 from services.plan import activations
-from services.plan.host import FETCHED, bucket_bytes, reference_copies, reference_dtype_bytes
+from services.plan.host import FETCHED, bucket_bytes, delta_parts, reference_copies, reference_dtype_bytes
 from services.plan.parts import GIB, Part
 from services.plan.replica import COLLECTIVE_BUFFERS, dtype_bytes
 from services.plan.shape import ModelShape
@@ -254,14 +254,15 @@ def forward(training: Training) -> tuple[Part, ...]:
 
 def snapshot(training: Training) -> tuple[Part, ...]:
     """The buckets that versions are copied into, which are kept, a second set of them for the version that comes while the last
-    one still travels, and a third while a replica fetches an older one by itself. Over NCCL they lie on the GPU of rank 0, where
-    a version that is fetched is copied to host memory (plan.py); over gloo and HTTP in host memory."""
+    one still travels, a third while a replica fetches an older one by itself, and what weights.delta takes. Over NCCL they lie on
+    the GPU of rank 0, where a version that is fetched is copied to host memory (plan.py); over gloo and HTTP in host memory."""
     if training.run.device == "cuda" and training.run.weights.type != "nccl":
         return ()
     size = bucket_bytes(training.shape, training.run)
     return (
         Part("buckets of the version sent", size),
         Part("buckets of the next version", size, ("snapshot",)),
+        *delta_parts(training.shape, training.run),
         *([Part(FETCHED, size)] if training.run.weights.type != "nccl" else []),
     )
 

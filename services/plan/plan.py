@@ -131,6 +131,7 @@ def _gpu_host(training: Training, machine: Machine) -> Place:
     if run.weights.type != "nccl":
         parts.append(Part("buckets of the version sent", host.bucket_bytes(shape, run)))
         parts.append(Part("buckets of the next version", host.bucket_bytes(shape, run), ("snapshot",)))
+        parts += host.delta_parts(shape, run)
     parts.append(Part(host.FETCHED, host.bucket_bytes(shape, run)))
     parts += host.processes(run, training.ranks, gpus_of_replicas(run))
     held = tuple(part for part in parts if part.size_bytes)

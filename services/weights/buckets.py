@@ -18,6 +18,10 @@ ALIGNMENT_BYTES = 256
 """Enough for a view of any dtype, and fast for GPU copies."""
 
 
+class Damaged(WeightSyncError):
+    """What arrived is not what was sent."""
+
+
 def lay_out(tensors: Iterable[tuple[str, Tensor]], bucket_mib: int) -> tuple[Bucket, ...]:
     """Places for named tensors in buckets of at most bucket_mib; a larger tensor gets a bucket of its own.
 
@@ -82,9 +86,9 @@ def digest(flat: Tensor) -> str:
 
 
 def check_digest(bucket: Bucket, received: str, position: str) -> None:
-    """Raises WeightSyncError when a bucket arrived with another digest than was announced. position: such as "3 of 7"."""
+    """Raises Damaged when a bucket arrived with another digest than was announced. position: such as "3 of 7"."""
     if received != bucket.digest:
-        raise WeightSyncError(
+        raise Damaged(
             f"bucket {position} ({bucket.size_bytes} bytes, first parameter {_first(bucket)}) arrived with digest "
             f"{received}, announced was {bucket.digest}. The weights held before stay in use; the learner sends again "
             "in the next generation. If it happens twice, suspect the network or memory of this host."

@@ -1,7 +1,7 @@
 """What carries the bytes of one generation: gloo or NCCL, made so that a member that is gone ends in an error in time.
 
-NCCL by default ends the process, or waits for ever; gloo takes five times the deadline. No other file than this and
-process_group.py uses torch.distributed in services.
+NCCL by default ends the process, or waits for ever; gloo takes five times the deadline. In services, torch.distributed is used
+here, in meeting.py and in process_group.py alone.
 """
 
 import math
@@ -18,8 +18,38 @@ import torch.distributed as dist
 from torch import Tensor
 
 from services.clock import Deadline
+from services.errors import InputError
 from services.weights.side_stream import SideStream
 from services.wire.weights import Rendezvous
+
+
+def bucket_device(backend: str, device: torch.device) -> torch.device:
+    """The device that buckets are sent from and received on: for NCCL the GPU of the weights, for gloo the CPU.
+
+    device: the weights' device. Raises InputError when it is not a GPU and the backend needs one.
+    """
+    if backend != "nccl":
+        return torch.device("cpu")
+    if device.type != "cuda":
+        raise InputError(
+            f'weights.type = "nccl" moves weights from GPU to GPU, and here they lie on {device}; '
+            'set device = "cuda", or weights.type = "gloo"'
+        )
+    return device
+
+
+def check_backend(backend: str, device: torch.device) -> None:
+    """Raises InputError when this host cannot use the backend; called before anything expensive starts.
+
+    device: where the weights will be.
+    """
+    bucket_device(backend, device)
+    if backend == "nccl" and not dist.is_nccl_available():
+        raise InputError('this build of torch has no NCCL; set weights.type = "gloo" or install the CUDA build')
+    if backend == "nccl" and not torch.cuda.is_available():
+        raise InputError(
+            'weights.type = "nccl", and torch finds no GPU on this host; `ratchet doctor` says what is here'
+        )
 
 
 class Collective(Protocol):

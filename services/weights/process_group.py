@@ -2,99 +2,29 @@
 
 No backend lets a rank join a living group, and a group that lost a member cannot be used again. So membership changes by
 forming the next generation, under a prefix of its own in the same store, without a restart of any process. These groups
-are independent of the default group that DeepSpeed uses. collective.py makes the backends keep to their deadline.
+are independent of the default group that DeepSpeed uses. meeting.py is where members meet; collective.py makes the backends
+keep to their deadline.
 """
 
-import re
-import socket
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
-from datetime import timedelta
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from services.clock import Deadline, sleep
-from services.errors import DeadlineExceeded, InputError, WeightSyncError
-from services.loopback import is_loopback
+from services.errors import WeightSyncError
 from services.threads import in_daemon_thread
 from services.weights.collective import Collective, FormCollective, form_collective, form_in_time
+from services.weights.meeting import RendezvousStore, group_fault, meet, ran_out_of_time, time_left
 from services.wire.weights import Rendezvous, WeightManifest
 
-
-def bucket_device(backend: str, device: torch.device) -> torch.device:
-    """The device that buckets are sent from and received on: for NCCL the GPU of the weights, for gloo the CPU.
-
-    device: the weights' device. Raises InputError when it is not a GPU and the backend needs one.
-    """
-    if backend != "nccl":
-        return torch.device("cpu")
-    if device.type != "cuda":
-        raise InputError(
-            f'weights.type = "nccl" moves weights from GPU to GPU, and here they lie on {device}; '
-            'set device = "cuda", or weights.type = "gloo"'
-        )
-    return device
-
-
-def check_backend(backend: str, device: torch.device) -> None:
-    """Raises InputError when this host cannot use the backend; called before anything expensive starts.
-
-    device: where the weights will be.
-    """
-    bucket_device(backend, device)
-    if backend == "nccl" and not dist.is_nccl_available():
-        raise InputError('this build of torch has no NCCL; set weights.type = "gloo" or install the CUDA build')
-    if backend == "nccl" and not torch.cuda.is_available():
-        raise InputError(
-            'weights.type = "nccl", and torch finds no GPU on this host; `ratchet doctor` says what is here'
-        )
-
-
-class RendezvousStore:
-    """The key-value store on learner rank 0 through which members find each other; it lasts for the whole run.
-
-    If its host is a loopback address it listens on loopback only, otherwise on every interface. It has no
-    authentication, so keep its port inside the network of the run.
-    """
-
-    def __init__(self, host: str, port: int = 0) -> None:
-        """port: 0 takes any free port, and the attribute `port` says which. Raises WeightSyncError when it cannot be bound."""
-        address = "127.0.0.1" if is_loopback(host) else ""
-        try:
-            listener = socket.create_server((address, port), backlog=1024)
-        except OSError as fault:
-            raise WeightSyncError(
-                f"the rendezvous store cannot listen on {host}:{port}: {fault}. "
-                "Free the port, or set weights.port to another one, or to 0 for any"
-            ) from fault
-        self.host = host
-        self.port = int(listener.getsockname()[1])
-        self.tcp_store = TCPStore(
-            "127.0.0.1",
-            self.port,
-            is_master=True,
-            wait_for_workers=False,
-            master_listen_fd=listener.detach(),  # the store owns and closes it
-        )
-
-    def client(self, deadline: Deadline) -> TCPStore:
-        """A connection of its own: a generation that was given up may go on waiting in one, and nobody else gets a word in."""
-        return TCPStore("127.0.0.1", self.port, is_master=False, wait_for_workers=False, timeout=_left(deadline))
-
-
-ALL_HERE = "all here"
-"""The key that rank 0 sets once every member has come, or when it gives up waiting for them."""
-CALLED_OFF = b"called off"
 OVER = "over"
 """The key that rank 0 sets when it leaves a generation that was formed."""
-LOOK_EVERY_S = 0.02
-"""How often rank 0 looks for those who have not come."""
 LOOK_FOR_THE_END_S = 0.2
 """How often a member that receives looks whether the generation is over."""
 
@@ -131,21 +61,19 @@ class BroadcastGroup:
         self._rendezvous = rendezvous
         self._rank = rank
         self._device = device
-        self._arrived = arrived
-        self._called_off = called_off
         self._store: Any = None
         self._group: Collective | None = None
         try:
             if store is None:
-                store = TCPStore(rendezvous.host, rendezvous.port, wait_for_workers=False, timeout=_left(deadline))
-            store.set_timeout(_left(deadline))
+                store = TCPStore(rendezvous.host, rendezvous.port, wait_for_workers=False, timeout=time_left(deadline))
+            store.set_timeout(time_left(deadline))
             prefixed = PrefixStore(f"generation{rendezvous.pg_generation}", store)
-            self._meet(prefixed, deadline)
-            store.set_timeout(_left(deadline))
+            meet(prefixed, rendezvous, rank, deadline, arrived=arrived, called_off=called_off)
+            store.set_timeout(time_left(deadline))
             self._store = prefixed
             self._group = form_in_time(deadline, lambda left: form(rendezvous, rank, prefixed, left, device))
         except (RuntimeError, ValueError) as fault:
-            if _ran_out_of_time(fault):
+            if ran_out_of_time(fault):
                 raise self._fault(
                     f"not all {rendezvous.size} members met",
                     "Look for a member that ended or cannot reach this address; the learner forms the next generation",
@@ -157,62 +85,6 @@ class BroadcastGroup:
                 "compare them with `ratchet doctor`",
                 fault,
             ) from fault
-
-    def _meet(self, store: Any, deadline: Deadline) -> None:
-        """See in the store that every member is there before any of them enters the backend.
-
-        A backend that lacks a member may wait beyond every deadline (NCCL for ever, unless told otherwise). Rank 0
-        waits for all and lets all in, so that a member which comes after rank 0 gave up does not enter alone.
-
-        Waits for: all other members of the generation; the others then for rank 0.
-        Until: the deadline (deadlines.weight_join_s).
-        Ended by: the last member's key, or rank 0's; the deadline, or rank 0 giving up (WeightSyncError that names the ranks
-            missing).
-        Metric: ratchet_waiting of the publisher or the follower that joins.
-        """
-        size = self._rendezvous.size
-        if self._rank not in range(size):
-            raise ValueError(f"rank {self._rank} is not one of 0 to {size - 1}")
-        keys = {rank: f"here/{rank}" for rank in range(size)}
-        store.set(keys[self._rank], "")
-        try:
-            if self._rank == 0:
-                if self._all_come(store, keys, deadline):
-                    store.set(ALL_HERE, "")
-                    return
-                store.set(ALL_HERE, CALLED_OFF)
-            else:
-                store.wait([ALL_HERE], _left(deadline))
-                if store.get(ALL_HERE) != CALLED_OFF:
-                    return
-            raise self._fault("rank 0 gave up waiting for all to come", "The learner forms the next generation")
-        except RuntimeError as fault:
-            if not _ran_out_of_time(fault):
-                raise
-            missing = [str(rank) for rank, key in keys.items() if not store.check([key])]
-            who = f"rank {' and rank '.join(missing)} did not come" if missing else "rank 0 did not let them in"
-            raise self._fault(
-                f"not all {size} members met in time: {who}",
-                "Look for a member that ended or cannot reach this address; the learner forms the next generation",
-            ) from fault
-
-    def _all_come(self, store: Any, keys: dict[int, str], deadline: Deadline) -> bool:
-        """Look for the keys of the others until all are there; False if the meeting was called off. See `_meet`."""
-        missing = dict(keys)
-        while True:
-            for rank, key in list(missing.items()):
-                if store.check([key]):
-                    del missing[rank]
-                    self._arrived(rank)
-            if not missing:
-                return True
-            if self._called_off():
-                return False
-            try:
-                deadline.remaining_s()
-            except DeadlineExceeded as late:
-                raise RuntimeError(f"timeout: {late}") from late
-            sleep(LOOK_EVERY_S)
 
     def broadcast(self, flat: Tensor, deadline: Deadline) -> None:
         """Send `flat` from rank 0, or receive into it on the others. uint8, contiguous, the same size everywhere; on a GPU, what
@@ -235,7 +107,7 @@ class BroadcastGroup:
             )
         try:
             if self._rank == 0:
-                group.broadcast(flat, _left(deadline))
+                group.broadcast(flat, time_left(deadline))
             else:
                 self._receive(group, flat, deadline)
         except RuntimeError as fault:
@@ -255,7 +127,7 @@ class BroadcastGroup:
         gloo does not end a receive in the middle of a message when the connection breaks: it waits for its deadline. And a peer
         that NCCL has aborted is not always noticed.
         """
-        left = _left(deadline)
+        left = time_left(deadline)
         moving = in_daemon_thread(lambda: group.broadcast(flat, left), "weight-bucket")
         over = in_daemon_thread(lambda: self._until_over(moving), "weight-generation-over")
         while self._group is group and not moving.done() and not over.done():
@@ -284,12 +156,7 @@ class BroadcastGroup:
         group.abort()
 
     def _fault(self, what: str, next_action: str, fault: Exception | None = None) -> WeightSyncError:
-        rendezvous = self._rendezvous
-        cause = f": {str(fault).splitlines()[0].split(' This is typically')[0].rstrip('.!')}" if fault else ""
-        return WeightSyncError(
-            f"generation {rendezvous.pg_generation}, rank {self._rank} of {rendezvous.size} ({rendezvous.backend}, "
-            f"store {rendezvous.host}:{rendezvous.port}): {what}{cause}. {next_action}"
-        )
+        return group_fault(self._rendezvous, self._rank, what, next_action, fault)
 
 
 class ProcessGroupChannel:
@@ -341,12 +208,3 @@ class ProcessGroupChannel:
             self._generation = None
         if group is not None:
             group.close()
-
-
-def _left(deadline: Deadline) -> timedelta:
-    return timedelta(seconds=deadline.remaining_s())
-
-
-def _ran_out_of_time(fault: Exception) -> bool:
-    """Whether a deadline passed, as opposed to a failure at once. The backends have no exception of their own for it."""
-    return bool(re.search(r"time(d )?-?out", str(fault), re.IGNORECASE))

@@ -25,6 +25,30 @@ class Bucket(msgspec.Struct, frozen=True, array_like=True):
     tensors: tuple[TensorEntry, ...]
 
 
+WORTH_RATIO = 0.5
+"""What changed in a bucket is sent where it takes at most this share of the whole bucket's bytes. Comparing and putting together
+costs both ends processor time, and is to be worth it."""
+
+
+class Delta(msgspec.Struct, frozen=True, array_like=True):
+    """What changed in a bucket since another version of it, which travels in its place (services/weights/delta.py)."""
+
+    base: str
+    """The digest of the bucket that it has to be put on."""
+    size_bytes: int
+    digest: str
+    """xxh3-128 of the delta's own bytes."""
+
+
+class WeightSource(msgspec.Struct, frozen=True, array_like=True):
+    """Where versions can be fetched by HTTP."""
+
+    url: str
+    """The address of the learner's weight server, without a slash at its end."""
+    token: str
+    """What the server wants to be shown."""
+
+
 class Gap(msgspec.Struct, frozen=True, array_like=True):
     """How far two lists of log-probs of the same tokens are apart, in nats, or how far they may be. Infinite where a difference
     is not a number, or the lists are not equally long."""
@@ -47,7 +71,7 @@ class Probe(msgspec.Struct, frozen=True, array_like=True):
     with. Empty where they are not known."""
 
 
-@record("weight-manifest", 3)
+@record("weight-manifest", 4)
 class WeightManifest(msgspec.Struct, frozen=True, kw_only=True):
     """One policy version on its way to the members of one generation."""
 
@@ -58,6 +82,10 @@ class WeightManifest(msgspec.Struct, frozen=True, kw_only=True):
     """The second, of other tokens, is for when the first says that weights differ."""
     bound: Gap
     """A replica whose last probe differs from the learner's by more than this, in any of the three, does not sample."""
+    deltas: tuple[Delta | None, ...] = ()
+    """For each bucket what travels in its place, None where it travels whole; () where all do."""
+    source: WeightSource | None = None
+    """Where a member of the group fetches a bucket whose base it does not hold; given with deltas."""
 
 
 @record("rendezvous", 2)
@@ -79,16 +107,13 @@ class Rendezvous(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds in which all members have to join."""
 
 
-@record("weight-offer", 1)
+@record("weight-offer", 2)
 class WeightOffer(msgspec.Struct, frozen=True, kw_only=True):
     """Where a replica fetches the newest version by itself, and which replicas are to. Renewed as long as the learner runs."""
 
     learner: str
     """See Rendezvous."""
-    url: str
-    """The address of the learner's weight server, without a slash at its end."""
-    token: str
-    """What the server wants to be shown."""
+    source: WeightSource
     policy_version: int
     """The newest version."""
     pg_generation: int

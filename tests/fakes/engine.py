@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
-from rollout.weights.fetch import fetch_bucket
+from rollout.weights.fetch import Link, fetch_bucket
 from services.clock import Deadline
 from services.errors import WeightSyncError
 from services.weights.buckets import allocate, check_digest, digest
@@ -100,9 +100,10 @@ class FakeEngine:
 
     def _fetch(self, manifest: WeightManifest, offer: WeightOffer, deadline: Deadline) -> None:
         flats = allocate(manifest.buckets, torch.device("cpu"))
-        for position, (bucket, flat) in enumerate(zip(manifest.buckets, flats, strict=True)):
-            fetch_bucket(offer, manifest.policy_version, position, flat, deadline)
-            check_digest(bucket, digest(flat), str(position))
+        with Link(offer.source) as link:
+            for position, (bucket, flat) in enumerate(zip(manifest.buckets, flats, strict=True)):
+                fetch_bucket(link, manifest.policy_version, position, flat, deadline)
+                check_digest(bucket, digest(flat), str(position))
 
     def _trajectory(self, prompt: Prompt, seed: int, first_version: int) -> Trajectory:
         length = min(4, prompt.max_tokens)

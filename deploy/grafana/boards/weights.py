@@ -1,6 +1,6 @@
 """Do all replicas hold the learner's weights, and what does it cost to bring them there?"""
 
-from deploy.grafana.board import COUNT, NATS, RATIO, SECONDS, Board, lines, quantiles
+from deploy.grafana.board import BYTES, COUNT, NATS, RATIO, SECONDS, Board, lines, quantiles
 
 RUN = 'run=~"$run"'
 OF = 'run=~"$run", instance=~"$instance"'
@@ -77,6 +77,15 @@ BOARD = Board(
                     "Receiving and checking, while sampling goes on.",
                     SECONDS,
                     *quantiles(f"ratchet_rollout_weight_transfer_seconds{{{OF}}}"),
+                ),
+                lines(
+                    "Bytes that left the learner",
+                    "A minute: whole buckets, and what changed in them (weights.delta).",
+                    BYTES,
+                    (
+                        f"60 * sum by (form) (rate(ratchet_learner_weight_bytes_total{{{RUN}}}[$__rate_interval]))",
+                        "{{form}}",
+                    ),
                 ),
                 lines(
                     "Seconds that sampling stood still",

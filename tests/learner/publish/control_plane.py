@@ -33,6 +33,7 @@ class CountingChannel:
     def __init__(self) -> None:
         self.formed: list[Rendezvous] = []
         self.sent: list[int] = []
+        self.sent_bytes: list[int] = []
         self.fail_next = 0
         self.closed = False
         self.before_send: Callable[[], object] = lambda: None
@@ -50,6 +51,7 @@ class CountingChannel:
             self.fail_next -= 1
             raise WeightSyncError("a member is gone")
         self.sent.append(manifest.policy_version)
+        self.sent_bytes.append(sum(flat.numel() for flat in flat_buckets))
 
     def close(self) -> None:
         self.closed = True

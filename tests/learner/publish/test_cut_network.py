@@ -12,13 +12,13 @@ import torch
 
 from rollout.replica import Replica as WholeReplica
 from rollout.weights import fetch
-from rollout.weights.fetch import fetch_bucket, fetch_manifest
+from rollout.weights.fetch import Link, fetch_bucket, fetch_manifest
 from services.clock import Deadline
 from services.config import RunConfig
 from services.streams.redis_connection import RedisConnection
 from services.weights.buckets import check_digest, digest
 from services.weights.membership import Membership
-from services.wire.weights import WeightOffer
+from services.wire.weights import WeightSource
 from tests.fakes.cable import Cable
 from tests.fakes.engine import FakeEngine
 from tests.learner.publish.control_plane import Learner, Replica, until
@@ -90,23 +90,17 @@ def test_a_fetch_over_a_network_that_is_cut_goes_on_where_it_was(
     learner.publisher.wait()
     offered = Membership(redis_connection, config.name, 1.0).offered()
     assert offered is not None
-    server = urlsplit(offered.url)
+    server = urlsplit(offered.source.url)
     with Cable((server.hostname or "", server.port or 0)) as cable:
-        offer = WeightOffer(
-            learner=offered.learner,
-            url=f"http://127.0.0.1:{cable.port}",
-            token=offered.token,
-            policy_version=7,
-            pg_generation=offered.pg_generation,
-            alone={},
-        )
+        source = WeightSource(f"http://127.0.0.1:{cable.port}", offered.source.token)
         deadline = Deadline.after(20.0, "the test")
-        manifest = fetch_manifest(offer, deadline)
+        manifest = fetch_manifest(source, deadline)
         flat = torch.zeros(manifest.buckets[0].size_bytes, dtype=torch.uint8)
         cable.cut()
         threading.Timer(1.0, cable.mend).start()
         begun_s = time.monotonic()
-        fetch_bucket(offer, 7, 0, flat, deadline)
+        with Link(source) as link:
+            fetch_bucket(link, 7, 0, flat, deadline)
         assert 0.9 < time.monotonic() - begun_s < 10.0
         check_digest(manifest.buckets[0], digest(flat), "1 of 1")
     replica.leave()

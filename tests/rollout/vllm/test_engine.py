@@ -32,7 +32,8 @@ from services.clock import Deadline
 from services.config.run import RunConfig
 from services.errors import InputError, WeightSyncError
 from services.weights.buckets import pack
-from services.weights.process_group import ProcessGroupChannel, RendezvousStore
+from services.weights.meeting import RendezvousStore
+from services.weights.process_group import ProcessGroupChannel
 from services.wire.codec import Array
 from services.wire.prompt import Prompt
 from services.wire.trajectory import Trajectory, check_turns

@@ -4,15 +4,18 @@ import threading
 import time
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 import torch
 
 from rollout.weights.receiver import TransferProgress, WeightReceiver
 from services.clock import Deadline
 from services.errors import WeightSyncError
-from services.weights.buckets import allocate, pack
-from services.weights.process_group import ProcessGroupChannel, RendezvousStore
-from services.wire.weights import Bucket, Gap, Rendezvous, WeightManifest
+from services.weights import delta
+from services.weights.buckets import allocate, digest, pack
+from services.weights.meeting import RendezvousStore
+from services.weights.process_group import ProcessGroupChannel
+from services.wire.weights import Bucket, Delta, Gap, Rendezvous, WeightManifest
 
 
 def soon() -> Deadline:
@@ -242,3 +245,93 @@ def test_a_version_that_was_given_up_while_it_was_prepared_is_not_handed_out_and
     assert receiver.take(2).is_prepared
     assert most == [1]
     receiver.close()
+
+
+def changed(manifest: WeightManifest, before: list[torch.Tensor], now: list[torch.Tensor]) -> list[torch.Tensor]:
+    """What travels in place of these buckets."""
+    pairs = zip(manifest.buckets, before, now, strict=True)
+    encoded = [delta.encode(old, new, delta.unit_bytes(bucket)) for bucket, old, new in pairs]
+    return [new if change is None else change for change, new in zip(encoded, now, strict=True)]
+
+
+def with_deltas(manifest: WeightManifest, before: WeightManifest, travelling: list[torch.Tensor]) -> WeightManifest:
+    deltas = tuple(
+        None if flat.numel() == bucket.size_bytes else Delta(old.digest, flat.numel(), digest(flat))
+        for flat, bucket, old in zip(travelling, manifest.buckets, before.buckets, strict=True)
+    )
+    return msgspec.structs.replace(manifest, deltas=deltas)
+
+
+def three(
+    learner: Learner, version: int, generation: int, changed_values: int
+) -> tuple[WeightManifest, list[torch.Tensor]]:
+    """Three buckets, in each of which this many values differ from those of zero."""
+    tensors = [(name, torch.zeros(2**18)) for name in "abc"]
+    for _, tensor in tensors:
+        tensor[:changed_values] = float(version)
+    packed = pack(tensors, bucket_mib=1)
+    manifest, _ = learner.manifest(version, generation, 0.0)
+    return msgspec.structs.replace(manifest, buckets=tuple(bucket for bucket, _ in packed)), [f for _, f in packed]
+
+
+def test_a_root_that_leaves_between_two_buckets_leaves_the_base_and_what_has_come(receiver: WeightReceiver) -> None:
+    """The next generation goes on from there: the manifest names no source, so that nothing else could."""
+    learner = Learner()
+    learner.meet(receiver, 1)
+    first, before = three(learner, 1, 1, 0)
+    receiver.stage(first, 20.0)
+    learner.channel.send(first, before, soon())
+    assert settled(receiver).state == "ready"
+    receiver.take(1)
+    receiver.give_back()
+
+    second, now = three(learner, 2, 1, 50)
+    travelling = changed(second, before, now)
+    assert max(flat.numel() for flat in travelling) < 1000
+    announced = with_deltas(second, first, travelling)
+    receiver.stage(announced, 20.0)
+    learner.channel.send(announced, travelling[:1], soon())
+    learner.channel.close()
+    assert settled(receiver).state == "failed"
+
+    learner.meet(receiver, 2)
+    announced = msgspec.structs.replace(announced, pg_generation=2)
+    receiver.stage(announced, 20.0)
+    learner.channel.send(announced, travelling, soon())
+    assert settled(receiver).state == "ready", settled(receiver).fault
+    for tensor in dict(receiver.take(2).named()).values():
+        assert tensor[:51].tolist() == [2.0] * 50 + [0.0]
+
+
+def test_what_changed_is_damaged_on_the_way_and_the_base_stays(receiver: WeightReceiver) -> None:
+    learner = Learner()
+    learner.meet(receiver, 1)
+    first, before = three(learner, 1, 1, 0)
+    receiver.stage(first, 20.0)
+    learner.channel.send(first, before, soon())
+    assert settled(receiver).state == "ready"
+    second, now = three(learner, 2, 1, 50)
+    travelling = changed(second, before, now)
+    announced = with_deltas(second, first, travelling)
+    damaged = [flat.clone() for flat in travelling]
+    damaged[1][-1] ^= 1
+    receiver.stage(announced, 20.0)
+    learner.channel.send(announced, damaged, soon())
+    progress = settled(receiver)
+    assert (progress.state, "what changed in bucket 2 of 3" in progress.fault) == ("failed", True)
+    learner.meet(receiver, 2)
+    announced = msgspec.structs.replace(announced, pg_generation=2)
+    receiver.stage(announced, 20.0)
+    learner.channel.send(announced, travelling, soon())
+    assert settled(receiver).state == "ready", settled(receiver).fault
+
+
+def test_what_changed_is_of_no_use_without_its_base_and_a_place_to_fetch_from(receiver: WeightReceiver) -> None:
+    learner = Learner()
+    learner.meet(receiver, 1)
+    first, before = three(learner, 1, 1, 0)
+    second, now = three(learner, 2, 1, 50)
+    travelling = changed(second, before, now)
+    receiver.stage(announced := with_deltas(second, first, travelling), 20.0)
+    learner.channel.send(announced, travelling, soon())
+    assert "nothing says where it can be fetched whole" in settled(receiver).fault

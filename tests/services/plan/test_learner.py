@@ -83,6 +83,16 @@ def test_only_rank_0_holds_buckets_and_only_over_nccl_on_its_gpu() -> None:
     assert not sent & over_gloo.keys()
 
 
+def test_sending_what_changed_takes_the_version_before_and_what_changed_where_the_buckets_are() -> None:
+    plain, delta = (
+        named(learner.parts(training_of(weights={"type": "nccl", "delta": flag}), is_first=True))
+        for flag in (False, True)
+    )
+    more = {name: delta[name].size_bytes for name in delta if name not in plain}
+    size = delta["buckets of the version sent"].size_bytes
+    assert more == {"buckets of the version proved last": size, "what changed in two versions, at most": size}
+
+
 def test_the_exact_baseline_holds_two_more_gradients() -> None:
     exact = {"advantage": {"baseline": "minimum_variance_exact"}}
     assert learner.exact_baseline(training_of(learner=exact)).size_bytes == 2 * 4 * N

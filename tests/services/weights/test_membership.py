@@ -12,10 +12,12 @@ from services.command.redis_server import RedisServer
 from services.streams.redis_connection import RedisConnection, ServerFull
 from services.weights.membership import Membership
 from services.wire.membership import Confirmation, Lease
-from services.wire.weights import Gap, Probe, Rendezvous, WeightManifest, WeightOffer
+from services.wire.weights import Gap, Probe, Rendezvous, WeightManifest, WeightOffer, WeightSource
 
 RENDEZVOUS = Rendezvous(pg_generation=1, backend="gloo", host="h", port=1, size=2, first_ranks={"a": 1}, timeout_s=5.0)
-OFFER = WeightOffer(learner="l", url="http://h:1", token="t", policy_version=3, pg_generation=1, alone={"a": "1"})
+OFFER = WeightOffer(
+    learner="l", source=WeightSource("http://h:1", "t"), policy_version=3, pg_generation=1, alone={"a": "1"}
+)
 MANIFEST = WeightManifest(
     policy_version=3, pg_generation=1, buckets=(), probes=(Probe((1, 2), (-0.5,)),), bound=Gap(1e-3, 1e-3, 1e-3)
 )

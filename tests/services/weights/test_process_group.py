@@ -16,13 +16,9 @@ import torch
 
 from services.clock import Deadline
 from services.errors import DeadlineExceeded, InputError, WeightSyncError
-from services.weights.collective import Collective, form_collective
-from services.weights.process_group import (
-    BroadcastGroup,
-    ProcessGroupChannel,
-    RendezvousStore,
-    bucket_device,
-)
+from services.weights.collective import Collective, bucket_device, form_collective
+from services.weights.meeting import RendezvousStore
+from services.weights.process_group import BroadcastGroup, ProcessGroupChannel
 from services.wire.weights import Gap, Rendezvous, WeightManifest
 
 CPU = torch.device("cpu")

@@ -17,7 +17,8 @@ from services.clock import Deadline
 from services.errors import WeightSyncError
 from services.weights.buckets import digest
 from services.weights.collective import Collective, TorchCollective, form_collective
-from services.weights.process_group import BroadcastGroup, RendezvousStore
+from services.weights.meeting import RendezvousStore
+from services.weights.process_group import BroadcastGroup
 from services.weights.side_stream import Mark, SideStream
 from services.wire.weights import Rendezvous
 

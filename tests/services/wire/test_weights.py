@@ -3,7 +3,7 @@
 import msgspec
 
 from services.wire.codec import decode, encode
-from services.wire.weights import Bucket, Gap, Probe, Rendezvous, TensorEntry, WeightManifest
+from services.wire.weights import Bucket, Delta, Gap, Probe, Rendezvous, TensorEntry, WeightManifest, WeightSource
 
 MANIFEST = WeightManifest(
     policy_version=7,
@@ -11,6 +11,8 @@ MANIFEST = WeightManifest(
     buckets=(Bucket(16, "abcd", (TensorEntry("lm_head.weight", "bfloat16", (2, 4), 0),)),),
     probes=(Probe((1, 2, 3), (-0.5, -1.25)),),
     bound=Gap(1e-3, 2e-3, 3e-3),
+    deltas=(Delta("abcc", 5, "ef"), None),
+    source=WeightSource("http://h:1", "t"),
 )
 
 
