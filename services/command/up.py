@@ -3,7 +3,7 @@
 import json
 
 from services import entry, log_lines
-from services.command import preflight, report
+from services.command import preflight, report, shares
 from services.command.run_lock import locked
 from services.command.run_processes import Supervise, empty_own_queues, redis_of, supervise
 from services.command.shown import terminal
@@ -23,6 +23,8 @@ def up(config: RunConfig, supervise: Supervise = supervise) -> int:
         entry.start_logging("up")
     console = terminal()
     folder = RunFolder(config.folder)
+    chosen = shares.chosen_here(config)
+    config = shares.with_choices(config, chosen)
     checked = preflight.check(config)
     for warning in checked.warnings:
         warn(console, warning)
@@ -39,6 +41,8 @@ def up(config: RunConfig, supervise: Supervise = supervise) -> int:
             if redis.server is not None and latest_checkpoint(folder.checkpoints) is None:
                 empty_own_queues(config, redis)
             say(console, f"run folder {folder.path} (logs in {folder.logs})")
+            for one in chosen:
+                say(console, f"chosen for this machine: {one}")
             code = supervise(config, redis, console, known=checked.warnings)
     if folder.summary.exists() and code == entry.DONE:
         report.draw(folder)
