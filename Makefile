@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PY := .venv/bin/python
 EXAMPLE := examples/addition
 
-.PHONY: demo test lint format coverage mutants reference dashboards docs example bench-end-to-end bench-step-cost bench-verifier lock-cpu lock-gpu clean
+.PHONY: demo test lint format coverage mutants reference dashboards docs example bench-end-to-end bench-step-cost bench-two-commits bench-verifier lock-cpu lock-gpu clean
 
 demo: .venv/.ready
 	@$(PY) $(EXAMPLE)/make_example.py
@@ -70,6 +70,14 @@ bench-end-to-end: example
 
 bench-step-cost: .venv/.ready
 	@$(PY) -m benchmarks.step_cost
+
+# Two commits side by side: make bench-two-commits BASE=main COMMAND="python -m benchmarks.step_cost --rounds 4"
+BASE ?= HEAD~1
+HEAD ?= HEAD
+ROUNDS ?= 6
+COMMAND ?= python -m benchmarks.step_cost --rounds 4
+bench-two-commits: .venv/.ready
+	@$(PY) -m benchmarks.two_commits $(BASE) $(HEAD) --rounds $(ROUNDS) $(OPTIONS) -- $(COMMAND)
 
 bench-verifier: .venv/.ready
 	@$(PY) -m benchmarks.verifier.throughput

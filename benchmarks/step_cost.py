@@ -25,6 +25,7 @@ import torch
 from benchmarks.lag.groups import scored_groups
 from benchmarks.lag.sampler import Sampled
 from benchmarks.machine import machine
+from benchmarks.ratios import Ratio, ratio
 from learner.batch.packing import pack
 from learner.batch.step_batch import StepBatch, assemble
 from learner.engine.deepspeed_engine import DeepSpeedEngine
@@ -103,30 +104,10 @@ Work = Callable[[], Callable[[], object]]
 """The first call prepares the work; what it returns is measured."""
 
 
-@dataclass(frozen=True)
-class Ratio:
-    """To plain GRPO: median over rounds and its 95 % interval."""
-
-    median: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.median:.3f} ({self.low:.3f}-{self.high:.3f})"
-
-
 def timed(work: Callable[[], object]) -> Seconds:
     wall, processor = time.perf_counter(), time.process_time()
     work()
     return Seconds(time.perf_counter() - wall, time.process_time() - processor)
-
-
-def ratio(values: Sequence[float]) -> Ratio:
-    """The k-th lowest and the k-th highest value enclose the median with at least 95 %, or with what few values allow."""
-    ordered, count = sorted(values), len(values)
-    outside = [2 * math.fsum(math.comb(count, j) for j in range(k)) / 2**count for k in range(1, count // 2 + 1)]
-    k = max([k for k, p in enumerate(outside, 1) if p <= 0.05], default=1)
-    return Ratio(statistics.median(ordered), ordered[k - 1], ordered[-k])
 
 
 def build_model(folder: Path) -> Path:

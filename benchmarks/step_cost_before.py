@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.machine import machine
-from benchmarks.step_cost import ratio
+from benchmarks.ratios import ratio
 from services.run.json_text import json_text
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -78,7 +78,7 @@ class DeepSpeedEngine:
         """collective_timeout_s: how long a collective waits for the other ranks. seed: decides the first factors of adapters."""
         deepspeed = import_deepspeed(device)
         self._deepspeed = deepspeed
-        self._device = join_ranks(deepspeed, device, settings.cpu_threads, collective_timeout_s)
+        self._device = join_ranks(deepspeed, device, settings.threads, collective_timeout_s)
         self._model_settings = model
         self._lora = settings.lora
         self.hyperparameters = settings.optimizer

@@ -39,7 +39,7 @@ def set_environment(run: RunConfig) -> None:
     settings = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     if run.device == "cpu":
         # By default vLLM pins its threads to the first cores: replicas on one machine would share them.
-        settings |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(run.rollout.cpu_threads)}
+        settings |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(run.rollout.engine_threads)}
         if run.rollout.tensor_parallel == 1:
             settings["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # or a worker has a process besides the engine core's
         if run.engine_is_eager:
@@ -129,7 +129,7 @@ def _in_this_process(run: RunConfig, settings: "VllmConfig") -> "LLMEngine":
     from vllm.v1.executor import Executor
 
     if run.device == "cpu":
-        torch.set_num_threads(run.rollout.cpu_threads)  # torch may have been there before OMP_NUM_THREADS was set
+        torch.set_num_threads(run.rollout.engine_threads)  # torch may have been there before OMP_NUM_THREADS was set
     return LLMEngine(settings, Executor.get_class(settings), log_stats=True, multiprocess_mode=False)
 
 

@@ -59,9 +59,9 @@ def check_ports(config: RunConfig) -> None:
             )
         taken[host, port] = setting
         _check_address(f"{section}.{key.replace('port', 'host')}", setting, host, port)
-    if config.rollout.replicas > 1 and config.rollout.metrics_port != 0:
+    if config.rollout.replica_count > 1 and config.rollout.metrics_port != 0:
         raise InputError(
-            f"rollout.replicas = {config.rollout.replicas} on one machine cannot share "
+            f"rollout.replicas = {config.rollout.replica_count} on one machine cannot share "
             f"rollout.metrics_port = {config.rollout.metrics_port}; set it to 0"
         )
 

@@ -12,6 +12,7 @@ from services.command.compose import add_arguments as add_compose_arguments
 from services.command.objective_check import check_objective
 from services.command.plan_arguments import add_arguments as add_plan_arguments
 from services.command.rooms import LEARNER, PAGE, REPLAY, ROLLOUT, SAFE_PATH, VERIFIER, VERIFY, python_module
+from services.config import RunConfig
 from services.config.load import load, render_masked
 from services.errors import InputError
 
@@ -118,12 +119,24 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
 def _config(arguments: argparse.Namespace) -> int:
     from services.command import preflight
 
-    config = load(arguments.config, arguments.overrides)
-    print(render_masked(config), end="", flush=True)
+    config = _shown(arguments)
     checked = preflight.check(config, quick=arguments.quick)
     for warning in checked.warnings:
         print(f"ratchet: warning: {warning}", file=sys.stderr)
     return entry.DONE
+
+
+def _shown(arguments: argparse.Namespace) -> RunConfig:
+    """Print the settings, and below them as comments what `ratchet up` would choose here; the settings with that."""
+    from services.command import shares
+
+    config = load(arguments.config, arguments.overrides)
+    chosen = shares.chosen_here(config)
+    print(render_masked(config), end="")
+    for one in chosen:
+        print(f"# chosen here: {one}")
+    sys.stdout.flush()
+    return shares.with_choices(config, chosen)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -140,9 +153,8 @@ def _compose(arguments: argparse.Namespace) -> int:
 
 def _up(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
-        config = load(arguments.config, arguments.overrides)
-        check_objective(config)
-        print(render_masked(config), end="")
+        check_objective(load(arguments.config, arguments.overrides))
+        _shown(arguments)
         return entry.DONE
     from services.command import up
 

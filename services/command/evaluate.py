@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from services import entry
-from services.command import preflight
+from services.command import preflight, shares
 from services.command.run_lock import locked
 from services.command.run_processes import Supervise, redis_of, supervise
 from services.command.shown import number
@@ -32,6 +32,7 @@ def evaluate(config: RunConfig, model: Path | None, supervise: Supervise = super
     if model is not None:
         config = config.model_copy(update={"model": config.model.model_copy(update={"path": str(model.resolve())})})
     config = config.model_copy(update={"name": f"{name}.eval"})
+    config = shares.with_choices(config, shares.chosen_here(config))
     checked = preflight.check(config)
     folder = RunFolder(config.folder)
     with locked(folder):

@@ -62,7 +62,7 @@ def gather(path: Path) -> Facts:
             if (left := cause.found(file)) is not None
         },
         "said": list(recent_warnings(folder.logs, now)),
-        "expected_replicas": config.rollout.replicas,
+        "expected_replicas": config.rollout.replica_count,
         "verifier_url": config.verifier.url,
         "waiting": waiting,
         "steps": steps[-STEPS:],

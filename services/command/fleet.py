@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from services.command.rooms import ROLLOUT
-from services.command.scrape import Scrape, scrape
+from services.command.scrape import Scrape, grown, idle_share, scrape
 from services.command.shown import number
 from services.run.addresses import addresses
 from services.run.folder import RunFolder
@@ -30,7 +30,7 @@ class ReplicaView:
     tokens_per_s: float | None = None
     """Response tokens of finished groups, per second."""
     idle_ratio: float | None = None
-    """Fraction of the interval in which it had nothing to sample: it waited for prompts or for weights."""
+    """Fraction of the interval in which its engine had no sequence."""
     weights_age_s: float | None = None
     """Seconds since the broadcast of its weights was confirmed."""
 
@@ -47,11 +47,6 @@ def replica_view(
     if before is None or seconds < SHORTEST_S:
         before, seconds = None, now.uptime_s
 
-    def grown(name: str, **labels: str) -> float:
-        was = before.value(name, **labels) if before is not None else 0.0
-        return max(0.0, (now.value(name, **labels) or 0.0) - (was or 0.0))
-
-    idle_s = sum(grown("ratchet_wait_seconds_total", room=ROLLOUT, awaiting=what) for what in ("prompts", "weights"))
     state = "waits for prompts" if now.value("ratchet_rollout_ready") else "waits for weights"
     if running:  # also for a moment before it says that it is ready
         state = "sampling"
@@ -61,8 +56,8 @@ def replica_view(
         state,
         policy_version=version,
         sequences=running,
-        tokens_per_s=grown("ratchet_rollout_sampled_tokens_total") / seconds,
-        idle_ratio=min(1.0, idle_s / seconds),
+        tokens_per_s=grown("ratchet_rollout_sampled_tokens_total", before, now) / seconds,
+        idle_ratio=idle_share(ROLLOUT, before, now),
         weights_age_s=max(0.0, now.at_unix_s - confirmed) if confirmed is not None else None,
     )
 

@@ -80,7 +80,7 @@ def fitted(config: RunConfig) -> RunConfig:
 
 
 def _needed(config: RunConfig) -> int:
-    return config.learner.ranks + config.rollout.replicas * config.rollout.tensor_parallel
+    return config.learner.ranks + config.rollout.replica_count * config.rollout.tensor_parallel
 
 
 def _least(config: RunConfig) -> int:
@@ -90,7 +90,7 @@ def _least(config: RunConfig) -> int:
 def _asks(config: RunConfig) -> str:
     return (
         f'device = "cuda" and the run takes {_needed(config)} GPUs (learner.ranks = {config.learner.ranks}, rollout.replicas = '
-        f"{config.rollout.replicas} of rollout.tensor_parallel = {config.rollout.tensor_parallel})"
+        f"{config.rollout.replica_count} of rollout.tensor_parallel = {config.rollout.tensor_parallel})"
     )
 
 

@@ -37,7 +37,7 @@ def show(found: Plan, console: Console) -> None:
     trained = "all trained" if every else f"{training.trained / 1e6:.1f} M trained"
     _say(console, f"{settings.name}: {shape.name}, {shape.parameters / 1e9:.3g} B parameters, {trained}")
     _say(console, f"{settings.model.dtype}, {training.ranks} learner ranks at ZeRO stage {training.stage}, "
-         f"{settings.rollout.replicas} replicas of {settings.rollout.tensor_parallel}")  # fmt: skip
+         f"{settings.rollout.replica_count} replicas of {settings.rollout.tensor_parallel}")  # fmt: skip
     console.print(_stages_table(found))
     for place in found.places:
         console.print(_place_table(place))

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+from services.command import shares
 from services.command.nvidia import NvidiaSmi
 from services.config import RunConfig
 from services.errors import InputError
@@ -43,8 +44,10 @@ def plan_of(config: RunConfig, arguments: argparse.Namespace) -> Plan:
     teachers = tuple(
         at_hand(f"learner.teachers.{i}.path", teacher.path) for i, teacher in enumerate(config.learner.teachers)
     )
-    training = Training(config, shape, teachers, trainable)
-    return plan(training, _machine(config, arguments), mean_tokens=arguments.mean_tokens)
+    machine = _machine(config, arguments)
+    if config.device == "cpu":  # on GPUs replicas take what the learner leaves, which may be one
+        config = shares.with_choices(config, shares.chosen_here(config))
+    return plan(Training(config, shape, teachers, trainable), machine, mean_tokens=arguments.mean_tokens)
 
 
 def this_machine(config: RunConfig) -> Machine:

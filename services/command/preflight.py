@@ -102,7 +102,9 @@ def _rarely_meant(config: RunConfig) -> list[str]:
             f"learner.optimizer.warmup_steps = {optimizer.warmup_steps} is not below learner.steps = {steps}: the learning rate "
             f"gets no higher than {highest:.2g} of learner.optimizer.learning_rate; lower warmup_steps"
         )
-    threads = config.learner.ranks * config.learner.cpu_threads + config.rollout.replicas * config.rollout.cpu_threads
+    threads = (
+        config.learner.ranks * config.learner.threads + config.rollout.replica_count * config.rollout.engine_threads
+    )
     cores = len(os.sched_getaffinity(0))
     if config.device == "cpu" and threads > 2 * cores:
         warnings.append(

@@ -171,7 +171,7 @@ def _services(
     module = [LEARNER, *common, *learner_options]
     if ranks > 1:
         module = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m", *module]
-    threads = {"OMP_NUM_THREADS": str(config.learner.cpu_threads)}
+    threads = {"OMP_NUM_THREADS": str(config.learner.threads)}
     learner = service("learner", python_module(*module), taken[:ranks], **threads)
     rollouts = [
         service(
@@ -179,6 +179,6 @@ def _services(
             python_module(ROLLOUT, *common, "--replica-id", f"rollout-{i}"),
             taken[ranks + i * width :][:width],
         )
-        for i in range(config.rollout.replicas)
+        for i in range(config.rollout.replica_count)
     ]
     return learner, [*rollouts, service("verifier", python_module(VERIFIER, *common), [])]

@@ -19,7 +19,7 @@ EVERY_S = 2.0
 
 def add_commands(command: Command) -> None:
     """Add them. command: makes the parser of one from its name and what it does."""
-    status = command("status", "say where a run stands, and what stops or limits it")
+    status = command("status", "say where a run stands, what stops or limits it, and what would balance it")
     status.add_argument("folder", type=Path, help="the run's folder, such as runs/addition")
     status.add_argument("--watch", action="store_true", help=f"again every {EVERY_S:.0f} s, until Ctrl-C")
     status.set_defaults(run=_status)
@@ -67,10 +67,13 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 
 def _status(arguments: argparse.Namespace) -> int:
     from services.command import status
+    from services.command.balance import IdleWatch
     from services.command.watch import watch
 
+    seen = IdleWatch()
+
     def look() -> RenderableType:
-        return Text(status.describe(arguments.folder))
+        return Text(status.describe(arguments.folder, seen))
 
     if not arguments.watch:
         print(status.describe(arguments.folder))

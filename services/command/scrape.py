@@ -45,6 +45,22 @@ class Scrape:
         return max(1.0, self.at_unix_s - started) if started else 1.0
 
 
+def grown(name: str, before: Scrape | None, now: Scrape, **labels: str) -> float:
+    """By how much a counter has grown between two looks at one process, or since its start if there was none before; 0 where the
+    process was started again."""
+    was = before.value(name, **labels) if before is not None else None
+    return max(0.0, (now.value(name, **labels) or 0.0) - (was or 0.0))
+
+
+def idle_share(
+    room: str, before: Scrape | None, now: Scrape, *, less_idle_s: float = 0.0, less_busy_s: float = 0.0
+) -> float | None:
+    """Idle time of a room over all of its time between two looks, both without what is to be left out; None: no time is left."""
+    idle_s = max(0.0, grown("ratchet_idle_seconds_total", before, now, room=room) - less_idle_s)
+    busy_s = max(0.0, grown("ratchet_busy_seconds_total", before, now, room=room) - less_busy_s)
+    return idle_s / (idle_s + busy_s) if idle_s + busy_s > 0 else None
+
+
 def parse(text: str) -> Scrape:
     """The samples of a page of /metrics. Raises ValueError."""
     values = {

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
-from services.command.diagnosis import reasons
+from services.clock import sleep
+from services.command.balance import Admitted, IdleWatch
+from services.command.diagnosis import Facts, reasons
 from services.command.facts import gather, url_of
 from services.command.live_display import group_counts
+from services.command.scrape import scrape
 from services.command.shown import number
 from services.errors import RatchetError
 from services.run.addresses import addresses
@@ -19,10 +22,17 @@ from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisStream
 from services.weights.membership import Membership
 
+LOOK_S = 2.0
+"""Between the two looks that say how idle a run is, where there are none from before."""
 
-def describe(path: Path) -> str:
-    """Where the run in this folder stands, in lines of text. Raises InputError if there is no run in it."""
+
+def describe(path: Path, watch: IdleWatch | None = None) -> str:
+    """Where the run in this folder stands, in lines of text. Raises InputError if there is no run in it.
+
+    watch: the looks before this one, so that what is said of idle time is of more than a moment.
+    """
     config, folder = open_run(path)
+    facts = gather(path)
     lines = [f"run {config.name} in {path}"]
     steps = newest(read_json_lines(folder.steps), "step")
     if steps:
@@ -45,8 +55,30 @@ def describe(path: Path) -> str:
         lines.append(f"  best checkpoint: {best.checkpoint.name}, {metric} {number(best.accuracy, 4)}")
     url = url_of(config, folder)
     lines += ["  not running"] if url is None else _live(url, config.name, folder)
-    lines += [f"  {reason.what}" for reason in reasons(gather(path))[:1]]
+    if any(facts.announced.values()):
+        admitted = Admitted(config.learner.groups_per_step, config.learner.max_lag)
+        balanced = _looked(folder, facts, watch).said(admitted, facts.steps)
+        lines += [f"  {balanced}"] if balanced else []
+    lines += [f"  {reason.what}" for reason in reasons(facts)[:1]]
     return "\n".join(lines)
+
+
+def _looked(folder: RunFolder, facts: Facts, watch: IdleWatch | None) -> IdleWatch:
+    """The looks so far and this one; at least two.
+
+    Waits for: time to pass, where there was no look before.
+    Until: 2 s (LOOK_S).
+    Ended by: the time.
+    Metric: none; a command serves none.
+    """
+    if watch is not None:
+        watch.take(facts.announced)
+        return watch
+    both = IdleWatch()
+    both.take(facts.announced)
+    sleep(LOOK_S)
+    both.take(scrape(addresses(folder.services)))
+    return both
 
 
 def _live(url: str, run: str, folder: RunFolder) -> list[str]:

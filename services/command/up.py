@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from rich.console import Console
 
 from services import entry, log_lines
-from services.command import preflight, report
+from services.command import preflight, report, shares
 from services.command.early_start import EarlyProcess
 from services.command.run_lock import locked
 from services.command.run_processes import NONE_EARLY, Supervise, empty_own_queues, redis_of, start_early, supervise
@@ -28,6 +28,8 @@ def up(config: RunConfig, supervise: Supervise = supervise) -> int:
         entry.start_logging("up")
     console = terminal()
     folder = RunFolder(config.folder)
+    chosen = shares.chosen_here(config)
+    config = shares.with_choices(config, chosen)
     # What is imported for nothing if the check fails costs a second; what is imported after it, the whole run waits for.
     with nullcontext(NONE_EARLY) if finished(config) else start_early(config) as early:
         checked = preflight.check(config)
@@ -39,6 +41,8 @@ def up(config: RunConfig, supervise: Supervise = supervise) -> int:
                 f"{folder.path} is finished; raise learner.steps to go on, or choose another name for a new run.",
             )
             return entry.DONE
+        for one in chosen:
+            say(console, f"chosen for this machine: {one}")
         code = _run(config, folder, checked, early, supervise, console)
     if folder.summary.exists() and code == entry.DONE:
         report.draw(folder)

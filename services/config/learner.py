@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from services.config.advantage import AdvantageConfig, ImportanceConfig
 from services.config.base import Host, Strict
 from services.config.checkpoint import CheckpointConfig
+from services.config.chosen import Chosen, settled
 from services.config.control import EssConfig, LagControl
 from services.config.effect import OnlyAbove, OnlyWith
 from services.config.lora import LoraConfig
@@ -105,12 +106,18 @@ class LearnerConfig(Strict):
     kept_groups_mib: int = Field(default=16, ge=0)
     """MiB of the newest groups, with what the step saw of each token, that the run folder keeps for the page's inspector; 0 keeps
     none. At most a twentieth of it is written after one step: raise it to see more groups of long responses."""
-    cpu_threads: int = Field(default=1, ge=1)
-    """Compute threads of each learner process that `ratchet up` starts. Raise it where cores are idle."""
+    cpu_threads: Chosen = "auto"
+    """Compute threads of each learner process that `ratchet up` starts. auto: its share of half the cores on CPU, and 1 on GPU
+    (docs/deploying.md)."""
     metrics_host: Host = "127.0.0.1"
     """Address that the learner's /healthz, /readyz and /metrics listen on; "0.0.0.0" for all interfaces."""
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """Port of the learner's /healthz, /readyz and /metrics. 0 takes any free port, recorded in the run folder."""
+
+    @property
+    def threads(self) -> int:
+        """learner.cpu_threads; 1 where nobody has chosen a number yet."""
+        return settled(self.cpu_threads)
 
     @model_validator(mode="before")
     @classmethod

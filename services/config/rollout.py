@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from services.config.base import Host, Strict
+from services.config.chosen import Chosen, settled
 from services.config.effect import OnlyWith
 
 GPU_FRACTION = 0.85
@@ -43,8 +44,9 @@ class RolloutConfig(Strict):
 
     sampling: SamplingConfig
     """How responses are drawn."""
-    replicas: int = Field(default=1, ge=1)
-    """Replicas that `ratchet up` starts. Under Compose or Kubernetes the number of containers decides."""
+    replicas: Chosen = "auto"
+    """Replicas that `ratchet up` starts. auto: as many as the GPUs have room for beside the learner; on CPU one for each four
+    cores that are left for sampling (docs/deploying.md). Under Compose or Kubernetes the number of containers decides."""
     max_concurrent_sequences: int = Field(default=256, ge=1)
     """Sequences that one engine samples at the same time. Lower it if the engine preempts for lack of KV cache; it has to
     hold at least one group."""
@@ -55,8 +57,9 @@ class RolloutConfig(Strict):
     """Fraction of a GPU's memory that a replica takes: the engine with its weights and, with weights.type = "nccl", a copy of
     the weights that the next version is received into; without kv_cache_gib alone. Default: 0.85. Lower it if something else
     runs on that GPU."""
-    cpu_threads: Annotated[int, OnlyWith("device", "cpu")] = Field(default=1, ge=1)
-    """Compute threads of an engine on CPU. Raise it where cores are idle."""
+    cpu_threads: Annotated[Chosen, OnlyWith("device", "cpu")] = "auto"
+    """Compute threads of an engine on CPU. auto: its share of the cores that are left for sampling where `ratchet up` starts it,
+    and 1 where it is started alone."""
     tensor_parallel: int = Field(default=1, ge=1)
     """GPUs that one replica spreads the model over. Raise it when the model does not fit on one GPU."""
     max_num_batched_tokens: int | None = Field(default=None, ge=1)
@@ -80,6 +83,16 @@ class RolloutConfig(Strict):
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """Port of /healthz, /readyz and /metrics. 0 takes any free port, recorded in the run folder. With several replicas on
     one machine it has to be 0."""
+
+    @property
+    def replica_count(self) -> int:
+        """rollout.replicas; 1 where nobody has chosen a number yet."""
+        return settled(self.replicas)
+
+    @property
+    def engine_threads(self) -> int:
+        """rollout.cpu_threads; 1 where nobody has chosen a number yet."""
+        return settled(self.cpu_threads)
 
     @model_validator(mode="after")
     def one_setting_sizes_the_cache(self) -> Self:

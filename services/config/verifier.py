@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from services.config.base import Host, LocalPath, Strict
+from services.config.chosen import Chosen, settled
 from services.config.effect import OnlyWith
 from services.config.endpoints import EndpointsConfig
 from services.config.sandbox import START_S, Bubblewrap, SandboxConfig
@@ -62,8 +63,9 @@ class VerifierConfig(Strict):
     authentication: Literal["none", "bearer"] = "none"
     """Whom the service answers. bearer: only requests with one of the tokens in RATCHET_VERIFIER_TOKENS (NAME=TOKEN,
     separated by commas) are scored. The stream worker sends the one in RATCHET_VERIFIER_TOKEN, or the first of these."""
-    processes: int = Field(default=2, ge=1)
-    """Grader processes that work at the same time. Raise it when responses queue for verdicts and cores are idle."""
+    processes: Chosen = "auto"
+    """Grader processes that work at the same time. auto: a quarter of the cores and at least 2 where `ratchet up` starts the
+    service, and 2 where it is started alone. Raise it when responses queue for verdicts and cores are idle."""
     slow_processes: int = Field(default=8, ge=0)
     """At most this many processes whose response takes far longer than usual keep running at low priority, while a
     replacement takes over. 0 lets slow responses hold up the others."""
@@ -102,6 +104,11 @@ class VerifierConfig(Strict):
     """Requests that get a line in the log. trouble: those that were refused or have a response without a verdict."""
     log_responses: bool = False
     """Whether the beginning of each response that got no verdict is logged. Off, because logs outlive a run's data."""
+
+    @property
+    def grader_processes(self) -> int:
+        """verifier.processes; 2 where nobody has chosen a number yet."""
+        return settled(self.processes, otherwise=2)
 
     @model_validator(mode="after")
     def tls_is_whole(self) -> Self:

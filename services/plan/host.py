@@ -100,7 +100,7 @@ def reference_dtype_bytes(run: RunConfig) -> int:
 
 def processes(run: RunConfig, ranks: int, replicas: int) -> tuple[Part, ...]:
     """The processes themselves."""
-    graders = run.verifier.processes
+    graders = run.verifier.grader_processes
     return (
         Part(f"{ranks} learner ranks, empty", ranks * LEARNER_PROCESS, estimated=True),
         Part(f"{replicas} replicas, empty", replicas * ENGINE_PROCESS, estimated=True),
@@ -112,4 +112,4 @@ def staged_on_host(shape: ModelShape, run: RunConfig) -> int:
     """Bytes that the replicas of one host stage in its memory: over gloo all of it, on a CPU it is counted with the replica."""
     if run.device == "cpu" or run.weights.type == "nccl":
         return 0
-    return run.rollout.replicas * run.rollout.tensor_parallel * staging_bytes(shape, run)
+    return run.rollout.replica_count * run.rollout.tensor_parallel * staging_bytes(shape, run)

@@ -87,7 +87,7 @@ def shares_a_gpu(run: RunConfig, machine: Machine) -> bool:
 
 
 def gpus_of_replicas(run: RunConfig) -> int:
-    return run.rollout.replicas * run.rollout.tensor_parallel
+    return run.rollout.replica_count * run.rollout.tensor_parallel
 
 
 def _gpu_faults(run: RunConfig, machine: Machine) -> list[str]:
@@ -95,7 +95,7 @@ def _gpu_faults(run: RunConfig, machine: Machine) -> list[str]:
     if run.device == "cpu" or machine.gpus is None or needed <= machine.gpus or shares_a_gpu(run, machine):
         return []
     return [
-        f"the run takes {needed} GPUs (learner.ranks = {run.learner.ranks}, rollout.replicas = {run.rollout.replicas} of "
+        f"the run takes {needed} GPUs (learner.ranks = {run.learner.ranks}, rollout.replicas = {run.rollout.replica_count} of "
         f"rollout.tensor_parallel = {run.rollout.tensor_parallel}), and there are {machine.gpus}"
     ]
 

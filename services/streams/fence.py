@@ -231,6 +231,11 @@ class FencedConnection:
         self._fence = fence
         self.address = connection.address
 
+    @property
+    def lost_answers(self) -> int:
+        """As the connection's."""
+        return self._connection.lost_answers
+
     def execute(self, *command: Argument, block_s: float | None = None) -> Any:
         """As the connection's: reads are not fenced."""
         return self._connection.execute(*command, block_s=block_s)

@@ -79,6 +79,8 @@ class RedisConnection:
         together (deadlines.redis_s). Raises InputError when the URL cannot be used.
         """
         self.deadline_s = deadline_s
+        self.lost_answers = 0
+        """Times that an answer was lost: the server may have done what nobody knows of. It only grows."""
         self._try_s = min(LONGEST_TRY_S, deadline_s / 2)
         self._idle: list[Any] = []  # of redis-py's connections, which have no types
         self._idle_guard = threading.Lock()
@@ -258,6 +260,7 @@ class RedisConnection:
                 except redis.ResponseError as refusal:
                     answers.append(refusal)
         except BaseException:
+            self.lost_answers += 1
             connection.disconnect()
             raise
         self._put(connection)

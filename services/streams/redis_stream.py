@@ -1,8 +1,9 @@
 """A stream on a Redis server. The atomic steps are scripts (scripts.py); redis_connection.py deals with lost connections.
 
 A claim looks, in this order, for entries that this consumer owns but this object does not hold (from before a restart, or
-delivered into a lost connection), for entries that were given back, for entries that were not renewed for
-`reclaim_idle_s`, and for new ones. Lending an entry out again adds one to its delivery count; renewing does not.
+delivered into a lost connection: the first claim looks for them, and the first after an answer was lost), for entries that were
+given back, for entries that were not renewed for `reclaim_idle_s`, and for new ones. Lending an entry out again adds one to its
+delivery count; renewing does not.
 """
 
 import threading
@@ -42,6 +43,7 @@ class RedisStream:
         self._idle_ms = max(1, int(reclaim_idle_s * 1000))
         self._next_idle_look_s = 0.0
         self._held: set[str] = set()
+        self._lost_answers: int | None = None  # of the connection, when no entry of ours was missing; None: one may be
         self._suspects: set[str] = set()
         self._claiming = threading.Lock()
 
@@ -138,14 +140,26 @@ class RedisStream:
         if now_s() >= self._next_idle_look_s:
             idle_ms = self._idle_ms
             self._next_idle_look_s = now_s() + self._idle_ms / 4000
-        # A tuple first: other threads let go of claims at the same time.
-        held = tuple(self._held)
-        self._suspects.intersection_update(held)
+        if self._suspects:
+            self._suspects.intersection_update(self._held_now())
+        # The server knows every claim. It is asked for those that are missing here only where an answer may have been lost: a
+        # learner holds thousands, and naming them all in every claim cost the server more than everything else.
+        before = self._connection.lost_answers
+        own = [] if self._lost_answers == before else ["own", *self._held_now()]
+        self._lost_answers = None
         asked = count, idle_ms, SUSPECT_DELIVERIES, int(bool(self._suspects))
-        lent = self._run(scripts.CLAIM, self.consumer, *asked, *held)
+        lent = self._run(scripts.CLAIM, self.consumer, *asked, *own)
         claims = [Claim(entry_id.decode(), payload, deliveries) for entry_id, payload, deliveries in lent]
         self._suspects.update(claim.entry_id for claim in claims if claim.deliveries >= SUSPECT_DELIVERIES)
-        return claims + (self._new(count - len(claims)) if len(claims) < count else [])
+        if len(claims) < count:
+            claims += self._new(count - len(claims))
+            if not self._suspects:  # else one of our own may have been kept back, because suspects are lent alone
+                self._lost_answers = before
+        return claims
+
+    def _held_now(self) -> tuple[str, ...]:
+        """A copy, because other threads let go of claims at the same time."""
+        return tuple(self._held)
 
     def _new(self, count: int, block_s: float = 0.0) -> list[Claim]:
         """Entries that nobody has claimed before, the first of which may take block_s seconds to come."""

@@ -13,14 +13,13 @@ EVEN_IF_FULL = "redis.call('DEL', KEYS[1] .. ':nothing')\n"
 """In front of a script: it runs on a full server as well, because its first write frees memory, as far as the server can tell."""
 
 # KEYS stream; ARGV consumer, count, idle_ms (0: do not look for idle ones), deliveries that make an entry a suspect, 1 if this
-# process holds a suspect, ids that it holds...
+# process holds a suspect; then, where an entry may have got lost on its way to this process, 'own' and the ids that it holds...
 # -> {{id, payload, deliveries}, ...}: entries that were lent out before. New ones are read outside of it, because a script costs
 # two more copies of each payload.
 CLAIM = """
 local stream, consumer, count, idle_ms = KEYS[1], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local suspect, has_suspect = tonumber(ARGV[4]), ARGV[5] == '1'
-local held, lent = {}, {}
-for i = 6, #ARGV do held[ARGV[i]] = true end
+local lent = {}
 
 local function lend(pending)
   for _, row in ipairs(pending) do
@@ -38,19 +37,22 @@ local function lend(pending)
   end
 end
 
-local own = redis.pcall('XPENDING', stream, 'workers', '-', '+', count + #ARGV - 5, consumer)
-if own.err then
-  if not string.find(own.err, 'NOGROUP', 1, true) then return own end
+local released = redis.pcall('XPENDING', stream, 'workers', '-', '+', count, '-released-')
+if released.err then
+  if not string.find(released.err, 'NOGROUP', 1, true) then return released end
   redis.call('DEL', stream .. ':nothing') -- see EVEN_IF_FULL
   redis.call('XGROUP', 'CREATE', stream, 'workers', '0', 'MKSTREAM')
-  own = {}
+  released = {}
 end
-local left_over = {}
-for _, row in ipairs(own) do
-  if not held[row[1]] then left_over[#left_over + 1] = row end
+if ARGV[6] == 'own' then
+  local held, left_over = {}, {}
+  for i = 7, #ARGV do held[ARGV[i]] = true end
+  for _, row in ipairs(redis.call('XPENDING', stream, 'workers', '-', '+', count + #ARGV - 6, consumer)) do
+    if not held[row[1]] then left_over[#left_over + 1] = row end
+  end
+  lend(left_over)
 end
-lend(left_over)
-lend(redis.call('XPENDING', stream, 'workers', '-', '+', count, '-released-'))
+lend(released)
 if idle_ms > 0 and #lent < count then
   lend(redis.call('XPENDING', stream, 'workers', 'IDLE', idle_ms, '-', '+', count))
 end

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from benchmarks.step_cost import CRAMPED, ROOMY, SIDES, Ratio, made_up_batch, ratio
+from benchmarks.ratios import Ratio, ratio
+from benchmarks.step_cost import CRAMPED, ROOMY, SIDES, made_up_batch
 from learner.batch.packing import pack, pack_whole_groups
 
 

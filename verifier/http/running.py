@@ -50,7 +50,7 @@ def add_running(app: FastAPI, settings: VerifierConfig) -> None:
             asked, limits = _read(body, settings)
         except MalformedRequest as malformed:
             return refuse(422, malformed.refusal.error, malformed.refusal.path)
-        if programs.waiting >= settings.processes * WAITING_FOR_EACH:
+        if programs.waiting >= settings.grader_processes * WAITING_FOR_EACH:
             return refuse(
                 503, f"{programs.waiting} programs wait", headers={"Retry-After": str(math.ceil(limits.wall_s))}
             )
@@ -66,7 +66,7 @@ class _Programs:
 
     def __init__(self, settings: VerifierConfig) -> None:
         self._settings = settings
-        self._room = asyncio.Semaphore(settings.processes)
+        self._room = asyncio.Semaphore(settings.grader_processes)
         self._tasks: set[asyncio.Task[Ran]] = set()
         self.waiting = 0
 

@@ -73,7 +73,7 @@ class GraderPool:
     def drain_s(self) -> float:
         """Estimate of how long the queue takes, 1 to 30 s."""
         item_s = max(self._mean_item_s.values(), default=CAUTIOUS_ITEM_S)
-        return min(30.0, max(1.0, self.queued_items * item_s / self._settings.processes))
+        return min(30.0, max(1.0, self.queued_items * item_s / self._settings.grader_processes))
 
     async def __aenter__(self) -> Self:
         """Starts the processes. Raises ServiceFailed when one cannot be started.
@@ -85,7 +85,7 @@ class GraderPool:
         """
         self._fault = asyncio.get_running_loop().create_future()
         try:
-            for _ in range(self._settings.processes):
+            for _ in range(self._settings.grader_processes):
                 self.working.add(await self._forks.grow())
         except BaseException:
             await self._kill_all()
@@ -171,7 +171,7 @@ class GraderPool:
 
     async def _replace(self) -> None:
         """Starts another process, however long it takes: while there is none, `ready` is false and the log says why."""
-        if len(self.working) + self._coming >= self._settings.processes:
+        if len(self.working) + self._coming >= self._settings.grader_processes:
             return
         self._coming += 1
         try:
@@ -208,7 +208,7 @@ class GraderPool:
         """
 
         def size(grader: str, waiting_items: int) -> int:
-            share = math.ceil(waiting_items / self._settings.processes)
+            share = math.ceil(waiting_items / self._settings.grader_processes)
             return max(1, min(share, CHUNK_ITEMS, int(CHUNK_S / self._usual_s(grader))))
 
         def room(chunk: list[WorkItem]) -> bool:

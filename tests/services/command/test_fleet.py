@@ -21,38 +21,39 @@ ratchet_rollout_ready 1
 ratchet_rollout_running_sequences {running}
 # TYPE ratchet_rollout_sampled_tokens counter
 ratchet_rollout_sampled_tokens_total {tokens}
-# TYPE ratchet_wait_seconds counter
-ratchet_wait_seconds_total{{room="rollout",awaiting="prompts"}} {waited}
-ratchet_wait_seconds_total{{room="streams",awaiting="Redis"}} 99
+# TYPE ratchet_idle_seconds counter
+ratchet_idle_seconds_total{{room="rollout"}} {idle}
+# TYPE ratchet_busy_seconds counter
+ratchet_busy_seconds_total{{room="rollout"}} {busy}
 """
 
 
-def scraped(at_s: float, *, running: int = 8, tokens: int, waited: float) -> Scrape:
-    values = parse(PAGE.format(running=running, tokens=tokens, waited=waited)).values
+def scraped(at_s: float, *, running: int = 8, tokens: int, idle: float) -> Scrape:
+    values = parse(PAGE.format(running=running, tokens=tokens, idle=idle, busy=at_s - idle)).values
     return Scrape(at_s, 1000.0 + at_s, values)
 
 
 def test_rates_are_of_the_time_between_two_looks() -> None:
-    view = replica_view("rollout-0", scraped(14, tokens=900, waited=6), scraped(10, tokens=100, waited=5), {7: 1010.0})
+    view = replica_view("rollout-0", scraped(14, tokens=900, idle=6), scraped(10, tokens=100, idle=5), {7: 1010.0})
     assert view == ReplicaView(
         "rollout-0", "sampling", policy_version=7, sequences=8, tokens_per_s=200.0, idle_ratio=0.25, weights_age_s=4.0
     )
 
 
 def test_a_counter_that_began_again_is_not_a_negative_rate() -> None:
-    view = replica_view("rollout-0", scraped(14, tokens=5, waited=0), scraped(10, tokens=900, waited=50), {})
+    view = replica_view("rollout-0", scraped(14, tokens=5, idle=0), scraped(10, tokens=900, idle=50), {})
     assert (view.tokens_per_s, view.idle_ratio, view.weights_age_s) == (0.0, 0.0, None)
 
 
 def test_a_replica_without_sequences_waits() -> None:
-    now = scraped(14, running=0, tokens=5, waited=0)
+    now = scraped(14, running=0, tokens=5, idle=0)
     assert replica_view("rollout-0", now, None, {}).state == "waits for prompts"
     assert replica_view("rollout-0", None, now, {}) == ReplicaView("rollout-0", "does not answer")
 
 
 class Metrics(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        body = PAGE.format(running=2, tokens=10, waited=0).encode()
+        body = PAGE.format(running=2, tokens=10, idle=0, busy=9).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

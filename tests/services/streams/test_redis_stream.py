@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -15,6 +16,7 @@ from services.command.redis_server import RedisServer
 from services.streams import StreamDepth
 from services.streams.redis_connection import CommandRefused, RedisConnection, ServerFull
 from services.streams.redis_stream import ISSUED, OTHER_COUNTERS_S, RedisIssueLog, RedisStream
+from tests.fakes.cable import Cable
 
 WORKER = """
 import sys
@@ -106,13 +108,23 @@ def test_competing_threads_on_one_connection(redis_connection: RedisConnection) 
     assert sorted(moved) == sorted(target.peek(999)) == payloads
 
 
-def test_what_was_delivered_into_a_lost_connection_is_found_again(redis_connection: RedisConnection) -> None:
-    stream = RedisStream(redis_connection, "lost", "prompts", "a", 60)
-    assert stream.claim(1, 0) == []
-    fill(redis_connection, stream, 2)
-    # What the server does for a reader whose connection breaks before the answer: it counts as delivered.
-    redis_connection.execute("XREADGROUP", "GROUP", "workers", "a", "COUNT", 1, "STREAMS", stream.key, ">")
-    assert [(claim.payload, claim.deliveries) for claim in stream.claim(2, 0)] == [(b"0000", 2), (b"0001", 1)]
+@pytest.mark.parametrize("held", [0, 3])
+def test_what_was_delivered_into_a_lost_connection_is_found_again(
+    redis_url: str, redis_connection: RedisConnection, held: int
+) -> None:
+    parts = urlsplit(redis_url)
+    with Cable(unquote(parts.path)) as cable:
+        connection = RedisConnection(f"redis://:{parts.password}@127.0.0.1:{cable.port}/0", deadline_s=10)
+        stream = RedisStream(connection, f"lost-{held}", "prompts", "a", 60)
+        assert stream.claim(1, 0) == []
+        fill(redis_connection, stream, held + 2)
+        if held:
+            assert len(stream.claim(held, 0)) == held
+        cable.lose_answer(after=1)  # the script's answer comes, and the new entries do not: they count as delivered
+        assert stream.claim(9, 0) == []
+        again = stream.claim(9, 0)
+        connection.close()
+    assert [(claim.payload, claim.deliveries) for claim in again] == [(b"%04d" % n, 2) for n in (held, held + 1)]
 
 
 def test_a_waiting_claim_outlives_its_connection(redis_url: str, redis_connection: RedisConnection) -> None:
