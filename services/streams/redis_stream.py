@@ -34,7 +34,17 @@ class RedisStream:
     Calls of `claim` on one object take turns; all other methods may run in any thread at the same time.
     """
 
-    def __init__(self, connection: Server, run: str, name: str, consumer: str, reclaim_idle_s: float) -> None:
+    def __init__(
+        self,
+        connection: Server,
+        run: str,
+        name: str,
+        consumer: str,
+        reclaim_idle_s: float,
+        *,
+        suspect_deliveries: int = SUSPECT_DELIVERIES,
+    ) -> None:
+        """suspect_deliveries: entries that were lent out this often are lent to it one at a time."""
         self.name = name
         self.consumer = consumer
         self.key = f"ratchet:{run}:{name}"
@@ -43,6 +53,7 @@ class RedisStream:
         self._next_idle_look_s = 0.0
         self._held: set[str] = set()
         self._suspects: set[str] = set()
+        self._suspect_deliveries = suspect_deliveries
         self._claiming = threading.Lock()
 
     def claim(self, count: int, block_s: float) -> list[Claim]:
@@ -108,6 +119,11 @@ class RedisStream:
         delivery counts, and if it hands over after all, that counts too where nobody was faster."""
         self._run(scripts.RELEASE_OF, consumer)
 
+    def forget_idle(self, idle_s: float) -> int:
+        """Forget consumers that hold nothing and have asked for nothing for so long, and return how many: each container has a
+        name of its own, and the server would keep them all."""
+        return int(self._run(scripts.FORGET, int(idle_s * 1000)))
+
     def depth(self) -> StreamDepth:
         entries, pending, oldest_ms = self._run(scripts.DEPTH)
         return StreamDepth(max(0, entries - pending), pending, oldest_age_s=oldest_ms / 1000)
@@ -141,10 +157,10 @@ class RedisStream:
         # A tuple first: other threads let go of claims at the same time.
         held = tuple(self._held)
         self._suspects.intersection_update(held)
-        asked = count, idle_ms, SUSPECT_DELIVERIES, int(bool(self._suspects))
+        asked = count, idle_ms, self._suspect_deliveries, int(bool(self._suspects))
         lent = self._run(scripts.CLAIM, self.consumer, *asked, *held)
         claims = [Claim(entry_id.decode(), payload, deliveries) for entry_id, payload, deliveries in lent]
-        self._suspects.update(claim.entry_id for claim in claims if claim.deliveries >= SUSPECT_DELIVERIES)
+        self._suspects.update(claim.entry_id for claim in claims if claim.deliveries >= self._suspect_deliveries)
         return claims + (self._new(count - len(claims)) if len(claims) < count else [])
 
     def _new(self, count: int, block_s: float = 0.0) -> list[Claim]:

@@ -204,15 +204,3 @@ def test_a_redis_server_that_keeps_dying_is_named(
         run = Supervisor(service("learner", SLEEP), [], shutdown_s=10, redis=server)
         with pytest.raises(ServiceFailed, match=r"the Redis server was killed by SIGKILL, after 2 restarts"):
             run.run(until(lambda: False), kill)
-
-
-def test_a_log_that_grows_is_moved_aside_and_goes_on(tmp_path: Path) -> None:
-    service = Service("noisy", [], tmp_path / "noisy.log", {})
-    service.bound_log(10)
-    with service.log_path.open("ab") as lines:
-        for number in range(3):
-            lines.write(b"%d: a line\n" % number)
-            lines.flush()
-            service.bound_log(15)
-    assert service.log_path.read_bytes() == b"2: a line\n"
-    assert (tmp_path / "noisy.log.1").read_bytes() == b"0: a line\n1: a line\n"
