@@ -101,10 +101,9 @@ def supervise(
     folder.waiting.unlink(missing_ok=True)  # of an earlier start
     write_settings(config, folder)
     learner, feeding = _services(config, folder, redis.url, learner_options)
-    others = [
-        folder.logs / PAGE_LOG,
-        *([] if redis.server is None else [redis.server.log]),
-    ]  # whose processes are not services
+    logs = [folder.logs / PAGE_LOG]  # of processes that are not services
+    if redis.server is not None:
+        logs.append(redis.server.log)
     stopping = entry.StopSignal()
     with (
         up_log(folder.logs / UP_LOG, console),
@@ -122,7 +121,7 @@ def supervise(
 
         def tick() -> None:
             display.tick()
-            for log in others:
+            for log in logs:
                 bound_log(log)
 
         return supervisor.run(stopping, tick)
