@@ -223,13 +223,17 @@ class TrainingLoop:
             full_ess_ratio=state.ess_control.full_ratio,
         )
         self._intake.begin_step(gathered)
-        taken = self._team.step(
-            gathered.kept,
-            gathered.tally,
-            policy_version=step.policy_version,
-            learning_rate=step.learning_rate,
-            full_ess_ratio=step.full_ess_ratio,
-        )
+        try:
+            taken = self._team.step(
+                gathered.kept,
+                gathered.tally,
+                policy_version=step.policy_version,
+                learning_rate=step.learning_rate,
+                full_ess_ratio=step.full_ess_ratio,
+            )
+        except Exception:
+            self._intake.fail_step()
+            raise
         self._recorded.take(step, taken.report)
         with self._intake.lock:
             self._intake.settle(gathered, trained=taken.report.skipped is None)

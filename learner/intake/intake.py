@@ -294,6 +294,10 @@ class Intake:
         numbers = [group.prompt.sequence_number for group in gathered.kept]
         self._guard.begin(self._state.policy_version + 1, numbers)
 
+    def fail_step(self) -> None:
+        """The step that has begun did not come to its end, and the learner ends with it."""
+        self._guard.fail()
+
     def settle(self, gathered: Gathered, *, trained: bool) -> None:
         """Settle the kept groups after the step that consumed them, and write down what was settled since the step before.
         trained: whether that step changed the weights. Called before the state counts the step, under the lock with it: credits

@@ -32,6 +32,7 @@ class StepGuard:
         self._file = None if path is None else StepInHandFile(path)
         self._state = StepInHand()
         self._excused = False
+        self._failed = False
         if path is not None:
             self._begin(self._found(path))
 
@@ -102,8 +103,15 @@ class StepGuard:
 
     def excuse(self) -> None:
         """The learner was asked to stop. A signal's handler may call it in the midst of any other method."""
-        self._excused = True
+        self._excused = not self._failed
         self._write(self._state, durable=False)
+
+    def fail(self) -> None:
+        """The step has failed, so that it says something of its groups whatever else the learner is told: where another rank has
+        died of it, the launcher asks this one to stop."""
+        self._failed = True
+        self._excused = False
+        self._write(self._state, durable=True)
 
     def close(self) -> None:
         if self._file is not None:

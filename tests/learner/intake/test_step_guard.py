@@ -80,6 +80,24 @@ def test_who_was_asked_to_stop_suspects_nobody(tmp_path: Path) -> None:
     guard.close()
 
 
+@pytest.mark.parametrize("asked_first", [True, False])
+def test_a_step_that_failed_counts_although_the_learner_is_asked_to_stop(tmp_path: Path, asked_first: bool) -> None:
+    """A launcher asks all other ranks to stop once one of them has died."""
+    path = tmp_path / "step.json"
+    for _ in range(2):
+        guard = StepGuard(path)
+        guard.begin(1, [4, 5])
+        if asked_first:
+            guard.excuse()
+        guard.fail()
+        if not asked_first:
+            guard.excuse()
+        guard.close()
+    guard = StepGuard(path)
+    assert guard.trial(nothing) == {4}
+    guard.close()
+
+
 def test_a_learner_that_every_step_kills_says_so_once_and_begins_anew(tmp_path: Path) -> None:
     path = tmp_path / "step.json"
     for groups in ((4, 5), (4, 5), (4,), (5,), (4,)):
