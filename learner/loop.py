@@ -39,6 +39,7 @@ from learner.saving import Saving
 from learner.source_figures import source_figures
 from services.clock import now_s
 from services.config import RunConfig
+from services.entry import works
 from services.errors import InputError
 from services.metrics import BusyTime
 from services.run import made_of
@@ -198,6 +199,7 @@ class TrainingLoop:
             snapshot = self._snapshots.take(self._state.policy_version)
             self._recorded.write(snapshot.policy_version, snapshot.probes)
         self._publisher.publish(snapshot)
+        self._state.pg_generation = self._publisher.generation
 
     def _take_step(self) -> bool:
         """Take one learner step. Returns False if the run was asked to stop before it."""
@@ -220,18 +222,24 @@ class TrainingLoop:
             learning_rate=scheduled_learning_rate(settings.optimizer, state.policy_version, settings.steps),
             full_ess_ratio=state.ess_control.full_ratio,
         )
-        taken = self._team.step(
-            gathered.kept,
-            gathered.tally,
-            policy_version=step.policy_version,
-            learning_rate=step.learning_rate,
-            full_ess_ratio=step.full_ess_ratio,
-        )
+        self._intake.begin_step(gathered)
+        try:
+            taken = self._team.step(
+                gathered.kept,
+                gathered.tally,
+                policy_version=step.policy_version,
+                learning_rate=step.learning_rate,
+                full_ess_ratio=step.full_ess_ratio,
+            )
+        except Exception:
+            self._intake.fail_step()
+            raise
         self._recorded.take(step, taken.report)
         with self._intake.lock:
             self._intake.settle(gathered, trained=taken.report.skipped is None)
             verdict = state.count_step(taken.report)
         POLICY_VERSION.set(state.policy_version)
+        works()
         move_reference(self._team, verdict, state.ratchet.reference_version)
         seconds = now_s() - start
         STEP_SECONDS.observe(seconds)

@@ -36,6 +36,10 @@ GROUPS = Counter(
 OUTSTANDING = Gauge(
     "ratchet_learner_outstanding_groups", "Groups that were issued and are not settled yet; admission bounds them."
 )
+SUSPECTED_GROUPS = Gauge(
+    "ratchet_learner_suspected_groups",
+    "Groups that were in two steps which killed the learner, and are tried in parts until it is known which of them does.",
+)
 POLICY_LAG_STEPS = CountedHistogram(
     "ratchet_learner_policy_lag_steps",
     "Learner steps between sampling a token and training on it, an observation for each token that reached a loss.",

@@ -22,6 +22,8 @@ class RunState:
     """Number of learner steps behind the current weights."""
     issued: int = 0
     """Number of training groups issued in the whole run."""
+    pg_generation: int = 0
+    """Highest generation of the weight group so far: the stream server may lose its count, and none may come again."""
     evaluated_version: int | None = None
     """Policy version of the last evaluation; None before the first."""
     ratchet: RatchetState = field(default_factory=RatchetState)
@@ -40,6 +42,7 @@ class RunState:
         return {
             "policy_version": self.policy_version,
             "issued": self.issued,
+            "pg_generation": self.pg_generation,
             "evaluated": self.evaluated_version,
             "ratchet": self.ratchet.to_dict(),
             "ess_control": self.ess_control.to_dict(),
@@ -54,6 +57,7 @@ class RunState:
             EssControl.from_dict(settings, saved["ess_control"]),
             policy_version=saved["policy_version"],
             issued=saved["issued"],
+            pg_generation=saved.get("pg_generation", 0),  # checkpoints of before have none
             evaluated_version=saved["evaluated"],
             ratchet=RatchetState.from_dict(saved["ratchet"]),
         )

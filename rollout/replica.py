@@ -23,6 +23,7 @@ from rollout.minute import Minute, is_quiet
 from rollout.weights.follower import WeightFollower
 from services.clock import now_s
 from services.config import RunConfig
+from services.entry import works
 from services.errors import DeadlineExceeded
 from services.gpu_memory import export_gpu_memory
 from services.health import HealthServer
@@ -158,6 +159,8 @@ class Replica:
             if now_s() - renewed_s > self._lease_s:
                 await self._follower.fence()
             READY.set(self._follower.ready.is_set())
+            if self._follower.ready.is_set():
+                works()
             await asyncio.to_thread(self._membership.register, self._lease())
             if now_s() - renewed_s > self._lease_s:
                 await self._follower.fence()

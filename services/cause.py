@@ -4,10 +4,13 @@ An exit code says little and may be lost on the way: torchrun makes 1 of every c
 share the file; the first error stays, unless a later one is of the kind that ends in the same way every time.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
 import re
+import socket
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -68,6 +71,33 @@ def leave(error: Exception) -> None:
 def found(path: Path) -> Cause | None:
     """What a service has left; None: nothing, as when it was killed."""
     return _decoded(path.read_bytes()) if path.is_file() else None
+
+
+class Faults:
+    """Faults of one service in a row, for what restarts it by its exit code alone, in a file that outlives the process."""
+
+    def __init__(self, service: str) -> None:
+        """service: the name of the room. The file is that of this host, under the folder of caches (XDG_CACHE_HOME), which is a
+        volume where the root of a container is read-only, or in the temporary folder."""
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or tempfile.gettempdir()) / f"ratchet-faults-{os.getuid()}"
+        self._path = folder / f"{service}-{socket.gethostname()}"
+
+    def count(self, error: Exception) -> int:
+        """How often in a row the service has ended by this error, this time included. Where nothing can be written it is 1."""
+        now = Cause(str(error)[:_MESSAGE_CHARACTERS], "once", is_input=False)
+        times = 1
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            if self._path.exists():
+                times, before = msgspec.json.decode(self._path.read_bytes(), type=tuple[int, Cause])
+                times = times + 1 if now.repeats(before) else 1
+            self._path.write_bytes(msgspec.json.encode((times, now)))
+        return times
+
+    def forget(self) -> None:
+        """The service works: what ended it before did not come of what it was given."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
 
 def _decoded(written: bytes) -> Cause | None:

@@ -16,7 +16,7 @@ from typing import NoReturn
 from urllib.parse import quote, urlsplit
 
 from services import cause, library_logs, log_lines
-from services.cause import disk_full
+from services.cause import Faults, disk_full
 from services.clock import sleep
 from services.config import RunConfig
 from services.early import wait_for_word
@@ -44,6 +44,11 @@ SWITCH_S = 0.0005
 go for each operation of some microseconds, and would stand still for 5 ms after it while another thread reads a queue."""
 ORPHANS_GRACE_S = 20.0
 """How long a service whose supervisor is gone may take to stop."""
+
+FAULTS_IN_A_ROW = 3
+"""A service that a fault of ours, or of a library, has ended this often before it worked is not started again by Compose."""
+_room = "service"
+"""The room of this process, for its faults."""
 
 log = logging.getLogger("ratchet")
 
@@ -120,13 +125,26 @@ def _say(error: Exception) -> int:
     else:
         traceback.print_exception(error)
     for_good = os.environ.get(END_CODE_VARIABLE, "")
-    if isinstance(error, RatchetError) and error.retry == "never" and for_good.isdecimal():
+    if for_good.isdecimal() and _would_end_again(error):
         print(
             f"ratchet: this ends with {for_good} instead of {code}: another start would end as this one did",
             file=sys.stderr,
         )
         return int(for_good)
     return code
+
+
+def _would_end_again(error: Exception) -> bool:
+    """Whether another start would end by this error as well. A fault is counted: an outage would have an error of its own."""
+    if isinstance(error, RatchetError):
+        return error.retry == "never"
+    return Faults(_room).count(error) >= FAULTS_IN_A_ROW
+
+
+def works() -> None:
+    """A service says that it does its work: it is ready, or has taken a step. Faults that ended it before no longer count."""
+    if END_CODE_VARIABLE in os.environ:
+        Faults(_room).forget()
 
 
 def _reader_left() -> bool:
@@ -173,6 +191,8 @@ def start_logging(room: str = "ratchet") -> None:
 
     Raises InputError when the environment asks for a format that there is not.
     """
+    global _room  # noqa: PLW0603 - the process is one service, and says so once
+    _room = room
     log_lines.start(room)
     library_logs.apply()
 

@@ -45,11 +45,11 @@ DEAD_GROUPS = Counter(
     "ratchet_dead_groups",
     "Groups that went to the stream dead, by the room that gave them up and by cause: unreadable, undeliverable (claimed "
     "too often), refused (by the engine), environment (it failed in every attempt), empty, "
-    "no_verdict (error or timeout in every attempt).",
+    "no_verdict (error or timeout in every attempt), kills_learner (every step with it killed the learner).",
     ["room", "cause"],
 )
 CAUSES_OF_DEATH = {
-    "learner": ("unreadable",),
+    "learner": ("unreadable", "kills_learner"),
     "rollout": ("unreadable", "undeliverable", "refused", "environment"),
     "verifier": ("unreadable", "undeliverable", "empty", "no_verdict"),
 }

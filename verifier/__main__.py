@@ -76,6 +76,7 @@ async def _run(
     entry.StopSignal(on_stop=lambda: loop.call_soon_threadsafe(stop.set))
 
     def on_ready(url: str) -> None:
+        entry.works()
         announce_address(services_folder, "verifier", url)
         log.info("scoring on %s (its contract: %s/docs)", url, url)
 

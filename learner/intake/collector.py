@@ -9,7 +9,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from learner.intake.ledger import Ledger
 from learner.metrics import GROUPS
@@ -36,6 +36,11 @@ class Owed:
     claim: Claim
     sequence_number: int | None
     """The training group that has to be settled first; None if there is none."""
+
+    @classmethod
+    def of(cls, stream: Stream, claim: Claim, sequence_number: int | None) -> "Owed":
+        """Without the payload, which would be kept until the checkpoint."""
+        return cls(stream, replace(claim, payload=b""), sequence_number)
 
 
 @dataclass
@@ -73,19 +78,23 @@ class Collector:
         self._in_hand: set[int] = set()  # sequence numbers of training groups that are claimed and not settled
 
     def training_group(
-        self, deadline: Deadline, stopping: Callable[[], bool], between_looks: Callable[[], float]
+        self,
+        deadline: Deadline,
+        stopping: Callable[[], bool],
+        between_looks: Callable[[], float],
+        wants: Callable[[int], bool] = lambda _: True,
     ) -> ScoredGroup | None:
         """Return the next group that is not settled, or None once `stopping`. Raises DeadlineExceeded.
 
         between_looks is called before each look at the stream, so that credits that have come free go out, and returns how
-        long that look may last, in seconds.
+        long that look may last, in seconds. wants: see `ready_group`.
 
         Waits for: the next scored group.
         Until: the deadline of the caller, which holds for all groups of a step together (deadlines.groups_s).
         Ended by: arrival of a group, the stop signal, an error raised by `stopping`, or the deadline.
         Metric: ratchet_waiting{room="learner", awaiting="scored groups"}.
         """
-        while (group := self.ready_group()) is None:
+        while (group := self.ready_group(wants)) is None:
             if stopping():
                 return None
             longest_s = between_looks()
@@ -93,13 +102,21 @@ class Collector:
                 self.look(min(deadline.remaining_s(), longest_s))
         return group
 
-    def ready_group(self) -> ScoredGroup | None:
-        """The next group that is claimed and not settled; None: there is none now."""
+    def ready_group(self, wants: Callable[[int], bool] = lambda _: True) -> ScoredGroup | None:
+        """The next group that is claimed and not settled; None: there is none now. wants: asked with its sequence number; what is
+        not wanted now keeps its place."""
+        passed: list[ScoredGroup] = []
         with self.lock:
             while self._training:
                 group = self._training.popleft()
-                if not self._ledger.is_settled(group.group.prompt.sequence_number):
+                number = group.group.prompt.sequence_number
+                if self._ledger.is_settled(number):
+                    continue
+                if wants(number):
+                    self._training.extendleft(reversed(passed))
                     return group
+                passed.append(group)
+            self._training.extend(passed)
         return None
 
     def evaluation(
@@ -181,6 +198,20 @@ class Collector:
                 for claim in dead:
                     self._bury(claim)
 
+    def give_up(self, number: int, cause: str) -> bool:
+        """Hand this training group over to `dead`, where the next look finds it; False while it is not claimed."""
+        with self.lock:
+            group = next((one for one in self._training if one.group.prompt.sequence_number == number), None)
+            if group is None:
+                return False
+            owed = next(one for one in self._owed if one.stream is self._scored and one.sequence_number == number)
+            prompt, claim = group.group.prompt, replace(owed.claim, payload=encode(group))
+            self._to_dead(claim, prompt, prompt.group_id, cause, "kills_learner")
+            self._owed.remove(owed)
+            self._training.remove(group)
+            self._in_hand.discard(number)
+        return True
+
     def _sort(self, claim: Claim, scored: ScoredGroup | WireError) -> None:
         if isinstance(scored, WireError):
             self._refuse(claim, str(scored))
@@ -190,10 +221,10 @@ class Collector:
         self._sampled.tokens += sum(len(trajectory) for trajectory in scored.group.trajectories)
         if prompt.purpose == "evaluate":
             self._evaluation[prompt.group_id] = scored
-            self._owed.append(Owed(self._scored, claim, None))
+            self._owed.append(Owed.of(self._scored, claim, None))
             return
         number = prompt.sequence_number
-        self._owed.append(Owed(self._scored, claim, number))
+        self._owed.append(Owed.of(self._scored, claim, number))
         if is_sent_again(prompt) and self._ledger.exhume(number):
             log.info("group %s was dead and comes back scored", prompt.group_id)
         if self._ledger.is_settled(number) or number in self._in_hand:
@@ -205,18 +236,15 @@ class Collector:
     def _refuse(self, claim: Claim, cause: str) -> None:
         """Hand a record that cannot be used over to `dead`, where the next look finds it."""
         prompt = trace(claim.payload)
-        dead = DeadGroup(
-            prompt=None,
-            group_id=prompt.group_id if prompt else claim.entry_id,
-            stage=self._scored.name,
-            cause=cause,
-            payload=claim.payload,
-        )
+        self._to_dead(claim, None, prompt.group_id if prompt else claim.entry_id, cause, "unreadable")
+
+    def _to_dead(self, claim: Claim, prompt: Prompt | None, group_id: str, cause: str, label: str) -> None:
+        dead = DeadGroup(prompt=prompt, group_id=group_id, stage=self._scored.name, cause=cause, payload=claim.payload)
         if self._scored.hand_over(claim, self._dead, encode(dead)):
-            DEAD_GROUPS.labels("learner", "unreadable").inc()
+            DEAD_GROUPS.labels("learner", label).inc()
 
     def _bury(self, claim: Claim) -> None:
-        self._owed.append(Owed(self._dead, claim, None))
+        self._owed.append(Owed.of(self._dead, claim, None))
         GROUPS.labels("dead").inc()
         prompt: Prompt | Trace | None
         try:

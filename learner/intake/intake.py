@@ -11,8 +11,8 @@ comes again.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
 
@@ -23,11 +23,12 @@ from learner.intake.drought import Drought
 from learner.intake.gathering import Gathered, Gathering
 from learner.intake.issuer import PromptIssuer
 from learner.intake.ledger import Ledger
-from learner.intake.leftovers import groups_on, lost_groups
+from learner.intake.lost import LostGroups
 from learner.intake.source_watch import SourceWatch
+from learner.intake.step_guard import StepGuard
 from learner.metrics import GROUPS, LAG_WINDOW_STEPS, OUTSTANDING
 from learner.run_state import RunState
-from services.clock import Deadline, now_s
+from services.clock import Deadline
 from services.config import RunConfig
 from services.errors import DeadlineExceeded, InputError
 from services.metrics import waiting
@@ -39,8 +40,6 @@ from services.wire.score import ScoredGroup
 
 log = logging.getLogger("ratchet.learner")
 
-COUNT_EVERY_S = 5.0
-"""How often outstanding groups are compared with what is on the streams, while the learner waits for groups."""
 UNCONFIRMED_LOOK_EVERY_S = 0.05
 """How often to look for credits while replicas take the newest weights: that version's credits wait for their confirmation."""
 
@@ -75,11 +74,14 @@ class Intake:
         streams: Sequence[Stream],
         tell: Callable[[Waiting], None] = lambda _: None,
         record: SettledLog | None = None,
+        guard: StepGuard | None = None,
     ) -> None:
         """state: shared with the training loop; the intake alone writes `state.issued`. streams: all that training groups go
         through, in order, to find those that are lost. tell: called while it gathers, about once a second. record: where it
-        writes what became of each group."""
+        writes what became of each group. guard: where it writes which groups a step begins with."""
         self._settings = config.learner
+        # What is tried alone has grown old by that.
+        self._trial_settings = config.learner.model_copy(update={"stale_tokens": "train"})
         self._groups_s = config.deadlines.groups_s
         self._state = state
         self._ledger = ledger
@@ -88,9 +90,8 @@ class Intake:
         self._replicas = replicas
         self._tell = tell
         self._record = record
-        self._streams = streams
-        self._next_count_s = 0.0  # monotonic
-        self._missing_before = False
+        self._lost = LostGroups(state, ledger, issuer, collector, streams, record)
+        self._guard = guard or StepGuard(None)
         self._drought = Drought(config.learner.max_unusable_groups, has_counted=state.policy_version > 0)
         self._watch = SourceWatch(config.learner.max_unusable_groups)
         self._ahead = Ahead(self._look_ahead)
@@ -102,16 +103,8 @@ class Intake:
         the policy version, have to fit together."""
 
     def restore(self) -> None:
-        """Issue again what the checkpoint knows as issued and not settled, or an earlier start issued after it, and is on no
-        stream: the server has lost it, or a later lineage had settled it."""
-        self._issuer.catch_up(partial(groups_on, self._streams), self._state.policy_version)
-        issued = max(self._state.issued, self._issuer.issued_count())
-        lost = lost_groups(self._ledger, issued, self._streams)
-        if lost:
-            log.warning("%d groups that no checkpoint holds are on no stream, and are issued again", len(lost))
-        self._state.issued = issued
-        with suppress(ServerFull):  # the next look finds that the server counts too few, or that some are on no stream
-            self._issuer.issue_again(lost, issued)
+        """Issue again what no checkpoint holds and is on no stream."""
+        self._lost.restore()
 
     def issue(self) -> float:
         """Issue as many prompts as admission allows now, after those that the stream server has lost. Returns how long to wait
@@ -119,7 +112,7 @@ class Intake:
         with self.lock:
             if self._issuer.issued_count() < self._state.issued:
                 try:
-                    self._issue_lost(
+                    self._lost.issue_again(
                         "Redis has lost the count of this run's groups: it was emptied, or is another server"
                     )
                 except ServerFull:
@@ -135,32 +128,6 @@ class Intake:
     def _outstanding(self, issued: int) -> int:
         """How many of the groups issued so far hold a credit: neither settled nor dropped ahead."""
         return self._ledger.outstanding(issued) - sum(gathering.dropped for gathering in self._gatherings)
-
-    def _issue_lost(self, why: str) -> None:
-        """Issue again what is neither settled, nor on a stream, nor in this process's memory. Raises ServerFull."""
-        issued = self._state.issued
-        in_hand = self._collector.in_hand
-        lost = [number for number in lost_groups(self._ledger, issued, self._streams) if number not in in_hand]
-        self._issuer.issue_again(lost, issued)
-        if self._record is not None:
-            self._record.emptied(self._ledger.take_events(), issued_again=len(lost), held=in_hand)
-        log.warning("%s; %d groups are issued again", why, len(lost))
-
-    def _look_for_lost(self) -> None:
-        """Compare what is outstanding with what is on the streams, every few seconds of waiting: entries may have been deleted.
-
-        Twice in a row, because a group that has just died may be counted on neither side.
-        """
-        if now_s() < self._next_count_s:
-            return
-        self._next_count_s = now_s() + COUNT_EVERY_S
-        depths = [stream.depth() for stream in self._streams]
-        on_streams = sum(depth.waiting + depth.pending for depth in depths) - self._collector.claims_held
-        expected = self._ledger.outstanding(self._state.issued) - len(self._collector.in_hand)
-        missing, self._missing_before = expected > on_streams, expected > on_streams and not self._missing_before
-        if missing and not self._missing_before:
-            with suppress(ServerFull):
-                self._issue_lost("entries are gone from the streams")
 
     def gather(self, meanwhile: Callable[[], None] = lambda: None) -> Gathered | None:
         """Collect groups until groups_per_step of them reach the loss. Returns None when the run was asked to stop.
@@ -179,22 +146,43 @@ class Intake:
         """
         deadline = Deadline.after(self._groups_s, "scored groups")
         gathering = self._take_up()
+        self._give_up_convicted()
         between_looks = partial(self._between_looks, meanwhile)
-        while gathering.usable < self._settings.groups_per_step:
+        while self._lacks(gathering):
             try:
-                group = self._collector.training_group(deadline, self._replicas.should_stop, between_looks)
+                group = self._collector.training_group(
+                    deadline, self._replicas.should_stop, between_looks, self._guard.wants
+                )
             except DeadlineExceeded as late:
                 facts = self._waiting().said()
                 raise DeadlineExceeded(f"scored groups ({facts})", late_s=late.late_s) from late
             if group is None:
                 return None
-            one = sift(group, gathering.policy_version, self._settings)
+            settings = self._settings if self._trial() is None else self._trial_settings
+            one = sift(group, gathering.policy_version, settings)
             with self.lock:
                 gathering.add(group, one)
                 self._count(group, one)
             if one.drop is not None:
                 self.issue()
         return gathering.gathered()
+
+    def _lacks(self, gathering: Gathering) -> bool:
+        """Whether the step has to wait for more groups: until there are enough that count, or all of those to be tried."""
+        trial = self._trial()
+        if trial is None:
+            return not self._is_enough(gathering)
+        return bool(trial - {one.prompt.sequence_number for one in gathering.sifted if one.drop is None})
+
+    def _trial(self) -> Set[int] | None:
+        """The groups that have to be tried alone, because they may have killed the learner."""
+        return self._guard.trial(self._ledger.is_settled)
+
+    def _give_up_convicted(self) -> None:
+        """Send the groups that kill the learner to `dead`, as far as they have come."""
+        for number, cause in self._guard.convicted.items():
+            if self._collector.give_up(number, cause):
+                self._guard.gave_up(number)
 
     def _take_up(self) -> Gathering:
         """What there is for the step that the loop takes next. What the thread dropped of it is settled now."""
@@ -228,8 +216,9 @@ class Intake:
     def begin_ahead(self) -> None:
         """From now on a thread gathers for the steps after the one that the loop has gathered for, and issues what admission
         allows, until `gather` lacks groups, `paused` or `end_ahead`. With learner.max_lag = 0 nothing can be gathered ahead, and
-        after the last step nothing is needed."""
-        if self._settings.max_lag > 0 and self._current.policy_version + 1 < self._settings.steps:
+        after the last step nothing is needed, nor beside a step whose groups are tried alone."""
+        is_free = self._settings.max_lag > 0 and self._trial() is None
+        if is_free and self._current.policy_version + 1 < self._settings.steps:
             self._ahead.begin()
         else:
             self._ahead.pause()
@@ -253,7 +242,7 @@ class Intake:
         if self._replicas.should_stop():
             return False
         while (gathering := self._next_gathering()) is not None and (
-            group := self._collector.ready_group()
+            group := self._collector.ready_group(self._guard.wants)
         ) is not None:
             one = sift(group, gathering.policy_version, self._settings)
             with self.lock:
@@ -276,9 +265,10 @@ class Intake:
     def _between_looks(self, meanwhile: Callable[[], None]) -> float:
         """Issue what admission allows and say what is waited for. Returns how long to wait before looking again, in seconds."""
         meanwhile()
+        self._give_up_convicted()
         self._drought.count_dead(self._collector.take_deaths())
         look_s = self.issue()
-        self._look_for_lost()
+        self._lost.look()
         usable = self._current.usable
         if self._issuer.has_ended and self._outstanding(self._state.issued) <= usable:
             raise SourcesEnded(
@@ -293,11 +283,20 @@ class Intake:
         return Waiting(
             step=self._state.policy_version + 1,
             usable=self._current.usable,
-            needed=self._settings.groups_per_step,
+            needed=len(self._trial() or ()) or self._settings.groups_per_step,
             unusable=self._drought.said(),
             outstanding=self._outstanding(self._state.issued),
             confirmed=self._replicas.confirmed_version is not None,
         )
+
+    def begin_step(self, gathered: Gathered) -> None:
+        """A step begins to compute; what it trains on is on the disk by then."""
+        numbers = [group.prompt.sequence_number for group in gathered.kept]
+        self._guard.begin(self._state.policy_version + 1, numbers)
+
+    def fail_step(self) -> None:
+        """The step that has begun did not come to its end, and the learner ends with it."""
+        self._guard.fail()
 
     def settle(self, gathered: Gathered, *, trained: bool) -> None:
         """Settle the kept groups after the step that consumed them, and write down what was settled since the step before.
@@ -315,6 +314,7 @@ class Intake:
         if self._record is not None:
             step = self._state.policy_version + 1
             self._record.step(step, self._ledger.take_events(), issued=self._state.issued)
+        self._guard.end()
 
     def to_dict(self) -> dict[str, object]:
         """The ledger as JSON values, for the checkpoint that is about to be written."""

@@ -34,6 +34,8 @@ class Attendance:
         self._seen_s |= dict.fromkeys(live, now_s())
         self.live = live | {each: lease for each, lease in missing.items() if each not in lost}
         for replica_id in sorted(lost):
+            self._seen_s.pop(replica_id, None)
+            self._holds.pop(replica_id, None)
             log.warning("the lease of %s has ended; what it has claimed goes to other replicas", replica_id)
             self._on_lost(replica_id)
 

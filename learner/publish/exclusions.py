@@ -5,12 +5,16 @@ are blamed together come back one after the other: the one that caused the failu
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.wire.membership import Lease
 
 LONGEST_S = 600.0
 """The longest that a replica is left out, however often it failed."""
+FORGOTTEN_S = 3600.0
+"""A replica that was not blamed again, nor cleared, for so long after it could come back is gone; another may have its name."""
+MENDED = 4
+"""Failures in a row after which a replica that has caught up by itself counts as mended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,8 @@ class _Exclusion:
     incarnation: str
     failures: int
     until_s: float
+    together: bool
+    """Whether others were blamed with it, so that they have to come back one after the other."""
 
 
 class Exclusions:
@@ -31,12 +37,25 @@ class Exclusions:
     def blame(self, incarnations: Mapping[str, str], now_s: float) -> dict[str, float]:
         """Leave these replicas out for a while. incarnations: replica_id -> incarnation. Returns replica_id -> seconds."""
         seconds, wait_s = {}, 0.0
+        self._by_replica = {each: out for each, out in self._by_replica.items() if now_s - out.until_s < FORGOTTEN_S}
         for replica_id in sorted(incarnations, key=lambda each: (self._failures(each), each)):
             failures = self._failures(replica_id) + 1
             wait_s += min(LONGEST_S, self._first_s * 2.0 ** (failures - 1))
-            self._by_replica[replica_id] = _Exclusion(incarnations[replica_id], failures, now_s + wait_s)
+            self._by_replica[replica_id] = _Exclusion(
+                incarnations[replica_id], failures, now_s + wait_s, len(incarnations) > 1
+            )
             seconds[replica_id] = wait_s
         return seconds
+
+    def shorten(self, replica_id: str, incarnation: str, now_s: float) -> None:
+        """This replica has proved the weights that it fetched by itself: it is left out for first_s more at most. Not after more
+        than MENDED failures in a row: what reaches it by itself and fails in the group again and again costs the others time; nor
+        where others were blamed with it."""
+        out = self._by_replica.get(replica_id)
+        if out is None or out.incarnation != incarnation or out.together:
+            return
+        if out.failures <= MENDED:
+            self._by_replica[replica_id] = replace(out, until_s=min(out.until_s, now_s + self._first_s))
 
     def clear(self, replica_ids: Iterable[str]) -> None:
         """Forget the failures of these replicas: they confirmed a broadcast."""

@@ -47,10 +47,11 @@ class WeightPublisher:
         on_sync: Callable[[SyncReport], None],
         on_lost: Callable[[str], None],
         stopping: Callable[[], bool],
+        generation: int = 0,
     ) -> None:
         """address: host and port of the rendezvous store. server: where replicas fetch versions by themselves; the publisher
         closes it. on_sync: called in the publisher's thread after each broadcast. on_lost: called there with the id of a replica
-        whose lease has ended. stopping: whether the run was asked to stop."""
+        whose lease has ended. stopping: whether the run was asked to stop. generation: see ReplicaGroup."""
         self._shutdown_s = config.deadlines.shutdown_s
         self._lease_s = config.deadlines.lease_s
         self._on_sync = on_sync
@@ -65,11 +66,13 @@ class WeightPublisher:
             source=server.source,
             stopping=lambda: self._closing or stopping(),
             on_lost=on_lost,
+            generation=generation,
         )
         # Guarded by _changed, because both threads use them.
         self._changed = threading.Condition()
         self._wanted: Snapshot | None = None
         self._confirmed_version: int | None = None
+        self._generation = generation
         self._outsiders_lag = False
         self._kernel_gap_nats: float | None = None
         self._fault: BaseException | None = None
@@ -111,6 +114,12 @@ class WeightPublisher:
         """The policy version that the replicas sample under, but for those that were left behind; None before the first."""
         with self._changed:
             return self._confirmed_version
+
+    @property
+    def generation(self) -> int:
+        """The last generation of the weight group, as far as one was formed."""
+        with self._changed:
+            return self._generation
 
     @property
     def kernel_gap_nats(self) -> float | None:
@@ -184,6 +193,7 @@ class WeightPublisher:
                 self._on_sync(report)
         with self._changed:
             self._confirmed_version = self._replicas.confirmed_version
+            self._generation = self._replicas.generation
             self._outsiders_lag = self._replicas.outsiders_lag
             if (gap := self._replicas.kernel_gap) is not None:
                 self._kernel_gap_nats = gap.largest_nats

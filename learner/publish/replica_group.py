@@ -55,9 +55,11 @@ class ReplicaGroup:
         source: WeightSource,
         stopping: Callable[[], bool],
         on_lost: Callable[[str], None],
+        generation: int = 0,
     ) -> None:
         """address: host and port of the rendezvous store. source: the learner's weight server. stopping: whether to give up any
-        wait. on_lost: called with the id of each replica whose lease runs out."""
+        wait. on_lost: called with the id of each replica whose lease runs out. generation: the highest that the run is known to
+        have had."""
         self._config = config
         self._membership = membership
         self._channel = channel
@@ -75,7 +77,7 @@ class ReplicaGroup:
         self._patience = Patience(config.deadlines.first_replica_s, now_s())
         self._proof = Proof(config)
         self._base = Base(config.weights, stopping)
-        self._generation = 0
+        self._generation = generation
         self._formed_s = 0.0
         self._is_formed = False
         self._named_nobody = False  # whether the last failure could be put on no member
@@ -85,6 +87,11 @@ class ReplicaGroup:
         self._wanted_version = -1
         self.confirmed_version: int | None = None
         """The version that the group has confirmed last, without those that were left behind; None before the first."""
+
+    @property
+    def generation(self) -> int:
+        """The last generation; no later one of this run has a lower number."""
+        return self._generation
 
     @property
     def kernel_gap(self) -> Gap | None:
@@ -260,6 +267,7 @@ class ReplicaGroup:
                 continue
             self._proof.check([said], said.policy_version)
             self._attendance.prove({said.replica_id: said.incarnation}, said.policy_version)
+            self._exclusions.shorten(said.replica_id, said.incarnation, now_s())
             CATCH_UPS.inc()
             log.info("%s has caught up by itself: version %d", said.replica_id, said.policy_version)
 

@@ -2,9 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from services.run.json_lines import last_row
 from services.wire.membership import Confirmation
 from services.wire.weights import Gap
+
+
+def last_generation(syncs: Path) -> int:
+    """The generation of the last broadcast in the run's syncs.jsonl; 0: there is none."""
+    row = last_row(syncs)
+    return int(row["pg_generation"]) if row and isinstance(row.get("pg_generation"), int) else 0
 
 
 @dataclass(frozen=True)

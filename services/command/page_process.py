@@ -16,6 +16,7 @@ from services.page.listening import address, listen
 from services.run.folder import RunFolder
 
 STOP_S = 3.0
+PAGE_LOG = "page.log"
 
 
 @contextlib.contextmanager
@@ -36,7 +37,7 @@ def page_beside(folder: RunFolder, redis_url: str, console: Console) -> Iterator
         yield
         return
     folder.logs.mkdir(parents=True, exist_ok=True)
-    with (folder.logs / "page.log").open("ab") as log:
+    with (folder.logs / PAGE_LOG).open("ab") as log:
         page = subprocess.Popen(
             python_module(PAGE, str(folder.path), "--socket", str(listener.fileno())),
             stdin=subprocess.DEVNULL,

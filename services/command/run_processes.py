@@ -4,6 +4,7 @@ import contextlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Protocol
 
@@ -11,9 +12,10 @@ from rich.console import Console
 
 from services import entry
 from services.command import gpus
+from services.command.bounded_log import bound_log
 from services.command.early_start import EarlyProcess, started_early
 from services.command.live_display import LiveDisplay
-from services.command.page_process import page_beside
+from services.command.page_process import PAGE_LOG, page_beside
 from services.command.redis_server import RedisServer
 from services.command.rooms import LEARNER, ROLLOUT, VERIFIER, python_module
 from services.command.service_warnings import UP_LOG
@@ -23,6 +25,7 @@ from services.config import RunConfig
 from services.config.load import holds_password, render
 from services.errors import InputError
 from services.run.folder import RunFolder
+from services.run.step_in_hand import StepInHand, read_step_in_hand
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import empty_queues
 
@@ -130,6 +133,9 @@ def supervise(
     learner, feeding = _services(config, folder, redis.url, learner_options)
     for service in (learner, *feeding):
         service.early = early.get(service.name)
+    logs = [folder.logs / PAGE_LOG]  # of processes that are not services
+    if redis.server is not None:
+        logs.append(redis.server.log)
     stopping = entry.StopSignal()
     with (
         up_log(folder.logs / UP_LOG, console),
@@ -141,9 +147,38 @@ def supervise(
             feeding,
             shutdown_s=config.deadlines.shutdown_s,
             redis=redis.server,
-            progress=lambda: folder.steps.stat().st_size if folder.steps.exists() else 0,
+            progress=partial(progress, folder),
+            tries=partial(tries, folder),
         )
-        return supervisor.run(stopping, display.tick)
+
+        def tick() -> None:
+            display.tick()
+            for log in logs:
+                bound_log(log)
+
+        return supervisor.run(stopping, tick)
+
+
+def progress(folder: RunFolder) -> object:
+    """A value that changes with every learner step, and with what the learner finds out of a group that kills it."""
+    size = folder.steps.stat().st_size if folder.steps.exists() else 0
+    return size, _in_hand(folder).found_out if size else ()  # what kills every first step is not for a group
+
+
+def tries(folder: RunFolder) -> str:
+    """What the learner that has just died was trying out, in words; empty: nothing. Before the first step of a run it is nothing:
+    then it is not for a group that the learner dies."""
+    in_hand = _in_hand(folder)
+    if not in_hand.is_trial or not folder.steps.exists():
+        return ""
+    return f"step {in_hand.step} with {len(in_hand.groups)} of the groups that may have killed it"
+
+
+def _in_hand(folder: RunFolder) -> StepInHand:
+    try:
+        return read_step_in_hand(folder.step_in_hand)
+    except InputError:
+        return StepInHand()  # the learner says so
 
 
 def write_settings(config: RunConfig, folder: RunFolder) -> None:

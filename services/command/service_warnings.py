@@ -51,12 +51,10 @@ class ServiceWarnings:
         """The text to show; None where it was shown before."""
         structured = message.startswith("{")
         key = ("", _NUMBER.sub("#", message)) if not structured else (path.stem, name)
-        if key in self._seen:
+        if key in self._seen or self._shown[path.stem] == MOST:
             return None
         self._seen.add(key)
         self._shown[path.stem] += 1
-        if self._shown[path.stem] > MOST:
-            return None
         more = ""
         if structured or self._shown[path.stem] == MOST:
             more = f" (more are in {path})"

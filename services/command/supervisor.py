@@ -2,14 +2,14 @@
 
 A service that dies is started again, at most RESTARTS times within RESTART_WINDOW_S, and not before everything that it
 had started is gone. It is not started again when the error that it left says so (services/cause.py), nor when it left the
-same error twice while the run made no progress. A Redis server of our own comes back with its address and its data. The run
+same error twice while the run made no progress. Deaths of the learner by which it finds a group that kills it are not counted;
+learner/control/suspicion.py bounds them. A Redis server of our own comes back with its address and its data. The run
 ends when the learner ends with exit code 0. Stopping begins at the learner, which leaves a checkpoint; then the services that
 feed it are stopped, and Redis last.
 """
 
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -22,6 +22,7 @@ from pathlib import Path
 from services import cause, library_logs, log_lines
 from services.cause import CAUSE_VARIABLE, Cause
 from services.clock import now_s, sleep
+from services.command.bounded_log import bound_log
 from services.command.early_start import EarlyProcess
 from services.command.redis_server import RedisServer
 from services.command.rooms import SAFE_PATH
@@ -36,8 +37,6 @@ SERVICE_VARIABLE = "RATCHET_SERVICE"
 RESTARTS = 5
 RESTART_WINDOW_S = 600.0
 LOOK_EVERY_S = 0.2
-LOG_BYTES = 64 * 2**20
-"""Size of a service's log, of which there is one more before it."""
 REMAINS_S = 10.0
 """How long the kernel may take to end what was killed."""
 
@@ -91,13 +90,6 @@ class Service:
         """Ask the process to stop; it stops its own workers."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-
-    def bound_log(self, limit_bytes: int) -> None:
-        """Move what its log holds to `NAME.log.1` once that is more than limit_bytes. The process goes on appending to the same
-        file; a line that it writes in between is lost."""
-        if self.log_path.exists() and self.log_path.stat().st_size > limit_bytes:
-            shutil.copyfile(self.log_path, self.log_path.with_name(f"{self.log_path.name}.1"))
-            os.truncate(self.log_path, 0)
 
     def clear_away(self) -> None:
         """Kill it and all that it started, and see that they are gone: they may hold ports, or a GPU's memory.
@@ -159,14 +151,17 @@ class Supervisor:
         shutdown_s: float,
         redis: RedisServer | None = None,
         progress: Callable[[], object] = lambda: None,
+        tries: Callable[[], str] = str,
     ) -> None:
         """feeding: what the learner depends on, nearest first. shutdown_s: deadlines.shutdown_s. redis: a running server
-        of our own to start again when it dies; the caller stops it. progress: a value that changes as the run gets on."""
+        of our own to start again when it dies; the caller stops it. progress: a value that changes as the run gets on.
+        tries: what the learner that has just died was trying out, in words; empty: nothing that it was expected to die of."""
         self._learner = learner
         self._feeding = list(feeding)
         self._shutdown_s = shutdown_s
         self._redis = redis
         self._progress = progress
+        self._tries = tries
         self._restarts: defaultdict[str, deque[float]] = defaultdict(deque)
         self._ended: dict[str, tuple[Cause, object]] = {}  # service -> what ended it last, and the progress until then
 
@@ -193,7 +188,7 @@ class Supervisor:
                         return code
                     self._restart(service, code)
                 for service in [self._learner, *self._feeding]:
-                    service.bound_log(LOG_BYTES)
+                    bound_log(service.log_path)
                 tick()
                 sleep(LOOK_EVERY_S)
             self._stop(self._learner)
@@ -217,7 +212,17 @@ class Supervisor:
             raise InputError(f"{service.name} refused its input:\n{what}")
         if left is not None:
             self._check_cause(service, left)
-        self._count_restart(service.name, code, service.log_path, left)
+        tried = self._tries() if service is self._learner else ""
+        if tried:
+            log.warning(
+                "%s %s while it tried %s; starting it again (log: %s)",
+                service.name,
+                _ended(code, left),
+                tried,
+                service.log_path,
+            )
+        else:
+            self._count_restart(service.name, code, service.log_path, left)
         service.clear_away()
         service.start()
 
@@ -235,10 +240,7 @@ class Supervisor:
 
     def _count_restart(self, name: str, code: int | None, log_path: Path, left: Cause | None = None) -> None:
         """Log that it is started again. Raises ServiceFailed if that happened too often. left: what the service says."""
-        how = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended with code {code}"
-        if left is not None:
-            how += f" ({left.message})"
-        now = now_s()
+        how, now = _ended(code, left), now_s()
         restarts = self._restarts[name]
         while restarts and now - restarts[0] > RESTART_WINDOW_S:
             restarts.popleft()
@@ -267,6 +269,12 @@ class Supervisor:
             log.warning("%s did not stop within %.0f s; killing it", service.name, self._shutdown_s)
         service.clear_away()
         service.process.wait()
+
+
+def _ended(code: int | None, left: Cause | None) -> str:
+    """How a service ended, in words."""
+    how = f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"ended with code {code}"
+    return how if left is None else f"{how} ({left.message})"
 
 
 def _first_line(name: str) -> str:

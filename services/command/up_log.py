@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
 from services import log_lines
+from services.command.bounded_log import LOG_BYTES
 
 LOGGER = "ratchet"
 
@@ -29,7 +31,7 @@ def up_log(path: Path, console: Console) -> Iterator[None]:
     """Log to this file within the block, our own warnings also to the console. With JSON lines the console's place is taken by
     stderr, where `services.entry.start_logging` has them written."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
     file.setFormatter(log_lines.formatter("up"))
     ours, everything = logging.getLogger(LOGGER), logging.getLogger()
     handlers: list[tuple[logging.Logger, logging.Handler]] = [(everything, file)]

@@ -28,6 +28,8 @@ FIGURES = (
 MOST_POINTS = 600
 """A browser that has nothing yet gets this many steps, evenly spread, and the newest 50 of them all."""
 NEWEST = 50
+MOST_KEPT = 20_000
+"""Beyond this many steps every second one of the older half is forgotten; steps.jsonl has them all."""
 DIGITS = 5
 
 
@@ -52,6 +54,9 @@ class Curves:
                 self.revision += 1
             self._rows.append([_short(row.get(name)) for name in FIGURES])
             self.newest = row
+            if len(self._rows) > MOST_KEPT:
+                half = len(self._rows) // 2
+                self._rows = self._rows[:half:2] + self._rows[half:]
 
     def since(self, step: int, revision: int) -> dict[str, Any]:
         """The steps after this one as columns; all, thinned out, for a browser with another revision."""

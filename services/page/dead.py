@@ -16,6 +16,8 @@ from services.wire.prompt import Prompt, sent_again
 
 SHOWN = 50
 CAUSE_CHARACTERS = 600
+MOST_KEPT = 1000
+"""Dead groups whose rows, with their prompts, are kept in memory; dead.jsonl has them all."""
 
 
 class DeadLetters:
@@ -25,7 +27,8 @@ class DeadLetters:
         self._folder = folder
         self._dead_lines = Tail(folder.dead).from_the_start()
         self._requeued_lines = Tail(folder.requeued).from_the_start()
-        self._dead: dict[str, dict[str, Any]] = {}
+        self._dead: dict[str, dict[str, Any]] = {}  # the newest
+        self._found: set[str] = set()  # ids of them all
         self._requeued: dict[str, float] = {}
         self._guard = threading.Lock()
 
@@ -34,6 +37,9 @@ class DeadLetters:
         for row in self._dead_lines.rows():
             self._dead.pop(row["group_id"], None)
             self._dead[row["group_id"]] = row
+            self._found.add(row["group_id"])
+        for group_id in list(self._dead)[:-MOST_KEPT]:
+            del self._dead[group_id]
         for row in self._requeued_lines.rows():
             self._requeued[row["group_id"]] = row["at_unix_s"]
 
@@ -52,14 +58,14 @@ class DeadLetters:
             }
             for row in rows[: -SHOWN - 1 : -1]
         ]
-        return {"count": len(rows), "newest": newest}
+        return {"count": len(self._found), "newest": newest}
 
     def requeue(self, group_id: str, connection: RedisConnection, run: str) -> None:
         """Put the prompt of a dead training group on `prompts` again, once. Raises InputError, which says why not, or
         StreamError."""
         with self._guard:
             self.read()
-            row = self._dead.get(group_id)
+            row = self._dead.get(group_id) or self._earlier(group_id)
             if row is None:
                 raise InputError(f"no dead group is called {group_id}")
             if row["prompt"] is None:
@@ -74,3 +80,10 @@ class DeadLetters:
             with JsonLines(self._folder.requeued) as lines:
                 lines.write(group_id=group_id)
             self.read()
+
+    def _earlier(self, group_id: str) -> dict[str, Any] | None:
+        """The last row of a group that is not kept in memory."""
+        if group_id not in self._found:
+            return None
+        rows = Tail(self._folder.dead).from_the_start().rows()
+        return next((row for row in reversed(rows) if row["group_id"] == group_id), None)

@@ -30,6 +30,8 @@ log = logging.getLogger("ratchet.page")
 LOOK_EVERY_S = 1.0
 WATCHED_S = 10.0
 """After this long without a request nobody is looking."""
+EVALUATED = ("attempt", "policy_version", "avg_at_k")
+"""What the page knows of each evaluation."""
 REDIS_S = 1.5
 """For a command: a server that is away must not hold the page up."""
 
@@ -99,7 +101,8 @@ class Watch:
         with self._guard:
             self.curves.read()
             self.dead.read()
-            self._evaluated = newest(self._evaluated + self._evaluations.rows(), "policy_version")
+            rows = [{name: row.get(name) for name in EVALUATED} for row in self._evaluations.rows()]
+            self._evaluated = newest(self._evaluated + rows, "policy_version")
         there = {**self._named.addresses(), **addresses(self.folder.services)}
         self._scraper.look(there)
         live = {

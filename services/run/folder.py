@@ -71,6 +71,11 @@ class RunFolder:
         return self.path / "settled.jsonl"
 
     @property
+    def step_in_hand(self) -> Path:
+        """The groups of the learner's step that has begun and not ended."""
+        return self.path / "step_in_hand.json"
+
+    @property
     def left_out(self) -> Path:
         """The rows that the check before the start has left out, for the learner."""
         return self.path / "left_out.json"

@@ -8,6 +8,8 @@ from typing import Any, Self
 
 from services.run.json_text import infinite, json_text, read_json
 
+LAST_BYTES = 64 * 1024
+
 
 class JsonLines:
     """An append-only file of JSON objects, one per line, each with its wall-clock time; it can be read while it grows."""
@@ -39,6 +41,16 @@ class JsonLines:
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of such a file; an empty list when it does not exist yet. What is null or was not finite is None."""
     return json_rows(path.read_bytes()) if path.exists() else []
+
+
+def last_row(path: Path) -> dict[str, Any] | None:
+    """The last whole row of such a file; None when there is none in its last 64 KiB (LAST_BYTES)."""
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_BYTES))
+        rows = json_rows(file.read())
+    return rows[-1] if rows else None
 
 
 def json_rows(lines: bytes) -> list[dict[str, Any]]:

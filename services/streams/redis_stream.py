@@ -35,7 +35,17 @@ class RedisStream:
     Calls of `claim` on one object take turns; all other methods may run in any thread at the same time.
     """
 
-    def __init__(self, connection: Server, run: str, name: str, consumer: str, reclaim_idle_s: float) -> None:
+    def __init__(
+        self,
+        connection: Server,
+        run: str,
+        name: str,
+        consumer: str,
+        reclaim_idle_s: float,
+        *,
+        suspect_deliveries: int = SUSPECT_DELIVERIES,
+    ) -> None:
+        """suspect_deliveries: entries that were lent out this often are lent to it one at a time."""
         self.name = name
         self.consumer = consumer
         self.key = f"ratchet:{run}:{name}"
@@ -45,6 +55,7 @@ class RedisStream:
         self._held: set[str] = set()
         self._lost_answers: int | None = None  # of the connection, when no entry of ours was missing; None: one may be
         self._suspects: set[str] = set()
+        self._suspect_deliveries = suspect_deliveries
         self._claiming = threading.Lock()
 
     def claim(self, count: int, block_s: float) -> list[Claim]:
@@ -110,6 +121,11 @@ class RedisStream:
         delivery counts, and if it hands over after all, that counts too where nobody was faster."""
         self._run(scripts.RELEASE_OF, consumer)
 
+    def forget_idle(self, idle_s: float) -> int:
+        """Forget consumers that hold nothing and have asked for nothing for so long, and return how many: each container has a
+        name of its own, and the server would keep them all."""
+        return int(self._run(scripts.FORGET, int(idle_s * 1000)))
+
     def depth(self) -> StreamDepth:
         entries, pending, oldest_ms = self._run(scripts.DEPTH)
         return StreamDepth(max(0, entries - pending), pending, oldest_age_s=oldest_ms / 1000)
@@ -147,10 +163,10 @@ class RedisStream:
         before = self._connection.lost_answers
         own = [] if self._lost_answers == before else ["own", *self._held_now()]
         self._lost_answers = None
-        asked = count, idle_ms, SUSPECT_DELIVERIES, int(bool(self._suspects))
+        asked = count, idle_ms, self._suspect_deliveries, int(bool(self._suspects))
         lent = self._run(scripts.CLAIM, self.consumer, *asked, *own)
         claims = [Claim(entry_id.decode(), payload, deliveries) for entry_id, payload, deliveries in lent]
-        self._suspects.update(claim.entry_id for claim in claims if claim.deliveries >= SUSPECT_DELIVERIES)
+        self._suspects.update(claim.entry_id for claim in claims if claim.deliveries >= self._suspect_deliveries)
         if len(claims) < count:
             claims += self._new(count - len(claims))
             if not self._suspects:  # else one of our own may have been kept back, because suspects are lent alone

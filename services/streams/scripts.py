@@ -145,6 +145,20 @@ end
 return 0
 """
 
+# KEYS stream; ARGV idle_ms -> how many consumers it has forgotten. One that comes back is known again with its first claim.
+FORGET = """
+local all, forgotten = redis.pcall('XINFO', 'CONSUMERS', KEYS[1], 'workers'), 0
+for _, fields in ipairs(all.err and {} or all) do
+  local consumer = {}
+  for i = 1, #fields, 2 do consumer[fields[i]] = fields[i + 1] end
+  if consumer.pending == 0 and consumer.idle >= tonumber(ARGV[1]) and consumer.name ~= '-released-' then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], 'workers', consumer.name)
+    forgotten = forgotten + 1
+  end
+end
+return forgotten
+"""
+
 # KEYS stream -> {entries, pending, age of the oldest entry in milliseconds}. An id begins with the time of the append.
 DEPTH = """
 local pending = redis.pcall('XPENDING', KEYS[1], 'workers')

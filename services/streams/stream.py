@@ -14,6 +14,8 @@ from services.errors import StreamError
 SUSPECT_DELIVERIES = 3
 """An entry that is lent out for the third time has outlived two workers and may have killed them: a consumer holds one such entry
 at a time, so that the third death names it and does not count against what happened to be in the same worker."""
+NEVER_SUSPECT = 1 << 30
+"""For a consumer that works on many entries at once and finds out by itself which of them kills it: the learner."""
 
 
 @dataclass(frozen=True, slots=True)

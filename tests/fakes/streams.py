@@ -42,7 +42,9 @@ class MemoryStream:
         *,
         now_s: Callable[[], float] = time.monotonic,
         log: Log | None = None,
+        suspect_deliveries: int = SUSPECT_DELIVERIES,
     ) -> None:
+        self._suspect_deliveries = suspect_deliveries
         self.name = name
         self.consumer = consumer
         self.reclaim_idle_s = reclaim_idle_s
@@ -52,7 +54,14 @@ class MemoryStream:
 
     def as_consumer(self, consumer: str) -> "MemoryStream":
         """The same stream seen by another consumer, or by the same one after a restart."""
-        return MemoryStream(self.name, consumer, self.reclaim_idle_s, now_s=self._now_s, log=self._log)
+        return MemoryStream(
+            self.name,
+            consumer,
+            self.reclaim_idle_s,
+            now_s=self._now_s,
+            log=self._log,
+            suspect_deliveries=self._suspect_deliveries,
+        )
 
     def append(self, payload: bytes) -> str:
         with self._log.changed:
@@ -82,10 +91,10 @@ class MemoryStream:
         ]
         fresh = [i for i, e in entries.items() if e.owner is None]
         claims: list[Claim] = []
-        suspects = {i for i in self._held if i in entries and entries[i].deliveries >= SUSPECT_DELIVERIES}
+        suspects = {i for i in self._held if i in entries and entries[i].deliveries >= self._suspect_deliveries}
         for entry_id in own + released + idle + fresh:
             entry = entries[entry_id]
-            is_suspect = entry.deliveries + 1 >= SUSPECT_DELIVERIES
+            is_suspect = entry.deliveries + 1 >= self._suspect_deliveries
             if len(claims) == count or (is_suspect and suspects):
                 continue
             if is_suspect:

@@ -9,6 +9,7 @@ from learner.intake.collector import Collector, Sampled
 from learner.intake.intake import Intake
 from learner.intake.issuer import PromptIssuer, PromptSource
 from learner.intake.leftovers import lost_groups
+from learner.intake.step_guard import StepGuard
 from learner.loop import Beginning, TrainingLoop
 from learner.publish.snapshot import Snapshot, Snapshots
 from learner.ranks import Team
@@ -18,6 +19,7 @@ from services.config.load import load
 from services.datasets.dataset import Problem
 from services.run.folder import RunFolder
 from services.run.settled import last_attempt
+from services.streams.stream import NEVER_SUSPECT
 from services.wire.codec import decode, encode
 from services.wire.prompt import Prompt
 from services.wire.score import ScoredGroup
@@ -65,6 +67,7 @@ class Replicas:
         self.stop_after: int | None = None
         """The run is asked to stop as soon as this many versions have been published."""
         self.kernel_gap_nats: float | None = None
+        self.generation = 0
 
     def publish(self, snapshot: Snapshot) -> None:
         self.stopping = self.stop_after is not None and len(self.published) + 1 >= self.stop_after
@@ -113,15 +116,20 @@ class Rooms(MemoryIssueLog):
     def _answer(self, prompt: Prompt) -> None:
         self.prompts.append(prompt)
         if (rewards := self._run.rewards(prompt)) is not None:
-            self._run.scored.append(encode(self._answered(prompt, rewards)))
+            self._run.scored.append(encode(self.answered(prompt, rewards)))
 
-    def _answered(self, prompt: Prompt, rewards: list[float]) -> ScoredGroup:
+    def first_token(self, prompt: Prompt, index: int) -> int:
+        """That of a response; the others have none to themselves. index: of the response in its group."""
+        return 3 + index
+
+    def answered(self, prompt: Prompt, rewards: list[float]) -> ScoredGroup:
+        """What comes back for a prompt."""
         version = self._run.replicas.confirmed_version or 0
         sampled = scored_group(
             prompt.sequence_number,
             rewards=rewards,
             versions=[[(version, 3)]] * len(rewards),
-            responses=[[3 + index, 1, 2] for index in range(len(rewards))],
+            responses=[[self.first_token(prompt, index), 1, 2] for index in range(len(rewards))],
         )
         group = Group(prompt=prompt, trajectories=sampled.group.trajectories, replica_id="r")
         return ScoredGroup(group=group, scores=sampled.scores, verifier_id="v")
@@ -130,11 +138,14 @@ class Rooms(MemoryIssueLog):
 class SmallRun:
     """The streams outlive a start of the learner, as those on a server do."""
 
-    def __init__(self, config: RunConfig, rewards: Rewards = one_of_two) -> None:
+    def __init__(
+        self, config: RunConfig, rewards: Rewards = one_of_two, engine: Callable[[], BigramEngine] = BigramEngine
+    ) -> None:
         self.config = config
+        self.engine = engine
         self.rewards = rewards
-        self.scored = MemoryStream("scored", "learner")
-        self.dead = MemoryStream("dead", "learner")
+        self.scored = MemoryStream("scored", "learner", suspect_deliveries=NEVER_SUSPECT)
+        self.dead = MemoryStream("dead", "learner", suspect_deliveries=NEVER_SUSPECT)
         self.replicas = Replicas()
         self.prompts = MemoryStream("prompts")
         self.rooms = Rooms(self, self.prompts)
@@ -149,8 +160,7 @@ class SmallRun:
     def close(self) -> None:
         """Close the files of every start."""
         for start in self._starts:
-            start.records.close()
-            start.settled.close()
+            start.close()
 
 
 class Start:
@@ -162,7 +172,7 @@ class Start:
         replicas.stopping = False
         replicas.stop_after = stop_after
         self.beginning = Beginning.of(config)
-        self.engine = BigramEngine()
+        self.engine = run.engine()
         self.state = self.beginning.state
         self.scored = run.scored.as_consumer("learner")
         sampled = Sampled()
@@ -172,6 +182,7 @@ class Start:
             folder, sampled, self.beginning.counts, attempt, policy_version=self.state.policy_version
         )
         self.settled = self.beginning.ledger.begin_record(folder.settled, attempt, self.state.policy_version)
+        self.guard = StepGuard(folder.step_in_hand)
         collector = Collector(self.scored, run.dead.as_consumer("learner"), self.beginning.ledger, sampled)
         anything: Any = replicas
         self._run = run
@@ -186,6 +197,7 @@ class Start:
             replicas=replicas,
             streams=[run.prompts, run.scored, run.dead],
             record=self.settled,
+            guard=self.guard,
         )
 
         def issue_log(policy_version: int) -> Rooms:
@@ -223,5 +235,10 @@ class Start:
         try:
             return self.loop.run()
         finally:
-            self.records.close()
-            self.settled.close()
+            self.close()
+
+    def close(self) -> None:
+        """Close its files."""
+        self.records.close()
+        self.settled.close()
+        self.guard.close()

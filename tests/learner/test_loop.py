@@ -330,3 +330,9 @@ def test_weights_alone_can_be_evaluated(run: SmallRun) -> None:
     assert read_json_lines(RunFolder(run.config.folder).evaluations)[-1]["policy_version"] == 2
     assert len(run.rooms.prompts) == issued
     assert checkpoints(run) == ["step-00000002"]
+
+
+def test_the_generation_of_the_weight_group_is_in_the_checkpoint(run: SmallRun) -> None:
+    run.replicas.generation = 3
+    assert not run.start(stop_after=3).run()
+    assert run.start().beginning.state.pg_generation == 3

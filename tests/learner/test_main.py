@@ -11,10 +11,11 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from learner.__main__ import main, past_damage, prepare
+from learner.__main__ import main
 from learner.checkpoint import Checkpoints
 from learner.intake.ledger import Ledger
 from learner.intake.leftovers import lost_groups
+from learner.preparing import past_damage, prepare
 from learner.ranks import Team
 from learner.records import NOTHING_COUNTED
 from learner.run_state import RunState

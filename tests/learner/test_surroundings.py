@@ -6,8 +6,9 @@ from pathlib import Path
 
 from prometheus_client import REGISTRY
 
-from learner.surroundings import look_at_disk, look_at_redis
+from learner.surroundings import IdleConsumers, look_at_disk, look_at_redis
 from services.streams.redis_connection import RedisConnection
+from services.streams.redis_stream import RedisIssueLog, RedisStream
 
 
 def sample(name: str) -> float:
@@ -33,3 +34,19 @@ def test_the_disk_is_that_of_the_run_folder(tmp_path: Path) -> None:
     assert 0 < sample("ratchet_learner_disk_free_bytes") <= sample("ratchet_learner_disk_size_bytes")
     look_at_disk(tmp_path / "gone")
     assert math.isnan(sample("ratchet_learner_disk_free_bytes"))
+
+
+def test_idle_consumers_are_looked_for_now_and_then_and_a_server_that_is_away_is_no_fault(
+    redis_connection: RedisConnection,
+) -> None:
+    stream = RedisStream(redis_connection, "surroundings", "prompts", "a", 60)
+    log = RedisIssueLog(redis_connection, stream)
+    rarely = IdleConsumers([stream], idle_s=0.0)
+    for consumers in (0, 1):
+        log.issue_again(b"x")
+        stream.acknowledge(stream.claim(1, 0))
+        assert len(redis_connection.execute("XINFO", "CONSUMERS", stream.key, "workers")) == 1
+        rarely.look()
+        assert len(redis_connection.execute("XINFO", "CONSUMERS", stream.key, "workers")) == consumers
+    away = RedisStream(RedisConnection("redis://127.0.0.1:1/0", deadline_s=0.05), "r", "prompts", "a", 60)
+    IdleConsumers([away]).look()

@@ -146,3 +146,25 @@ entry.end(main)
     assert ended.returncode == code
     assert "ratchet: the reason" in ended.stderr
     assert ("another start would end as this one did" in ended.stderr) == (code == 0)
+
+
+def test_a_container_that_the_same_fault_ends_again_and_again_ends_for_good(tmp_path: Path) -> None:
+    def ended(body: str) -> int:
+        program = f"""
+import os
+from services import entry
+def main():
+    {body}
+entry.end(main)
+"""
+        environment = {**os.environ, entry.END_CODE_VARIABLE: "0", "XDG_CACHE_HOME": str(tmp_path)}
+        return subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, check=False
+        ).returncode
+
+    fault = "raise ValueError(f'no memory for the cache in process {os.getpid()}')"
+    assert [ended(fault) for _ in range(2)] == [1, 1]
+    assert ended("raise ValueError('another')") == 1
+    assert [ended(fault) for _ in range(2)] == [1, 1]
+    assert ended(f"entry.works(); {fault}") == 1  # it was ready in between
+    assert [ended(fault) for _ in range(2)] == [1, 0]

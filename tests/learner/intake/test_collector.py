@@ -274,3 +274,39 @@ def test_an_evaluation_does_not_wait_for_a_result_that_cannot_be_read(bench: Ben
     bench.append(bench.scored, msgspec.msgpack.encode(("scored-group", 99, unread)))
     assert bench.collector.evaluation(["eval-1-0-0"], Deadline.after(3.0, "the test"), lambda: False) == []
     assert bench.ledger.outstanding(0) == 0
+
+
+def test_what_waits_for_its_checkpoint_does_not_hold_its_payload(bench: Bench) -> None:
+    """Groups are large, and a checkpoint may be many steps away."""
+    bench.arrive(0, 1)
+    assert bench.next_group() == "train-0"
+    bench.ledger.train(0)
+    owed = bench.collector.settled()
+    assert [(one.sequence_number, one.claim.payload) for one in owed] == [(0, b"")]
+    bench.collector.acknowledge(owed)
+    assert bench.scored.depth().pending == 1
+
+
+def test_a_group_that_is_given_up_is_in_dead_whole_with_its_prompt_and_cause(bench: Bench) -> None:
+    bench.arrive(0, 1)
+    assert not bench.collector.give_up(0, "it has not come yet")
+    bench.collector.look(0.0)
+    assert bench.collector.give_up(0, "it killed the learner")
+    (payload,) = bench.dead.peek(2)
+    dead = decode(payload, DeadGroup)
+    assert (dead.group_id, dead.stage, dead.cause) == ("train-0", SCORED, "it killed the learner")
+    assert dead.prompt == group(0).group.prompt
+    assert decode(dead.payload, ScoredGroup) == group(0)
+    assert bench.next_group() == "train-1"
+    assert bench.next_group() is None
+    assert bench.ledger.counts(2)["dead"] == 1
+
+
+def test_what_is_not_wanted_now_keeps_its_place(bench: Bench) -> None:
+    bench.arrive(0, 1, 2, 3)
+    bench.collector.look(0.0)
+    odd = bench.collector.ready_group(lambda number: number == 2)
+    assert odd is not None
+    assert odd.group.prompt.sequence_number == 2
+    assert bench.collector.ready_group(lambda number: number == 9) is None
+    assert [bench.next_group() for _ in range(4)] == ["train-0", "train-1", "train-3", None]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from learner.intake import intake as intake_module
+from learner.intake import lost
 from learner.intake.collector import LOOK_EVERY_S, Collector, Sampled
 from learner.intake.drought import NoUsableGroups
 from learner.intake.gathering import Gathered
@@ -201,7 +201,7 @@ def test_a_server_that_is_emptied_gets_what_is_in_nobodys_hands_again(
 def test_entries_that_somebody_deletes_are_issued_again_while_the_learner_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(intake_module, "COUNT_EVERY_S", 0.0)
+    monkeypatch.setattr(lost, "COUNT_EVERY_S", 0.0)
     bench = Bench(tmp_path)
     bench.intake.issue()
     bench.prompts.empty()

@@ -121,7 +121,7 @@ class Replica:
 class Learner:
     """A publisher and what it reported."""
 
-    def __init__(self, config: RunConfig, connection: RedisConnection) -> None:
+    def __init__(self, config: RunConfig, connection: RedisConnection, generation: int = 0) -> None:
         self.channel = CountingChannel()
         self.pool = BucketPool([("weight", torch.empty(3, device="meta"))], 1, CPU)
         self.reports: list[SyncReport] = []
@@ -136,6 +136,7 @@ class Learner:
             on_sync=self.reports.append,
             on_lost=self.lost.append,
             stopping=lambda: False,
+            generation=generation,
         )
 
     def publish(self, policy_version: int, disk_logp: Sequence[float] = ()) -> None:

@@ -362,3 +362,18 @@ def test_an_emptied_server_costs_a_line_and_generations_go_on(
     learner.publisher.wait()
     assert learner.channel.formed[-1].pg_generation > before
     replicas[1].leave()
+
+
+def test_a_learner_that_comes_back_to_an_emptied_server_forms_no_generation_that_was(
+    config: RunConfig, redis_connection: RedisConnection
+) -> None:
+    """Nobody is left who knows the earlier ones but the checkpoint."""
+    learner = Learner(config, redis_connection, generation=7)
+    assert learner.publisher.generation == 7
+    replica = Replica(config, redis_connection, "rollout-0")
+    learner.publish(0)
+    learner.publisher.wait()
+    assert learner.channel.formed[-1].pg_generation == 8
+    until(lambda: learner.publisher.generation == 8)
+    replica.leave()
+    learner.publisher.close()

@@ -16,6 +16,7 @@ from services.config.load import load
 from services.config.rollout import SHARED_CACHE_GIB
 from services.entry import INTERRUPTED, REDIS_URL_VARIABLE
 from services.run.folder import RunFolder
+from services.run.step_in_hand import StepInHand, StepInHandFile
 from tests.services.command.running import run
 
 pytestmark = pytest.mark.usefixtures("no_preflight")
@@ -70,8 +71,10 @@ def record_gpus(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
             shutdown_s: float,
             redis: RedisServer | None,
             progress: Callable[[], object],
+            tries: Callable[[], str],
         ) -> None:
             assert progress() == progress()
+            assert tries() == ""
             assert redis is not None
             assert redis.running()
             for service in [learner, *feeding]:
@@ -83,3 +86,22 @@ def record_gpus(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
     monkeypatch.setattr(run_processes, "Supervisor", Recording)
     return seen
+
+
+def test_what_the_learner_finds_out_of_a_group_that_kills_it_is_progress_once_a_step_was_taken(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    file = StepInHandFile(folder.step_in_hand)
+    before = run_processes.progress(folder)
+    trial = StepInHand(step=7, groups=(1, 2), parts=((1, 2), (3,)), deaths={1: 2, 2: 2, 3: 2})
+    file.write(trial, durable=False)
+    assert run_processes.progress(folder) == before  # nothing that kills the first step is the fault of a group
+    assert run_processes.tries(folder) == ""
+    folder.steps.write_text("{}")
+    with_a_step = run_processes.progress(folder)
+    assert run_processes.tries(folder) == "step 7 with 2 of the groups that may have killed it"
+    file.write(StepInHand(parts=((3,), (1,), (2,)), deaths=trial.deaths), durable=False)
+    assert run_processes.progress(folder) != with_a_step
+    assert run_processes.tries(folder) == ""  # no step was in hand
+    file.close()
+    folder.step_in_hand.write_text("?")
+    assert run_processes.tries(folder) == ""

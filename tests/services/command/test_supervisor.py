@@ -173,6 +173,19 @@ def test_a_service_that_keeps_dying_ends_the_run_with_its_last_words(
         Supervisor(service("learner", SLEEP), [dying], shutdown_s=10).run(until(lambda: False), nothing)
 
 
+def test_deaths_of_the_learner_that_it_was_expected_to_die_are_not_counted(
+    service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor, "RESTARTS", 1)
+    tried = iter(["step 7 with 4 groups", "step 7 with 2 groups", "step 7 with 1 group"])
+    dying = service("learner", "import os; os.kill(os.getpid(), 9)")
+    run = Supervisor(dying, [], shutdown_s=10, tries=lambda: next(tried, ""))
+    with pytest.raises(ServiceFailed, match=r"learner was killed by SIGKILL, after 1 restarts"):
+        run.run(until(lambda: False), nothing)
+    assert "learner was killed by SIGKILL while it tried step 7 with 1 group; starting it again" in caplog.text
+    assert caplog.text.count("starting it again") == 4
+
+
 def test_a_redis_server_that_is_killed_comes_back_with_its_address_and_its_data(
     service: Callable[..., Service], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -204,15 +217,3 @@ def test_a_redis_server_that_keeps_dying_is_named(
         run = Supervisor(service("learner", SLEEP), [], shutdown_s=10, redis=server)
         with pytest.raises(ServiceFailed, match=r"the Redis server was killed by SIGKILL, after 2 restarts"):
             run.run(until(lambda: False), kill)
-
-
-def test_a_log_that_grows_is_moved_aside_and_goes_on(tmp_path: Path) -> None:
-    service = Service("noisy", [], tmp_path / "noisy.log", {})
-    service.bound_log(10)
-    with service.log_path.open("ab") as lines:
-        for number in range(3):
-            lines.write(b"%d: a line\n" % number)
-            lines.flush()
-            service.bound_log(15)
-    assert service.log_path.read_bytes() == b"2: a line\n"
-    assert (tmp_path / "noisy.log.1").read_bytes() == b"0: a line\n1: a line\n"

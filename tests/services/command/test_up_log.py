@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from services import log_lines
+from services.command import up_log as up_log_module
 from services.command.up_log import say, up_log, warn
 
 
@@ -40,3 +41,15 @@ def test_in_json_everything_is_logged_with_its_fields(
         ("WARNING", "up", "odd", {}),
     ]
     assert said.getvalue() == ""
+
+
+def test_the_file_does_not_grow_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up_log_module, "LOG_BYTES", 200)
+    path = tmp_path / "up.log"
+    with up_log(path, Console(file=io.StringIO())):
+        for number in range(20):
+            logging.getLogger("some.library").warning("noise %d", number)
+    files = sorted(tmp_path.iterdir())
+    assert [file.name for file in files] == ["up.log", "up.log.1"]
+    assert all(file.stat().st_size <= 200 for file in files)
+    assert "noise 19" in path.read_text()

@@ -18,6 +18,7 @@ from learner.intake.gathering import Gathered
 from learner.intake.intake import Intake
 from learner.intake.issuer import PromptIssuer, PromptSource
 from learner.intake.ledger import Ledger
+from learner.intake.step_guard import StepGuard
 from learner.run_state import RunState
 from services.command.audit import as_json, said
 from services.config.load import render
@@ -30,7 +31,7 @@ from services.streams import Claim
 from services.streams.names import DEAD, PROMPTS, SCORED, TRAJECTORIES
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
-from services.streams.stream import Entry
+from services.streams.stream import NEVER_SUSPECT, Entry
 from services.wire.codec import decode, encode
 from services.wire.prompt import Prompt
 from services.wire.score import DeadGroup, ScoredGroup
@@ -85,7 +86,10 @@ class History:
         *,
         scored: type[RedisStream] = RedisStream,
         ledger: type[Ledger] = Ledger,
+        kills: Callable[[int], bool] = lambda _: False,
     ) -> None:
+        """kills: whether a step with this group kills the learner."""
+        self.kills = kills
         name = f"history-{next(names)}"
         self.config = small_config(
             folder,
@@ -114,8 +118,11 @@ class History:
         self.state.policy_version, self.state.issued = saved.get("policy_version", 0), saved.get("issued", 0)
         self.ledger = self.ledger_type.from_dict(saved["ledger"]) if saved else self.ledger_type()
         self.record = self.ledger.begin_record(self.folder.settled, self.attempt, self.state.policy_version)
+        self.guard = StepGuard(self.folder.step_in_hand)
         streams = [self.stream(name, "learner") for name in (PROMPTS, TRAJECTORIES, SCORED, DEAD)]
-        streams[2] = self.scored_type(self.connection, self.config.name, SCORED, "learner", 1e8)
+        streams[2] = self.scored_type(
+            self.connection, self.config.name, SCORED, "learner", 1e8, suspect_deliveries=NEVER_SUSPECT
+        )
         replicas: Any = Replicas(self.state)
         self.replicas = replicas
         issue_log = RedisIssueLog(self.connection, streams[0])
@@ -130,6 +137,7 @@ class History:
             replicas=replicas,
             record=self.record,
             streams=streams,
+            guard=self.guard,
         )
         self.intake.restore()
 
@@ -188,9 +196,14 @@ class History:
             self.kill()
             return
         self.replicas.looks = 0
+        self.intake.begin_step(gathered)
+        if any(self.kills(group.prompt.sequence_number) for group in gathered.kept):
+            self.kill()
+            return
         self.intake.begin_ahead()  # what has come by now is gathered for the steps after this one
         end_s = time.monotonic() + 10.0
-        while self.replicas.looks <= LOOKS:
+        is_trial = self.guard.trial(self.ledger.is_settled) is not None
+        while not is_trial and self.replicas.looks <= LOOKS:
             assert time.monotonic() < end_s, "the thread does not look"
             time.sleep(0.001)
         self.take(gathered)
@@ -222,6 +235,7 @@ class History:
     def close(self) -> None:
         self.intake.end_ahead()
         self.record.close()
+        self.guard.close()
 
     def empty(self) -> None:
         """FLUSHALL, as far as this run goes."""
@@ -294,6 +308,35 @@ def test_every_group_is_accounted_for_whatever_dies(histories: Callable[..., His
         counts = found.counts()
         assert counts["issued"] == len(found.settled) + len(found.outstanding)
         assert all(found.outstanding.values()), "each outstanding group has a place"
+    run.close()
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from([*ACTS, "step", "step"]), min_size=10, max_size=60))
+def test_a_group_that_kills_the_learner_costs_no_other_its_place(
+    histories: Callable[..., History], acts: list[str]
+) -> None:
+    run = histories(kills=lambda number: number % 7 == 3)
+    for at in range(0, len(acts), 12):
+        run.drive([*ROUND, *acts[at : at + 12]])
+        found = run.look()
+        assert found.is_clean, (found.problems, acts)
+        for number, one in found.settled.items():
+            assert number % 7 != 3 or one.what != "trained"
+            assert number % 7 == 3 or "killed the learner" not in one.why
+    run.close()
+
+
+def test_a_group_that_kills_the_learner_is_dead_in_the_end_and_the_audit_says_why(
+    histories: Callable[..., History],
+) -> None:
+    run = histories(kills=lambda number: number == 3)
+    run.drive(ROUND * 8)
+    found = run.look()
+    assert found.is_clean
+    assert "killed the learner" in found.fate(3)
+    assert found.settled[2].what == "trained"
+    assert found.counts()["dead"] == 1
     run.close()
 
 

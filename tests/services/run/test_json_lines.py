@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from services.run.json_lines import JsonLines, json_rows, read_json_lines
+from services.run.json_lines import LAST_BYTES, JsonLines, json_rows, last_row, read_json_lines
 
 
 def test_rows_are_there_at_once_with_their_time(tmp_path: Path) -> None:
@@ -34,3 +34,16 @@ def test_a_line_cut_off_by_a_crash_costs_neither_its_neighbor_nor_the_next_start
     lines.write(step=3)
     lines.close()
     assert [row["step"] for row in read_json_lines(path)] == [1, 3]
+
+
+def test_the_last_row_is_the_last_whole_one(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    assert last_row(path) is None
+    path.touch()
+    assert last_row(path) is None
+    with JsonLines(path) as lines:
+        for number in range(3):
+            lines.write(number=number, filler="x" * (LAST_BYTES // 2))
+    row = last_row(path)
+    assert row is not None
+    assert row["number"] == 2

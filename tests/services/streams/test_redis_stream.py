@@ -209,3 +209,26 @@ def test_the_counter_of_an_evaluation_goes_by_itself_and_that_of_the_run_stays(
         RedisIssueLog(redis_connection, stream, counter).issue(0, b"x")
     assert redis_connection.execute("TTL", f"{stream.key}:{ISSUED}") == -1
     assert 0 < redis_connection.execute("TTL", f"{stream.key}:issued-1-40") <= OTHER_COUNTERS_S
+
+
+def test_consumers_that_are_gone_are_forgotten_and_those_that_hold_something_are_not(
+    redis_connection: RedisConnection,
+) -> None:
+    def consumers() -> set[bytes]:
+        rows = redis_connection.execute("XINFO", "CONSUMERS", "ratchet:forget:prompts", "workers")
+        return {row[1] for row in rows}
+
+    gone, holds, stays = (RedisStream(redis_connection, "forget", "prompts", each, 60) for each in ("a", "b", "c"))
+    assert gone.forget_idle(0.0) == 0  # there is no stream yet
+    fill(redis_connection, stays, 3)
+    gone.acknowledge(gone.claim(1, 0))
+    claims = holds.claim(1, 0)
+    time.sleep(0.3)
+    stays.acknowledge(stays.claim(1, 0))
+    assert consumers() == {b"a", b"b", b"c"}
+    assert stays.forget_idle(0.25) == 1
+    assert consumers() == {b"b", b"c"}
+    assert stays.depth() == StreamDepth(0, 1)
+    assert holds.acknowledge(claims) == 1
+    RedisIssueLog(redis_connection, gone).issue_again(b"new")
+    assert [claim.payload for claim in gone.claim(1, 0)] == [b"new"]  # it is known again

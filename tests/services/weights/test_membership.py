@@ -152,3 +152,9 @@ def test_a_server_that_was_emptied_has_lost_nobody_and_sets_no_generation_back(
     assert not membership.offer(OFFER)
     assert membership.next_generation(above=last) == last + 1
     assert membership.next_generation() == last + 2
+
+
+def test_old_messages_are_deleted(membership: Membership, redis_connection: RedisConnection, run: str) -> None:
+    for _ in range(1000):
+        membership.confirm(confirmation("a"))
+    assert redis_connection.execute("XLEN", f"ratchet:{run}:confirmations") < 400  # 256, and what is left of a node
