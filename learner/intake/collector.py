@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+from typing import TypeVar
 
 from learner.intake.ledger import Ledger
 from learner.metrics import GROUPS
@@ -22,6 +23,7 @@ from services.wire.prompt import Prompt, Trace, is_sent_again, trace
 from services.wire.score import DeadGroup, ScoredGroup
 
 log = logging.getLogger("ratchet.learner")
+Taken = TypeVar("Taken")
 
 CLAIM_AT_ONCE = 64
 LOOK_EVERY_S = 1.0
@@ -73,9 +75,14 @@ class Collector:
         self._in_hand: set[int] = set()  # sequence numbers of training groups that are claimed and not settled
 
     def training_group(
-        self, deadline: Deadline, stopping: Callable[[], bool], between_looks: Callable[[], float]
-    ) -> ScoredGroup | None:
-        """Return the next group that is not settled, or None once `stopping`. Raises DeadlineExceeded.
+        self,
+        take: Callable[[], Taken | None],
+        deadline: Deadline,
+        stopping: Callable[[], bool],
+        between_looks: Callable[[], float],
+    ) -> Taken | None:
+        """Return what `take` gives, such as `ready_group`, once it gives something, or None once `stopping`. Raises
+        DeadlineExceeded.
 
         between_looks is called before each look at the stream, so that credits that have come free go out, and returns how
         long that look may last, in seconds.
@@ -85,22 +92,27 @@ class Collector:
         Ended by: arrival of a group, the stop signal, an error raised by `stopping`, or the deadline.
         Metric: ratchet_waiting{room="learner", awaiting="scored groups"}.
         """
-        while (group := self.ready_group()) is None:
+        while (taken := take()) is None:
             if stopping():
                 return None
             longest_s = between_looks()
             with waiting("learner", "scored groups"):
                 self.look(min(deadline.remaining_s(), longest_s))
-        return group
+        return taken
 
     def ready_group(self) -> ScoredGroup | None:
-        """The next group that is claimed and not settled; None: there is none now."""
+        """Take the next group that is claimed and not settled; None: there is none now."""
         with self.lock:
             while self._training:
                 group = self._training.popleft()
                 if not self._ledger.is_settled(group.group.prompt.sequence_number):
                     return group
         return None
+
+    def is_settled(self, sequence_number: int) -> bool:
+        """Whether the group was trained on, dropped or dead; for any thread."""
+        with self.lock:
+            return self._ledger.is_settled(sequence_number)
 
     def evaluation(
         self,

@@ -3,10 +3,10 @@
 A dropped group gives its credit back as soon as it is sifted, and the credit goes out again at once, so a step never waits for
 groups that admission cannot let in. Every group is sifted once, here; only what is kept goes on to the step and to other ranks.
 
-While the loop is busy with a step, a thread gathers for the steps after it (`begin_ahead`): for each in turn, sifted against the
-version that it will begin with. Groups come in the same order and go into the same steps as without the thread. What it drops is
-settled in the ledger only when the loop takes up the step that consumes it, so no checkpoint holds it before: after a crash it
-comes again.
+While the loop is busy with a step, a thread gathers for the steps after it (`begin_ahead`): for each in turn, sifted against
+the version that it will begin with. Groups come in the same order (order.py) and go into the same steps as without the thread.
+What it drops is settled in the ledger only when the loop takes up the step that consumes it, so no checkpoint holds it before:
+after a crash it comes again.
 """
 
 import logging
@@ -24,6 +24,7 @@ from learner.intake.gathering import Gathered, Gathering
 from learner.intake.issuer import PromptIssuer
 from learner.intake.ledger import Ledger
 from learner.intake.leftovers import groups_on, lost_groups
+from learner.intake.order import Turns, window_of
 from learner.intake.source_watch import SourceWatch
 from learner.metrics import GROUPS, LAG_WINDOW_STEPS, OUTSTANDING
 from learner.run_state import RunState
@@ -93,7 +94,13 @@ class Intake:
         self._missing_before = False
         self._drought = Drought(config.learner.max_unusable_groups, has_counted=state.policy_version > 0)
         self._watch = SourceWatch(config.learner.max_unusable_groups)
-        self._ahead = Ahead(self._look_ahead)
+        self._turns = Turns(
+            collector.ready_group,
+            lambda group, version: sift(group, version, config.learner),
+            collector.is_settled,
+            window_of(config.learner),
+        )
+        self._ahead = Ahead(self.look_ahead)
         self._current = Gathering(state.policy_version)  # for the step that the loop takes next, or is taking
         # For the steps after it, by policy version; all but the last have enough groups. Guarded by the lock.
         self._gatherings: deque[Gathering] = deque()
@@ -182,13 +189,18 @@ class Intake:
         between_looks = partial(self._between_looks, meanwhile)
         while gathering.usable < self._settings.groups_per_step:
             try:
-                group = self._collector.training_group(deadline, self._replicas.should_stop, between_looks)
+                taken = self._collector.training_group(
+                    partial(self._turns.next, gathering.policy_version),
+                    deadline,
+                    self._replicas.should_stop,
+                    between_looks,
+                )
             except DeadlineExceeded as late:
                 facts = self._waiting().said()
                 raise DeadlineExceeded(f"scored groups ({facts})", late_s=late.late_s) from late
-            if group is None:
+            if taken is None:
                 return None
-            one = sift(group, gathering.policy_version, self._settings)
+            group, one = taken
             with self.lock:
                 gathering.add(group, one)
                 self._count(group, one)
@@ -248,16 +260,16 @@ class Intake:
         """Gather nothing ahead any more, and claim nothing. What was gathered ahead comes again to the next start."""
         self._ahead.close()
 
-    def _look_ahead(self) -> bool:
-        """One look on the thread, and what follows from it; False once the run was asked to stop."""
+    def look_ahead(self) -> bool:
+        """One look for the steps after the one that the loop has gathered for, and what follows from it; False once the run was
+        asked to stop. The thread does it again and again."""
         if self._replicas.should_stop():
             return False
         while (gathering := self._next_gathering()) is not None and (
-            group := self._collector.ready_group()
+            taken := self._turns.next(gathering.policy_version)
         ) is not None:
-            one = sift(group, gathering.policy_version, self._settings)
             with self.lock:
-                gathering.add(group, one)
+                gathering.add(*taken)
         self.issue()
         self._collector.look(LOOK_S)
         return True
@@ -297,6 +309,8 @@ class Intake:
             unusable=self._drought.said(),
             outstanding=self._outstanding(self._state.issued),
             confirmed=self._replicas.confirmed_version is not None,
+            held=self._turns.waiting,
+            held_by=self._turns.oldest if self._turns.waiting else None,
         )
 
     def settle(self, gathered: Gathered, *, trained: bool) -> None:
