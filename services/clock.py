@@ -5,8 +5,12 @@ from dataclasses import dataclass
 
 from services.errors import DeadlineExceeded
 
-now_s = time.monotonic
 sleep = time.sleep
+
+
+def now_s() -> float:
+    """Monotonic seconds."""
+    return time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)

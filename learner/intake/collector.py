@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from learner.intake.ledger import Ledger
 from learner.metrics import GROUPS
@@ -22,6 +23,7 @@ from services.wire.prompt import Prompt, Trace, is_sent_again, trace
 from services.wire.score import DeadGroup, ScoredGroup
 
 log = logging.getLogger("ratchet.learner")
+Taken = TypeVar("Taken")
 
 CLAIM_AT_ONCE = 64
 LOOK_EVERY_S = 1.0
@@ -79,28 +81,29 @@ class Collector:
 
     def training_group(
         self,
+        take: Callable[[], Taken | None],
         deadline: Deadline,
         stopping: Callable[[], bool],
         between_looks: Callable[[], float],
-        wants: Callable[[int], bool] = lambda _: True,
-    ) -> ScoredGroup | None:
-        """Return the next group that is not settled, or None once `stopping`. Raises DeadlineExceeded.
+    ) -> Taken | None:
+        """Return what `take` gives, such as `ready_group`, once it gives something, or None once `stopping`. Raises
+        DeadlineExceeded.
 
         between_looks is called before each look at the stream, so that credits that have come free go out, and returns how
-        long that look may last, in seconds. wants: see `ready_group`.
+        long that look may last, in seconds.
 
         Waits for: the next scored group.
         Until: the deadline of the caller, which holds for all groups of a step together (deadlines.groups_s).
         Ended by: arrival of a group, the stop signal, an error raised by `stopping`, or the deadline.
         Metric: ratchet_waiting{room="learner", awaiting="scored groups"}.
         """
-        while (group := self.ready_group(wants)) is None:
+        while (taken := take()) is None:
             if stopping():
                 return None
             longest_s = between_looks()
             with waiting("learner", "scored groups"):
                 self.look(min(deadline.remaining_s(), longest_s))
-        return group
+        return taken
 
     def ready_group(self, wants: Callable[[int], bool] = lambda _: True) -> ScoredGroup | None:
         """The next group that is claimed and not settled; None: there is none now. wants: asked with its sequence number; what is
@@ -118,6 +121,11 @@ class Collector:
                 passed.append(group)
             self._training.extend(passed)
         return None
+
+    def is_settled(self, sequence_number: int) -> bool:
+        """Whether the group was trained on, dropped or dead; for any thread."""
+        with self.lock:
+            return self._ledger.is_settled(sequence_number)
 
     def evaluation(
         self,

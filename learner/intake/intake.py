@@ -3,10 +3,10 @@
 A dropped group gives its credit back as soon as it is sifted, and the credit goes out again at once, so a step never waits for
 groups that admission cannot let in. Every group is sifted once, here; only what is kept goes on to the step and to other ranks.
 
-While the loop is busy with a step, a thread gathers for the steps after it (`begin_ahead`): for each in turn, sifted against the
-version that it will begin with. Groups come in the same order and go into the same steps as without the thread. What it drops is
-settled in the ledger only when the loop takes up the step that consumes it, so no checkpoint holds it before: after a crash it
-comes again.
+While the loop is busy with a step, a thread gathers for the steps after it (`begin_ahead`): for each in turn, sifted against
+the version that it will begin with. Groups come in the same order (order.py) and go into the same steps as without the thread.
+What it drops is settled in the ledger only when the loop takes up the step that consumes it, so no checkpoint holds it before:
+after a crash it comes again.
 """
 
 import logging
@@ -24,6 +24,7 @@ from learner.intake.gathering import Gathered, Gathering
 from learner.intake.issuer import PromptIssuer
 from learner.intake.ledger import Ledger
 from learner.intake.lost import LostGroups
+from learner.intake.order import Turns, window_of
 from learner.intake.source_watch import SourceWatch
 from learner.intake.step_guard import StepGuard
 from learner.metrics import GROUPS, LAG_WINDOW_STEPS, OUTSTANDING
@@ -94,7 +95,14 @@ class Intake:
         self._guard = guard or StepGuard(None)
         self._drought = Drought(config.learner.max_unusable_groups, has_counted=state.policy_version > 0)
         self._watch = SourceWatch(config.learner.max_unusable_groups)
-        self._ahead = Ahead(self._look_ahead)
+        self._turns = Turns(
+            lambda: collector.ready_group(self._guard.wants),
+            self._sifted,
+            # What a trial of suspects has put aside has its turn when that is over.
+            lambda number: collector.is_settled(number) or not self._guard.wants(number),
+            window_of(config.learner),
+        )
+        self._ahead = Ahead(self.look_ahead)
         self._current = Gathering(state.policy_version)  # for the step that the loop takes next, or is taking
         # For the steps after it, by policy version; all but the last have enough groups. Guarded by the lock.
         self._gatherings: deque[Gathering] = deque()
@@ -150,16 +158,18 @@ class Intake:
         between_looks = partial(self._between_looks, meanwhile)
         while self._lacks(gathering):
             try:
-                group = self._collector.training_group(
-                    deadline, self._replicas.should_stop, between_looks, self._guard.wants
+                taken = self._collector.training_group(
+                    partial(self._turns.next, gathering.policy_version),
+                    deadline,
+                    self._replicas.should_stop,
+                    between_looks,
                 )
             except DeadlineExceeded as late:
                 facts = self._waiting().said()
                 raise DeadlineExceeded(f"scored groups ({facts})", late_s=late.late_s) from late
-            if group is None:
+            if taken is None:
                 return None
-            settings = self._settings if self._trial() is None else self._trial_settings
-            one = sift(group, gathering.policy_version, settings)
+            group, one = taken
             with self.lock:
                 gathering.add(group, one)
                 self._count(group, one)
@@ -173,6 +183,10 @@ class Intake:
         if trial is None:
             return not self._is_enough(gathering)
         return bool(trial - {one.prompt.sequence_number for one in gathering.sifted if one.drop is None})
+
+    def _sifted(self, group: ScoredGroup, policy_version: int) -> SiftedGroup:
+        """Called for every group, whatever its turn."""
+        return sift(group, policy_version, self._settings if self._trial() is None else self._trial_settings)
 
     def _trial(self) -> Set[int] | None:
         """The groups that have to be tried alone, because they may have killed the learner."""
@@ -237,16 +251,16 @@ class Intake:
         """Gather nothing ahead any more, and claim nothing. What was gathered ahead comes again to the next start."""
         self._ahead.close()
 
-    def _look_ahead(self) -> bool:
-        """One look on the thread, and what follows from it; False once the run was asked to stop."""
+    def look_ahead(self) -> bool:
+        """One look for the steps after the one that the loop has gathered for, and what follows from it; False once the run was
+        asked to stop. The thread does it again and again."""
         if self._replicas.should_stop():
             return False
         while (gathering := self._next_gathering()) is not None and (
-            group := self._collector.ready_group(self._guard.wants)
+            taken := self._turns.next(gathering.policy_version)
         ) is not None:
-            one = sift(group, gathering.policy_version, self._settings)
             with self.lock:
-                gathering.add(group, one)
+                gathering.add(*taken)
         self.issue()
         self._collector.look(LOOK_S)
         return True
@@ -287,6 +301,8 @@ class Intake:
             unusable=self._drought.said(),
             outstanding=self._outstanding(self._state.issued),
             confirmed=self._replicas.confirmed_version is not None,
+            held=self._turns.waiting,
+            held_by=self._turns.oldest if self._turns.waiting else None,
         )
 
     def begin_step(self, gathered: Gathered) -> None:

@@ -40,6 +40,13 @@ class LearnerConfig(Strict):
     stale_tokens: Literal["train", "drop", "mask"] = "drop"
     """What happens to tokens sampled more than max_lag steps before the learner's version, or after it, by weights that a
     restart took back. train: nothing. drop: their group is dropped and replaced. mask: they are left out of the loss."""
+    order: Literal["arrival", "dispatch"] = "arrival"
+    """In which order groups are trained on. arrival: as they come, short responses first. dispatch: as their prompts were
+    issued (FIFO), so that short responses are not preferred, and a step waits for the oldest group. Choose it where
+    responses differ much in length; docs/operating.md has what either costs."""
+    window_fraction: Annotated[float, OnlyWith(".order", "dispatch")] = Field(default=0.0, ge=0, le=1)
+    """How many younger groups may overtake the oldest, as a fraction of the (max_lag + 1) x groups_per_step that may be
+    outstanding (windowed FIFO). 0 lets none; raise it, to 0.3 say, when steps wait for single slow groups."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """The optimizer."""
     lora: LoraConfig | None = None

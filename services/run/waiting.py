@@ -21,6 +21,10 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     """Groups that are issued and not settled."""
     confirmed: bool
     """Whether the replicas sample under one and the same policy version. No prompt is issued until they do."""
+    held: int = 0
+    """Groups that have arrived and wait for an older one (learner.order = "dispatch")."""
+    held_by: int | None = None
+    """Sequence number of that one; None: none is held."""
     depths: dict[str, int] = {}
     """Stream -> groups on it, claimed ones included."""
 
@@ -29,6 +33,8 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
         facts = [f"{self.usable} of {self.needed} there"]
         if self.unusable:
             facts.append(f"nothing to train on in the others: {self.unusable}")
+        if self.held:
+            facts.append(f"{self.held} wait for train-{self.held_by}, which was issued before them")
         if not self.confirmed:
             facts.append("no prompts are issued: the replicas have not confirmed the weights")
         elif not self.outstanding:

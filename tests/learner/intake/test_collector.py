@@ -51,7 +51,7 @@ class Bench:
         """None once nothing is left."""
         looks: Iterator[bool] = iter([False] * 3 + [True])
         deadline = Deadline.after(30.0, "the test")
-        group = self.collector.training_group(deadline, lambda: next(looks), lambda: 0.0)
+        group = self.collector.training_group(self.collector.ready_group, deadline, lambda: next(looks), lambda: 0.0)
         return group.group.prompt.group_id if group else None
 
     def arrive(self, *numbers: int) -> None:

@@ -67,6 +67,7 @@ TRIALS: list[tuple[list[str], str, list[str]]] = [
             "learner.lag_control.least=2",
         )
     ),
+    ([], "learner.window_fraction=0.3", ['learner.order="dispatch"']),
     ([], "learner.optimizer.final_fraction=0.1", ['learner.optimizer.schedule="linear"']),
     (['learner.objective.type="grpo"'], "learner.reference.every_steps=7", ['learner.objective.type="owpo"']),
     (['learner.objective.type="grpo"'], 'learner.reference.type="fixed"', ['learner.objective.type="owpo"']),
