@@ -6,6 +6,7 @@
 #   make mutants    plants SAMPLE known bugs, or all with SAMPLE=all, and checks that the tests find them
 #   make reference  writes the pages that are generated from the code
 #   make dashboards writes Grafana's dashboards from deploy/grafana/boards
+#   make ecosystem  the packages verifiers and openenv, each in a Python of its own, for their tests
 #   make docs       the documentation as a site, in build/site
 SHELL := /bin/bash
 PYTHON ?=
@@ -20,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PY := .venv/bin/python
 EXAMPLE := examples/addition
 
-.PHONY: demo test lint format coverage mutants reference dashboards docs example bench-end-to-end bench-step-cost bench-two-commits bench-verifier lock-cpu lock-gpu clean
+.PHONY: demo test lint format coverage mutants reference dashboards docs ecosystem example bench-end-to-end bench-step-cost bench-two-commits bench-verifier lock-cpu lock-gpu clean
 
 demo: .venv/.ready
 	@$(PY) $(EXAMPLE)/make_example.py
@@ -58,6 +59,14 @@ lint: .venv/.ready
 format: .venv/.ready
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
+
+# What needs other versions of our libraries has a Python of its own; the tests that use it are skipped without.
+ecosystem: .venv/verifiers/.ready .venv/openenv/.ready
+
+.venv/verifiers/.ready .venv/openenv/.ready: .venv/%/.ready: .venv/.ready requirements/%.txt
+	@$(PY) -m venv --clear .venv/$*
+	@.venv/$*/bin/python -m pip --disable-pip-version-check install --quiet -r requirements/$*.txt
+	@touch $@
 
 example: .venv/.ready
 	@$(PY) $(EXAMPLE)/make_example.py

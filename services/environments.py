@@ -16,7 +16,9 @@ ENTRY_POINTS = "ratchet.environments"
 OURS: Mapping[str, str] = {
     "agent": "rollout.environments.agent.environment:Agent",
     "guess": "rollout.environments.guess:Guess",
+    "openenv": "rollout.environments.openenv.environment:OpenEnv",
     "tools": "rollout.environments.tools.environment:Tools",
+    "verifiers": "rollout.environments.verifiers.environment:Verifiers",
 }
 """Name -> module:class. The class has the methods of rollout.environments.Environment."""
 

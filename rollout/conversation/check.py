@@ -26,15 +26,10 @@ def check(config: RunConfig, problem: Subject) -> list[str]:
     problem: the first of the dataset; a conversation about it is begun and given up.
     """
     assert config.environment is not None
-    make = environment_maker(config)
+    make, thread = environment_maker(config), EnvironmentThread()
     try:
-        start = asyncio.run(
-            _begun(
-                config,
-                Counterpart(make, EnvironmentThread(), turn_s=config.environment.turn_s, most_characters=1 << 24),
-                problem,
-            )
-        )
+        counterpart = Counterpart(make, thread, turn_s=config.environment.turn_s, most_characters=1 << 24)
+        start = asyncio.run(_begun(config, counterpart, problem))
     except EnvironmentFault as fault:
         if isinstance(fault.__cause__, InputError):  # it knows what the user got wrong
             raise fault.__cause__ from None
@@ -42,6 +37,8 @@ def check(config: RunConfig, problem: Subject) -> list[str]:
             f'environment.name = "{config.environment.name}" did not begin a conversation about the first problem now '
             f"({fault.kind}): {fault}; the run would send it to `dead`"
         ]
+    finally:
+        thread.stop()
     return check_script(config, Script.of(config), start)
 
 

@@ -12,6 +12,7 @@ from services.command.shown import number
 from services.run.addresses import addresses
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
+from services.talk_figures import TalkFigures, talk_figures
 
 POLL_S = 2.0
 SHORTEST_S = 0.5
@@ -68,13 +69,17 @@ class Fleet:
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
         self._before: dict[str, Scrape] = {}
+        self.talks: TalkFigures | None = None
+        """What their conversations have come to at the last look; None: they hold none."""
 
     def look(self) -> list[ReplicaView]:
         """Every replica that has announced its address, now."""
         confirmed = {row["policy_version"]: row["at_unix_s"] for row in read_json_lines(self._folder.syncs)}
         there = {name: url for name, url in addresses(self._folder.services).items() if name.startswith(ROLLOUT)}
         views = []
-        for name, now in scrape(there).items():
+        found = scrape(there)
+        self.talks = talk_figures([one.by for one in found.values() if one is not None])
+        for name, now in found.items():
             views.append(replica_view(name, now, self._before.get(name), confirmed))
             if now is not None:
                 self._before[name] = now
@@ -86,6 +91,7 @@ class FleetWatch:
 
     def __init__(self, folder: RunFolder) -> None:
         self.views: list[ReplicaView] = []
+        self.talks: TalkFigures | None = None
         self._fleet = Fleet(folder)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="fleet", daemon=True)
@@ -101,6 +107,7 @@ class FleetWatch:
         """
         while not self._closing.is_set():
             self.views = self._fleet.look()
+            self.talks = self._fleet.talks
             self._closing.wait(POLL_S)
 
     def close(self) -> None:

@@ -32,6 +32,7 @@ LINE_EVERY_S = 10.0
 SLOW_S = 30.0
 """A step that takes longer is a reason to say what is known of its groups."""
 REPLICAS_SHOWN = 16
+SOURCES_SHOWN = 6
 PACE_STEPS = 20
 """Steps whose pace says how long the rest will take."""
 
@@ -151,6 +152,10 @@ class LiveDisplay:
             ("ESS ratio", f"{number(step['ess_ratio'])}  (learning rate x {number(step['lr_factor'], 2)})"),
             ("groups", group_counts(step["groups"])),
         ]
+        if sources := step.get("sources"):
+            facts.append(("sources", source_counts(sources)))
+        if self._fleet and (talks := self._fleet.talks):
+            facts.append(("conversations", talks.said()))
         if waiting := self._groups():
             facts.append((f"step {waiting.step} waits", waiting.said()))
         if self._first_step and now > self._first_step[0] + 1:
@@ -223,3 +228,12 @@ def group_counts(groups: dict[str, Any]) -> str:
     """A step's `groups`, in words."""
     dropped = sum(groups["dropped"].values())
     return f"{groups['trained']} trained, {dropped} dropped, {groups['dead']} dead, {groups['outstanding']} outstanding"
+
+
+def source_counts(sources: dict[str, Any]) -> str:
+    """A step's `sources`, in words: the pass rate of each and its share of the prompts."""
+    shown = [
+        f"{name} {number(one['pass_rate'] if one['sequences'] else None, 2)} (share {number(one['share'], 2)})"
+        for name, one in list(sources.items())[:SOURCES_SHOWN]
+    ]
+    return "  ".join([*shown, *([f"and {len(sources) - SOURCES_SHOWN} more"] if len(sources) > SOURCES_SHOWN else [])])

@@ -13,7 +13,8 @@ class EnvironmentConfig(Strict):
     """The environment that answers the policy. Without this section each response is one answer to one prompt."""
 
     name: str = Field(min_length=1)
-    """The environment: "tools", "agent", "guess", or one that an installed package brings (docs/environments.md)."""
+    """The environment: "tools", "agent", "guess", "openenv", "verifiers", or one that an installed package brings
+    (docs/environments.md)."""
     options: dict[str, Any] = {}
     """Options of the environment; its page says which it knows."""
     tools: Annotated[tuple[ToolConfig, ...], Field(strict=False)] = ()

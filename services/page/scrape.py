@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from services.clock import now_s
 from services.health import SERVICE_HEADER
+from services.talk_figures import SAMPLES
 
 SHORTEST_ROUND_S = 2.0
 EACH_S = 0.25
@@ -29,13 +30,15 @@ NAMES = (
     "ratchet_verifier_scores_total",
     "ratchet_verifier_queued_items",
     "vllm:kv_cache_usage_perc",
+    *SAMPLES,
 )
+SHOWN_LABELS = ("awaiting", "tool", "fault")
 LINE = re.compile(
     rb"^(%b)(?:\{([^}\n]*)\})? (\S+)$" % b"|".join(re.escape(name.encode()) for name in NAMES), re.MULTILINE
 )
 LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 Figures = dict[str, float]
-"""`name` or `name/awaiting` -> value, summed over the other labels."""
+"""`name`, or `name/label` for a label of SHOWN_LABELS -> value, summed over the other labels."""
 
 
 @dataclass
@@ -118,10 +121,16 @@ def figures_of(text: bytes) -> Figures:
     """The figures of NAMES in an exposition of Prometheus."""
     found: Figures = {}
     for name, labels, value in LINE.findall(text):
-        awaiting = dict(LABEL.findall(labels.decode())).get("awaiting") if labels else None
-        key = f"{name.decode()}/{awaiting}" if awaiting else name.decode()
+        known = dict(LABEL.findall(labels.decode())) if labels else {}
+        shown = next((known[label] for label in SHOWN_LABELS if label in known), None)
+        key = f"{name.decode()}/{shown}" if shown else name.decode()
         found[key] = found.get(key, 0.0) + float(value)
     return found
+
+
+def by_label(figures: Figures, name: str) -> dict[str, float]:
+    """The figures of this name, by the label that is shown; under "" where there is none."""
+    return {key.partition("/")[2]: value for key, value in figures.items() if key.partition("/")[0] == name}
 
 
 class Named:

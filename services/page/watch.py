@@ -3,6 +3,8 @@
 import logging
 import threading
 from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +16,7 @@ from services.errors import InputError, RatchetError
 from services.page.alerts import Alerts
 from services.page.curves import Curves
 from services.page.dead import DeadLetters
-from services.page.scrape import Named, Scraper
+from services.page.scrape import Figures, Named, Scraper, by_label
 from services.run.addresses import addresses
 from services.run.folder import RunFolder
 from services.run.summary import newest
@@ -23,6 +25,7 @@ from services.run.waiting import read_waiting
 from services.streams.names import ALL
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisStream
+from services.talk_figures import SAMPLES, talk_figures
 from services.weights.membership import Membership
 
 log = logging.getLogger("ratchet.page")
@@ -110,6 +113,8 @@ class Watch:
             "waiting": self._waiting(),
             "evaluations": [[row["policy_version"], row["avg_at_k"]] for row in self._evaluated],
             "groups": (self.curves.newest or {}).get("groups"),
+            "sources": self._sources(),
+            "talks": self._talks(),
             "services": dict(self._service(name) for name in there),
             "dead": self.dead.shown(),
             "alerts": self._alerts.look() if self._alerts is not None else None,
@@ -161,6 +166,18 @@ class Watch:
             return None
         return {"step": waiting.step, "usable": waiting.usable, "needed": waiting.needed, "said": waiting.said()}
 
+    def _sources(self) -> dict[str, Any]:
+        """The figures of each of several sources in the last step, with the last held-out accuracy."""
+        held_out = (self._evaluated[-1].get("sources") if self._evaluated else None) or {}
+        return {
+            name: {**figures, "held_out": held_out.get(name, {}).get("avg_at_k")}
+            for name, figures in ((self.curves.newest or {}).get("sources") or {}).items()
+        }
+
+    def _talks(self) -> dict[str, Any] | None:
+        figures = talk_figures([partial(_by, one.figures) for one in self._scraper.services.values()])
+        return None if figures is None else asdict(figures)
+
     def _service(self, name: str) -> tuple[str, dict[str, Any]]:
         """What the service calls itself, or else the name that it was given, and what it said last."""
         scraped = self._scraper.services.get(name)
@@ -168,7 +185,7 @@ class Watch:
             return name, {"fault": "not asked yet"}
         return scraped.own_name or name, {
             "fault": scraped.fault,
-            "figures": {key: round(value, 3) for key, value in scraped.figures.items() if "_seconds" not in key},
+            "figures": {key: round(value, 3) for key, value in scraped.figures.items() if _is_shown(key)},
             "rates": {key: round(value, 3) for key, value in scraped.rates.items()},
             "age_s": round(now_s() - scraped.at_s, 1) if scraped.at_s else None,
         }
@@ -204,3 +221,12 @@ class Watch:
             return own.read_text(encoding="utf-8")
         config = self.config()
         return (redis_url(config) if config is not None else None) or ""
+
+
+def _by(figures: Figures, name: str, label: str) -> Mapping[str, float]:
+    return by_label(figures, name)
+
+
+def _is_shown(key: str) -> bool:
+    """Whether a browser gets this figure of each service: not seconds, and not what it gets as a whole."""
+    return "_seconds" not in key and key.partition("/")[0] not in SAMPLES

@@ -21,6 +21,15 @@ def write_model(folder: Path, *, tied: bool) -> None:
     random_model(0, tied=tied).save_pretrained(folder)
 
 
+def tokenizer_that_calls(call: str) -> PreTrainedTokenizerFast:
+    """The model's tokenizer, to which the last of its tokens means this text."""
+    vocabulary = {character: position for position, character in enumerate(["~", *CHARACTERS[:-1], call])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="~"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="~")
+
+
 def random_model(seed: int, *, tied: bool) -> Qwen2ForCausalLM:
     torch.manual_seed(seed)
     config = Qwen2Config(

@@ -3,8 +3,8 @@
     python -m tests.system.watched_run [--steps 40] [--page docs/dashboards.md]
 
 It takes about two minutes on two cores. Needs `prometheus` (a Debian package). Exit code 1 if a query is refused or finds
-nothing, except those that need a GPU or an endpoint, and if an alert fires. tests/system/test_run.py asks the same queries of
-its run, which is killed and started again.
+nothing, except those that need a GPU, an endpoint, an environment or several sources, and if an alert fires.
+tests/system/test_run.py asks the same queries of its run, which is killed and started again.
 """
 
 import argparse

@@ -17,7 +17,15 @@ import yaml
 
 from tests.deploy.monitoring import RULES, queries
 
-MAY_BE_EMPTY = {"ratchet_gpu_memory_": "no GPU here", "ratchet_verifier_endpoint_": "no endpoint in this run"}
+MAY_BE_EMPTY = {
+    "ratchet_gpu_memory_": "no GPU here",
+    "ratchet_verifier_endpoint_": "no endpoint in this run",
+    "ratchet_rollout_turns_": "no environment in this run",
+    "ratchet_rollout_conversation_": "no environment in this run",
+    "ratchet_rollout_environment_": "no environment in this run",
+    "ratchet_rollout_tool_": "no environment in this run",
+    "ratchet_learner_source_": "one source in this run",
+}
 """Beginning of a metric's name -> why a query of it may find nothing."""
 
 

@@ -132,6 +132,33 @@ BOARD = Board(
             ],
         ),
         (
+            "Sources",
+            [
+                lines(
+                    "Pass rate by source",
+                    "Of the last step that had groups of the source. Empty where the run has one source.",
+                    RATIO,
+                    (f"max by (source) (ratchet_learner_source_pass_ratio{{{RUN}}})", "{{source}}"),
+                ),
+                lines(
+                    "Share of the prompts",
+                    "What each source gets now: its weight, or what the sampler has learned.",
+                    RATIO,
+                    (f"max by (source) (ratchet_learner_source_share_ratio{{{RUN}}})", "{{source}}"),
+                ),
+                lines(
+                    "Groups dropped by source",
+                    "Groups a second that did not reach a step, by source and reason.",
+                    PER_SECOND,
+                    (
+                        "sum by (source, outcome) (rate(ratchet_learner_source_groups_total"
+                        f'{{{RUN}, outcome!="kept"}}[$__rate_interval]))',
+                        "{{source}} {{outcome}}",
+                    ),
+                ),
+            ],
+        ),
+        (
             "Steps",
             [
                 lines(

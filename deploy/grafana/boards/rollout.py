@@ -86,6 +86,57 @@ BOARD = Board(
             ],
         ),
         (
+            "Conversations",
+            [
+                lines(
+                    "Conversations and sequences",
+                    "Conversations in progress, and those that the engine works on; the others wait for their environment.",
+                    COUNT,
+                    (f"sum(ratchet_rollout_open_conversations{{{OF}}})", "open"),
+                    (f"sum(ratchet_rollout_running_sequences{{{OF}}})", "in the engine"),
+                ),
+                lines(
+                    "Turns",
+                    "Messages of the policy in a conversation. At environment.max_turns conversations are cut.",
+                    COUNT,
+                    *quantiles(f"ratchet_rollout_turns{{{OF}}}"),
+                ),
+                lines(
+                    "Waiting share",
+                    "Share of their time that conversations wait for the environment. High with an idle engine: raise "
+                    "environment.open_conversations.",
+                    RATIO,
+                    (
+                        f"sum(rate(ratchet_rollout_environment_seconds_sum{{{OF}}}[$__rate_interval])) / "
+                        f"sum(rate(ratchet_rollout_conversation_seconds_sum{{{OF}}}[$__rate_interval]))",
+                        "waiting",
+                    ),
+                ),
+                lines(
+                    "Seconds of a tool's call",
+                    "By tool, as the environment says.",
+                    SECONDS,
+                    *quantiles(f"ratchet_rollout_tool_seconds{{{OF}}}", "tool"),
+                ),
+                lines(
+                    "Errors by tool",
+                    "Calls a second that failed. unreadable: nobody can read the call; unknown: there is no such tool. They fall "
+                    "as the policy learns.",
+                    PER_SECOND,
+                    (f"sum by (tool) (rate(ratchet_rollout_tool_errors_total{{{OF}}}[$__rate_interval]))", "{{tool}}"),
+                ),
+                lines(
+                    "Failures of the environment",
+                    "Conversations a second that were begun again or given up, by kind. Healthy: 0.",
+                    PER_SECOND,
+                    (
+                        f"sum by (fault) (rate(ratchet_rollout_environment_faults_total{{{OF}}}[$__rate_interval]))",
+                        "{{fault}}",
+                    ),
+                ),
+            ],
+        ),
+        (
             "vLLM",
             [
                 lines(

@@ -10,9 +10,9 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from rollout.environments.agent.chat import Said, as_said, completion, goes_on, heard
 from rollout.environments.agent.program import Agent as Program
 from rollout.environments.agent.program import function_agent, program_agent, told
+from rollout.environments.agent.request import Said, as_said, goes_on, heard
 from rollout.environments.agent.server import AgentServer, Asked, Line, server_of_this_loop
 from rollout.environments.environment import Message, Start, Subject, Turn
 from rollout.environments.tools.calls import FORMATS
@@ -20,23 +20,14 @@ from rollout.environments.tools.environment import UNREADABLE
 from services.errors import RatchetError
 
 
-class Agent:
-    def __init__(
-        self,
-        *,
-        command: Sequence[str] | None = None,
-        function: str | None = None,
-        format: str = "hermes",
-        give_reference: bool = False,
-        variables: Mapping[str, str] = {},
-    ) -> None:
-        """command: the program and its arguments. function: module:name, in place of a program. format: how the model's family
-        writes calls. give_reference: whether it is told the reference answer. variables: added to the program's environment."""
-        if (command is None) == (function is None):
-            raise ValueError('an agent needs either command = ["...", "..."] or function = "module:name"')
+class Served:
+    """A conversation with a program that asks the policy by the API: what it asks becomes turns."""
+
+    def __init__(self, program: Program, format: str, *, give_reference: bool = False) -> None:
+        """format: how the model's family writes calls. give_reference: whether the program is told the reference answer."""
         if format not in FORMATS:
             raise ValueError(f'format = "{format}" is not one of {", ".join(sorted(FORMATS))}')
-        self._program = self._program_of(command, function, variables)
+        self._program = program
         self._format = format
         self._give_reference = give_reference
         self._server: AgentServer | None = None
@@ -44,15 +35,6 @@ class Agent:
         self._running: asyncio.Task[float | None] | None = None
         self._asked: Asked | None = None
         self._said: list[Said] = []
-
-    @staticmethod
-    def _program_of(command: Sequence[str] | None, function: str | None, variables: Mapping[str, str]) -> Program:
-        if function is not None:
-            return function_agent(function)
-        assert command is not None
-        if isinstance(command, str) or not command or shutil.which(command[0]) is None:
-            raise ValueError(f"command = {command!r}: there is no such program")
-        return program_agent(command, variables)
 
     async def reset(self, subject: Subject) -> Start:
         self._server = server_of_this_loop()
@@ -70,8 +52,7 @@ class Agent:
         before = self._asked.request
         said = heard(message["content"], self._format, message.get("tokens", {}), with_tools=bool(before.tools))
         self._said.append(said)
-        if not self._asked.answer.done():  # the agent may have given up
-            self._asked.answer.set_result(completion(said, before.model))
+        self._asked.hear(said)
         info = {"tool_errors": [UNREADABLE] * said.unreadable}
         self._asked = await self._next()
         if self._asked is None:
@@ -116,3 +97,31 @@ class Agent:
             asking.cancel()
         self._running.result()
         return None
+
+
+class Agent(Served):
+    """A command, or a function."""
+
+    def __init__(
+        self,
+        *,
+        command: Sequence[str] | None = None,
+        function: str | None = None,
+        format: str = "hermes",
+        give_reference: bool = False,
+        variables: Mapping[str, str] = {},
+    ) -> None:
+        """command: the program and its arguments. function: module:name, in place of a program. format: how the model's family
+        writes calls. give_reference: whether it is told the reference answer. variables: added to the program's environment."""
+        if (command is None) == (function is None):
+            raise ValueError('an agent needs either command = ["...", "..."] or function = "module:name"')
+        super().__init__(_program_of(command, function, variables), format, give_reference=give_reference)
+
+
+def _program_of(command: Sequence[str] | None, function: str | None, variables: Mapping[str, str]) -> Program:
+    if function is not None:
+        return function_agent(function)
+    assert command is not None
+    if isinstance(command, str) or not command or shutil.which(command[0]) is None:
+        raise ValueError(f"command = {command!r}: there is no such program")
+    return program_agent(command, variables)

@@ -9,16 +9,17 @@ import math
 import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from rollout.environments.environment import Subject
 from services.errors import RatchetError
+from services.threads import in_daemon_thread
 
 PASSED_ON = ("PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "SSL_CERT_FILE")
 """Variables of the replica's environment that a program gets."""
 KEPT_BYTES = 64 * 2**10
 """How much of what it prints is kept, the end of it."""
-END_S = 2.0
 
 Agent = Callable[[Mapping[str, Any], str, str], Coroutine[Any, Any, float | None]]
 """(problem, base URL, key) -> its own reward, or None where the run's grader judges. Raises what went wrong."""
@@ -44,10 +45,17 @@ def function_agent(place: str) -> Agent:
         raise TypeError(f"{place} is not a function")
 
     async def run(problem: Mapping[str, Any], base_url: str, key: str) -> float | None:
+        """Waits for: the function.
+
+        Until: the conversation ends; a thread is left behind then, and ends with its next request.
+        Ended by: its end.
+        Metric: ratchet_rollout_environment_seconds.
+        """
         how = {"problem": problem, "base_url": base_url, "api_key": key}
         if inspect.iscoroutinefunction(found):
-            return _reward(await found(**how))
-        return _reward(await asyncio.to_thread(found, **how))
+            return checked_reward(await found(**how))
+        # In a thread of its own: those of an executor are few, and conversations would wait for one another's policy.
+        return checked_reward(await asyncio.wrap_future(in_daemon_thread(partial(found, **how), "agent")))
 
     return run
 
@@ -63,8 +71,7 @@ def program_agent(command: Sequence[str], variables: Mapping[str, str]) -> Agent
         Ended by: its end.
         Metric: ratchet_rollout_environment_seconds.
         """
-        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        environment |= {**variables, "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": key}
+        environment = variables_for({**variables, "OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": key})
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=asyncio.subprocess.PIPE,
@@ -79,7 +86,7 @@ def program_agent(command: Sequence[str], variables: Mapping[str, str]) -> Agent
             assert process.stderr is not None
             process.stdin.write(json.dumps(problem).encode())
             process.stdin.close()
-            printed, errors = await asyncio.gather(_end_of(process.stdout), _end_of(process.stderr))
+            printed, errors = await asyncio.gather(end_of(process.stdout), end_of(process.stderr))
             code = await process.wait()
         finally:
             with contextlib.suppress(ProcessLookupError):
@@ -94,7 +101,13 @@ def program_agent(command: Sequence[str], variables: Mapping[str, str]) -> Agent
     return run
 
 
-async def _end_of(stream: asyncio.StreamReader) -> bytes:
+def variables_for(own: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a program: those of the replica's variables that hold no secrets, and its own."""
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | dict(own)
+
+
+async def end_of(stream: asyncio.StreamReader) -> bytes:
+    """The last KEPT_BYTES of a stream, once it has ended."""
     kept = bytearray()
     while part := await stream.read(2**16):
         kept += part
@@ -109,10 +122,11 @@ def _printed_reward(printed: str) -> float | None:
         last = json.loads(lines[-1]) if lines else None
     except (ValueError, RecursionError):
         return None
-    return _reward(last["reward"]) if isinstance(last, dict) and "reward" in last else None
+    return checked_reward(last["reward"]) if isinstance(last, dict) and "reward" in last else None
 
 
-def _reward(given: object) -> float | None:
+def checked_reward(given: object) -> float | None:
+    """The reward that an agent gave. Raises RatchetError for what is not a finite number."""
     if given is None:
         return None
     if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):

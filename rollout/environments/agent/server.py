@@ -1,5 +1,5 @@
-"""The API that agents see: POST /v1/chat/completions and GET /v1/models on a loopback address, one server for each loop of
-environments, and one key for each conversation, by which its requests are known.
+"""The API that agents see: POST /v1/chat/completions, POST /v1/responses and GET /v1/models on a loopback address, one server for
+each loop of environments, and one key for each conversation, by which its requests are known.
 """
 
 import asyncio
@@ -8,23 +8,25 @@ import json
 import logging
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from rollout.environments.agent.chat import BadRequest, ChatRequest, read_request
+from rollout.environments.agent import chat, responses
+from rollout.environments.agent.request import BadRequest, Said
+from rollout.environments.agent.request import Request as AgentRequest
 
 MOST_BYTES = 32 * 2**20
 """Size of the largest request."""
-START_S = 10.0
 
 log = logging.getLogger("ratchet.rollout")
 
@@ -37,8 +39,15 @@ class Over(Exception):
 class Asked:
     """A request that waits for its answer."""
 
-    request: ChatRequest
-    answer: "asyncio.Future[dict[str, Any]]"
+    request: AgentRequest
+    written: Callable[[Said], Response]
+    """The answer as the API writes it by which this was asked."""
+    answer: "asyncio.Future[Response]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def hear(self, said: Said) -> None:
+        """Answer it, unless the agent has given up."""
+        if not self.answer.done():
+            self.answer.set_result(self.written(said))
 
 
 @dataclass(eq=False)
@@ -48,6 +57,8 @@ class Line:
     key: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     asked: "asyncio.Queue[Asked]" = field(default_factory=asyncio.Queue)
     waiting: set[Asked] = field(default_factory=set)
+    histories: responses.Histories = field(default_factory=dict)
+    """What was said up to each answer of /v1/responses."""
 
     def hang_up(self) -> None:
         """Tell all requests without an answer that there will be none."""
@@ -63,7 +74,8 @@ class AgentServer:
         self._lines: dict[str, Line] = {}
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         routes = [
-            Route("/v1/chat/completions", self._chat, methods=["POST"]),
+            Route("/v1/chat/completions", partial(self._answer, _by_chat), methods=["POST"]),
+            Route("/v1/responses", partial(self._answer, _by_responses), methods=["POST"]),
             Route("/v1/models", self._models, methods=["GET"]),
         ]
         self._server = _Server(
@@ -82,11 +94,17 @@ class AgentServer:
         line.hang_up()
 
     async def _serve(self) -> None:
+        """Serve until the loop ends, and close what is open then."""
         with contextlib.closing(self._listener):
-            await self._server.serve(sockets=[self._listener])
+            try:
+                await self._server.serve(sockets=[self._listener])
+            finally:
+                if self._server.started:
+                    self._server.force_exit = True  # requests without an answer get none
+                    await self._server.shutdown([self._listener])
 
-    async def _chat(self, request: Request) -> JSONResponse:
-        """Answer one request.
+    async def _answer(self, read: "Callable[[Any, Line], Asked]", request: Request) -> Response:
+        """Answer one request. read: what is asked, of its body.
 
         Waits for: the policy, and the requests before it.
         Until: the conversation ends.
@@ -102,16 +120,15 @@ class AgentServer:
             if len(body) > MOST_BYTES:
                 return _refused(413, f"a request has at most {MOST_BYTES} bytes", "too_large")
         try:
-            read = read_request(json.loads(body))
+            asked = read(json.loads(body), line)
         except BadRequest as fault:
             return _refused(400, str(fault), "invalid_request", fault.place)
         except (ValueError, RecursionError) as fault:
             return _refused(400, f"the body is not JSON: {fault}", "invalid_request")
-        asked = Asked(read, asyncio.get_running_loop().create_future())
         line.waiting.add(asked)
         line.asked.put_nowait(asked)
         try:
-            return JSONResponse(await asked.answer)
+            return await asked.answer
         except Over as over:
             return _refused(400, str(over), "conversation_over")
         finally:
@@ -126,6 +143,35 @@ class AgentServer:
     def _line_of(self, request: Request) -> Line | None:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         return self._lines.get(key.strip()) if scheme.lower() == "bearer" else None
+
+
+def _by_chat(body: Any, line: Line) -> Asked:
+    request = chat.read_request(body)
+
+    def written(said: Said) -> Response:
+        answer = chat.completion(said, request.model)
+        if not body.get("stream"):
+            return JSONResponse(answer)
+        return _stream([*map(json.dumps, chat.chunks(body, answer)), "[DONE]"])
+
+    return Asked(request, written)
+
+
+def _by_responses(body: Any, line: Line) -> Asked:
+    request = responses.read_request(body, line.histories)
+
+    def written(said: Said) -> Response:
+        answer = responses.response(said, request, body, line.histories)
+        if not body.get("stream"):
+            return JSONResponse(answer)
+        return _stream(map(json.dumps, responses.events(answer)))
+
+    return Asked(request, written)
+
+
+def _stream(payloads: Iterable[str]) -> Response:
+    """Server-sent events. OpenAI's client reads the type of an event in its JSON."""
+    return Response("".join(f"data: {one}\n\n" for one in payloads), media_type="text/event-stream")
 
 
 class _Server(uvicorn.Server):

@@ -2,6 +2,9 @@
 const NS = "http://www.w3.org/2000/svg";
 const H = 136, LEFT = 34, RIGHT = 6, TOP = 6, BOTTOM = 16;
 
+// At the axis there is room for five characters.
+const tick = (value) => (Math.abs(value) >= 1e4 && Math.abs(value) < 1e6 ? `${Math.round(value / 1e3)} k` : number(value, 2));
+
 export function number(value, digits = 3) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   const size = Math.abs(value);
@@ -83,7 +86,7 @@ export class Curve {
     for (const part of [0, 0.5, 1]) {
       const value = low + part * (high - low);
       this.svg.append(svg("line", { class: "grid", x1: LEFT, x2: W - RIGHT, y1: y(value), y2: y(value) }));
-      this.label(LEFT - 4, y(value) + 3, number(value, 2), "end");
+      this.label(LEFT - 4, y(value) + 3, tick(value), "end");
     }
     this.label(LEFT, H - 3, number(this.x0, 0), "start");
     this.label(W - RIGHT, H - 3, `step ${number(this.x1, 0)}`, "end");

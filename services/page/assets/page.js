@@ -131,6 +131,28 @@ function drawReplicas() {
     [["stream"], ["waiting", "n"], ["claimed", "n"]], queues, state.redis || "The streams are not known yet."));
 }
 
+function drawSources() {
+  const found = Object.entries(state.sources || {});
+  document.getElementById("sources-section").hidden = !found.length;
+  const rows = found.map(([name, one]) => [name, number(one.share, 2), one.groups, Object.values(one.dropped_groups).reduce((a, b) => a + b, 0),
+    one.sequences ? number(one.mean_reward) : "–", one.sequences ? number(one.pass_rate) : "–", number(one.held_out), one.tokens]);
+  swap("sources", table("In the last step; the share is that of the next prompts",
+    [["source"], ["share", "n"], ["groups", "n"], ["dropped", "n wide"], ["reward", "n"], ["pass rate", "n"], ["held-out", "n"], ["tokens", "n wide"]], rows, ""));
+}
+
+function drawTalks() {
+  const talks = state.talks;
+  document.getElementById("talks-section").hidden = !talks;
+  if (!talks) return;
+  const faults = Object.entries(talks.faults).map(([kind, count]) => `${kind} ${count}`).join(", ");
+  document.getElementById("talks-words").textContent = [`${talks.held} held and ${talks.open} open, ${number(talks.mean_turns, 1)} turns each on average`,
+    `${Math.round(talks.waiting_share * 100)} % of their time they wait for the environment`,
+    talks.rewritten ? `${talks.rewritten} turns began their sequence again` : null,
+    faults ? `the environment failed: ${faults}` : "the environment has not failed"].filter(Boolean).join("; ") + ".";
+  const rows = talks.tools.map((one) => [one.name, one.calls || "–", one.mean_seconds === null ? "–" : number(one.mean_seconds, 3), one.errors]);
+  swap("talks", table("Calls of tools since the replicas started", [["tool"], ["calls", "n"], ["seconds, mean", "n"], ["errors", "n"]], rows, "No tool has been called."));
+}
+
 let deadShown = "";
 function drawDead() {
   const dead = state.dead;
@@ -209,6 +231,8 @@ async function poll() {
       drawLoop();
       if (moved || evaluations.length !== before) curves.forEach((one) => one.draw());
       drawReplicas();
+      drawSources();
+      drawTalks();
       drawDead();
       drawAlerts();
     }

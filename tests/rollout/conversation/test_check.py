@@ -32,7 +32,7 @@ def wrong(name: str = "guess", **options: Any) -> str:
 
 def test_an_environment_that_cannot_be_made_is_named_with_why(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
-        'environment.name = "chess": there is no such environment; the known ones are "agent", "guess", "tools"'
+        'environment.name = "chess": there is no such environment; the known ones are "agent", "guess", "openenv", "tools", '
         in wrong("chess")
     )
     assert "environment.options" in wrong(gueses=3)

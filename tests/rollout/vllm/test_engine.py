@@ -26,6 +26,7 @@ from rollout.conversation.dialogue import Script
 from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
 from rollout.environments import Message, Start, Subject
 from rollout.environments import Turn as Answer
+from rollout.environments.loading import environment_maker
 from rollout.vllm.engine import VllmEngine
 from rollout.vllm.launch import refuse_what_was_changed
 from services.clock import Deadline
@@ -38,8 +39,16 @@ from services.wire.codec import Array
 from services.wire.prompt import Prompt
 from services.wire.trajectory import Trajectory, check_turns
 from services.wire.weights import Gap, Rendezvous, WeightManifest
-from tests.learner.talks import contexts
-from tests.rollout.small_model import STOP, logp_across_swap, logp_under, random_model, write_model
+from tests.learner.talks import contexts, logp_of_the_whole
+from tests.rollout.small_model import (
+    CHARACTERS,
+    STOP,
+    logp_across_swap,
+    logp_under,
+    random_model,
+    tokenizer_that_calls,
+    write_model,
+)
 
 T = TypeVar("T")
 TOLERANCE_NATS = 1e-4
@@ -538,6 +547,39 @@ def test_log_probs_of_a_conversation_are_those_of_a_forward_of_all_of_it(rig: Ri
             at = sampled[of_turn.start]
             expected = logp_under(models[int(version[of_turn.start])], whole[:at], whole[at : at + 9])
             assert float(np.abs(logp[of_turn] - expected.numpy()).max()) < TOLERANCE_NATS
+
+
+CALL = '<tool_call>{"name": "calculator", "arguments": {"expression": "12*7"}}</tool_call>'
+
+
+def test_an_agent_and_its_tool_talk_with_the_real_engine(rig: Rig) -> None:
+    """The model draws tokens at random, and one of them means a call: what is read and said is exact all the same."""
+    pytest.importorskip("openai")
+    settings = rig.run_config.model_dump(mode="json", exclude_none=True)
+    agent = {"function": "tests.rollout.environments.agent.agents:calculating"}
+    settings |= {"environment": {"name": "agent", "options": agent, "max_turns": 4, "max_turn_tokens": 40}}
+    settings["prompts"]["template"] = "none"
+    config = RunConfig.model_validate(settings)
+    script = Script(tokenizer_that_calls(CALL), [STOP], config.prompts)
+    asked = prompt(tokens=150, size=8, problem="12*7", stop_token_ids=(STOP,), grader="exact")
+
+    async def held() -> tuple[Prompt, tuple[Trajectory, ...]]:
+        talks = Conversations(config, script, environment_maker(config))
+        group = await talks.sample(asked, rig.engine.sample)
+        await talks.stop()
+        return group
+
+    begun, trajectories = rig.do(held())
+    answers = [ids_of_turn.numpy().tolist() for one in trajectories for ids_of_turn in (t.given for t in one.turns[1:])]
+    assert answers, "no conversation called the tool"
+    eighty_four = [CHARACTERS.index(digit) + 1 for digit in "84"]
+    for given in answers:
+        assert given == eighty_four * (len(given) // 2)  # as often as the message calls
+    for one in trajectories:
+        check_turns(one)
+        assert not any(turn.restarts for turn in one.turns)
+        expected = logp_of_the_whole(rig.model, ids(begun), one)
+        assert float(np.abs(one.behavior_logp.numpy() - expected.detach().numpy()).max()) < TOLERANCE_NATS
 
 
 def test_a_dead_engine_is_noticed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """The page in a real Chromium: what it shows of a run, and that nothing a model wrote runs in it."""
 
+import re
 import shutil
 import subprocess
 import threading
@@ -10,9 +11,17 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from rollout.conversation import metrics
+from rollout.environments import Start
+from rollout.environments import Turn as Answer
+from services.health import HealthServer
 from services.page.app import create_app
 from services.page.listening import address, listen
+from services.run.addresses import announce_address
+from services.run.json_lines import JsonLines
+from services.run.kept_groups import write_step
 from tests.services.page.conftest import Page
+from tests.services.page.written import step_row, talked
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
@@ -59,6 +68,43 @@ def test_what_a_model_wrote_is_text(served: str, tmp_path: Path) -> None:
     assert "<img" not in document
     assert "owned</title>" not in document
     assert 'style="background-color: rgba(45, 125, 210' in document  # tokens of weight 1.25
+
+
+def test_conversations_their_tools_and_the_sources_are_shown(served: str, page: Page, tmp_path: Path) -> None:
+    metrics.TURNS.observe(3)
+    tool = {"function": {"name": "calculator"}}
+    metrics.count_tools(
+        Answer(info={"tool_errors": ["calculator"], "tool_seconds": {"calculator": [0.25]}}), Start([], [tool])
+    )
+    source = {"share": 0.75, "groups": 3, "dropped_groups": {"stale": 1}, "sequences": 6, "tokens": 90}
+    source |= {"mean_reward": 0.5, "mean_shaped_reward": 0.5, "pass_rate": 0.25}
+    with JsonLines(page.folder.steps) as lines:
+        lines.write(**step_row(4, sources={"easy <b>": source}))
+    with JsonLines(page.folder.evaluations) as lines:
+        lines.write(attempt=1, policy_version=4, avg_at_k=0.5, sources={"easy <b>": {"avg_at_k": 0.625}})
+    replica = HealthServer("127.0.0.1", 0, ready=lambda: True)
+    try:
+        announce_address(page.folder.services, "rollout-0", replica.url)
+        page.watch.look()
+        document = shown(served, tmp_path / "profile")
+    finally:
+        replica.close()
+    assert "easy &lt;b&gt;</td>" in document
+    assert '<td class="n">0.625</td>' in document
+    assert "turns each on average" in document
+    assert "% of their time they wait for the environment" in document
+    assert re.search(r"<td>calculator</td><td class=\"n\">\d+</td>", document)
+
+
+def test_a_conversation_is_shown_with_the_words_of_its_environment(served: str, page: Page, tmp_path: Path) -> None:
+    write_step(page.folder.groups, 5, [talked(5, 9)], 2**20)
+    document = shown(f"{served}&view=groups&step=5&group=train-9&sample=1", tmp_path / "profile")
+    assert "7 tokens in 3 turns" in document
+    assert "Rewards by turn: –, 0.5, 1" in document
+    assert 'class="read" title="the environment, before turn 2">tool: 84 &lt;script&gt;' in document
+    assert 'class="read again" title="the environment, before turn 3: the sequence begins again"' in document
+    assert " of the environment: read, not trained on" in document
+    assert "owned</title>" not in document
 
 
 def test_the_list_keeps_its_filter_in_the_address(served: str, tmp_path: Path) -> None:

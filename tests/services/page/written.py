@@ -3,11 +3,13 @@
 import base64
 from pathlib import Path
 
+import msgspec
+
 from services.command.run_processes import write_settings
 from services.config.load import load
 from services.run.folder import RunFolder
 from services.run.json_lines import JsonLines
-from services.run.kept_groups import KeptGroup, KeptResponse, write_step
+from services.run.kept_groups import KeptGroup, KeptResponse, KeptWords, write_step
 from services.wire.codec import Array, encode
 from services.wire.prompt import Prompt
 from tests.services.config.test_load import SMALLEST
@@ -49,6 +51,22 @@ def kept(step: int, number: int, rewards: list[float], *, dropped: str | None = 
         prompt_tokens=5,
         responses=[response(reward, version=version, trained=dropped is None) for reward in rewards],
     )
+
+
+def talked(step: int, number: int) -> KeptGroup:
+    """A group of two conversations of three turns; the second begins its sequence again."""
+    pieces = ["<tool_call>", "12*7", "</tool_call>", "It ", "is ", "84", "bye"]
+    plain = kept(step, number, [1.0, 0.0])
+    words = [
+        KeptWords(before=0, text="", restarts=False, reward=None),
+        KeptWords(before=3, text=f"tool: 84 {HOSTILE}", restarts=False, reward=0.5),
+        KeptWords(before=6, text="all of it again", restarts=True, reward=1.0),
+    ]
+    responses = [
+        msgspec.structs.replace(response(reward, pieces=pieces), words=words if reward == 0 else words[:2])
+        for reward in (1.0, 0.0)
+    ]
+    return msgspec.structs.replace(plain, responses=responses)
 
 
 def prompt(number: int) -> Prompt:

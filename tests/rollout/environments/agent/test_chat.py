@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from rollout.environments.agent.chat import BadRequest, as_said, completion, goes_on, heard, read_request
+from rollout.environments.agent.chat import completion, read_request
+from rollout.environments.agent.request import BadRequest, heard
 
 ASKED = [{"role": "user", "content": "what is it"}]
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
@@ -18,7 +19,6 @@ def read(**body: Any) -> Any:
 @pytest.mark.parametrize(
     ("body", "place"),
     [
-        ({"stream": True}, "stream"),
         ({"n": 2}, "n"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "critic", "content": ""}]}, "messages[0]"),
@@ -45,24 +45,6 @@ def test_what_does_not_change_the_answer_is_taken() -> None:
     parts = [{"role": "developer", "content": [{"type": "text", "text": "be "}, {"type": "text", "text": "brief"}]}]
     assert read(messages=parts).messages == [{"role": "system", "content": "be brief"}]
     assert read(tools=[TOOL], tool_choice="none").tools == []
-
-
-def test_a_request_goes_on_only_with_the_very_words() -> None:
-    before, said = read(tools=[TOOL]), heard(CALL, "hermes", {}, with_tools=True)
-    answered = completion(said, "m")["choices"][0]["message"]
-    result = {"role": "tool", "tool_call_id": answered["tool_calls"][0]["id"], "content": "2"}
-    after = read(messages=[*ASKED, answered, result], tools=[TOOL])
-    assert goes_on(after, before, said) == [{"role": "tool", "content": "2"}]
-    assert goes_on(read(messages=[*ASKED, answered], tools=[TOOL]), before, said) is None
-    assert goes_on(read(messages=[*ASKED, answered, result]), before, said) is None
-    assert (
-        goes_on(read(messages=[*ASKED, {"role": "assistant", "content": "other"}, result], tools=[TOOL]), before, said)
-        is None
-    )
-    assert goes_on(read(messages=[*ASKED, answered, answered], tools=[TOOL]), before, said) is None
-    again = as_said(after.messages, [said])
-    assert again[1] == {"role": "assistant", "content": CALL}
-    assert again[0] == ASKED[0]
 
 
 def test_an_answer_is_what_openai_answers() -> None:

@@ -3,6 +3,7 @@ its history goes on and in several where it rewrites it."""
 
 import asyncio
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,23 @@ CALL = '<tool_call>{"name": "add", "arguments": {"a": 3, "b": 4}}</tool_call>'
 PROBLEM = Subject(prompt="what is it", reference="7", options={}, row=0, seed=0)
 
 
-def held(
-    *texts: str, attempts: int = 1, group_size: int = 2, grader: str = "exact", **options: Any
+def held(*texts: str, **how: Any) -> tuple[HeldGroup, TalkingEngine]:
+    """A group of conversations with an agent, in which the policy says these texts in turn."""
+    return hold("agent", *texts, **how)
+
+
+def hold(
+    name: str,
+    *texts: str,
+    attempts: int = 1,
+    group_size: int = 2,
+    grader: str = "exact",
+    row: int = 0,
+    max_turns: int = 8,
+    **options: Any,
 ) -> tuple[HeldGroup, TalkingEngine]:
-    """A group of conversations in which the policy says these texts in turn."""
-    config = run_config(name="agent", options=options, attempts=attempts, turn_s=20.0)
+    """A group of conversations with the environment of this name, in which the policy says these texts in turn."""
+    config = run_config(name=name, options=options, attempts=attempts, turn_s=200.0, max_turns=max_turns)
     asked: dict[str, int] = {}
 
     def says(own: Any) -> list[int]:
@@ -42,8 +55,8 @@ def held(
     async def scenario() -> HeldGroup:
         talks = conversations(environment_maker(config), config)
         try:
-            async with asyncio.timeout(30):
-                return await talks.sample(prompt(grader=grader, group_size=group_size), engine.sample)
+            async with asyncio.timeout(240):
+                return await talks.sample(prompt(row, grader=grader, group_size=group_size), engine.sample)
         finally:
             await talks.stop()
 
@@ -54,8 +67,9 @@ def text(ids: Any) -> str:
     return str(tokenizer_of("chatml").decode(ids.numpy().tolist()))
 
 
-def test_an_agent_that_goes_on_is_one_sequence_with_the_tokens_that_were_sampled() -> None:
-    group, engine = held(CALL, "it is seven", function=f"{AGENTS}:adding")
+@pytest.mark.parametrize("agent", ["adding", "streaming", "responding", "responding_in_a_stream"])
+def test_an_agent_that_goes_on_is_one_sequence_with_the_tokens_that_were_sampled(agent: str) -> None:
+    group, engine = held(CALL, "it is seven", function=f"{AGENTS}:{agent}")
     for index, one in enumerate(group.trajectories):
         check_turns(one)
         assert [turn.restarts for turn in one.turns] == [False, False]
@@ -70,6 +84,16 @@ def test_an_agent_that_goes_on_is_one_sequence_with_the_tokens_that_were_sampled
     begun_text = text(group.prompt.token_ids)
     assert '"name": "add"' in begun_text
     assert "which number" in begun_text
+
+
+def test_an_agent_that_names_the_answer_before_is_one_sequence() -> None:
+    group, _ = held("it is seven", "seven", function=f"{AGENTS}:naming", grader="environment")
+    for one in group.trajectories:
+        check_turns(one)
+        assert [turn.restarts for turn in one.turns] == [False, False]
+        assert one.token_ids.numpy().tolist() == message("it is seven") + message("seven")
+        assert "in one word" in text(one.turns[1].given)
+        assert one.reward == 1.0
 
 
 def test_an_agent_that_rewrites_its_history_becomes_several_sequences_of_one_member() -> None:
@@ -110,7 +134,27 @@ async def raising(problem: Any, base_url: str, api_key: str) -> None:
     raise KeyError(problem["row"])
 
 
-def test_a_stream_is_refused_and_the_conversation_goes_on() -> None:
+MEETING = threading.Barrier(40)
+
+
+def meeting(problem: Any, base_url: str, api_key: str) -> None:
+    """Asks once all forty have begun."""
+    MEETING.wait(20)
+    httpx.post(
+        f"{base_url}/chat/completions",
+        json={"messages": problem["messages"]},
+        headers={"Authorization": f"Bearer {api_key}"},
+        trust_env=False,
+        timeout=30,
+    ).raise_for_status()
+
+
+def test_functions_that_block_do_not_wait_for_one_another() -> None:
+    group, _ = held("it is seven", group_size=40, function="tests.rollout.environments.agent.test_environment:meeting")
+    assert len(group.trajectories) == 40
+
+
+def test_a_request_is_refused_and_the_conversation_goes_on() -> None:
     group, _ = held("it is seven", function=f"{AGENTS}:refused")
     assert {len(one.turns) for one in group.trajectories} == {1}
 
