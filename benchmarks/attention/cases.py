@@ -91,6 +91,8 @@ def made_up_batch(size: Size, groups: int, prompt: int, responses: tuple[int, in
         group=torch.arange(count) // GROUP_SIZE,
         temperature=torch.ones(count),
         lag_steps=torch.zeros(total, dtype=torch.int64),
+        turn=torch.zeros(total, dtype=torch.int64),
+        turn_reward=torch.zeros(total, dtype=torch.float64),
         tally=Tally(),
         read=((),) * count,
     )

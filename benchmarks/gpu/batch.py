@@ -43,6 +43,8 @@ def random_batch(card: Card, tokens: int, longest: int, seed: int = 0) -> StepBa
         group=torch.arange(count) // size,
         temperature=torch.ones(count),
         lag_steps=torch.zeros(total, dtype=torch.int64),
+        turn=torch.zeros(total, dtype=torch.int64),
+        turn_reward=torch.zeros(total, dtype=torch.float64),
         tally=Tally(),
         read=((),) * count,
     )

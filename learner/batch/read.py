@@ -1,7 +1,9 @@
 """What an environment said within a conversation, as tensors: where it stands among the tokens that the policy sampled."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,6 +37,16 @@ def beginning(trajectory: Trajectory, prompt: Tensor) -> tuple[Tensor, tuple[Rea
             read.append(Read(before, ids(turn.given), turn.restarts))
         before += turn.tokens
     return prompt, tuple(read)
+
+
+def per_token(trajectory: Trajectory) -> "tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]":
+    """(number of the turn of each token that the policy sampled, from 0; what the environment gave for that turn). int64 [L],
+    float64 [L]; both 0 in a response to the prompt alone."""
+    if not trajectory.turns:
+        return np.zeros(len(trajectory), dtype=np.int64), np.zeros(len(trajectory))
+    tokens = [turn.tokens for turn in trajectory.turns]
+    rewards = [turn.reward or 0.0 for turn in trajectory.turns]
+    return np.arange(len(tokens)).repeat(tokens), np.array(rewards, dtype=np.float64).repeat(tokens)
 
 
 def ids(values: Array) -> Tensor:

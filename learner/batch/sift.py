@@ -1,8 +1,8 @@
 """Which sequences of a scored group reach the loss; everything else is counted by reason.
 
 Invariants: a kept sequence has a token that counts, and every behavior log-prob of such tokens is finite. A kept group has at
-least two kept sequences, with different rewards (and verdicts, where `zero_variance_of = "verdict"`) unless `zero_variance =
-"train"`. The group mean therefore never sees a rejected sequence.
+least two kept sequences, with different rewards (and verdicts, where `zero_variance_of = "verdict"`; or turns, under
+`advantage.turns`) unless `zero_variance = "train"`. The group mean therefore never sees a rejected sequence.
 """
 
 from collections import Counter
@@ -16,9 +16,12 @@ import torch
 from torch import Tensor
 
 from learner.batch.format_gate import capped_at
+from learner.batch.read import per_token
 from learner.batch.stale import RULES, is_stale
 from learner.objective.baseline import all_equal
 from learner.objective.shaping import shaped_rewards
+from learner.objective.turns import token_turn_advantages
+from services.config.advantage import AdvantageConfig
 from services.config.learner import LearnerConfig
 from services.errors import InputError
 from services.wire.prompt import Prompt
@@ -27,8 +30,9 @@ from services.wire.trajectory import Trajectory
 from services.wire.verdict import Score, Verdict
 
 GroupDrop = Literal["zero_variance", "single", "stale"]
-"""Why a whole group does not reach the loss. zero_variance: all rewards are equal, or all verdicts where
-`zero_variance_of` says so. single: fewer than two sequences are left. stale: the rule for stale tokens drops it."""
+"""Why a whole group does not reach the loss. zero_variance: all rewards are equal and no turn has an advantage, or all verdicts
+are equal where `zero_variance_of` says so. single: fewer than two sequences are left. stale: the rule for stale tokens drops
+it."""
 SequenceDrop = Literal["non_finite", "truncated", "stale", "empty"]
 """Why a sequence does not reach the loss. non_finite: a behavior log-prob is not finite. truncated: it was cut by a limit
 under `truncated = "mask"`. stale: the rule for stale tokens leaves none that counts. empty: the prompt or the response has no
@@ -110,7 +114,7 @@ def sift(scored: ScoredGroup, policy_version: int, settings: LearnerConfig) -> S
             verdicts.append(score.verdict)
         else:
             reasons[reason] += 1
-    drop = _why_group_dropped([sequence.reward for sequence in kept], verdicts, settings)
+    drop = _why_group_dropped(kept, verdicts, settings)
     return SiftedGroup(
         prompt=prompt,
         kept=() if drop else tuple(kept),
@@ -190,11 +194,25 @@ def _why_dropped(
     return None if finite[counts].all() else "non_finite"
 
 
-def _why_group_dropped(rewards: list[float], verdicts: list[Verdict], settings: LearnerConfig) -> GroupDrop | None:
-    """rewards, verdicts: those of the sequences that are left."""
-    if len(rewards) < 2:
+def _why_group_dropped(
+    kept: Sequence[KeptSequence], verdicts: list[Verdict], settings: LearnerConfig
+) -> GroupDrop | None:
+    """kept, verdicts: the sequences that are left, and their verdicts."""
+    if len(kept) < 2:
         return "single"
+    if settings.zero_variance == "train":
+        return None
     alike = settings.zero_variance_of == "verdict" and len(set(verdicts)) == 1
-    if settings.zero_variance == "drop" and (alike or all_equal(rewards)):
-        return "zero_variance"
-    return None
+    equal = all_equal([sequence.reward for sequence in kept]) and not _turns_differ(kept, settings.advantage)
+    return "zero_variance" if alike or equal else None
+
+
+def _turns_differ(kept: Sequence[KeptSequence], settings: AdvantageConfig) -> bool:
+    """Whether a turn of one group has an advantage under learner.advantage.turns."""
+    if settings.turns is None:
+        return False
+    turn, reward = (np.concatenate(of_all) for of_all in zip(*(per_token(one.trajectory) for one in kept), strict=True))
+    sequence = torch.arange(len(kept)).repeat_interleave(torch.tensor([len(one.trajectory) for one in kept]))
+    of_one_group = torch.zeros(len(kept), dtype=torch.int64)
+    columns = (torch.from_numpy(turn), torch.from_numpy(reward), sequence, of_one_group)
+    return bool(token_turn_advantages(*columns, settings).any())

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from learner.batch.read import Read, beginning, ids
+from learner.batch.read import Read, beginning, ids, per_token
 from learner.batch.sift import KeptSequence, SiftedGroup, Tally, sift, tally
 from learner.objective.ratios import segment_sum
 from services.config.learner import LearnerConfig
@@ -78,6 +78,11 @@ class StepBatch:
     ]
     """int64 [T]: the learner's policy version minus the one that sampled the token; negative for a version that a restart
     took back."""
+
+    turn: Annotated[Tensor, TokenColumn(torch.int64, lambda of: per_token(of.sequence.trajectory)[0])]
+    """int64 [T]: number of the token's turn in its conversation, from 0; 0 in a response to the prompt alone."""
+    turn_reward: Annotated[Tensor, TokenColumn(torch.float64, lambda of: per_token(of.sequence.trajectory)[1])]
+    """float64 [T]: what the environment gave for that turn; 0 where it gave nothing."""
 
     reward: Annotated[Tensor, SequenceColumn(torch.float64, lambda of: of.sequence.reward)]
     """float64 [N]."""

@@ -35,7 +35,7 @@ class Tokens:
     reference_hidden: Tensor
     """float32 [n, H], mean hidden state of each sequence under the reference policy, with the objective's noise."""
     advantage: Tensor
-    """[T], the advantage of the token's sequence."""
+    """[T], the advantage of the token's sequence; of its turn, with learner.advantage.turns."""
     lag_steps: Tensor
     """int64 [T], policy versions between sampling and the batch."""
     group: Tensor

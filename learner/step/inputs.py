@@ -11,8 +11,10 @@ from torch import Tensor
 from learner.batch.micro_batch import MicroBatch
 from learner.batch.step_batch import TOKEN_COLUMNS, StepBatch
 from learner.objective.advantage import pivots
-from learner.objective.ratios import segment_sum
+from learner.objective.ratios import over_tokens, segment_sum
 from learner.objective.tokens import Tokens
+from learner.objective.turns import token_turn_advantages
+from services.config.advantage import AdvantageConfig
 
 SHARED_COLUMNS = [f.name for f in dataclasses.fields(Tokens) if f.name in TOKEN_COLUMNS]
 """Columns of a batch that objectives see as they are."""
@@ -58,13 +60,15 @@ class StepInputs:
     """Tokens of the step that count, on all ranks."""
     everything: Places
     """All sequences of the mini-batch."""
+    turn_advantage: Tensor | None
+    """float32 [T]: what learner.advantage.turns adds to each token's advantage; None without that section."""
     host_group: "np.ndarray[Any, Any]"
     """int64 [N]: the batch's `group`, on the CPU."""
     noise_seed: int
     """Follows from the responses."""
 
     @classmethod
-    def of(cls, batch: StepBatch, device: torch.device) -> "StepInputs":
+    def of(cls, batch: StepBatch, device: torch.device, settings: AdvantageConfig) -> "StepInputs":
         lengths = batch.cu_seqlens.diff()
         counted = segment_sum(batch.mask.long(), lengths)
         group = batch.group.numpy()
@@ -76,6 +80,7 @@ class StepInputs:
             step_sequences=int((counted > 0).sum()),
             step_tokens=int(batch.mask.sum()),
             everything=everything,
+            turn_advantage=_turn_advantage(batch, settings, device),
             host_group=group,
             noise_seed=int(batch.response_ids.sum()),
         )
@@ -101,6 +106,14 @@ class StepInputs:
     def shared_columns(self, token_index: Tensor) -> dict[str, Tensor]:
         """The fields of `Tokens` that are columns of the batch, at these places."""
         return {name: getattr(self.batch, name)[token_index] for name in SHARED_COLUMNS}
+
+
+def _turn_advantage(batch: StepBatch, settings: AdvantageConfig, device: torch.device) -> Tensor | None:
+    if settings.turns is None:
+        return None
+    lengths = batch.cu_seqlens.diff()
+    sequence = over_tokens(torch.arange(len(lengths)), lengths, len(batch.turn))
+    return token_turn_advantages(batch.turn, batch.turn_reward, sequence, batch.group, settings).to(device)
 
 
 def _places(

@@ -15,6 +15,7 @@ from learner.objective.baseline import log_gradient_norm
 from learner.objective.importance import importance_weight, log_importance
 from learner.objective.ratios import over_tokens
 from learner.objective.tokens import Tokens
+from learner.objective.turns import with_outcome
 from learner.step.inputs import Places, StepInputs
 from learner.step.scores import Scores
 from services.config.learner import LearnerConfig
@@ -95,11 +96,18 @@ class StepObjective:
             hidden=hidden,
             predicted_hidden=predicted,
             reference_hidden=self._reference_hidden(places, hidden.detach()),
-            advantage=over_tokens(advantages.advantage, lengths, len(logp)),
+            advantage=self._token_advantage(at, over_tokens(advantages.advantage, lengths, len(logp))),
             group=inputs.batch.group[places.sequence_index],
             lengths=lengths,
             statistics=no_statistics if advantages.statistics is None else advantages.statistics,
         )
+
+    def _token_advantage(self, at: Tensor, outcome: Tensor) -> Tensor:
+        """float32 [T]. at: the tokens' places in the mini-batch; outcome: the advantages of their whole sequences."""
+        turns, of_turn = self.settings.advantage.turns, self.inputs.turn_advantage
+        if turns is None or of_turn is None:
+            return outcome
+        return with_outcome(of_turn[at], outcome, turns.outcome_weight)
 
     def _reference_hidden(self, places: Places, current: Tensor) -> Tensor:
         """float32 [n, H]. current: that of the current policy, which is the reference where none was scored."""

@@ -28,7 +28,7 @@ class OptimizerStep:
         self.engine = engine
         self.settings = settings
         self.batch = without_pivots(batch) if settings.advantage.baseline == "median" else batch
-        self.inputs = StepInputs.of(self.batch, engine.device)
+        self.inputs = StepInputs.of(self.batch, engine.device, settings.advantage)
         self.baseline = baseline_of(self.inputs, settings)
         self.packing = self.baseline.pack(
             self.batch, rank=engine.rank, world_size=engine.world_size, share_prompts=engine.shares_prompts

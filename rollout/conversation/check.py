@@ -27,6 +27,7 @@ def check(config: RunConfig, problem: Subject) -> list[str]:
     """
     assert config.environment is not None
     make, thread = environment_maker(config), EnvironmentThread()
+    warnings = check_rewards(config, getattr(make(), "gives_rewards", None))
     try:
         counterpart = Counterpart(make, thread, turn_s=config.environment.turn_s, most_characters=1 << 24)
         start = asyncio.run(_begun(config, counterpart, problem))
@@ -34,12 +35,40 @@ def check(config: RunConfig, problem: Subject) -> list[str]:
         if isinstance(fault.__cause__, InputError):  # it knows what the user got wrong
             raise fault.__cause__ from None
         return [
+            *warnings,
             f'environment.name = "{config.environment.name}" did not begin a conversation about the first problem now '
-            f"({fault.kind}): {fault}; the run would send it to `dead`"
+            f"({fault.kind}): {fault}; the run would send it to `dead`",
         ]
     finally:
         thread.stop()
-    return check_script(config, Script.of(config), start)
+    return warnings + check_script(config, Script.of(config), start)
+
+
+def check_rewards(config: RunConfig, gives: bool | None) -> list[str]:
+    """Warnings. Raises InputError where learner.advantage.turns has nothing to compare.
+
+    gives: whether the environment says that it gives rewards; None: it does not say.
+    """
+    assert config.environment is not None
+    place = f'environment.name = "{config.environment.name}"'
+    if config.learner.advantage.turns is None:
+        graders = {source.grader for source in config.prompts.by_place("prompts").values()}
+        if not gives or graders & {None, "environment"}:
+            return []
+        return [
+            f'{place} gives rewards, and nothing reads them: the grader is not "environment". Name that one, or add '
+            "[learner.advantage.turns]"
+        ]
+    if gives is None:
+        return [
+            f"{place} does not say whether it gives rewards (`gives_rewards`), which learner.advantage.turns compares"
+        ]
+    if not gives:
+        raise InputError(
+            f"learner.advantage.turns compares the rewards of turns, and {place} gives none with these environment.options; "
+            "docs/environments.md says which options do. Set them, or leave [learner.advantage.turns] out"
+        )
+    return []
 
 
 async def _begun(config: RunConfig, counterpart: Counterpart, problem: Subject) -> Start:

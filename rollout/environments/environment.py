@@ -70,7 +70,11 @@ class Turn:
 
 @runtime_checkable
 class Environment(Protocol):
-    """One conversation's counterpart."""
+    """One conversation's counterpart.
+
+    An attribute `gives_rewards` may say whether its turns have rewards: `ratchet config` then knows whether there is something
+    for the grader "environment" to pass on, or for learner.advantage.turns to compare.
+    """
 
     async def reset(self, subject: Subject) -> Start:
         """Begin. Called once, first."""

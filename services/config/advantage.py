@@ -7,6 +7,24 @@ from pydantic import Field, model_validator
 from services.config.base import Strict
 from services.config.effect import OnlyWith
 
+OF_REWARDS = ("mean", "leave_one_out", "length_weighted", "median", "log_mean_exp")
+"""Baselines that turns may have beside them: they follow from the rewards of a group, all of which count."""
+PLAIN = ("none", "sample_std", "population_std")
+"""Divisors that may stand under values below 0 and in groups of any size."""
+
+
+class TurnsConfig(Strict):
+    """Advantages of single turns, in a conversation with an environment that gives rewards turn by turn: what a turn earned
+    from then on, minus the mean of the turns with the same number in its group, plus the advantage of the whole conversation
+    (arXiv:2505.11821, our reading). Without this section every token of a conversation has the same advantage."""
+
+    discount: float = Field(default=1.0, ge=0.0, le=1.0)
+    """What a later turn's reward counts for in an earlier one, for each turn between them. 1: in full. 0: each turn has only its
+    own."""
+    outcome_weight: float = Field(default=1.0, ge=0.0)
+    """What the advantage of the whole conversation is multiplied by before it is added. 0 where the grader is "environment" and
+    its rewards are all that counts: they are in the turns already."""
+
 
 class AdvantageConfig(Strict):
     """How rewards become advantages within a group."""
@@ -37,6 +55,22 @@ class AdvantageConfig(Strict):
     """Temperature of the baseline log_mean_exp, in units of reward; the other baselines ignore it."""
     positive_above: Annotated[float, OnlyWith(".baseline", "positives")] = 0.5
     """Rewards above this count as positive under the baseline positives; the other baselines ignore it."""
+    turns: TurnsConfig | None = None
+    """Advantages of single turns. Needs a baseline of all rewards: mean, leave_one_out, length_weighted, median, log_mean_exp."""
+
+    @model_validator(mode="after")
+    def turns_are_known_before_the_policy_scores(self) -> Self:
+        if self.turns is None:
+            return self
+        if self.baseline not in OF_REWARDS:
+            raise ValueError(
+                f'turns needs a baseline that follows from rewards alone, baseline = "mean" for example, not "{self.baseline}"'
+            )
+        if self.normalize not in PLAIN:
+            raise ValueError(
+                f'turns needs normalize = "none", "sample_std" or "population_std", not "{self.normalize}"'
+            )
+        return self
 
     @model_validator(mode="after")
     def median_deviations_are_from_the_median(self) -> Self:

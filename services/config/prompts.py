@@ -57,7 +57,8 @@ class ReasoningGymSource(Strict):
     size: int = Field(default=1000, ge=1)
     """How many problems are made."""
     seed: int = Field(default=0, ge=0)
-    """Decides which. Give held-out problems another one."""
+    """Decides which. In most tasks a problem follows from seed + its number: give held-out problems a seed that is at least
+    `size` away."""
     settings: dict[str, Any] = {}
     """Settings of the task, such as {max_terms = 3}; its page says which it knows."""
 

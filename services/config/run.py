@@ -163,6 +163,15 @@ class RunConfig(Strict):
         return self
 
     @model_validator(mode="after")
+    def turns_have_an_environment(self) -> Self:
+        if self.learner.advantage.turns is not None and self.environment is None:
+            raise ValueError(
+                "learner.advantage.turns compares what an environment gives turn by turn, and there is no section "
+                "[environment]; add it, or leave [learner.advantage.turns] out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def programs_fit_the_sandbox(self) -> Self:
         ceilings = self.verifier.sandbox
         for number, tool in enumerate(self.environment.tools if self.environment else ()):

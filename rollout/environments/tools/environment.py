@@ -23,10 +23,18 @@ UNKNOWN_NAME_CHARACTERS = 60
 
 class Tools:
     def __init__(
-        self, *, tools: Toolbox, format: str = "hermes", max_calls: int = 16, max_characters: int = 4000
+        self,
+        *,
+        tools: Toolbox,
+        format: str = "hermes",
+        max_calls: int = 16,
+        max_characters: int = 4000,
+        called: float = 0.0,
+        failed: float = 0.0,
     ) -> None:
         """format: how the model's family writes a call. max_calls: how many are answered in one conversation. max_characters: of
-        one answer; of a longer one the beginning and the end are shown."""
+        one answer; of a longer one the beginning and the end are shown. called, failed: rewards of a message whose calls all
+        succeed, and of one with a call that fails, for learner.advantage.turns."""
         if format not in FORMATS:
             raise ValueError(f'format = "{format}" is not one of {", ".join(sorted(FORMATS))}')
         if max_calls < 1 or max_characters < 1:
@@ -35,6 +43,9 @@ class Tools:
         self._format = format
         self._calls_left = max_calls
         self._max_characters = max_characters
+        self._called = called
+        self._failed = failed
+        self.gives_rewards = called != 0.0 or failed != 0.0
         self._functions: dict[str, Function] = {}
         self._opened = AsyncExitStack()
 
@@ -60,7 +71,8 @@ class Tools:
             if name in self._functions:
                 seconds[name].append(now_s() - begun_s)
             answers.append({"role": "tool", "name": name[:UNKNOWN_NAME_CHARACTERS], "content": self._shown(said)})
-        return Turn(answers, info={"tool_errors": errors, "tool_seconds": dict(seconds)})
+        reward = (self._failed if errors else self._called) if self.gives_rewards else None
+        return Turn(answers, reward=reward, info={"tool_errors": errors, "tool_seconds": dict(seconds)})
 
     async def close(self) -> None:
         await self._opened.aclose()

@@ -160,3 +160,26 @@ def test_a_conversation_goes_over_the_wire_whole_and_a_record_of_before_is_refus
     body = msgspec.to_builtins(GROUPS[0], builtin_types=(bytes,))
     with pytest.raises(WireError, match="expected scored-group schema 3, got scored-group schema 2"):
         decode(msgspec.msgpack.encode(("scored-group", 2, body)), ScoredGroup)
+
+
+def test_a_group_of_equal_outcomes_counts_where_its_turns_differ_and_turns_are_compared() -> None:
+    early, late = [turn(1, reward=1.0), turn(1, [5], reward=0.0)], [turn(1, reward=0.0), turn(1, [5], reward=1.0)]
+    compared = {"advantage": {"baseline": "mean", "turns": {"discount": 0.9}}}
+
+    def drop(turns: list[list[Turn]], **changes: object) -> str | None:
+        group = talks(0, turns)
+        equal = tuple(msgspec.structs.replace(score, reward=1.0, verdict="correct") for score in group.scores)
+        settings = LearnerConfig.model_validate({"steps": 1, "groups_per_step": 1, **changes})
+        return sift(msgspec.structs.replace(group, scores=equal), 0, settings).drop
+
+    assert drop([early, late], **compared) is None
+    assert drop([early, early], **compared) == "zero_variance"
+    assert drop([early, late]) == "zero_variance"
+    assert drop([early, late], zero_variance_of="verdict", **compared) == "zero_variance"
+
+
+def test_each_token_knows_its_turn_and_what_the_environment_gave_for_it() -> None:
+    group = talks(0, [[turn(3, reward=0.5), turn(2, [9])], [turn(2, reward=1.0)]])
+    batch = assemble([group, scored_group(1, rewards=[0.0, 1.0], responses=[[1], [2]])], 0, SETTINGS)
+    assert batch.turn.tolist() == [0, 0, 0, 1, 1, 0, 0, 0, 0]
+    assert batch.turn_reward.tolist() == [0.5] * 3 + [0.0] * 2 + [1.0] * 2 + [0.0] * 2

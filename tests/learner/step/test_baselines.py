@@ -31,7 +31,7 @@ NO_GROUP_FITS = {"row_tokens": 11, "rows_per_micro_batch": 1}
 
 def made(config: LearnerConfig) -> tuple[StepBatch, StepInputs, Baseline]:
     batch = assemble([scored_group(i, rewards=r) for i, r in enumerate(REWARDS)], 0, config)
-    inputs = StepInputs.of(batch, torch.device("cpu"))
+    inputs = StepInputs.of(batch, torch.device("cpu"), config.advantage)
     return batch, inputs, baseline_of(inputs, config)
 
 

@@ -15,7 +15,8 @@ def inputs() -> StepInputs:
     group = scored_group(
         0, rewards=[1.0, 0.0, 0.25], responses=RESPONSES, versions=[[(0, 1), (3, 1)], [(3, 3)], [(3, 1)]]
     )
-    return StepInputs.of(assemble([group], 3, settings("owpo", stale_tokens="mask")), torch.device("cpu"))
+    config = settings("owpo", stale_tokens="mask")
+    return StepInputs.of(assemble([group], 3, config), torch.device("cpu"), config.advantage)
 
 
 def test_only_tokens_that_count_are_counted() -> None:

@@ -10,6 +10,7 @@ from learner.step.optimizer_step import OptimizerStep
 from services.config.learner import LearnerConfig
 from tests.fakes.train_engine import BigramEngine
 from tests.learner.every_objective import settings
+from tests.learner.talks import talks, turn
 from tests.learner.tiny import scored_group
 
 CONFIG = settings("owpo", advantage={"baseline": "mean"}, stale_tokens="mask", max_lag=0)
@@ -59,3 +60,16 @@ def test_asking_twice_gives_the_same(aggregation: str) -> None:
     (micro_batch,) = made.packing.micro_batches
     first, second = (loss(micro_batch, statistics([-1.0, -2.0, -3.0]))[0] for _ in range(2))
     assert torch.equal(first, second)
+
+
+def test_a_token_weighs_what_its_turn_earned_and_the_outcome_of_its_conversation() -> None:
+    changed = {"baseline": "mean", "turns": {"outcome_weight": 0.5}}
+    config = settings("reinforce", advantage=changed, stale_tokens="mask", max_lag=0)
+    # The verifier gives 0 and 1. The second turn of the first conversation has nothing to be compared with.
+    group = talks(0, [[turn(1, reward=0.25), turn(2, [5], reward=0.5)], [turn(2, reward=0.25)]], prompt=[1, 2])
+    made = OptimizerStep(BigramEngine(), assemble([group], 0, config), config)
+    objective = StepObjective(made.inputs, made.score(weights_will_move=False), config)
+    outcome = made.baseline.advantages(objective, made.inputs.everything, statistics([-1.0] * 5))
+    tokens = objective.tokens(made.inputs.everything, torch.full((5,), -1.0), outcome)
+    assert outcome.advantage.tolist() == [-0.5, 0.5]
+    assert tokens.advantage.tolist() == [0.25 - 0.25, -0.25, -0.25, -0.25 + 0.25, -0.25 + 0.25]

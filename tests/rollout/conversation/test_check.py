@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from rollout.conversation.check import check_script
+from rollout.conversation.check import check_rewards, check_script
 from rollout.conversation.dialogue import Script
 from rollout.environments import Start
 from rollout.environments.loading import environment_maker
 from services.command.environment_check import check_environment, check_environment_name
 from services.config.load import load
+from services.config.run import RunConfig
 from services.datasets.dataset import Problem
 from services.errors import InputError
 from tests.fakes.tokenizers import tokenizer_of
@@ -58,6 +59,38 @@ def test_an_environment_that_cannot_be_made_is_named_with_why(monkeypatch: pytes
 def test_turns_and_tokens_that_cannot_fit_are_refused_by_the_settings(changes: dict[str, int], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         run_config(**changes)
+
+
+def with_turns(config: RunConfig) -> RunConfig:
+    """The same with learner.advantage.turns."""
+    told = config.model_dump()
+    told["learner"]["advantage"] = {"baseline": "mean", "turns": {"discount": 0.9}}
+    return RunConfig.model_validate(told)
+
+
+def test_turns_need_an_environment_that_rewards_them() -> None:
+    calculator: dict[str, Any] = {"name": "tools", "tools": [{"type": "calculator", "seconds": 1.0}]}
+    with pytest.raises(InputError, match=r'environment\.name = "tools" gives none with these'):
+        check_rewards(with_turns(run_config(**calculator)), gives=False)
+    assert check_rewards(with_turns(run_config(**calculator)), gives=True) == []
+    (unsaid,) = check_rewards(with_turns(run_config()), gives=None)
+    assert "does not say whether it gives rewards" in unsaid
+    told = run_config().model_dump()
+    with pytest.raises(ValueError, match=r"learner.advantage.turns compares .* there is no section \[environment\]"):
+        RunConfig.model_validate(
+            told | {"environment": None, "learner": told["learner"] | {"advantage": {"baseline": "mean", "turns": {}}}}
+        )
+
+
+def test_rewards_that_nothing_reads_are_a_warning() -> None:
+    told = run_config().model_dump()
+    (warning,) = check_rewards(
+        RunConfig.model_validate(told | {"prompts": told["prompts"] | {"grader": "exact"}}), True
+    )
+    assert "nothing reads them" in warning
+    given = RunConfig.model_validate(told | {"prompts": told["prompts"] | {"grader": "environment"}})
+    assert check_rewards(given, True) == []
+    assert check_rewards(run_config(), False) == []
 
 
 def test_a_template_without_tools_is_refused_where_there_are_some() -> None:

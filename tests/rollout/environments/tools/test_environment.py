@@ -47,6 +47,12 @@ def test_what_the_policy_does_wrong_is_said_and_counted(said: str, why: str, cou
     assert (turn.done, turn.reward, turn.info["tool_errors"]) == (False, None, [counted])
 
 
+def test_messages_that_call_are_rewarded_as_the_options_say() -> None:
+    good, bad = call("calculator", expression="1 + 1"), call("abacus", expression="1")
+    _, turns = talk([CALCULATOR], good, good + bad, "2", called=0.1, failed=-0.2)
+    assert [turn.reward for turn in turns] == [0.1, -0.2, None]
+
+
 def test_calls_run_out() -> None:
     one = call("calculator", expression="1 + 1")
     assert answers([CALCULATOR], one, one + one, max_calls=2) == ["2", "2", "Error: no calls are left; answer now"]
