@@ -1,11 +1,11 @@
 """All rooms on one machine as real processes: started, watched, started again when they die, stopped in order.
 
-A service that dies is started again, at most RESTARTS times within RESTART_WINDOW_S, and not before everything that it
-had started is gone. It is not started again when the error that it left says so (services/cause.py), nor when it left the
-same error twice while the run made no progress. Deaths of the learner by which it finds a group that kills it are not counted;
-learner/control/suspicion.py bounds them. A Redis server of our own comes back with its address and its data. The run
-ends when the learner ends with exit code 0. Stopping begins at the learner, which leaves a checkpoint; then the services that
-feed it are stopped, and Redis last.
+A service that dies is started again, at most RESTARTS times within RESTART_WINDOW_S or without progress of the run, and not
+before everything that it had started is gone. It is not started again when the error that it left says so (services/cause.py),
+nor when it left the same error twice while the run made no progress. Deaths of the learner by which it finds a group that kills
+it are not counted; learner/control/suspicion.py bounds them. A Redis server of our own comes back with its address and its data.
+The run ends when the learner ends with exit code 0. Stopping begins at the learner, which leaves a checkpoint; then the services
+that feed it are stopped, and Redis last.
 """
 
 import logging
@@ -162,7 +162,9 @@ class Supervisor:
         self._redis = redis
         self._progress = progress
         self._tries = tries
-        self._restarts: defaultdict[str, deque[float]] = defaultdict(deque)
+        self._restarts: defaultdict[str, deque[tuple[float, object]]] = defaultdict(
+            deque
+        )  # when, and the progress until then
         self._ended: dict[str, tuple[Cause, object]] = {}  # service -> what ended it last, and the progress until then
 
     def run(self, stopping: Callable[[], bool], tick: Callable[[], None]) -> int:
@@ -241,16 +243,18 @@ class Supervisor:
     def _count_restart(self, name: str, code: int | None, log_path: Path, left: Cause | None = None) -> None:
         """Log that it is started again. Raises ServiceFailed if that happened too often. left: what the service says."""
         how, now = _ended(code, left), now_s()
-        restarts = self._restarts[name]
-        while restarts and now - restarts[0] > RESTART_WINDOW_S:
+        restarts, progress = self._restarts[name], self._progress()
+        while restarts and now - restarts[0][0] > RESTART_WINDOW_S and restarts[0][1] != progress:
             restarts.popleft()
         if len(restarts) >= RESTARTS:
+            within = f"within {RESTART_WINDOW_S / 60:.0f} minutes"
+            if now - restarts[0][0] > RESTART_WINDOW_S:
+                within = "in which the run took no step"
             raise ServiceFailed(
-                f"{name} {how}, after {RESTARTS} restarts within {RESTART_WINDOW_S / 60:.0f} minutes. "
-                f"Its log is {log_path}; it ends with\n{_last_words(log_path)}"
+                f"{name} {how}, after {RESTARTS} restarts {within}. Its log is {log_path}; it ends with\n{_last_words(log_path)}"
             )
         log.warning("%s %s; starting it again (log: %s)", name, how, log_path)
-        restarts.append(now)
+        restarts.append((now, progress))
 
     def _stop(self, service: Service) -> None:
         """Ask a service to stop, and clear away what is left of it.

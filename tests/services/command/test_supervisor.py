@@ -173,6 +173,26 @@ def test_a_service_that_keeps_dying_ends_the_run_with_its_last_words(
         Supervisor(service("learner", SLEEP), [dying], shutdown_s=10).run(until(lambda: False), nothing)
 
 
+def test_a_service_that_dies_seldom_is_not_started_again_without_end_while_the_run_stands_still(
+    service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each start takes so long that no two deaths are within the window."""
+    monkeypatch.setattr(supervisor, "RESTARTS", 2)
+    monkeypatch.setattr(supervisor, "RESTART_WINDOW_S", 0.0)
+    dying = "import os; os.kill(os.getpid(), 9)"
+    run = Supervisor(service("learner", SLEEP), [service("rollout-0", dying)], shutdown_s=10)
+    with pytest.raises(ServiceFailed, match=r"SIGKILL, after 2 restarts in which the run took no step"):
+        run.run(until(lambda: False), nothing)
+    steps, deaths = iter(range(99)), []
+
+    def progress() -> int:
+        deaths.append(next(steps))
+        return deaths[-1]
+
+    gets_on = Supervisor(service("learner", SLEEP), [service("rollout-1", dying)], shutdown_s=10, progress=progress)
+    assert gets_on.run(until(lambda: len(deaths) > 4), nothing) == INTERRUPTED
+
+
 def test_deaths_of_the_learner_that_it_was_expected_to_die_are_not_counted(
     service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
