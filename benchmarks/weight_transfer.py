@@ -44,13 +44,14 @@ class Receivers:
     """Receivers as an engine's worker has them, each in a process."""
 
     def __init__(self, count: int) -> None:
-        spawn = multiprocessing.get_context("spawn")
+        forking = multiprocessing.get_context("forkserver")  # from one that has imported all of this: a start is quick
+        forking.set_forkserver_preload(["benchmarks.weight_transfer"])
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
         for _ in range(count):
-            ours, theirs = spawn.Pipe()
+            ours, theirs = forking.Pipe()
             self._pipes.append(ours)
-            self._processes.append(spawn.Process(target=_receive, args=(theirs,), daemon=True))
+            self._processes.append(forking.Process(target=_receive, args=(theirs,), daemon=True))
             self._processes[-1].start()
 
     def tell(self, *what: Any) -> None:

@@ -95,8 +95,8 @@ def report(layers: int, sizes: dict[str, Any], repeat: int, *, only_transfers: b
         outgoing.copy(kept.named)
         del model, outgoing  # their memory
         for replicas in (1, 3):
-            rows[f"gloo, {replicas} replicas"] = transfers(kept.layout, kept.flat, replicas, repeat)
-        rows["http, 1 replica"] = fetches(kept.layout, kept.flat, repeat)
+            rows[f"gloo, replicas: {replicas}"] = transfers(kept.layout, kept.flat, replicas, repeat)
+        rows["http, replicas: 1"] = fetches(kept.layout, kept.flat, repeat)
     return {"machine": machine(["torch", "xxhash"]), "threads": torch.get_num_threads(), "rows": rows}
 
 
@@ -114,7 +114,7 @@ def main() -> None:
     for name, row in found["rows"].items():
         print(f"| {name} | " + " | ".join(f"{key} {value:.3g}" for key, value in row.items()) + " |")
     for replicas, bound in BOUNDS.items():
-        ratio = found["rows"][f"gloo, {replicas} replicas"]["whole / bare"]
+        ratio = found["rows"][f"gloo, replicas: {replicas}"]["whole / bare"]
         print(
             f"{replicas} replicas: {ratio:.2f} of a bare broadcast, at most {bound}: {'yes' if ratio <= bound else 'NO'}"
         )

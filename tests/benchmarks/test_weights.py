@@ -9,9 +9,9 @@ def test_before_and_now_are_measured_and_have_the_same_digests() -> None:
     assert list(rows) == [
         "snapshot, float32",
         "snapshot, bfloat16",
-        "gloo, 1 replicas",
-        "gloo, 3 replicas",
-        "http, 1 replica",
+        "gloo, replicas: 1",
+        "gloo, replicas: 3",
+        "http, replicas: 1",
     ]
     assert rows["snapshot, float32"]["same"] == rows["snapshot, bfloat16"]["same"] == 1.0
     assert all(value > 0 for row in rows.values() for value in row.values())
