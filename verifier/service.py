@@ -18,6 +18,7 @@ from verifier.network.endpoints import Endpoints
 from verifier.registry import Catalogue
 from verifier.supervised import supervised
 from verifier.worker.loop import StreamWorker, VerifierStreams
+from verifier.worker.own_service import OwnService
 
 
 async def serve(
@@ -61,7 +62,8 @@ async def serve(
                 if streams is None:
                     await supervised(stop.wait(), serving, pool_failure)
                 else:
-                    worker = StreamWorker(settings, streams, url if settings.url is None else settings.url)
+                    own = OwnService(app) if settings.url is None else None
+                    worker = StreamWorker(settings, streams, url if settings.url is None else settings.url, own)
                     await supervised(worker.run(stop), serving, pool_failure)
             finally:
                 pool_failure.cancel()

@@ -60,10 +60,12 @@ def _on_cpu(config: RunConfig, cores: int) -> list[Choice]:
         replicas, why = 1, f"rollout.metrics_port = {rollout.metrics_port} is that of one"
     else:
         replicas = min(MOST_ON_CPU, max(1, left // each))
-        why = f"{of_sampling}, one engine takes {each}, and {MOST_ON_CPU} are the most on CPU"
+        why = f"{of_sampling}, one engine takes {each} of them, and on CPU there are at most {MOST_ON_CPU}"
     chosen.append(Choice("rollout", "replicas", replicas, why))
     count = replicas if rollout.replicas == "auto" else rollout.replicas
-    chosen.append(Choice("rollout", "cpu_threads", max(1, left // count), f"{of_sampling}, for {count} replicas"))
+    chosen.append(
+        Choice("rollout", "cpu_threads", max(1, left // count), f"{of_sampling}, for rollout.replicas = {count}")
+    )
     return chosen
 
 

@@ -53,7 +53,8 @@ class VerifierConfig(Strict):
     port: int = Field(default=0, ge=0, le=65535)
     """Port of the service. 0 takes any free port, recorded in the run folder."""
     url: str | None = None
-    """URL of a scoring service that runs elsewhere. Without one, the stream worker uses the service in its own process."""
+    """URL of a scoring service that runs elsewhere. Without one, the stream worker uses the service in its own process,
+    without a socket."""
     ca_certificate: Annotated[LocalPath | None, OnlyWith(".url")] = None
     """PEM file that the certificate of `url` is checked with; by default the system's certificates."""
     tls_certificate: LocalPath | None = None

@@ -1,4 +1,4 @@
-"""The stream worker: claims groups of trajectories, has them scored over HTTP, hands them over.
+"""The stream worker: claims groups of trajectories, has them scored by the service, hands them over.
 
 When a group has a response without a verdict (error or timeout), the other groups of its batch are handed over at once, and
 it is asked for again. After `verifier.attempts` it goes to `dead` with its cause. A scoring service or a stream server that
@@ -31,6 +31,7 @@ from verifier.attempts import ask_again
 from verifier.contract import ScoreItem
 from verifier.scores import without_verdict
 from verifier.worker.client import ScoringClient, ServiceAway
+from verifier.worker.own_service import OwnService
 from verifier.worker.retry import Outage, sleep_unless
 
 CLAIM_BLOCK_S = 0.5  # how late a stop is seen when nothing arrives
@@ -67,11 +68,14 @@ class ClaimedGroup:
 
 
 class StreamWorker:
-    def __init__(self, settings: VerifierConfig, streams: VerifierStreams, url: str) -> None:
-        """url: where the scoring service is."""
+    def __init__(
+        self, settings: VerifierConfig, streams: VerifierStreams, url: str, own: OwnService | None = None
+    ) -> None:
+        """url: where the scoring service is. own: that of this process, which is asked instead."""
         self._settings = settings
         self._streams = streams
         self._url = url
+        self._own = own
         self._in_flight: dict[str, Claim] = {}
         self._client: ScoringClient
         self._outage: Outage
@@ -93,6 +97,7 @@ class StreamWorker:
         here = self._settings.url is None or is_loopback_url(self._url)
         async with httpx.AsyncClient(
             limits=limits,
+            transport=self._own,
             trust_env=not here,  # a proxy of the environment cannot reach this machine's own address
             verify=client_context(self._settings, own=self._settings.url is None),
         ) as http:
