@@ -3,9 +3,9 @@
     python -m benchmarks.soak [--minutes 120] [--every-s 10] [--replicas 2] [--group-s 0.3] [--out FILE]
 
 Real: the learner (DeepSpeed, the model of examples/addition), the verifier with its grader processes, Redis, the replicas'
-processes. Paced: their engines, which have no model and take --group-s for a group. Each --every-s seconds the memory of every
-process is looked at (its proportional share of what is shared, PSS; resident memory where the kernel does not say), and the
-length of every stream. A service that has children has a row for them together.
+processes. Paced: their engines, which have no model and take --group-s for a group. Each --every-s seconds
+the anonymous memory of every process is looked at (its proportional share of what it shares with others, where the kernel says
+that), and the length of every stream. A service that has children has a row for them together.
 
 Growth is the median of the last tenth over the median of the tenth that follows the first quarter. No process may grow by more
 than 2 %. A stream grows if its median in the last quarter is above the highest that it had in the second quarter. What grows by
@@ -48,7 +48,7 @@ class Sample:
     """Since the first step."""
     steps: int
     memory_bytes: Mapping[str, int]
-    """Process, or children of a process -> PSS."""
+    """Process, or children of a process -> see the function of this name."""
     streams: Mapping[str, int]
     """Stream -> entries."""
     redis_bytes: int
@@ -58,10 +58,11 @@ class Sample:
 
 
 def memory_bytes(pid: int) -> int | None:
-    """The memory of a process: its share of what it shares, or all that is resident where the kernel does not say. None: it has
-    ended."""
+    """The memory that a process has for itself (anonymous): its share of what it shares with a fork of it, or all where the
+    kernel does not say. Pages of files, such as libraries, are not counted: they are shared with whatever else runs here, and
+    a share of them changes with that. None: it has ended."""
     try:
-        for file, wanted in (("smaps_rollup", "Pss:"), ("status", "VmRSS:")):
+        for file, wanted in (("smaps_rollup", "Pss_Anon:"), ("status", "RssAnon:")):
             path = Path(f"/proc/{pid}/{file}")
             if path.exists():
                 for line in path.read_text(encoding="utf-8").splitlines():
