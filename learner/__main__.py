@@ -122,7 +122,9 @@ def prepare(config: RunConfig, *, weights_only: bool = False) -> Prepared:
     fence = Fence(connection, config.name, identity, holder, config.deadlines.lease_s)
     fence.take()
     fenced = FencedConnection(connection, fence)
-    streams = {name: RedisStream(fenced, config.name, name, CONSUMER, NEVER_RECLAIM_S) for name in ALL}
+    streams = {
+        name: RedisStream(fenced, config.name, name, CONSUMER, NEVER_RECLAIM_S, one_suspect=False) for name in ALL
+    }
     try:
         if not weights_only:
             _check_leftovers(config, connection, beginning, streams)

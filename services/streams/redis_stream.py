@@ -22,6 +22,7 @@ ISSUED = "issued"
 OTHER_COUNTERS_S = 7 * 86_400
 """How long another counter is kept after its last number: each evaluation has one, and would leave it for ever."""
 RELEASED = "-released-"
+NEVER_SUSPECT = 2**53
 ENTRIES_AT_ONCE = 16
 PENDING_AT_ONCE = 1000
 LARGE_BYTES = 32 * 1024  # a mean payload: from about here a second command costs less than two copies
@@ -34,13 +35,25 @@ class RedisStream:
     Calls of `claim` on one object take turns; all other methods may run in any thread at the same time.
     """
 
-    def __init__(self, connection: Server, run: str, name: str, consumer: str, reclaim_idle_s: float) -> None:
+    def __init__(
+        self,
+        connection: Server,
+        run: str,
+        name: str,
+        consumer: str,
+        reclaim_idle_s: float,
+        *,
+        one_suspect: bool = True,
+    ) -> None:
+        """one_suspect: whether it holds one entry of SUSPECT_DELIVERIES at a time. Not for a consumer that needs several entries
+        before it is done with any, as the learner does: it would wait for the others for ever."""
         self.name = name
         self.consumer = consumer
         self.key = f"ratchet:{run}:{name}"
         self._connection = connection
         self._idle_ms = max(1, int(reclaim_idle_s * 1000))
         self._next_idle_look_s = 0.0
+        self._suspect_deliveries = SUSPECT_DELIVERIES if one_suspect else NEVER_SUSPECT
         self._held: set[str] = set()
         self._suspects: set[str] = set()
         self._claiming = threading.Lock()
@@ -141,10 +154,10 @@ class RedisStream:
         # A tuple first: other threads let go of claims at the same time.
         held = tuple(self._held)
         self._suspects.intersection_update(held)
-        asked = count, idle_ms, SUSPECT_DELIVERIES, int(bool(self._suspects))
+        asked = count, idle_ms, self._suspect_deliveries, int(bool(self._suspects))
         lent = self._run(scripts.CLAIM, self.consumer, *asked, *held)
         claims = [Claim(entry_id.decode(), payload, deliveries) for entry_id, payload, deliveries in lent]
-        self._suspects.update(claim.entry_id for claim in claims if claim.deliveries >= SUSPECT_DELIVERIES)
+        self._suspects.update(claim.entry_id for claim in claims if claim.deliveries >= self._suspect_deliveries)
         return claims + (self._new(count - len(claims)) if len(claims) < count else [])
 
     def _new(self, count: int, block_s: float = 0.0) -> list[Claim]:

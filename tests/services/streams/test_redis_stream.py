@@ -197,3 +197,18 @@ def test_the_counter_of_an_evaluation_goes_by_itself_and_that_of_the_run_stays(
         RedisIssueLog(redis_connection, stream, counter).issue(0, b"x")
     assert redis_connection.execute("TTL", f"{stream.key}:{ISSUED}") == -1
     assert 0 < redis_connection.execute("TTL", f"{stream.key}:issued-1-40") <= OTHER_COUNTERS_S
+
+
+@pytest.mark.parametrize("starts", [2, 3, 5])
+def test_a_learner_gets_all_its_groups_again_however_often_it_was_killed(
+    redis_connection: RedisConnection, starts: int
+) -> None:
+    def claimed(one_suspect: bool) -> list[bytes]:
+        stream = RedisStream(redis_connection, "again", "scored", "learner", 1e8, one_suspect=one_suspect)
+        return [claim.payload for claim in stream.claim(4, 0.0)]
+
+    payloads = fill(redis_connection, RedisStream(redis_connection, "again", "scored", "learner", 1e8), 4)
+    for _ in range(starts):
+        assert claimed(one_suspect=False) == payloads
+    if starts > 2:
+        assert len(claimed(one_suspect=True)) == 1  # that of a worker, which hands each over by itself
