@@ -4,6 +4,9 @@
 #   make lint       format, lint and strict types; `make format` mends what can be mended
 #   make coverage   all tests, and how much of each module they reached
 #   make mutants    plants SAMPLE known bugs, or all with SAMPLE=all, and checks that the tests find them
+#   make chaos      faults at random to runs of real processes, about an hour; goes on where it was stopped
+#   make events     a hundred joins, leaves, kills and suspensions of replicas in one run
+#   make soak       a run of MINUTES (120) whose memory and streams are not to grow
 #   make reference  writes the pages that are generated from the code
 #   make dashboards writes Grafana's dashboards from deploy/grafana/boards
 #   make ecosystem  the packages verifiers and openenv, each in a Python of its own, for their tests
@@ -15,13 +18,14 @@ PYTEST_ARGS ?=
 TEST_PROCESSES ?= -n 4 --dist loadscope --no-loadscope-reorder
 OPTIONS ?=
 SAMPLE ?= 4
+MINUTES ?= 120
 export PYTHON
 # Python keeps what it compiled, whatever the shell says: a service that compiles torch and vllm anew starts 20 s later.
 unexport PYTHONDONTWRITEBYTECODE
 PY := .venv/bin/python
 EXAMPLE := examples/addition
 
-.PHONY: demo test lint format coverage mutants reference dashboards docs ecosystem example bench-end-to-end bench-step-cost bench-two-commits bench-verifier lock-cpu lock-gpu clean
+.PHONY: demo test lint format coverage mutants chaos events soak reference dashboards docs ecosystem example bench-end-to-end bench-step-cost bench-two-commits bench-verifier lock-cpu lock-gpu clean
 
 demo: .venv/.ready
 	@$(PY) $(EXAMPLE)/make_example.py
@@ -35,6 +39,15 @@ coverage: .venv/.ready
 
 mutants: .venv/.ready
 	@$(PY) -m tests.learner.break_on_purpose --sample $(SAMPLE)
+
+chaos: .venv/.ready
+	@$(PY) -m tests.chaos $(OPTIONS)
+
+events: .venv/.ready
+	@$(PY) -m benchmarks.events $(OPTIONS)
+
+soak: .venv/.ready
+	@$(PY) -m benchmarks.soak --minutes $(MINUTES) $(OPTIONS)
 
 reference: .venv/.ready
 	@$(PY) -m scripts.reference

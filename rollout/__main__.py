@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from rollout.engine import InferenceEngine
@@ -13,6 +12,7 @@ from services.config import RunConfig
 from services.config.load import load
 from services.entry import DONE, INTERRUPTED, StopSignal, begin, end, redis_connection, service_parser
 from services.identity import name_nccl_host, replica_name
+from services.streams.redis_connection import RedisConnection
 
 
 def main(make_engine: Callable[[RunConfig], InferenceEngine] = VllmEngine) -> int:
@@ -28,8 +28,16 @@ def main(make_engine: Callable[[RunConfig], InferenceEngine] = VllmEngine) -> in
 
 async def _run(config: RunConfig, engine: InferenceEngine, replica_id: str, services_folder: Path | None) -> int:
     stop = asyncio.Event()
-    StopSignal(on_stop=partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set))
+    loop, hurried = asyncio.get_running_loop(), list[RedisConnection]()
+
+    def on_stop() -> None:
+        for one in hurried:
+            one.hurry()
+        loop.call_soon_threadsafe(stop.set)
+
+    StopSignal(on_stop=on_stop)
     connection = await asyncio.to_thread(redis_connection, config)
+    hurried.append(connection)
     try:
         if not await start_engine(engine, stop, config.deadlines.engine_start_s):
             return INTERRUPTED

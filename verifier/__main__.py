@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from services import entry, log_lines
@@ -14,6 +15,7 @@ from services.minutes import log_each_minute
 from services.run.addresses import announce_address
 from services.streams.names import DEAD, SCORED, TRAJECTORIES
 from services.streams.redis_cache import RedisStore
+from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisStream
 from verifier.cache import MemoryShelf, Shelf
 from verifier.minute import Minute, is_quiet
@@ -36,6 +38,7 @@ def main() -> int:
     overrides = [*arguments.overrides, *flags]
     shelf: Shelf | None = None
     run: str | None = None
+    hurried: list[RedisConnection] = []
     if arguments.config is None:
         settings, streams = load_verifier(arguments.settings, overrides), None
     elif arguments.settings is not None:
@@ -43,6 +46,7 @@ def main() -> int:
     else:
         config = load(arguments.config, overrides)
         connection = entry.redis_connection(config)
+        hurried.append(connection)
 
         def stream(name: str) -> RedisStream:
             return RedisStream(connection, config.name, name, arguments.verifier_id, config.deadlines.reclaim_idle_s)
@@ -61,7 +65,7 @@ def main() -> int:
             shelf = RedisStore(quick, config.name, "verdicts", settings.cache.max_entries)
     if shelf is None and settings.cache.type != "none":
         shelf = MemoryShelf(settings.cache.max_entries)
-    return asyncio.run(_run(settings, streams, arguments.services_folder, shelf, run))
+    return asyncio.run(_run(settings, streams, arguments.services_folder, shelf, run, hurried))
 
 
 async def _run(
@@ -70,10 +74,18 @@ async def _run(
     services_folder: Path | None,
     shelf: Shelf | None,
     run: str | None,
+    hurried: Sequence[RedisConnection],
 ) -> int:
+    """hurried: whatever is away when the process is asked to end is not waited for."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    entry.StopSignal(on_stop=lambda: loop.call_soon_threadsafe(stop.set))
+
+    def on_stop() -> None:
+        for connection in hurried:
+            connection.hurry()
+        loop.call_soon_threadsafe(stop.set)
+
+    entry.StopSignal(on_stop=on_stop)
 
     def on_ready(url: str) -> None:
         entry.works()

@@ -9,6 +9,7 @@ write its file, all within one deadline.
 
 import hashlib
 import logging
+import math
 import re
 import ssl
 import threading
@@ -32,6 +33,7 @@ log = logging.getLogger("ratchet")
 OLDEST_SERVER = (6, 2)  # XPENDING with IDLE, XAUTOCLAIM
 LONGEST_TRY_S = 10.0  # without an answer by then, the command is tried again on a new connection
 LONGEST_PAUSE_S = 1.0
+LONGEST_LAST_TRIES_S = 3.0
 WARN_AFTER_S = 0.8  # until then a lost connection is made again silently
 ADDING = {"XADD", "INCR", "INCRBY", "DECR", "DECRBY", "APPEND", "LPUSH", "RPUSH", "LPOP", "RPOP", "HINCRBY", "ZINCRBY"}
 PASSING = {"LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "MISCONF", "UNBLOCKED"}
@@ -82,6 +84,7 @@ class RedisConnection:
         self.lost_answers = 0
         """Times that an answer was lost: the server may have done what nobody knows of. It only grows."""
         self._try_s = min(LONGEST_TRY_S, deadline_s / 2)
+        self._last_s = math.inf  # when trying again ends for every command
         self._idle: list[Any] = []  # of redis-py's connections, which have no types
         self._idle_guard = threading.Lock()
         try:
@@ -175,11 +178,16 @@ class RedisConnection:
             while self._idle:
                 self._idle.pop().disconnect()
 
+    def hurry(self) -> None:
+        """Stop trying in LONGEST_LAST_TRIES_S, for commands under way and all to come: the process is asked to end, and what it
+        holds others take over. For signal handlers too."""
+        self._last_s = min(self._last_s, now_s() + LONGEST_LAST_TRIES_S)
+
     def _until_answered(self, commands: Sequence[Sequence[Argument]], block_s: float) -> list[Any]:
         """The answers, refusals among them; a command without a usable answer is sent again.
 
         Waits for: the Redis server.
-        Until: deadlines.redis_s, plus block_s.
+        Until: deadlines.redis_s, plus block_s; after `hurry`, LONGEST_LAST_TRIES_S.
         Ended by: an answer, a refused password (InputError) or the deadline (StreamError).
         Metric: ratchet_waiting{room="streams", awaiting="Redis"}, after the first try.
         """
@@ -195,7 +203,7 @@ class RedisConnection:
     ) -> list[Any]:
         begun_s, tries, pause_s, warned = end_s - self.deadline_s - block_s, 1, 0.0, False
         while True:
-            if now_s() >= end_s:
+            if now_s() >= min(end_s, self._last_s):
                 raise StreamError(
                     f"Redis at {self.address} gave no usable answer for {now_s() - begun_s:.1f} s ({tries} tries, "
                     f"last: {_words(reason)}). {_advice(reason)}"

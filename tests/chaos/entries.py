@@ -2,6 +2,8 @@
 
 A process that finds the file of an instant in the run's folder removes it and kills itself there. The engine of a replica is the
 paced one of the benchmark of faults; a sabotaged learner is one with a fault that the harness has to catch.
+
+    python -m tests.chaos.entries RUN_FOLDER SERVICE ARGUMENT...     # a service as a program of its own
 """
 
 import functools
@@ -31,7 +33,10 @@ from services.streams.redis_stream import RedisIssueLog, RedisStream
 from services.streams.stream import Claim
 from services.wire.prompt import Prompt
 from services.wire.trajectory import Trajectory
+from tests.chaos.clocks import clock_of, follow
 from tests.chaos.instants import AT_A_SWAP, INSTANTS, PACE, order, room_of
+from tests.chaos.networks import DEVICE, enter
+from tests.chaos.processes import Place
 
 PLACES: dict[str, tuple[type, str]] = {
     "issuing a prompt": (RedisIssueLog, "issue"),
@@ -126,30 +131,46 @@ SABOTAGES: dict[str, Callable[[], None]] = {
 }
 
 
+def run_forked(service: str, arguments: Sequence[str], place: Place) -> None:
+    """Be this service, in a process that has just been forked. It never returns."""
+    os.setsid()  # as the supervisor's own services: a process group that can be cleared away
+    os.environ.update(place.environment)
+    with place.log.open("ab") as lines:
+        os.dup2(lines.fileno(), sys.stdout.fileno())
+        os.dup2(lines.fileno(), sys.stderr.fileno())
+    if place.namespace is not None:
+        enter(place.namespace)
+        os.environ["GLOO_SOCKET_IFNAME"] = DEVICE
+    run(service, arguments, place.folder, place.engine, place.sabotage)
+
+
 def run(
-    service: str, arguments: Sequence[str], log: Path, environment: dict[str, str], folder: Path, sabotage: str | None
+    service: str, arguments: Sequence[str], folder: Path, engine: str = "paced", sabotage: str | None = None
 ) -> None:
     """Be this service. It never returns.
 
-    folder: of the run, where the orders to die are. sabotage: a name in SABOTAGES, for a learner.
+    folder: of the run, where its clock and the orders to die are. engine: a stage.Engine. sabotage: a name in SABOTAGES, for a
+    learner.
     """
-    os.setsid()  # as the supervisor's own services: a process group that can be cleared away
-    os.environ.update(environment)
-    with log.open("ab") as lines:
-        os.dup2(lines.fileno(), sys.stdout.fileno())
-        os.dup2(lines.fileno(), sys.stderr.fileno())
     torch.set_num_threads(1)
     sys.argv = [service, *arguments]
+    follow(clock_of(folder, service))
     _die_at_instants(folder, service)
     room = room_of(service)
     if room == "learner":
         if sabotage is not None:
             SABOTAGES[sabotage]()
         entry.end(learner.__main__.main)
+    if room == "rollout" and engine == "real":
+        entry.end(rollout.__main__.main)
     if room == "rollout":
 
-        def engine(config: RunConfig) -> ChaosEngine:
+        def paced(config: RunConfig) -> ChaosEngine:
             return ChaosEngine(folder, service)
 
-        entry.end(lambda: rollout.__main__.main(engine))
+        entry.end(lambda: rollout.__main__.main(paced))
     entry.end(verifier.__main__.main)
+
+
+if __name__ == "__main__":
+    run(sys.argv[2], sys.argv[3:], Path(sys.argv[1]))

@@ -2,7 +2,7 @@
 
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,11 +12,15 @@ from services.run.folder import RunFolder
 from services.streams.names import PROMPTS, SCORED, TRAJECTORIES
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
+from tests.chaos.clocks import NOTICED_S, library
 from tests.chaos.instants import INSTANTS, order, room_of
+from tests.chaos.networks import Network
 from tests.chaos.processes import ForkedService
 from tests.chaos.wires import Wire
 
 SERVICES = ("learner", "rollout-0", "rollout-1", "verifier")
+REDIS = "redis"
+"""Whose clock is Redis's."""
 STREAMS = (PROMPTS, TRAJECTORIES, SCORED)
 INTERNAL_ERROR = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 GARBAGE = (
@@ -35,6 +39,12 @@ class Victim(Protocol):
     """Service -> its wire to Redis."""
     scoring: Wire
     """From the verifier's worker to the scoring service."""
+
+    network: Network | None
+    """Between the learner and the replicas; None: they share this machine's."""
+
+    def jump(self, service: str, seconds: float) -> None:
+        """Move the wall clock of a service, or of REDIS, for good."""
 
     def redis(self) -> RedisConnection:
         """A connection of the harness's own, by no wire."""
@@ -114,24 +124,68 @@ def _tell(run: Victim, command: tuple[str | int, ...]) -> None:
     run.redis().execute(*command)
 
 
-def _cut(service: str, lasts_s: float) -> Fault:
+def _cut_from_redis(service: str, lasts_s: float) -> Fault:
+    return _wire_cut(f"{service} for {lasts_s:.1f} s", lambda run: run.wires[service], lasts_s)
+
+
+def _slowed_to_redis(service: str, delay_s: float, lasts_s: float) -> Fault:
+    return _wire_slowed(service, lambda run: run.wires[service], delay_s, lasts_s)
+
+
+def _wire_cut(detail: str, wire: Callable[[Victim], Wire], lasts_s: float) -> Fault:
+    return Fault("", detail, lambda run: wire(run).cut(), lambda run: wire(run).mend(), lasts_s)
+
+
+def _wire_slowed(who: str, wire: Callable[[Victim], Wire], delay_s: float, lasts_s: float) -> Fault:
     return Fault(
         "",
-        f"{service} for {lasts_s:.1f} s",
-        lambda run: run.wires[service].cut(),
-        lambda run: run.wires[service].mend(),
+        f"{who} by {delay_s * 1000:.0f} ms for {lasts_s:.1f} s",
+        lambda run: wire(run).slow(delay_s),
+        lambda run: wire(run).mend(),
         lasts_s,
     )
 
 
-def _slowed(service: str, delay_s: float, lasts_s: float) -> Fault:
-    return Fault(
-        "",
-        f"{service} by {delay_s * 1000:.0f} ms for {lasts_s:.1f} s",
-        lambda run: run.wires[service].slow(delay_s),
-        lambda run: run.wires[service].mend(),
-        lasts_s,
-    )
+def _weights_cut(pair: tuple[str, str], lasts_s: float) -> Fault:
+    """Gloo, its store and the weight server alike."""
+
+    def do(run: Victim) -> None:
+        assert run.network is not None
+        run.network.cut(*pair)
+
+    return Fault("", f"{' and '.join(pair)} for {lasts_s:.1f} s", do, lambda run: _mend_link(run, pair), lasts_s)
+
+
+def _weights_slowed(pair: tuple[str, str], delay_s: float, lasts_s: float) -> Fault:
+    def do(run: Victim) -> None:
+        assert run.network is not None
+        run.network.slow(*pair, delay_s)
+
+    detail = f"{' and '.join(pair)} by {delay_s * 1000:.0f} ms for {lasts_s:.1f} s"
+    return Fault("", detail, do, lambda run: _mend_link(run, pair), lasts_s)
+
+
+def _mend_link(run: Victim, pair: tuple[str, str]) -> None:
+    assert run.network is not None
+    run.network.mend(*pair)
+
+
+def _clock_jump(services: Sequence[str], seconds: float) -> Fault:
+    """Several at once: they are on one host. It stays as it is; leases and idle claims have to get over it."""
+
+    def do(run: Victim) -> None:
+        for service in services:
+            run.jump(service, seconds)
+
+    return Fault("", f"{', '.join(services)} by {seconds:+.0f} s", do, lasts_s=2.0 * NOTICED_S)
+
+
+def _scoring_cut(lasts_s: float) -> Fault:
+    return _wire_cut(f"{lasts_s:.1f} s", lambda run: run.scoring, lasts_s)
+
+
+def _scoring_slowed(delay_s: float, lasts_s: float) -> Fault:
+    return _wire_slowed("the verifier", lambda run: run.scoring, delay_s, lasts_s)
 
 
 def _scoring(canned: bytes, lasts_s: float) -> Fault:
@@ -211,6 +265,16 @@ def _instant(rng: random.Random) -> Fault:
     return _at_an_instant(service, rng.choice(INSTANTS[room_of(service)]))
 
 
+def _pair(rng: random.Random) -> tuple[str, str]:
+    return rng.choice((("learner", "rollout-0"), ("learner", "rollout-1"), ("rollout-0", "rollout-1")))
+
+
+def _jump(rng: random.Random) -> Fault:
+    one = (rng.choice(SERVICES),)
+    redis = ((REDIS,), (REDIS, *SERVICES)) if library() is not None else ()
+    return _clock_jump(rng.choice((*redis, SERVICES, one)), rng.choice((-1, 1)) * rng.choice((2.0, 30.0, 3600.0)))
+
+
 def _lasts(rng: random.Random) -> float:
     return rng.uniform(1.0, 8.0)
 
@@ -230,8 +294,12 @@ KINDS: dict[str, Callable[[random.Random], Fault]] = {
         _lasts(rng), ("CONFIG", "SET", "maxmemory", 1), ("CONFIG", "SET", "maxmemory", 0)
     ),
     "Redis read-only": lambda rng: _asked_of_redis(_lasts(rng), ("REPLICAOF", *DEAD_HOST), ("REPLICAOF", "NO", "ONE")),
-    "network cut": lambda rng: _cut(_service(rng), _lasts(rng)),
-    "network slowed": lambda rng: _slowed(_service(rng), rng.uniform(0.05, 0.5), _lasts(rng)),
+    "cut from Redis": lambda rng: _cut_from_redis(_service(rng), _lasts(rng)),
+    "slowed to Redis": lambda rng: _slowed_to_redis(_service(rng), rng.uniform(0.05, 0.5), _lasts(rng)),
+    "weights cut": lambda rng: _weights_cut(_pair(rng), _lasts(rng)),
+    "weights slowed": lambda rng: _weights_slowed(_pair(rng), rng.uniform(0.02, 0.2), _lasts(rng)),
+    "scoring cut": lambda rng: _scoring_cut(_lasts(rng)),
+    "scoring slowed": lambda rng: _scoring_slowed(rng.uniform(0.05, 0.5), _lasts(rng)),
     "scoring answers 500": lambda rng: _scoring(INTERNAL_ERROR, _lasts(rng)),
     "scoring hangs": lambda rng: _scoring(b"", _lasts(rng)),
     "scoring answers garbage": lambda rng: _scoring(GARBAGE, _lasts(rng)),
@@ -244,9 +312,10 @@ KINDS: dict[str, Callable[[random.Random], Fault]] = {
         rng.choice(STREAMS), rng.randint(1, 4), rng.choice(("cut short", "noise"))
     ),
     "entries deleted": lambda rng: _replaced(rng.choice(STREAMS), rng.randint(1, 8), "gone"),
+    "clock jump": _jump,
 }
-NOT_DONE = {"clock jump": "needs libfaketime or a clock namespace, which this machine lacks"}
-"""Kinds that cannot be done here, and why."""
+NEED_NETWORK = {"weights cut", "weights slowed"}
+"""Kinds that need namespaces."""
 BY_HAND = {"disk full"}
 """Kinds after which `ratchet up` ends by design, and somebody calls it again."""
 

@@ -18,6 +18,19 @@ from services.command.supervisor import SERVICE_VARIABLE, Service
 from services.entry import SUPERVISED_VARIABLE
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where and as what a process is to run."""
+
+    log: Path
+    environment: dict[str, str]
+    folder: Path
+    """The run's, where it finds its clock and orders to die."""
+    engine: str
+    sabotage: str | None
+    namespace: Path | None
+
+
 @functools.cache
 def _context() -> Any:
     """Every start is a fork of one process; it ends with this one."""
@@ -30,7 +43,7 @@ def _context() -> Any:
 def _be(*arguments: Any) -> None:
     from tests.chaos import entries  # imports torch, which only the fork server has to
 
-    entries.run(*arguments)
+    entries.run_forked(*arguments)
 
 
 class Forked:
@@ -65,7 +78,10 @@ class ForkedService(Service):
 
     folder: Path = Path()
     """The run's, where it finds orders to die."""
+    engine: str = "paced"
     sabotage: str | None = None
+    namespace: Path | None = None
+    """The network that it lives in, as networks.enter takes it; None: that of this process."""
 
     def start(self) -> None:
         self.log_path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +92,8 @@ class ForkedService(Service):
             SERVICE_VARIABLE: self.name,
             CAUSE_VARIABLE: str(self.cause_path.resolve()),
         }
-        arguments = (self.name, list(self.command), self.log_path, environment, self.folder, self.sabotage)
+        place = Place(self.log_path, environment, self.folder, self.engine, self.sabotage, self.namespace)
+        arguments = (self.name, list(self.command), place)
         process = _context().Process(target=_be, args=arguments, name=self.name)
         process.start()
         self.process = cast("subprocess.Popen[bytes]", Forked(process))

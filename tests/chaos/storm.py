@@ -1,8 +1,11 @@
 """One training run of real processes, and the faults done to it: it has to come to its last step, and its books have to add up.
 
 Real: the learner (DeepSpeed, the model of examples/addition), the verifier with its grader processes, Redis, the replicas with
-their streams, leases and receivers, the supervisor. Not real: the engine, which samples without a model at a pace of the
-harness's choice. So the accounts and the steps are looked at, and not accuracy.
+their streams, leases and receivers, the supervisor. The engine samples without a model at a pace of the harness's choice, and
+then the accounts and the steps are looked at, and not accuracy; or it is vLLM, and then accuracy counts too.
+
+Where the user may make network namespaces, the learner and each replica have one of their own, so that whatever goes between them
+can be cut and slowed. Services reach Redis, and the verifier's worker the scoring service, through relays.
 """
 
 import asyncio
@@ -10,12 +13,14 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 from services.clock import now_s, sleep
@@ -24,7 +29,6 @@ from services.command.redis_server import RedisServer
 from services.command.run_processes import write_settings
 from services.command.supervisor import Supervisor
 from services.config import RunConfig
-from services.config.load import load
 from services.entry import DONE, REDIS_URL_VARIABLE
 from services.errors import RatchetError
 from services.run.audit import audit
@@ -33,24 +37,27 @@ from services.run.json_lines import read_json_lines
 from services.run.summary import newest
 from services.streams.redis_connection import RedisConnection
 from services.weights.membership import Membership
-from tests.chaos.faults import BY_HAND, SERVICES, Fault
-from tests.chaos.instants import PACE
-from tests.chaos.processes import ForkedService
+from tests.chaos.clocks import clock_of, jump, redis_with
+from tests.chaos.faults import BY_HAND, REDIS, SERVICES, Fault
+from tests.chaos.networks import Network
+from tests.chaos.stage import Engine, last_step, services_of, set_pace, settings_of, steps_taken
 from tests.chaos.wires import Wire, Wires
 
-ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "examples/addition"
 REPLICAS = 2
 GROUPS_PER_STEP = 4
 FIRST_STEPS = 8
 GROUP_S = 1.5
 """How long a group takes while faults are done: a step then takes about half a second."""
-START_S = 120.0
-RECOVERY_S = 120.0
-"""A run that has taken no step by then, or whose books do not add up, has not recovered."""
+START_S: dict[Engine, float] = {"paced": 120.0, "real": 400.0}
+RECOVERY_S: dict[Engine, float] = {"paced": 120.0, "real": 400.0}
+"""A run that has taken no step by then, or whose books do not add up, has not recovered. A real engine takes a while to start."""
+LONGEST_S = 1800.0
+"""Until a run with a real engine, to which nothing is done, has come to where the next fault is due."""
 INSTANT_S = 30.0
 SOUND_S = 30.0
 HAND_STARTS = 4
+APART = "learner", "rollout-0", "rollout-1"
+"""Services that have a network of their own."""
 
 
 class NotRecovered(Exception):
@@ -89,6 +96,8 @@ class Outcome:
     problems: list[str] = field(default_factory=list)
     """What is wrong with the run as a whole, in sentences."""
     seconds: float = 0.0
+    accuracy: float | None = None
+    """On held-out prompts after the last step, with a real engine."""
 
     @property
     def is_good(self) -> bool:
@@ -97,29 +106,29 @@ class Outcome:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"good": self.is_good}
 
+    @classmethod
+    def of(cls, written: dict[str, Any]) -> Self:
+        """What `to_dict` made a dictionary of."""
+        own = {name: value for name, value in written.items() if name != "good"}
+        return cls(**own | {"faults": [Suffered(**fault) for fault in own["faults"]]})
 
-def config_of(folder: Path, steps: int, scoring: str, checkpoint_steps: int) -> RunConfig:
-    """The settings of a run: deadlines as they come, but for those that say how soon claims and leases move on."""
-    return load(
-        EXAMPLE / "addition.toml",
+
+def config_of(
+    folder: Path, steps: int | None, checkpoint_steps: int, engine: Engine, places: Sequence[str]
+) -> RunConfig:
+    """The settings of a run. steps: None is what the example has. places: where things are, as overrides."""
+    paced = [f"learner.groups_per_step={GROUPS_PER_STEP}"] if engine == "paced" else []
+    return settings_of(
+        folder,
         [
             "name=chaos",
-            f"runs_folder={folder}",
-            f"learner.steps={steps}",
-            f"learner.groups_per_step={GROUPS_PER_STEP}",
+            *([f"learner.steps={steps}"] if steps is not None else []),
             f"learner.checkpoint={{every_steps = {checkpoint_steps}, keep = 3}}",
             f"rollout.replicas={REPLICAS}",
-            "rollout.max_concurrent_sequences=64",
-            f"verifier.url={scoring}",
-            "verifier.processes=1",
-            "evaluation.every_steps=1000",
-            "evaluation.max_prompts=4",
-            "weights.max_mismatch_nats=1e6",
-            "weights.max_gap_nats=1e6",
-            "deadlines.lease_s=3.0",
-            "deadlines.reclaim_idle_s=6.0",
-            "deadlines.shutdown_s=20.0",
+            *paced,
+            *places,
         ],
+        engine,
     )
 
 
@@ -136,47 +145,57 @@ class Storm:
         sabotage: str | None = None,
         checkpoint_steps: int = 5,
         steps_per_fault: int = 16,
+        engine: Engine = "paced",
+        has_network: bool = False,
     ) -> None:
         """folder: of the run folder. seed: of the pauses between the faults. disk: a small one that the folder is on. sabotage:
-        a name in entries.SABOTAGES. steps_per_fault: a run that has taken them has no more faults done to it."""
+        a name in entries.SABOTAGES. steps_per_fault: a run with a paced engine that has taken them has no more faults done to
+        it; with a real one it has the example's steps, and faults all the way. has_network: the learner and the replicas get
+        namespaces; raises OSError where this user may not make them."""
         self.disk = disk
         self._rng = random.Random(seed)
         self._faults = faults
-        self._steps = FIRST_STEPS + steps_per_fault * len(faults)
+        self._engine = engine
         self._server = RedisServer(folder / "chaos" / "redis")
+        self.network = Network(APART) if has_network else None
         self._wires = Wires()
         parts = urlsplit(self._server.url)
-        self.wires = {name: self._wires.to_socket(unquote(parts.path)) for name in SERVICES}
+        path = unquote(parts.path)
+        self.wires = {name: self._wires.to_socket(path, self._listener(name)) for name in SERVICES}
         self.scoring: Wire = self._wires.to(self._to_scoring)
-        scoring = f"http://127.0.0.1:{self.scoring.port}"
-        self._config = config_of(folder, self._steps, scoring, checkpoint_steps)
+        places = [f"verifier.url=http://127.0.0.1:{self.scoring.port}"]
+        if self.network is not None:
+            places.append(f"weights.host={self.network.address('learner')}")
+        steps = FIRST_STEPS + steps_per_fault * len(faults) if engine == "paced" else None
+        self._config = config_of(folder, steps, checkpoint_steps, engine, places)
+        self._steps = self._config.learner.steps
         self.name = self._config.name
         self.folder = RunFolder(self._config.folder)
         self._outcome = Outcome(seed, self._steps)
         self._mend: Callable[[], None] | None = None
         self._connection = RedisConnection(self._server.url, deadline_s=10.0)
         self._membership = Membership(self._connection, self.name, self._config.deadlines.lease_s)
-        settings = [str(self.folder.settings), "--services-folder", str(self.folder.services)]
-        self.services = {
-            name: ForkedService(
-                name,
-                [*settings, *(["--replica-id", name] if name.startswith("rollout") else [])],
-                self.folder.logs / f"{name}.log",
-                {REDIS_URL_VARIABLE: f"redis://:{parts.password}@127.0.0.1:{self.wires[name].port}/0"},
-                folder=self.folder.path,
-                sabotage=sabotage if name == "learner" else None,
-            )
-            for name in SERVICES
-        }
+        self.services = services_of(
+            self.folder,
+            SERVICES,
+            lambda name: f"redis://:{parts.password}@127.0.0.1:{self.wires[name].port}/0",
+            engine=engine,
+            sabotage=sabotage,
+            network=self._namespace,
+        )
 
     def run(self) -> Outcome:
-        """Run to the last step; what came of it."""
+        """Run to the last step; what came of it. Call it once."""
         begun_s = now_s()
         self.folder.services.mkdir(parents=True)
         write_settings(self._config, self.folder)
-        self._pace(GROUP_S)
+        set_pace(self.folder, GROUP_S)
         try:
-            with self._server:
+            with (
+                tempfile.TemporaryDirectory(prefix="chaos-") as programs,
+                redis_with(self._redis_clock, Path(programs)),
+                self._server,
+            ):
                 self._see_through()
                 if not self._outcome.problems:
                     self._check_end()
@@ -185,6 +204,8 @@ class Storm:
                 service.clear_away()
             self._connection.close()
             self._wires.close()
+            if self.network is not None:
+                self.network.close()
         self._outcome.seconds = now_s() - begun_s
         return self._outcome
 
@@ -194,6 +215,19 @@ class Storm:
     def signal_redis(self, number: signal.Signals) -> None:
         if self._server.pid is not None:
             os.kill(self._server.pid, number)
+
+    def jump(self, service: str, seconds: float) -> None:
+        jump(clock_of(self.folder.path, service), seconds)
+
+    @property
+    def _redis_clock(self) -> Path:
+        return clock_of(self.folder.path.resolve(), REDIS)
+
+    def _namespace(self, name: str) -> Path | None:
+        return self.network.namespace(name) if self.network is not None and name in APART else None
+
+    def _listener(self, name: str) -> socket.socket | None:
+        return self.network.listener(name) if self.network is not None and name in APART else None
 
     def _see_through(self) -> None:
         """Supervise the run until it is done. Where that ends with an error, somebody mends what is wrong and calls again."""
@@ -229,13 +263,20 @@ class Storm:
 
     def _story(self) -> Iterator[None]:
         """The faults, piece by piece between two looks of the supervisor."""
-        yield from self._until(lambda: self._rows() >= 3 and self._is_whole(), START_S, "did not begin")
-        for fault in self._faults:
+        yield from self._until(
+            lambda: steps_taken(self.folder) >= 3 and self._is_whole(), START_S[self._engine], "did not begin"
+        )
+        for number, fault in enumerate(self._faults, 1):
             yield from self._pause(self._rng.uniform(0.0, 1.5))
-            if self._rows() and self._last_step() >= self._steps - 2:
+            if self._engine == "real":
+                yield from self._until_step(number * self._steps // (len(self._faults) + 1))
+            if last_step(self.folder) >= self._steps - 2:
                 break
             yield from self._suffer(fault)
-        self._pace(0.0)
+        set_pace(self.folder, 0.0)
+
+    def _until_step(self, step: int) -> Iterator[None]:
+        yield from self._until(lambda: last_step(self.folder) >= step, LONGEST_S, f"did not come to step {step}")
 
     def _suffer(self, fault: Fault) -> Iterator[None]:
         suffered = Suffered(fault.kind, fault.detail)
@@ -249,12 +290,16 @@ class Storm:
         yield from self._pause(fault.lasts_s)
         self._mend()
         self._mend = None
-        mended_s, before = now_s(), self._rows()
+        mended_s, before = now_s(), steps_taken(self.folder)
         what = f"did not recover from: {fault.kind} ({fault.detail})"
-        yield from self._until(lambda: self._rows() >= before + 2, RECOVERY_S, f"{what}: no step")
+        yield from self._until(
+            lambda: steps_taken(self.folder) >= before + 2, RECOVERY_S[self._engine], f"{what}: no step"
+        )
         suffered.recovery_s = now_s() - mended_s
         first = read_json_lines(self.folder.steps)[before]["step"]
-        yield from self._until(lambda: self._is_whole(first), RECOVERY_S, f"{what}: a replica is not back")
+        yield from self._until(
+            lambda: self._is_whole(first), RECOVERY_S[self._engine], f"{what}: a replica is not back"
+        )
         suffered.whole_s = now_s() - mended_s
         yield from self._audit(suffered)
 
@@ -285,6 +330,8 @@ class Storm:
             self._outcome.problems.append("a step consumed a group that another had consumed")
         if not self.folder.summary.exists() or not self.folder.export.is_dir():
             self._outcome.problems.append("it has no summary or no exported model")
+        elif self._engine == "real":
+            self._outcome.accuracy = json.loads(self.folder.summary.read_text(encoding="utf-8"))["accuracy_after"]
 
     def _until(self, condition: Callable[[], bool], within_s: float, otherwise: str) -> Iterator[None]:
         end_s = now_s() + within_s
@@ -298,13 +345,6 @@ class Storm:
         while now_s() < end_s:
             yield
 
-    def _rows(self) -> int:
-        """Steps taken, those that were repeated again."""
-        return self.folder.steps.read_bytes().count(b"\n") if self.folder.steps.exists() else 0
-
-    def _last_step(self) -> int:
-        return max(int(row["step"]) for row in read_json_lines(self.folder.steps))
-
     def _is_whole(self, version: int = 0) -> bool:
         """Whether every replica has proven weights of this version or a later one."""
         try:
@@ -312,11 +352,6 @@ class Storm:
             return sum(lease.ready and lease.policy_version >= version for lease in leases) == REPLICAS
         except RatchetError:
             return False
-
-    def _pace(self, group_s: float) -> None:
-        draft = self.folder.path / f"{PACE}.draft"
-        draft.write_text(str(group_s), encoding="utf-8")
-        draft.rename(self.folder.path / PACE)
 
     async def _to_scoring(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         announced = json.loads((self.folder.services / "verifier.json").read_text(encoding="utf-8"))

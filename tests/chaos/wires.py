@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -25,8 +26,12 @@ class Wire:
         self._server: asyncio.Server | None = None
         self.port = 0
 
-    async def listen(self) -> None:
-        self._server = await asyncio.start_server(self._converse, "127.0.0.1", 0)
+    async def listen(self, listener: socket.socket | None = None) -> None:
+        """listener: accepts connections already; by default one on a free port of this machine."""
+        if listener is None:
+            self._server = await asyncio.start_server(self._converse, "127.0.0.1", 0)
+        else:
+            self._server = await asyncio.start_server(self._converse, sock=listener)
         self.port = self._server.sockets[0].getsockname()[1]
 
     def cut(self) -> None:
@@ -112,14 +117,14 @@ class Wires:
         self._thread = threading.Thread(target=self._loop.run_forever, name="wires", daemon=True)
         self._thread.start()
 
-    def to_socket(self, path: str) -> Wire:
-        """A wire to a server behind a unix socket."""
-        return self.to(lambda: asyncio.open_unix_connection(path))
+    def to_socket(self, path: str, listener: socket.socket | None = None) -> Wire:
+        """A wire to a server behind a unix socket. listener: see Wire.listen."""
+        return self.to(lambda: asyncio.open_unix_connection(path), listener)
 
-    def to(self, connect: Connect) -> Wire:
+    def to(self, connect: Connect, listener: socket.socket | None = None) -> Wire:
         """A wire to what this connects to, once for each connection."""
         wire = Wire(self._loop, connect)
-        self._run(wire.listen())
+        self._run(wire.listen(listener))
         self._wires.append(wire)
         return wire
 

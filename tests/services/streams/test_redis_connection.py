@@ -13,7 +13,7 @@ import pytest
 from services.command.redis_server import RedisServer
 from services.errors import InputError, StreamError
 from services.metrics import WAIT_SECONDS
-from services.streams.redis_connection import WARN_AFTER_S, CommandRefused, RedisConnection
+from services.streams.redis_connection import LONGEST_LAST_TRIES_S, WARN_AFTER_S, CommandRefused, RedisConnection
 
 
 @pytest.fixture
@@ -181,3 +181,19 @@ def test_a_script_is_sent_again_to_a_server_that_forgot_it(redis_connection: Red
     for _ in range(2):
         assert redis_connection.run_script("return ARGV[1]", [], ["x"]) == b"x"
         redis_connection.execute("SCRIPT", "FLUSH")
+
+
+def test_a_process_that_ends_waits_for_no_server_that_is_away(tmp_path: Path) -> None:
+    connection = RedisConnection(f"unix://{tmp_path / 'nobody.sock'}", deadline_s=60)
+    threading.Timer(0.2, connection.hurry).start()
+    begun_s = time.monotonic()
+    for _ in range(3):  # one that is under way, and those to come
+        with pytest.raises(StreamError, match="no usable answer"):
+            connection.execute("PING")
+    assert time.monotonic() - begun_s < LONGEST_LAST_TRIES_S + 3.0
+
+
+def test_a_process_that_ends_still_hears_a_server_that_is_there(redis_url: str) -> None:
+    connection = RedisConnection(redis_url)
+    connection.hurry()
+    assert connection.execute("PING") == b"PONG"

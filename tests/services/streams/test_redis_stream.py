@@ -16,6 +16,7 @@ from services.command.redis_server import RedisServer
 from services.streams import StreamDepth
 from services.streams.redis_connection import CommandRefused, RedisConnection, ServerFull
 from services.streams.redis_stream import ISSUED, OTHER_COUNTERS_S, RedisIssueLog, RedisStream
+from services.streams.stream import NEVER_SUSPECT, SUSPECT_DELIVERIES
 from tests.fakes.cable import Cable
 
 WORKER = """
@@ -232,3 +233,18 @@ def test_consumers_that_are_gone_are_forgotten_and_those_that_hold_something_are
     assert holds.acknowledge(claims) == 1
     RedisIssueLog(redis_connection, gone).issue_again(b"new")
     assert [claim.payload for claim in gone.claim(1, 0)] == [b"new"]  # it is known again
+
+
+@pytest.mark.parametrize("starts", [2, 3, 5])
+def test_a_learner_gets_all_its_groups_again_however_often_it_was_killed(
+    redis_connection: RedisConnection, starts: int
+) -> None:
+    def claimed(suspect_deliveries: int) -> list[bytes]:
+        stream = RedisStream(redis_connection, "again", "scored", "learner", 1e8, suspect_deliveries=suspect_deliveries)
+        return [claim.payload for claim in stream.claim(4, 0.0)]
+
+    payloads = fill(redis_connection, RedisStream(redis_connection, "again", "scored", "learner", 1e8), 4)
+    for _ in range(starts):
+        assert claimed(NEVER_SUSPECT) == payloads
+    if starts > 2:
+        assert len(claimed(SUSPECT_DELIVERIES)) == 1  # that of a worker, which hands each over by itself
