@@ -13,7 +13,6 @@ from torch import Tensor
 from benchmarks.simulate.network import Network
 from benchmarks.simulate.server import LearnerConnection, Server
 from benchmarks.simulate.virtual import VirtualLoop
-from learner.publish.notices import Source
 from learner.publish.publisher import LOOK_EVERY_S
 from learner.publish.replica_group import ReplicaGroup
 from learner.publish.snapshot import Snapshot
@@ -25,7 +24,7 @@ from services.streams.redis_connection import RedisConnection
 from services.weights.buckets import lay_out, sealed
 from services.weights.membership import Membership
 from services.wire.codec import encode
-from services.wire.weights import Bucket, Probe, Rendezvous, WeightManifest, WeightOffer
+from services.wire.weights import Bucket, Probe, Rendezvous, WeightManifest, WeightOffer, WeightSource
 
 T = TypeVar("T")
 PROBES = tuple(Probe(tuple(range(first, first + 64)), (-1.0,) * 63) for first in (0, 64))
@@ -141,7 +140,7 @@ class SimulatedLearner:
             Membership(cast(RedisConnection, LearnerConnection(server)), config.name, config.deadlines.lease_s),
             self._channel,
             ("learner", 1),
-            source=Source("http://learner:1", "0" * 32),
+            source=WeightSource("http://learner:1", "0" * 32),
             stopping=lambda: False,
             on_lost=self.lost.append,
         )

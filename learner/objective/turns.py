@@ -58,7 +58,7 @@ def turn_numbers(sequence: Tensor) -> Tensor:
     if bool((sequence.diff() < 0).any()):
         raise ValueError("the turns of a conversation must stand together, in order")
     _, counts = torch.unique_consecutive(sequence, return_counts=True)
-    first = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    first: Tensor = (counts.cumsum(0) - counts).repeat_interleave(counts)
     return torch.arange(len(sequence), device=sequence.device) - first
 
 
