@@ -15,7 +15,7 @@ from learner.intake.gathering import Gathered
 from learner.intake.order import window_of
 from tests.learner.intake.world import World
 
-STEPS = 6
+STEPS = 8
 seeds = st.integers(0, 2**32)
 sizes = st.integers(1, 3)
 lags = st.integers(0, 3)
@@ -53,7 +53,7 @@ def run(folder: Path, seed: int, rule: str, max_lag: int, groups: int, order: tu
 
 
 @given(seeds, lags, sizes, orders)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_under_drop_no_group_with_an_older_token_is_trained_on(
     folder: Path, seed: int, max_lag: int, groups: int, order: tuple[str, ...]
 ) -> None:
@@ -69,7 +69,7 @@ def test_under_drop_no_group_with_an_older_token_is_trained_on(
 
 
 @given(seeds, lags, sizes, orders)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_under_mask_a_token_counts_exactly_if_it_is_not_older(
     folder: Path, seed: int, max_lag: int, groups: int, order: tuple[str, ...]
 ) -> None:
@@ -81,7 +81,7 @@ def test_under_mask_a_token_counts_exactly_if_it_is_not_older(
 
 
 @given(seeds, lags, sizes, orders)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_under_train_every_token_counts_and_none_is_called_stale(
     folder: Path, seed: int, max_lag: int, groups: int, order: tuple[str, ...]
 ) -> None:
@@ -94,7 +94,7 @@ def test_under_train_every_token_counts_and_none_is_called_stale(
 
 
 @given(seeds, lags, sizes, orders)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_step_has_its_groups_and_none_of_them_twice(
     folder: Path, seed: int, max_lag: int, groups: int, order: tuple[str, ...]
 ) -> None:
@@ -107,8 +107,19 @@ def test_a_step_has_its_groups_and_none_of_them_twice(
         assert len(set(world.taken)) == len(world.taken)
 
 
+@given(seeds, lags, sizes, orders)
+@settings(max_examples=30, deadline=None)
+def test_no_more_groups_are_out_than_the_lag_allows(
+    folder: Path, seed: int, max_lag: int, groups: int, order: tuple[str, ...]
+) -> None:
+    world = run(folder, seed, "train", max_lag, groups, order, calm=True)
+    for _ in range(STEPS):
+        world.finish(world.step())
+    assert world.most_out <= (max_lag + 1) * groups
+
+
 @given(seeds, lags, sizes, st.sampled_from([0.0, 0.3, 0.5, 1.0]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_in_order_of_dispatch_no_more_groups_than_the_window_overtake_another(
     folder: Path, seed: int, max_lag: int, groups: int, fraction: float
 ) -> None:
@@ -128,7 +139,7 @@ def test_in_order_of_dispatch_no_more_groups_than_the_window_overtake_another(
 
 
 @given(seeds, lags, sizes, st.sampled_from(["drop", "mask", "train"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_in_order_of_dispatch_nothing_grows_stale_while_replicas_keep_up(
     folder: Path, seed: int, max_lag: int, groups: int, rule: str
 ) -> None:
@@ -142,7 +153,7 @@ def test_in_order_of_dispatch_nothing_grows_stale_while_replicas_keep_up(
 
 
 @given(seeds, sizes, st.integers(1, 3))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_window_costs_no_more_lag_than_the_groups_that_it_lets_past(
     folder: Path, seed: int, groups: int, max_lag: int
 ) -> None:

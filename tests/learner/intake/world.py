@@ -85,13 +85,18 @@ class World:
         self.born: list[int] = []
         """Token id -> the policy version that sampled it."""
         self.died: set[int] = set()
+        self.equal: set[int] = set()
+        """Sequence numbers of the groups that came back with equal rewards."""
+        self.most_out = 0
+        """The most groups that were issued, and neither trained on nor back with equal rewards. Without restarts alone."""
         self.restarts = 0
         self.prompts, self.scored, self.dead = (self._stream(name) for name in ("prompts", "scored", "dead"))
         self.log = MemoryIssueLog(self.prompts)
         self.replicas = [self._replica(f"rollout-{index}") for index in range(3)]
         self.confirmed_version: int | None = 0
+        self._events = 0
         self.begin(None)
-        self.saved = self.checkpoint()
+        self.saved = [self.checkpoint()]
 
     def _stream(self, name: str) -> MemoryStream:
         return Ready(name, "learner", IDLE_S, now_s=lambda: self.clock_s)
@@ -148,15 +153,25 @@ class World:
         for _ in range(self.random.randrange(4)):
             self.happen()
             self.intake.look_ahead()
+            out = self.log.issued_count() - len(self.taken) - len(self.equal)
+            self.most_out = max(self.most_out, out)
         self.taken += [group.prompt.sequence_number for group in gathered.kept]
         self.intake.settle(gathered, trained=True)
         self.state.policy_version += 1
-        if self.random.random() < 0.4:
-            self.saved = self.checkpoint()
-        if not self.calm and self.random.random() < 0.1:
-            self.restarts += 1
-            self.confirmed_version = None
-            self.begin(self.saved)
+        if self.random.random() < 0.3:
+            self.saved.append(self.checkpoint())
+        if not self.calm and self.random.random() < 0.15:
+            self._restart()
+
+    def _restart(self) -> None:
+        """After some time that the next start does not know of; the newest checkpoints may be damaged."""
+        for _ in range(self.random.randrange(40)):
+            self.happen()
+            self.intake.issue()
+        self.restarts += 1
+        self.confirmed_version = None
+        del self.saved[self.random.randint(max(1, len(self.saved) - 2), len(self.saved)) :]
+        self.begin(self.saved[-1])
 
     def meanwhile(self) -> None:
         """What the others do between two looks of the learner: at last they come to an end."""
@@ -169,7 +184,8 @@ class World:
             for replica in self.replicas:
                 replica.suspended = False
                 self._claim(replica)
-                while replica.answers:
+                self._finish(replica)
+                while replica.answers and self._events % 200 == 0:
                     self._finish(replica)
 
     def happen(self) -> None:
@@ -198,10 +214,15 @@ class World:
         self.born.append(replica.version)
 
     def _finish(self, replica: Replica) -> None:
-        """The oldest, or any other: short ones come first."""
+        """Any of them; every fourth prompt has long responses, which others overtake."""
         if not replica.answers:
             return
-        answer = replica.answers.pop(self.random.randrange(len(replica.answers)))
+        place = self.random.randrange(len(replica.answers))
+        if replica.answers[place].prompt.sequence_number % 4 == 1 and self.random.random() < 0.85:
+            place = self.random.randrange(len(replica.answers))
+            if replica.answers[place].prompt.sequence_number % 4 == 1 and self._events % 200:
+                return
+        answer = replica.answers.pop(place)
         for tokens in answer.tokens:
             if not tokens:
                 self._sample_one(replica, tokens)
@@ -209,6 +230,8 @@ class World:
 
     def _scored(self, answer: Answer) -> ScoredGroup:
         equal = self.random.random() < 0.3
+        if equal:
+            self.equal.add(answer.prompt.sequence_number)
         rewards = [1.0 if equal else float(index % 2) for index in range(len(answer.tokens))]
         scores = [Score(verdict="correct" if r else "incorrect", reward=r, detail="", elapsed_s=0.0) for r in rewards]
         group = Group(prompt=answer.prompt, trajectories=tuple(map(_trajectory, answer.tokens)), replica_id="r")
