@@ -59,7 +59,8 @@ def turn_numbers(sequence: Tensor) -> Tensor:
         raise ValueError("the turns of a conversation must stand together, in order")
     _, counts = torch.unique_consecutive(sequence, return_counts=True)
     first = (counts.cumsum(0) - counts).repeat_interleave(counts)
-    return torch.arange(len(sequence), device=sequence.device) - first
+    numbers: Tensor = torch.arange(len(sequence), device=sequence.device) - first
+    return numbers
 
 
 def turn_advantages(value: Tensor, sequence: Tensor, group: Tensor, normalize: Normalize = "none") -> Tensor:
