@@ -1,14 +1,63 @@
-"""What the bundled examples share: their rows, a tokenizer of whole words, and a model that is made once."""
+"""What the bundled examples share: rows, a tokenizer of whole words, and a small model that is trained by supervision, once.
 
+A model first learns from right responses, then from responses with slips in them, like a model that was pretrained on the work of
+people who make mistakes: it knows how, and is as careless as its data. Rewards have to teach it the rest.
+"""
+
+import argparse
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 PAD, EOS = 0, 1
 FIRST = 2
 """Number of the first token after padding and end of sequence."""
+IGNORED = -100
+"""Label of the tokens that are not learned: prompts, what an environment says, padding."""
+
+
+class Recipe(Protocol):
+    """What an example says of its model and of how it is trained."""
+
+    @property
+    def seed(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def kv_heads(self) -> int: ...
+    @property
+    def feed_forward(self) -> int: ...
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def warmup_steps(self) -> int: ...
+    @property
+    def slip_steps(self) -> int:
+        """Steps on responses with slips, which come last; the learning rate falls over them."""
+
+    @property
+    def max_steps(self) -> int:
+        """Most steps on right responses."""
+
+
+def parser(description: str | None, here: Path) -> argparse.ArgumentParser:
+    """The command line of an example in the folder `here`."""
+    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--out", type=Path, default=here, help="folder for data/ and model/ (default: next to this file)")
+    made.add_argument("--seed", type=int, default=0, help="seed of the initial weights and of what is learned from")
+    return made
+
+
+def digest(decides: Any) -> str:
+    """Of all that decides what is made, as JSON: when it changes, the example is made again."""
+    return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
 
 
 def write_rows(folder: Path, rows: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
@@ -18,8 +67,9 @@ def write_rows(folder: Path, rows: Mapping[str, Iterable[Mapping[str, Any]]]) ->
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in of_name), encoding="utf-8")
 
 
-def make_tokenizer(tokens: Sequence[str], pieces: str) -> Any:
-    """A tokenizer of these tokens, numbered from FIRST. pieces: a regular expression; text is split into its matches."""
+def make_tokenizer(tokens: Sequence[str], pieces: str = ".", template: str | None = None) -> Any:
+    """A tokenizer of these tokens, numbered from FIRST. pieces: a regular expression; text is split into its matches, by default
+    into its characters, so that every digit is a decision of its own. template: for chat messages."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -28,7 +78,7 @@ def make_tokenizer(tokens: Sequence[str], pieces: str) -> Any:
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pieces), behavior="isolated")
     tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
+    made = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
         eos_token="<eos>",
@@ -36,6 +86,130 @@ def make_tokenizer(tokens: Sequence[str], pieces: str) -> Any:
         clean_up_tokenization_spaces=False,
         model_input_names=["input_ids", "attention_mask"],
     )
+    made.chat_template = template
+    return made
+
+
+def new_model(recipe: Recipe, vocabulary: int, *, kind: str = "qwen2", tied: bool = True) -> Any:
+    """A model with random weights; on one thread, from the recipe's seed. kind: "qwen2", or "llama" for a tokenizer whose tokens
+    have several characters: transformers puts Qwen2's own byte-level splitting in place of a saved tokenizer's."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    torch.set_num_threads(1)
+    torch.manual_seed(recipe.seed)
+    kinds: dict[str, tuple[Any, Any]] = {
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+        "llama": (LlamaConfig, LlamaForCausalLM),
+    }
+    config, model = kinds[kind]
+    return model(
+        config(
+            vocab_size=vocabulary,
+            hidden_size=recipe.width,
+            intermediate_size=recipe.feed_forward,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.heads,
+            num_key_value_heads=recipe.kv_heads,
+            max_position_embeddings=64,
+            tie_word_embeddings=tied,
+            bos_token_id=None,
+            eos_token_id=EOS,
+            pad_token_id=PAD,
+        )
+    )
+
+
+def supervise(
+    model: Any,
+    recipe: Recipe,
+    batch: Callable[[bool], tuple[Any, Any]],
+    learned: Callable[[], bool],
+    *,
+    look_every: int = 20,
+) -> int:
+    """Train the model on right responses until it has learned them, then on responses with slips. Returns the number of steps.
+
+    batch: draws (token numbers, labels), int64 [B, L] each, given whether there are slips in them. learned: whether right
+    responses have been learned; asked every `look_every` steps. Raises SystemExit if they are not within max_steps.
+    """
+    import torch
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.0)
+    step, slips_from = 0, None
+    while slips_from is None or step < slips_from + recipe.slip_steps:
+        step += 1
+        left = 1.0 if slips_from is None else 1.0 - (step - slips_from) / recipe.slip_steps
+        optimizer.param_groups[0]["lr"] = recipe.learning_rate * min(1.0, step / recipe.warmup_steps) * max(0.1, left)
+        tokens, labels = batch(slips_from is not None)
+        model(tokens, labels=labels, use_cache=False).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if slips_from is None and step % look_every == 0 and learned():
+            slips_from = step
+        if slips_from is None and step >= recipe.max_steps:
+            raise SystemExit(f"the starting model did not learn the task in {step} steps: change --seed")
+    model.eval()
+    return step
+
+
+def padded(rows: Sequence[Sequence[tuple[int, bool]]]) -> tuple[Any, Any]:
+    """(token numbers, labels) of rows of (token, whether it is to be learned), int64 [B, L] each. Padding comes last, and
+    attention is causal, so that no mask is needed."""
+    import torch
+
+    length = max(map(len, rows))
+    tokens = [[token for token, _ in row] + [PAD] * (length - len(row)) for row in rows]
+    labels = [[token if own else IGNORED for token, own in row] + [IGNORED] * (length - len(row)) for row in rows]
+    return torch.tensor(tokens), torch.tensor(labels)
+
+
+def labels_of(tokens: Any, prompt_tokens: int) -> Any:
+    """Labels of rows with prompts of one length. int64 [B, L]."""
+    labels = tokens.clone()
+    labels[:, :prompt_tokens] = IGNORED
+    labels[tokens == PAD] = IGNORED
+    return labels
+
+
+def with_slips(tokens: Any, share: Any, *, prompt_tokens: int, draw: Any) -> Any:
+    """The same rows with this share of their responses' digits replaced by random ones. tokens: int64 [B, L], in which the digits
+    are numbered from FIRST and come first; share: a number, or float [B, 1]."""
+    import torch
+
+    inside = tokens >= FIRST
+    inside[:, :prompt_tokens] = False
+    slipped = inside & (torch.rand(tokens.shape, generator=draw) < share)
+    return torch.where(slipped, torch.randint(FIRST, FIRST + 10, tokens.shape, generator=draw), tokens)
+
+
+def sampled_accuracy(model: Any, rows: Any, *, prompt_tokens: int, draw: Any) -> float:
+    """Share of rows whose response the model samples at temperature 1. rows: int64 [B, L], prompts of one length and right
+    responses."""
+    import torch
+
+    prompt, cache, right = rows[:, :prompt_tokens], None, torch.ones(len(rows), dtype=torch.bool)
+    with torch.no_grad():
+        for position in range(prompt_tokens, rows.shape[1]):
+            out = model(prompt, past_key_values=cache, use_cache=True)
+            cache, wanted = out.past_key_values, rows[:, position]
+            prompt = torch.multinomial(out.logits[:, -1].softmax(-1), 1, generator=draw)
+            right &= (prompt[:, 0] == wanted) | (wanted == PAD)  # after the end nothing counts
+    return float(right.float().mean())
+
+
+def sampled(model: Any, context: Any, tokens: int, draw: Any) -> Any:
+    """The context with as many tokens behind it, sampled at temperature 1. context: int64 [B, L]."""
+    import torch
+
+    with torch.no_grad():
+        for _ in range(tokens):
+            logits = model(context, use_cache=False).logits[:, -1]
+            context = torch.cat([context, torch.multinomial(logits.softmax(-1), 1, generator=draw)], dim=1)
+    return context
 
 
 def make(

@@ -13,9 +13,6 @@ the work of people who make mistakes: it can add, and is as sloppy as its data. 
 (A model of the same accuracy that has only half learned to add gains from rewards several times more slowly.)
 """
 
-import argparse
-import hashlib
-import json
 import random
 import sys
 from dataclasses import asdict, dataclass
@@ -26,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))  # of a script, Python finds only the files beside it
 
 import bundled  # noqa: E402
-from bundled import EOS, PAD  # noqa: E402
+from bundled import EOS, FIRST, PAD  # noqa: E402
 
 CHARACTERS = "0123456789+="
 PROMPT_TOKENS, RESPONSE_TOKENS = 6, 4  # "27+45=", and up to three digits with the end-of-sequence token
@@ -78,89 +75,40 @@ def row(pair: tuple[int, int]) -> dict[str, str]:
 
 
 def make_tokenizer() -> Any:
-    """One token for each character, so that every digit is a decision of its own."""
-    return bundled.make_tokenizer(CHARACTERS, ".")
+    return bundled.make_tokenizer(CHARACTERS)
 
 
-def make_model(recipe: Recipe):  # type: ignore[no-untyped-def]
-    """Train the starting model by supervision, and return it with what was measured: it learns to add, then to slip."""
+def encoded(pairs: list[tuple[int, int]]) -> list[list[int]]:
+    """Prompt, answer and end of sequence as token numbers, padded to one length."""
+    length, found = PROMPT_TOKENS + RESPONSE_TOKENS, []
+    for pair in pairs:
+        tokens = [CHARACTERS.index(c) + FIRST for c in question(pair) + answer(pair)] + [EOS]
+        found.append(tokens + [PAD] * (length - len(tokens)))
+    return found
+
+
+def make_model(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
+    """The starting model, and what was measured of it: it learns to add, then to slip."""
     import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
-    torch.set_num_threads(1)
-    torch.manual_seed(recipe.seed)
-    model = Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=16,
-            hidden_size=recipe.width,
-            intermediate_size=recipe.feed_forward,
-            num_hidden_layers=recipe.layers,
-            num_attention_heads=recipe.heads,
-            num_key_value_heads=recipe.kv_heads,
-            max_position_embeddings=64,
-            tie_word_embeddings=recipe.tied,
-            bos_token_id=None,
-            eos_token_id=EOS,
-            pad_token_id=PAD,
-        )
-    )
+    model = bundled.new_model(recipe, 16, tied=recipe.tied)
     draw = torch.Generator().manual_seed(recipe.seed)
-
-    def encoded(pairs: list[tuple[int, int]]) -> torch.Tensor:
-        rows = []
-        for pair in pairs:
-            ids = [CHARACTERS.index(c) + 2 for c in question(pair) + answer(pair)] + [EOS]
-            rows.append(ids + [PAD] * (PROMPT_TOKENS + RESPONSE_TOKENS - len(ids)))
-        return torch.tensor(rows)
-
-    @torch.no_grad()
-    def sampled_accuracy(rows: torch.Tensor) -> float:
-        prompt, cache, right = rows[:, :PROMPT_TOKENS], None, torch.ones(len(rows), dtype=torch.bool)
-        for position in range(PROMPT_TOKENS, rows.shape[1]):
-            out = model(prompt, past_key_values=cache, use_cache=True)
-            cache, wanted = out.past_key_values, rows[:, position]
-            token = torch.multinomial(out.logits[:, -1].softmax(-1), 1, generator=draw)
-            right &= (token[:, 0] == wanted) | (wanted == PAD)  # after the end nothing counts
-            prompt = token
-        return right.float().mean().item()
-
-    def with_slips(rows: torch.Tensor) -> torch.Tensor:
-        digit = rows >= 2
-        digit[:, :PROMPT_TOKENS] = False
-        slipped = digit & (torch.rand(rows.shape, generator=draw) < recipe.slip)
-        return torch.where(slipped, torch.randint(2, 12, rows.shape, generator=draw), rows)
-
     training, heldout = problems(recipe)
-    rows, probe, unseen = encoded(training), encoded(training[:1024]), encoded(heldout).repeat(4, 1)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.0)
-    step, slips_from = 0, None
-    while slips_from is None or step < slips_from + recipe.slip_steps:
-        step += 1
-        left = 1.0 if slips_from is None else 1.0 - (step - slips_from) / recipe.slip_steps
-        optimizer.param_groups[0]["lr"] = recipe.learning_rate * min(1.0, step / recipe.warmup_steps) * max(0.1, left)
-        batch = rows[torch.randint(len(rows), (recipe.batch,), generator=draw)]
-        if slips_from is not None:
-            batch = with_slips(batch)
-        labels = batch.clone()
-        labels[:, :PROMPT_TOKENS] = -100
-        labels[batch == PAD] = -100
-        model(batch, labels=labels, use_cache=False).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if slips_from is None and step % 20 == 0 and sampled_accuracy(probe) >= recipe.clean_until:
-            slips_from = step
-        if slips_from is None and step >= recipe.max_steps:
-            raise SystemExit(f"the starting model did not learn to add in {step} steps: change --seed")
-    facts = {"supervised_steps": step, "heldout_accuracy": sampled_accuracy(unseen)}
-    return model.eval(), facts
+    rows = torch.tensor(encoded(training))
 
+    def batch(slips: bool) -> tuple[Any, Any]:
+        tokens = rows[torch.randint(len(rows), (recipe.batch,), generator=draw)]
+        if slips:
+            tokens = bundled.with_slips(tokens, recipe.slip, prompt_tokens=PROMPT_TOKENS, draw=draw)
+        return tokens, bundled.labels_of(tokens, PROMPT_TOKENS)
 
-def recipe_hash(recipe: Recipe) -> str:
-    """A digest of the settings: when one changes, the example is made again."""
-    return hashlib.sha256(json.dumps(asdict(recipe)).encode()).hexdigest()
+    def accuracy(asked: Any) -> float:
+        right: float = bundled.sampled_accuracy(model, asked, prompt_tokens=PROMPT_TOKENS, draw=draw)
+        return right
+
+    steps = bundled.supervise(model, recipe, batch, lambda: accuracy(rows[:1024]) >= recipe.clean_until)
+    unseen = torch.tensor(encoded(heldout)).repeat(4, 1)
+    return model, {"supervised_steps": steps, "heldout_accuracy": accuracy(unseen)}
 
 
 def make(recipe: Recipe, out: Path) -> bool:
@@ -168,7 +116,7 @@ def make(recipe: Recipe, out: Path) -> bool:
     made: bool = bundled.make(
         out,
         asdict(recipe),
-        recipe_hash(recipe),
+        bundled.digest(asdict(recipe)),
         write_data=lambda folder: write_data(recipe, folder),
         train=lambda: make_model(recipe),
         tokenizer=make_tokenizer,
@@ -179,11 +127,7 @@ def make(recipe: Recipe, out: Path) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--out", type=Path, default=HERE, help="folder for data/ and model/ (default: next to this file)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the initial weights and of the order of training")
+    parser = bundled.parser(__doc__, HERE)
     parser.add_argument("--untied", action="store_true", help="separate input and output embeddings")
     arguments = parser.parse_args()
     make(Recipe(seed=arguments.seed, tied=not arguments.untied), arguments.out)

@@ -17,9 +17,6 @@ out, two steps swapped, one step replaced by another, a mistyped token. It knows
 careless as its data; rewards have to teach it not to be. (So this does not test whether rewards teach how to program.)
 """
 
-import argparse
-import hashlib
-import json
 import operator
 import random
 import re
@@ -197,10 +194,11 @@ def lessons(chains: list[Problem]) -> list[Lesson]:
     ]
 
 
-def recipe_hash(recipe: Recipe) -> str:
-    """A digest of the settings and of what is taught: when either changes, the example is made again."""
+def digest(recipe: Recipe) -> str:
+    """Of the settings and of what is taught."""
     taught = [[step.name, *step.writings] for step in (*LISTS, *REDUCTIONS, *NUMBERS)]
-    return hashlib.sha256(json.dumps([asdict(recipe), taught, TOKENS, HELDOUT]).encode()).hexdigest()
+    found: str = bundled.digest([asdict(recipe), taught, TOKENS, HELDOUT])
+    return found
 
 
 def make(recipe: Recipe, out: Path) -> bool:
@@ -208,7 +206,7 @@ def make(recipe: Recipe, out: Path) -> bool:
     made: bool = bundled.make(
         out,
         asdict(recipe),
-        recipe_hash(recipe),
+        digest(recipe),
         write_data=write_data,
         train=lambda: taught(recipe),
         tokenizer=make_tokenizer,
@@ -226,12 +224,7 @@ def taught(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--out", type=Path, default=HERE, help="folder for data/ and model/ (default: next to this file)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the initial weights and of the order of training")
-    arguments = parser.parse_args()
+    arguments = bundled.parser(__doc__, HERE).parse_args()
     make(Recipe(seed=arguments.seed), arguments.out)
 
 

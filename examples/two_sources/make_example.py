@@ -12,9 +12,6 @@ As in examples/addition, the model learns from right solutions first, and then f
 to teach it not to be sloppy.
 """
 
-import argparse
-import hashlib
-import json
 import random
 import sys
 from collections.abc import Iterator
@@ -26,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))  # of a script, Python finds only the files beside it
 
 import bundled  # noqa: E402
-from bundled import EOS, PAD  # noqa: E402
+from bundled import EOS, FIRST, PAD  # noqa: E402
 
 CHARACTERS = "0123456789+-="
 PROMPT_TOKENS, RESPONSE_TOKENS = 6, 4  # "72-45=", and up to three digits with the end-of-sequence token
@@ -88,86 +85,44 @@ def write_data(recipe: Recipe, folder: Path) -> None:
 
 
 def encoded(source: str, pairs: list[Pair]) -> list[list[int]]:
-    """Prompt, answer and end of sequence as token ids, padded to one length."""
-    length = PROMPT_TOKENS + RESPONSE_TOKENS
-    found = []
+    """Prompt, answer and end of sequence as token numbers, padded to one length."""
+    length, found = PROMPT_TOKENS + RESPONSE_TOKENS, []
     for pair in pairs:
-        ids = [CHARACTERS.index(c) + 2 for c in question(source, pair) + answer(source, pair)] + [EOS]
-        found.append(ids + [PAD] * (length - len(ids)))
+        tokens = [CHARACTERS.index(c) + FIRST for c in question(source, pair) + answer(source, pair)] + [EOS]
+        found.append(tokens + [PAD] * (length - len(tokens)))
     return found
 
 
 def make_model(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
-    """Train the starting model by supervision, and return it with what was measured: it learns to compute, then to slip."""
+    """The starting model, and what was measured of it: it learns to compute, then to slip."""
     import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
-    torch.set_num_threads(1)
-    torch.manual_seed(recipe.seed)
-    model = Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=16,
-            hidden_size=recipe.width,
-            intermediate_size=recipe.feed_forward,
-            num_hidden_layers=recipe.layers,
-            num_attention_heads=recipe.heads,
-            num_key_value_heads=recipe.kv_heads,
-            max_position_embeddings=64,
-            tie_word_embeddings=True,
-            bos_token_id=None,
-            eos_token_id=EOS,
-            pad_token_id=PAD,
-        )
-    )
+    model = bundled.new_model(recipe, 16)
     draw = torch.Generator().manual_seed(recipe.seed)
-
-    @torch.no_grad()
-    def sampled_accuracy(asked: torch.Tensor) -> float:
-        prompt, cache, right = asked[:, :PROMPT_TOKENS], None, torch.ones(len(asked), dtype=torch.bool)
-        for position in range(PROMPT_TOKENS, asked.shape[1]):
-            out = model(prompt, past_key_values=cache, use_cache=True)
-            cache, wanted = out.past_key_values, asked[:, position]
-            prompt = torch.multinomial(out.logits[:, -1].softmax(-1), 1, generator=draw)
-            right &= (prompt[:, 0] == wanted) | (wanted == PAD)  # after the end nothing counts
-        return right.float().mean().item()
-
-    def with_slips(batch: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-        digit = batch >= 2
-        digit[:, :PROMPT_TOKENS] = False
-        slipped = digit & (torch.rand(batch.shape, generator=draw) < share[:, None])
-        return torch.where(slipped, torch.randint(2, 12, batch.shape, generator=draw), batch)
-
     split = {source: problems(recipe, source) for source in SIGNS}
     training = [torch.tensor(encoded(source, split[source][0])) for source in SIGNS]
-    share = [torch.full((len(own),), recipe.slips[source]) for source, own in zip(SIGNS, training, strict=True)]
-    pool, slips = torch.cat(training), torch.cat(share)
-    probes = [own[:512] for own in training]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.95), weight_decay=0.0)
-    step, slips_from = 0, None
-    while slips_from is None or step < slips_from + recipe.slip_steps:
-        step += 1
-        left = 1.0 if slips_from is None else 1.0 - (step - slips_from) / recipe.slip_steps
-        optimizer.param_groups[0]["lr"] = recipe.learning_rate * min(1.0, step / recipe.warmup_steps) * max(0.1, left)
+    share = [torch.full((len(own), 1), recipe.slips[source]) for source, own in zip(SIGNS, training, strict=True)]
+    pool, slip = torch.cat(training), torch.cat(share)
+
+    def batch(slips: bool) -> tuple[Any, Any]:
         chosen = torch.randint(len(pool), (recipe.batch,), generator=draw)
-        batch = pool[chosen] if slips_from is None else with_slips(pool[chosen], slips[chosen])
-        labels = batch.clone()
-        labels[:, :PROMPT_TOKENS] = -100
-        labels[batch == PAD] = -100
-        model(batch, labels=labels, use_cache=False).loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if slips_from is None and step % 20 == 0 and min(map(sampled_accuracy, probes)) >= recipe.clean_until:
-            slips_from = step
-        if slips_from is None and step >= recipe.max_steps:
-            raise SystemExit(f"the starting model did not learn to compute in {step} steps: change --seed")
-    facts: dict[str, Any] = {"supervised_steps": step}
+        tokens = pool[chosen]
+        if slips:
+            tokens = bundled.with_slips(tokens, slip[chosen], prompt_tokens=PROMPT_TOKENS, draw=draw)
+        return tokens, bundled.labels_of(tokens, PROMPT_TOKENS)
+
+    def accuracy(asked: Any) -> float:
+        right: float = bundled.sampled_accuracy(model, asked, prompt_tokens=PROMPT_TOKENS, draw=draw)
+        return right
+
+    steps = bundled.supervise(
+        model, recipe, batch, lambda: min(accuracy(own[:512]) for own in training) >= recipe.clean_until
+    )
+    facts: dict[str, Any] = {"supervised_steps": steps}
     for source in SIGNS:
         unseen = torch.tensor(encoded(source, split[source][1])).repeat(4, 1)
-        facts[f"heldout_{source}"] = sampled_accuracy(unseen)
-    return model.eval(), facts
+        facts[f"heldout_{source}"] = accuracy(unseen)
+    return model, facts
 
 
 def make(recipe: Recipe, out: Path) -> bool:
@@ -175,10 +130,10 @@ def make(recipe: Recipe, out: Path) -> bool:
     made: bool = bundled.make(
         out,
         asdict(recipe),
-        hashlib.sha256(json.dumps([asdict(recipe), recipe.slips]).encode()).hexdigest(),
+        bundled.digest([asdict(recipe), recipe.slips]),
         write_data=lambda folder: write_data(recipe, folder),
         train=lambda: make_model(recipe),
-        tokenizer=lambda: bundled.make_tokenizer(CHARACTERS, "."),
+        tokenizer=lambda: bundled.make_tokenizer(CHARACTERS),
         takes="two or three minutes",
         learned="{heldout_additions:.2f} of sampled held-out sums right and {heldout_subtractions:.2f} of the differences",
         files=[*SIGNS, *(f"heldout-{source}" for source in SIGNS)],
@@ -187,12 +142,7 @@ def make(recipe: Recipe, out: Path) -> bool:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--out", type=Path, default=HERE, help="folder for data/ and model/ (default: next to this file)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the initial weights and of the order of training")
-    arguments = parser.parse_args()
+    arguments = bundled.parser(__doc__, HERE).parse_args()
     make(Recipe(seed=arguments.seed), arguments.out)
 
 

