@@ -23,6 +23,8 @@ from services.wire.weights import Rendezvous, WeightManifest, WeightOffer
 log = logging.getLogger("ratchet")
 
 _KEPT_MESSAGES = 256
+_KEPT_CONFIRMATIONS = 4096
+"""A fleet answers at once, several times a sync: what is cut off before the learner has read it would look like a silent member."""
 
 # The server's clock decides which leases are live, so that hosts need not agree on the time.
 _REGISTER = (
@@ -169,7 +171,7 @@ class Membership:
 
     def confirm(self, confirmation: Confirmation) -> None:
         """Tell the learner."""
-        args: list[str | bytes | int | float] = [_KEPT_MESSAGES, "confirmation", encode(confirmation)]
+        args: list[str | bytes | int | float] = [_KEPT_CONFIRMATIONS, "confirmation", encode(confirmation)]
         self._connection.run_script(_APPEND, [self._confirmations], args)
 
     def announcements(self) -> "MessageReader":

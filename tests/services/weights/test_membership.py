@@ -112,6 +112,17 @@ def test_a_reader_gets_what_comes_after_it_was_made(membership: Membership) -> N
     assert list(reader.read(0.01)) == []
 
 
+def test_a_fleet_that_answers_at_once_is_heard_whole(membership: Membership) -> None:
+    reader = membership.confirmations()
+    names = [f"rollout-{number}" for number in range(1000)]
+    for name in names:
+        membership.confirm(confirmation(name))
+    heard = []
+    while len(heard) < len(names) and (messages := list(reader.read(0.1))):
+        heard += [message.replica_id for message in messages if isinstance(message, Confirmation)]
+    assert heard == names
+
+
 def test_announcements_and_confirmations_do_not_mix(membership: Membership) -> None:
     announced, confirmed = membership.announcements(), membership.confirmations()
     membership.announce(MANIFEST)
