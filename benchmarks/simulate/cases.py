@@ -192,9 +192,12 @@ def measured(
     folder: Path, replicas: int, backend: Backend, *overrides: str, syncs: int = 3, step_s: float = 20.0
 ) -> Figures:
     """The figures of one fleet."""
-    logging.getLogger("ratchet").setLevel(logging.CRITICAL)
+    ours = logging.getLogger("ratchet")
+    level = ours.level
+    ours.setLevel(logging.CRITICAL)
     case = Case(folder, replicas, backend, step_s, *overrides)
     try:
         return case.figures(syncs)
     finally:
         case.close()
+        ours.setLevel(level)

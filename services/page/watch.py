@@ -33,7 +33,7 @@ log = logging.getLogger("ratchet.page")
 LOOK_EVERY_S = 1.0
 WATCHED_S = 10.0
 """After this long without a request nobody is looking."""
-EVALUATED = ("attempt", "policy_version", "avg_at_k")
+EVALUATED = ("attempt", "policy_version", "avg_at_k", "sources")
 """What the page knows of each evaluation."""
 REDIS_S = 1.5
 """For a command: a server that is away must not hold the page up."""

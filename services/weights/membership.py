@@ -24,7 +24,7 @@ log = logging.getLogger("ratchet")
 
 _KEPT_MESSAGES = 256
 _KEPT_CONFIRMATIONS = 4096
-"""A fleet answers at once, several times a sync: what is cut off before the learner has read it would look like a silent member."""
+"""A fleet answers at once, several times a sync: what is cut off before the learner has read it looks like a silent member."""
 
 # The server's clock decides which leases are live, so that hosts need not agree on the time.
 _REGISTER = (

@@ -150,6 +150,7 @@ def test_whatever_a_checkpoint_lacks_is_named_with_what_to_do(config: RunConfig)
         ("ratchet", key) for key in ("optimizer_steps", "roll_backs", "observed_since_swap", "earlier")
     }
     optional.add(("made_of",))  # nor of what it was made of
+    optional.add(("pg_generation",))  # nor of generations
     optional |= {("ledger", "buried"), ("ledger", "exhumed")}  # nor of dead groups that may come back
     optional |= {
         ("prompts",),
