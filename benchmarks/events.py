@@ -76,7 +76,7 @@ class Record:
     events: list[Event] = field(default_factory=list)
     phases: list[Phase] = field(default_factory=list)
     restarts: int = 0
-    """Of the learner, the verifier and Redis."""
+    """Restarts of the learner, the verifier and Redis together."""
     audit: str = "not done"
 
     def rate(self, kind: Literal["rest", "events"]) -> float:

@@ -103,10 +103,11 @@ class World:
         self._tasks = tasks
         self._speed = speed
         self.now_s = 0.0
-        self.prompts, self.scored, self.dead = (
-            Ready(name, "learner", 1e9, now_s=lambda: self.now_s) for name in ("prompts", "scored", "dead")
-        )
-        self._claiming, self._handing = self.prompts.as_consumer("engine"), self.scored.as_consumer("engine")
+        self.prompts = self._stream("prompts")
+        self.scored = self._stream("scored")
+        self.dead = self._stream("dead")
+        self._claiming = self.prompts.as_consumer("engine")
+        self._handing = self.scored.as_consumer("engine")
         self._free = SEQUENCES
         self._may_claim = True
         self._swapped_s = [0.0]  # policy version -> when the engine swapped it in
@@ -114,6 +115,9 @@ class World:
         self._events: list[tuple[float, int, int, tuple[Claim, ScoredGroup, float] | None]] = []
         self.confirmed_version: int | None = 0
         self.drawn: dict[int, Drawn] = {}
+
+    def _stream(self, name: str) -> Ready:
+        return Ready(name, "learner", 1e9, now_s=lambda: self.now_s)
 
     def should_stop(self) -> bool:
         return False
@@ -247,7 +251,8 @@ class Run:
     def __init__(self, config: RunConfig, seed: int, speed: float) -> None:
         self._config = config
         self.world = World(Tasks(seed), speed)
-        self.state, self.ledger = RunState.begin(config.learner), Ledger()
+        self.state = RunState.begin(config.learner)
+        self.ledger = Ledger()
         problems = [Problem(row=row, prompt=f"{row}", reference="", grader="exact") for row in range(PROBLEMS)]
         streams = [self.world.prompts, self.world.scored, self.world.dead]
         self.intake = Intake(

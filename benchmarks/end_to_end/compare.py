@@ -36,14 +36,14 @@ class Case:
     folder: Path
     """Holds model/ and data/train.jsonl."""
     groups: int
-    """Of a step."""
+    """Groups of a step."""
     tokens: int
-    """Of an answer, at most."""
+    """Tokens that an answer has at most."""
     reward: str
     settings: tuple[str, ...] = ()
-    """Of Ratchet, in addition to ratchet.toml."""
+    """Settings of Ratchet in addition to ratchet.toml, as `--set` takes them."""
     samples: int = 8
-    """Of a group."""
+    """Samples of a group."""
     warm_up_steps: int = 10
     ratchet_steps: int = 120
     trl_steps: int = 60
@@ -78,7 +78,7 @@ class Speed:
     samples_per_s: float
     """Consumed by the steps after the warm-up."""
     kept_samples_per_s: float
-    """Of these, the ones whose groups have samples with different rewards."""
+    """Consumed samples whose groups have different rewards, which alone teach something."""
     first_step_s: float
     """From the start of the command to the end of the first step."""
     steps: int

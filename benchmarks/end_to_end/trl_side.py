@@ -19,7 +19,7 @@ class StepTimes(TrainerCallback):
     def __init__(self) -> None:
         self.ends_s: list[float] = []
         self.equal_rewards: list[float] = []
-        """Of each step, the share of groups in which all samples have the same reward."""
+        """The share of groups in which all samples have the same reward, of each step."""
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         self.ends_s.append(time.monotonic())

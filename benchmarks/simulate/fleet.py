@@ -78,7 +78,7 @@ class SimulatedEngine:
     async def stop(self) -> None: ...
 
     async def sample(self, prompt: Prompt) -> tuple[Trajectory, ...]:
-        raise NotImplementedError("nothing is sampled here")
+        raise AssertionError("a simulated engine takes weights; no prompt goes out to it")
 
     async def probe(self, token_ids: Sequence[int], deadline: Deadline) -> list[float]:
         await asyncio.sleep(PROBE_S * self._pace)
@@ -104,7 +104,8 @@ class SimulatedEngine:
             await self._network.fetch(sizes)
         await asyncio.sleep(sizes[-1] / DIGEST_BYTES_S + SWAP_S * self._pace)
         await self._process.awake()
-        self.policy_version, self._manifest = manifest.policy_version, manifest
+        self.policy_version = manifest.policy_version
+        self._manifest = manifest
         return SwapReport(manifest.policy_version, 0.0, 0.0, self.running_sequences, "exchange")
 
 

@@ -51,7 +51,7 @@ class EarlyProcess:
             with process.stdin as pipe:
                 pipe.write(msgspec.json.encode(word) + b"\n")
         except BrokenPipeError:
-            pass
+            pass  # it has ended; whoever called starts it in the usual way
         return process if process.poll() is None else None
 
     def cancel(self) -> None:

@@ -44,7 +44,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def last_row(path: Path) -> dict[str, Any] | None:
-    """The last whole row of such a file; None when there is none in its last 64 KiB (LAST_BYTES)."""
+    """The last whole row of such a file; None where its last 64 KiB (LAST_BYTES) hold no whole row."""
     if not path.exists():
         return None
     with path.open("rb") as file:

@@ -105,8 +105,9 @@ class RealRun(SmallRun):
             for name, consumer in ((PROMPTS, "rollout"), (SCORED, "learner"), (DEAD, "learner"))
         )
         self.rooms = RealRooms(self, connection, prompts, scored)
-        streams: Any = prompts, scored, dead
-        self.prompts, self.scored, self.dead = streams
+        self.prompts: Any = prompts
+        self.scored: Any = scored
+        self.dead: Any = dead
 
 
 def config_of(folder: Path, name: str) -> RunConfig:

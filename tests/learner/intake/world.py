@@ -90,7 +90,9 @@ class World:
         self.most_out = 0
         """The most groups that were issued, and neither trained on nor back with equal rewards. Without restarts alone."""
         self.restarts = 0
-        self.prompts, self.scored, self.dead = (self._stream(name) for name in ("prompts", "scored", "dead"))
+        self.prompts = self._stream("prompts")
+        self.scored = self._stream("scored")
+        self.dead = self._stream("dead")
         self.log = MemoryIssueLog(self.prompts)
         self.replicas = [self._replica(f"rollout-{index}") for index in range(3)]
         self.confirmed_version: int | None = 0
