@@ -22,10 +22,16 @@ def test_the_program_of_the_page_is_trained_unchanged(tmp_path: Path) -> None:
         assert text(one.token_ids) == "it is seven<|im_end|>seven<|im_end|>"
 
 
-def test_the_function_of_the_page_plays_to_its_reward(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("guesses", "hints", "reward"),
+    [(("12", "3", "7"), ["<", ">"], 1.0), (("x", "7"), ["?"], 1.0), (("3", "x", "12"), [">", "?"], 0.0)],
+)
+def test_the_function_of_the_page_plays_to_its_reward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, guesses: tuple[str, ...], hints: list[str], reward: float
+) -> None:
     (tmp_path / "game.py").write_text(BLOCKS["game.py"], encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    group, _ = held("12", "x", "3", "7", function="game:play", give_reference=True, grader="environment")
+    group, _ = held(*guesses, function="game:play", give_reference=True, grader="environment")
     for one in group.trajectories:
-        assert [text(turn.given).split("\n")[2][0] for turn in one.turns[1:]] == ["<", "?", ">"]
-        assert one.reward == 1.0
+        assert [text(turn.given).split("\n")[2][0] for turn in one.turns[1:]] == hints
+        assert one.reward == reward
