@@ -1,5 +1,6 @@
 """The learner as a process: `python -m learner RUN.toml`, one per rank under torchrun."""
 
+import gc
 import os
 from argparse import Namespace
 from collections.abc import Sequence
@@ -81,6 +82,8 @@ def _rank(config: RunConfig, arguments: Namespace, *, is_first: bool) -> int:
     team = Team(config, engine)
     # On every rank, though only rank 0 acts on it, at the end of a step.
     stopping = StopSignal(None if prepared is None else prepared.guard.excuse)
+    gc.collect()
+    gc.freeze()  # model, problems and modules stay until the end: the collector need not look through them every few steps
     if prepared is None:
         team.follow()
         engine.close()

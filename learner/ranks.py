@@ -99,10 +99,10 @@ class Team:
         with self._together(_Order(kind="step", step=step)):
             return self._step(step)
 
-    def probe_logp(self, probe: tuple[int, ...]) -> list[float]:
-        """Log-probs of the probe's tokens after the first under the current weights, nats."""
-        with self._together(_Order(kind="probe", probes=(probe,))):
-            return self.engine.sequence_logp(probe)
+    def probe_logps(self, probes: Sequence[tuple[int, ...]]) -> list[list[float]]:
+        """Log-probs of each probe's tokens after the first under the current weights, nats."""
+        with self._together(_Order(kind="probe", probes=tuple(probes))):
+            return self.engine.sequence_logps(probes)
 
     def weight_shapes(self) -> list[tuple[str, Tensor]]:
         """What `snapshot` copies, in the dtype it travels in, as tensors on the meta device."""
@@ -168,7 +168,7 @@ class Team:
             if order.step is not None:
                 self._step(order.step)
             elif order.kind == "probe":
-                self.engine.sequence_logp(order.probes[0])
+                self.engine.sequence_logps(order.probes)
             elif order.kind == "snapshot":
                 self._snapshot(order.probes, {})
             elif order.kind == "ratchet":
@@ -215,7 +215,7 @@ class Team:
         )
 
     def _snapshot(self, probes: Sequence[tuple[int, ...]], into: Mapping[str, Tensor]) -> list[list[float]]:
-        logps = [self.engine.sequence_logp(probe) for probe in probes]
+        logps = self.engine.sequence_logps(probes)
         self.engine.copy_weights(into)
         return logps
 

@@ -185,7 +185,7 @@ def _replayed(config: RunConfig, team: Team, engine: DeepSpeedEngine, step: Reco
         for name, average in (after.items() if applied else ())
     }
     report = finite({name: getattr(taken.report, name) for name in COMPARED})
-    probes = [team.probe_logp(tuple(tokens)) for tokens, _ in step.probes]
+    probes = team.probe_logps([tuple(tokens) for tokens, _ in step.probes])
     return Replayed(report, probes, gradient)
 
 

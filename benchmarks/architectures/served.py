@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from learner.batch.micro_batch import MicroBatch
-from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe, probe_logp, scoring_batch
+from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe_logps, probes, scoring_batch
 from learner.engine.separation import may_pack, measure_separation
 from rollout.engine import SwapReport
 from rollout.vllm.engine import VllmEngine
@@ -64,7 +64,7 @@ class Trained:
 
     def probe(self, tokens: Sequence[int]) -> list[float]:
         """Log-probs of each token but the first, nats."""
-        return probe_logp(tokens, self._score([probe(tokens, packed=self.packs)])[0])
+        return probe_logps([tokens], self._score([probes([tokens], packed=self.packs)])[0])[0]
 
     def score(self, prompt: Sequence[int], response: Sequence[int]) -> list[float]:
         """Log-probs of the response, nats."""

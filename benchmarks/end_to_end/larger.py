@@ -9,7 +9,7 @@ import random
 from pathlib import Path
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from examples.bundled import EOS, PAD, make_tokenizer
 
@@ -26,7 +26,8 @@ def make(folder: Path) -> None:
     data = folder / "data" / "train.jsonl"
     if data.is_file():
         return
-    config = Qwen2Config(
+    # Not Qwen2: transformers puts its own byte-level splitting in place of a tokenizer of words.
+    config = LlamaConfig(
         vocab_size=len(WORDS) + 3,
         hidden_size=512,
         intermediate_size=1536,
@@ -39,7 +40,7 @@ def make(folder: Path) -> None:
         eos_token_id=EOS,
     )
     torch.manual_seed(0)
-    Qwen2ForCausalLM(config).save_pretrained(folder / "model")
+    LlamaForCausalLM(config).save_pretrained(folder / "model")
     make_tokenizer(WORDS, r"w\d+|.").save_pretrained(folder / "model")
     draw = random.Random(0)
     rows = [{"prompt": "".join(draw.choices(WORDS, k=PROMPT_WORDS)), "reference": REWARDED} for _ in range(PROMPTS)]

@@ -85,11 +85,15 @@ def pack_whole_groups(
             held = [[piece for g in on for piece in of_group[g]] for on in spread(sizes, turns * world_size)]
             return [even_rows(own, tokens, row_tokens, rows_per_micro_batch, share_rows=share_rows) for own in held]
 
-        if None in rows_on(most):
-            return None
         fewest = -(-sum(sizes) // (row_tokens * rows_per_micro_batch * world_size))
-        turns = fewest + bisect_left(range(fewest, most), True, key=lambda turns: None not in rows_on(turns))
-        found = [rows or [] for rows in rows_on(turns)]
+        chosen = rows_on(fewest)  # mostly they are enough
+        if None in chosen:
+            if None in rows_on(most):
+                return None
+            chosen = rows_on(
+                fewest + bisect_left(range(fewest, most), True, key=lambda turns: None not in rows_on(turns))
+            )
+        found = [rows or [] for rows in chosen]
         return [found[r::world_size] for r in range(world_size)]
 
     ways = ways_to_share(batch, row_tokens, share_prompts=share_prompts and share_rows)

@@ -13,11 +13,10 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 import torch
-from torch import Tensor
 
 from learner.batch.format_gate import capped_at
 from learner.batch.read import per_token
-from learner.batch.stale import RULES, is_stale
+from learner.batch.stale import RULES, Tokens, is_stale
 from learner.objective.baseline import all_equal
 from learner.objective.shaping import shaped_rewards
 from learner.objective.turns import token_turn_advantages
@@ -110,7 +109,7 @@ def sift(scored: ScoredGroup, policy_version: int, settings: LearnerConfig) -> S
         masked_tokens += int((~counts).sum())
         reason = _why_dropped(trajectory, prompt, counts, settings)
         if reason is None:
-            kept.append(KeptSequence(trajectory=trajectory, reward=reward, mask=counts.numpy().tobytes()))
+            kept.append(KeptSequence(trajectory=trajectory, reward=reward, mask=counts.tobytes()))
             verdicts.append(score.verdict)
         else:
             reasons[reason] += 1
@@ -182,7 +181,7 @@ def _reward(score: Score, scored: ScoredGroup) -> float:
 
 
 def _why_dropped(
-    trajectory: Trajectory, prompt: Prompt, counts: Tensor, settings: LearnerConfig
+    trajectory: Trajectory, prompt: Prompt, counts: Tokens, settings: LearnerConfig
 ) -> SequenceDrop | None:
     if len(trajectory) == 0 or len(prompt.token_ids) == 0:
         return "empty"
@@ -190,8 +189,7 @@ def _why_dropped(
         return "truncated"
     if not counts.any():
         return "stale"
-    finite = torch.from_numpy(np.isfinite(trajectory.behavior_logp.numpy()))
-    return None if finite[counts].all() else "non_finite"
+    return None if np.isfinite(trajectory.behavior_logp.numpy()[counts]).all() else "non_finite"
 
 
 def _why_group_dropped(

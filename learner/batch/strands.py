@@ -35,6 +35,8 @@ def strands_of(batch: StepBatch, piece: Piece) -> list[Strand]:
 def _beginnings(batch: StepBatch, i: int) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Each beginning of a sequence: (stem, tokens behind it, their places on the axis T)."""
     start, end = batch.cu_seqlens[i : i + 2].tolist()
+    if not batch.read[i]:
+        return [(batch.prompt_ids[i], batch.response_ids[start:end], torch.arange(start, end))]
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     stem, tokens, index, reached = batch.prompt_ids[i], list[Tensor](), list[Tensor](), start
 

@@ -33,7 +33,7 @@ from learner.engine.gradient_limit import GradientLimit
 from learner.engine.lora import Adapters
 from learner.engine.optimizer import LARGEST_NORM, make_optimizer
 from learner.engine.outgoing import OutgoingWeights, weight_copies
-from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe, probe_logp, trained_parameters
+from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe_logps, probes, trained_parameters
 from learner.engine.protocol import Backward, GradientStep, GradientSum, LossFunction, Policy, TokenStatistics
 from learner.engine.reference_weights import ReferenceWeights
 from learner.engine.separation import Separation, may_pack, may_share_prompts, measure_separation
@@ -262,9 +262,9 @@ class DeepSpeedEngine:
             return contextlib.nullcontext()
         return self._deepspeed.zero.GatheredParameters(list(parameters))  # type: ignore[no-any-return]
 
-    def sequence_logp(self, token_ids: Sequence[int]) -> list[float]:
-        (statistics,) = self.token_statistics([probe(token_ids, packed=self._packs_rows)], "current")
-        return probe_logp(token_ids, statistics.logp)
+    def sequence_logps(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        (statistics,) = self.token_statistics([probes(sequences, packed=self._packs_rows)], "current")
+        return probe_logps(sequences, statistics.logp)
 
     def export(self, folder: Path) -> None:
         weights = self.snapshot(None)

@@ -236,11 +236,16 @@ def scoring_batch(rows: Sequence[Sequence[Sequence[int]]], given: int = 1, *, sh
     )
 
 
-def probe(token_ids: Sequence[int], *, packed: bool) -> MicroBatch:
-    """A sequence, as training scores it: alone in a row, or last in a row behind others. `probe_logp` reads its log-probs."""
-    return scoring_batch([[token_ids, token_ids[::-1], token_ids] if packed else [token_ids]])
+def probes(sequences: Sequence[Sequence[int]], *, packed: bool) -> MicroBatch:
+    """Sequences, as training scores them: each alone in a row, or last in one behind others. `probe_logps` reads their
+    log-probs."""
+    return scoring_batch([[tokens, tokens[::-1], tokens] if packed else [tokens] for tokens in sequences])
 
 
-def probe_logp(token_ids: Sequence[int], logp: Tensor) -> list[float]:
-    """logp: of a `probe` of these tokens. Returns that of each token after the first, nats."""
-    return [float(x) for x in logp[-(len(token_ids) - 1) :]]
+def probe_logps(sequences: Sequence[Sequence[int]], logp: Tensor) -> list[list[float]]:
+    """logp: of `probes` of these sequences. Returns those of each one's tokens after the first, nats."""
+    predicted = [len(tokens) - 1 for tokens in sequences]
+    rows = logp.split(
+        [len(logp) // sum(predicted) * own for own in predicted]
+    )  # a row holds as many sequences as any other
+    return [row[-own:].tolist() for row, own in zip(rows, predicted, strict=True)]

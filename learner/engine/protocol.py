@@ -164,10 +164,10 @@ class TrainEngine(Protocol):
         """
         ...
 
-    def sequence_logp(self, token_ids: Sequence[int]) -> list[float]:
-        """Log-probs (nats, temperature 1) of each token given those before it, from the second token on.
+    def sequence_logps(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probs (nats, temperature 1) of each token given those before it, from the second token of each sequence on.
 
-        Scored as training scores them: behind other sequences in a row where `packs_rows`.
+        Scored in one forward, as training scores them: each behind others in a row of its own where `packs_rows`.
         """
         ...
 

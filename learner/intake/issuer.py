@@ -42,6 +42,7 @@ class PromptIssuer:
         self._sources = sources
         self._sampling = [config.sampling_of(settings) for settings in config.prompts.each]
         self._log = log
+        self._largest_group = config.largest_group
         self._room = Room()
         self._plan = PromptPlan(config, [source.problems for source in sources])
 
@@ -163,5 +164,5 @@ class PromptIssuer:
         trajectories follow it (seed + i). They stay within 32 bits because torch's generator on CPU reads no more.
         """
         lap, place = divmod(sequence_number, SEEDS // TRAIN_SEED_STRIDE)
-        offset = place * TRAIN_SEED_STRIDE + lap * self._config.largest_group
+        offset = place * TRAIN_SEED_STRIDE + lap * self._largest_group
         return (self._config.seed * 1_000_003 + offset) % SEEDS

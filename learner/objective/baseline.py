@@ -46,9 +46,13 @@ def reward_sign(reward: Tensor, group: Tensor, groups: int | None = None) -> Ten
 
 
 def all_equal(rewards: Sequence[float]) -> bool:
-    """Whether the rewards of one group differ by rounding alone: `reward_sign` is 0 for each of them."""
-    reward = torch.tensor(rewards, dtype=torch.float64)
-    return not reward_sign(reward, torch.zeros(len(reward), dtype=torch.int64)).any()
+    """Whether the rewards of one group differ by rounding alone: `reward_sign` is 0 for each of them. For one group at a time, as
+    they come: numbers are many times faster here than tensors of eight."""
+    if all(reward == rewards[0] for reward in rewards):
+        return True
+    mean = sum(rewards) / len(rewards)
+    rounding = ROUNDING * max(abs(min(rewards)), abs(max(rewards)))
+    return all(abs(reward - mean) <= rounding for reward in rewards)
 
 
 def log_gradient_norm(

@@ -14,6 +14,8 @@ def awake(settings: SkipConfig, step: int, measured: Measured) -> Mask:
     issued once more, and falls asleep again if nothing has changed. Where all would sleep, the one that was measured
     longest ago is awake.
     """
+    if not settings.solved and not settings.unsolved:
+        return np.ones(len(measured), dtype=np.bool_)
     asleep: Mask = np.zeros(len(measured), dtype=np.bool_)
     if settings.solved:
         asleep |= measured.streak >= settings.after

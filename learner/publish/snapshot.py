@@ -110,7 +110,8 @@ class Snapshots:
         """
         self._team = team
         self._weights = weights
-        self._probes = [Probe(tokens, (), tuple(team.probe_logp(tokens))) for tokens in probes]
+        disk_logps = team.probe_logps(probes)
+        self._probes = [Probe(tokens, (), tuple(logp)) for tokens, logp in zip(probes, disk_logps, strict=True)]
         self._pool: BucketPool | None = None
         self._side = SideStream(team.engine.device)
 

@@ -125,9 +125,9 @@ class BigramEngine:
     def copy_weights(self, into: Mapping[str, Tensor]) -> None:
         into["bigram"].copy_(self.logits)
 
-    def sequence_logp(self, token_ids: Sequence[int]) -> list[float]:
+    def sequence_logps(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         log_p = self.logits.log_softmax(-1)
-        return [float(log_p[a, b]) for a, b in itertools.pairwise(token_ids)]
+        return [[float(log_p[a, b]) for a, b in itertools.pairwise(tokens)] for tokens in sequences]
 
     def save(self, folder: Path, *, in_background: bool = False) -> None:
         self.calls.append("save in background" if in_background else "save")

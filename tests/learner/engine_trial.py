@@ -149,7 +149,7 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     engine.barrier()
     engine.save(start)
     initial = weights(engine)
-    probe_before = engine.sequence_logp(PROBE)
+    probe_before = engine.sequence_logps([PROBE])[0]
     taught = reference_logp(engine, 0)
     seen["a teacher of the same weights says the same"] = dtype == "bfloat16" or close(
         taught, reference_logp(engine, "current")
@@ -324,9 +324,9 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     seen["ranks that would step differently are stopped"] = stopped
 
     seen["what is sent has the digests of a checkpoint in the same buckets"] = sent_as_saved(engine)
-    seen["probe needs a step to change"] = probe_before != engine.sequence_logp(PROBE)
+    seen["probe needs a step to change"] = probe_before != engine.sequence_logps([PROBE])[0]
     engine.export(out / "export")
-    probe = engine.sequence_logp(PROBE)
+    probe = engine.sequence_logps([PROBE])[0]
     engine.load(middle)
     seen |= reference_facts(
         engine,

@@ -12,7 +12,7 @@ from torch.nn.functional import linear
 from learner.batch.micro_batch import MicroBatch
 from learner.batch.packing import pack
 from learner.engine.deepspeed_engine import DeepSpeedEngine
-from learner.engine.policy_model import PolicyModel, inputs, probe, probe_logp, trained_parameters
+from learner.engine.policy_model import PolicyModel, inputs, probe_logps, probes, trained_parameters
 from learner.engine.protocol import TokenStatistics
 from learner.step.learner_step import learner_step
 from services.config.lora import LoraConfig
@@ -118,7 +118,7 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
         return out / name
 
     start = save("start")
-    first, on_disk = whole_parameters(engine), engine.sequence_logp(PROBE)
+    first, on_disk = whole_parameters(engine), engine.sequence_logps([PROBE])[0]
     factors = len([name for name in first if "lora_" in name])
     at_start = torch.cat(reference_logp(engine, "current"))
     for _ in range(STEPS):
@@ -134,8 +134,10 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     seen["a fixed reference is the model without adapters"] = torch.equal(
         torch.cat(reference_logp(engine, "reference")), at_start
     )
-    seen["the probe has moved"] = max(abs(a - b) for a, b in zip(on_disk, engine.sequence_logp(PROBE), strict=True))
-    logp, merged = engine.sequence_logp(PROBE), weights(engine)
+    seen["the probe has moved"] = max(
+        abs(a - b) for a, b in zip(on_disk, engine.sequence_logps([PROBE])[0], strict=True)
+    )
+    logp, merged = engine.sequence_logps([PROBE])[0], weights(engine)
     engine.export(out / "export")
 
     # Save, go on; load, go on: the same bits.
@@ -204,8 +206,8 @@ def exported(model: ModelConfig, folder: Path) -> PolicyModel:
 
 @torch.no_grad()
 def scored(policy: PolicyModel) -> list[float]:
-    (batch_of_probe,) = [probe(PROBE, packed=True)]
-    return probe_logp(PROBE, policy(*inputs(batch_of_probe, torch.device("cpu")))[0])
+    (batch_of_probe,) = [probes([PROBE], packed=True)]
+    return probe_logps([PROBE], policy(*inputs(batch_of_probe, torch.device("cpu")))[0])[0]
 
 
 def gap(a: list[float], b: list[float]) -> float:

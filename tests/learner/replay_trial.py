@@ -87,7 +87,7 @@ def take_four_steps(config: RunConfig) -> None:
         taken = team.step(**order_of(config, step))
         steps.take(step, taken.report)
         move_reference(team, state.count_step(taken.report), state.ratchet.reference_version)
-        steps.write(version + 1, [Probe(PROBE, tuple(team.probe_logp(PROBE)))])
+        steps.write(version + 1, [Probe(PROBE, tuple(team.probe_logps([PROBE])[0]))])
         if version == 1:
             staging = checkpoints.begin(2)
             engine.save(staging)

@@ -51,7 +51,7 @@ def test_each_token_has_the_figures_of_the_step_that_consumed_it(tmp_path: Path,
         ),
     ]
     engine = BigramEngine()
-    before = engine.sequence_logp([3, 1, 2]), engine.sequence_logp([3, 5, 6])
+    before = engine.sequence_logps([[3, 1, 2]])[0], engine.sequence_logps([[3, 5, 6]])[0]
     gathered = gather(groups, config)
     taken = step(config, gathered, engine)
     kept = KeptGroups(tmp_path / "groups", 1, text_of)

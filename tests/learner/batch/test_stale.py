@@ -2,8 +2,8 @@
 
 from typing import get_args
 
+import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +11,7 @@ from learner.batch.stale import RULES, Rule, is_stale
 from services.config.learner import LearnerConfig
 from tests.learner.tiny import scored_group
 
-TWO = [torch.tensor([True, False]), torch.tensor([False, False, False])]
+TWO = [np.array([True, False]), np.array([False, False, False])]
 
 
 def test_settings_and_rules_name_the_same() -> None:
@@ -22,11 +22,11 @@ def test_settings_and_rules_name_the_same() -> None:
 def test_a_rule_drops_the_group_or_answers_for_every_token_and_touches_no_fresh_response(
     stale: list[list[bool]], rule: str
 ) -> None:
-    counting = RULES[rule]([torch.tensor(tokens, dtype=torch.bool) for tokens in stale])
+    counting = RULES[rule]([np.array(tokens, dtype=np.bool_) for tokens in stale])
     if counting is None:
         assert any(any(tokens) for tokens in stale)
         return
-    assert [(len(counts), counts.dtype) for counts in counting] == [(len(tokens), torch.bool) for tokens in stale]
+    assert [(len(counts), counts.dtype.name) for counts in counting] == [(len(tokens), "bool") for tokens in stale]
     assert all(bool(counts.all()) for counts, tokens in zip(counting, stale, strict=True) if not any(tokens))
 
 

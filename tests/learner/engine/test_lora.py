@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.engine.policy_model import PolicyModel, inputs, probe, trained_parameters
+from learner.engine.policy_model import PolicyModel, inputs, probes, trained_parameters
 from services.config.lora import LoraConfig
 from services.config.model import Dtype, ModelConfig
 from services.config.objectives.popo import PopoObjective
@@ -48,7 +48,7 @@ def moved(adapted: PolicyModel) -> PolicyModel:
 
 
 def logp(of: PolicyModel) -> Tensor:
-    scored: Tensor = of(*inputs(probe(TOKENS, packed=True), torch.device("cpu")))[0]
+    scored: Tensor = of(*inputs(probes([TOKENS], packed=True), torch.device("cpu")))[0]
     return scored
 
 

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from learner.engine.logit_form import LogitForm
-from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe
+from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probes
 from services.config.model import ModelConfig, TeacherConfig
 from services.errors import InputError
 from tests.architectures import SIZES
@@ -47,7 +47,7 @@ def test_log_probs_are_those_of_the_model_in_training_mode_too(model: Path, chec
     with torch.no_grad():
         log_p = plain(torch.tensor([TOKENS])).logits[0, :-1].log_softmax(-1)
         own = policy(model, checkpointing=checkpointing).train()  # the model's own dropout would change them
-        logp, entropy, residual = own(*inputs(probe(TOKENS, packed=False), torch.device("cpu")))
+        logp, entropy, residual = own(*inputs(probes([TOKENS], packed=False), torch.device("cpu")))
     expected = log_p.gather(1, torch.tensor(TOKENS[1:])[:, None])[:, 0]
     assert torch.allclose(logp, expected, atol=1e-5)
     assert torch.allclose(entropy, -(log_p.exp() * log_p).sum(-1), atol=1e-5)
@@ -87,7 +87,7 @@ def test_nothing_is_dropped_in_training_mode(what: str, role: str, tmp_path: Pat
     own = PolicyModel(settings if role == "policy" else teacher, head_chunk_tokens=2, gradient_checkpointing=False)
     with torch.no_grad():
         still, *moved = (
-            own.train(mode)(*inputs(probe(TOKENS, packed=False), torch.device("cpu")))[0]
+            own.train(mode)(*inputs(probes([TOKENS], packed=False), torch.device("cpu")))[0]
             for mode in (False, True, True, True)
         )
     assert all(torch.allclose(logp, still, atol=1e-6) for logp in moved)
@@ -95,9 +95,9 @@ def test_nothing_is_dropped_in_training_mode(what: str, role: str, tmp_path: Pat
 
 def test_hidden_states_are_given_only_when_asked_for(model: Path) -> None:
     own = policy(model)
-    assert len(own(*inputs(probe(TOKENS, packed=False), torch.device("cpu")))) == 3
+    assert len(own(*inputs(probes([TOKENS], packed=False), torch.device("cpu")))) == 3
     own.shows_hidden = True
-    assert own(*inputs(probe(TOKENS, packed=False), torch.device("cpu")))[3].shape == (1, 32)
+    assert own(*inputs(probes([TOKENS], packed=False), torch.device("cpu")))[3].shape == (1, 32)
 
 
 def test_a_tied_head_is_one_weight_under_the_name_of_the_embedding(model: Path) -> None:
@@ -140,7 +140,7 @@ def test_logits_that_are_scaled_bounded_or_shifted_are_those_of_the_model(tmp_pa
     assert own.causal_lm.get_output_embeddings().form == form
     with torch.no_grad():
         log_p = plain(torch.tensor([TOKENS])).logits[0, :-1].log_softmax(-1)
-        logp, *_ = own(*inputs(probe(TOKENS, packed=False), torch.device("cpu")))
+        logp, *_ = own(*inputs(probes([TOKENS], packed=False), torch.device("cpu")))
     expected = log_p.gather(1, torch.tensor(TOKENS[1:])[:, None])[:, 0]
     assert float(expected.std()) > 0.1
     assert torch.allclose(logp, expected, atol=1e-5)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from learner.batch.micro_batch import MicroBatch
 from learner.engine.deepspeed_engine import DeepSpeedEngine
-from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe, probe_logp
+from learner.engine.policy_model import PolicyModel, inputs, model_dtype, probe_logps, probes
 from learner.engine.separation import BOUND_NATS, Separation, may_pack, may_share_prompts, measure_separation
 from services.config.learner import LearnerConfig
 from services.config.model import ModelConfig
@@ -90,7 +90,7 @@ def test_a_packed_probe_says_what_a_lone_one_says_only_where_rows_may_be_shared(
     model, tokens = policy(write_architecture(tmp_path, architecture)), PROBED
     with torch.no_grad():
         lone, packed = (
-            probe_logp(tokens, model(*inputs(probe(tokens, packed=packed), torch.device("cpu")))[0])
+            probe_logps([tokens], model(*inputs(probes([tokens], packed=packed), torch.device("cpu")))[0])[0]
             for packed in (False, True)
         )
     assert len(lone) == len(packed) == len(tokens) - 1
@@ -100,7 +100,7 @@ def test_a_packed_probe_says_what_a_lone_one_says_only_where_rows_may_be_shared(
 def engine_trial(folder: Path, out: Path) -> None:
     settings = LearnerConfig(steps=1, groups_per_step=1, zero_stage=3)
     engine = DeepSpeedEngine(ModelConfig(path=str(folder), max_length=64, dtype="float32"), settings, "cpu")
-    (out / "said.json").write_text(json.dumps([engine.packs_rows, engine.sequence_logp(PROBED)]))
+    (out / "said.json").write_text(json.dumps([engine.packs_rows, engine.sequence_logps([PROBED])[0]]))
     engine.close()
 
 
@@ -111,5 +111,5 @@ def test_an_engine_over_such_a_model_says_so_and_scores_the_probe_alone(tmp_path
     packs, logp = json.loads((tmp_path / "said.json").read_text())
     assert packs is False
     with torch.no_grad():
-        statistics = policy(folder)(*inputs(probe(PROBED, packed=False), torch.device("cpu")))
-    assert logp == pytest.approx(probe_logp(PROBED, statistics[0]), abs=1e-4)
+        statistics = policy(folder)(*inputs(probes([PROBED], packed=False), torch.device("cpu")))
+    assert logp == pytest.approx(probe_logps([PROBED], statistics[0])[0], abs=1e-4)

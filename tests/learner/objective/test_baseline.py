@@ -89,6 +89,15 @@ def test_equal_rewards_have_no_sign(count: int, reward: float) -> None:
     assert all_equal(equal.tolist())
 
 
+REWARDS = st.one_of(st.floats(-1e3, 1e3), st.sampled_from([0.1 + 0.2, 0.3, 0.0, -0.0]))
+
+
+@given(st.lists(st.sampled_from([0.1 + 0.2, 0.3]), max_size=9) | st.lists(REWARDS, max_size=9))
+def test_rewards_are_all_equal_exactly_if_none_has_a_sign(rewards: list[float]) -> None:
+    signs = reward_sign(torch.tensor(rewards, dtype=torch.float64), torch.zeros(len(rewards), dtype=torch.int64), 1)
+    assert all_equal(rewards) == (not signs.any())
+
+
 @given(SEEDS)
 def test_the_norm_is_the_definition_and_blind_to_masked_garbage(seed: int) -> None:
     b = ragged(seed)

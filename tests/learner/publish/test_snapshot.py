@@ -36,17 +36,17 @@ def test_a_snapshot_is_the_weights_of_its_version_in_the_dtype_they_travel_in_wi
     assert torch.equal(sent.flat[0], flat)
     assert [probe.token_ids for probe in sent.probes] == list(PROBES)
     for probe in sent.probes:
-        assert list(probe.logp) == list(probe.disk_logp) == engine.sequence_logp(probe.token_ids)
+        assert list(probe.logp) == list(probe.disk_logp) == engine.sequence_logps([probe.token_ids])[0]
 
 
 def test_a_snapshot_says_what_the_probes_were_under_the_weights_on_disk() -> None:
     engine = BigramEngine()
-    on_disk = [engine.sequence_logp(tokens) for tokens in PROBES]
+    on_disk = engine.sequence_logps(PROBES)
     taking = snapshots(engine)
     engine.logits += torch.randn_like(engine.logits)  # a checkpoint is loaded, or steps are taken
     sent = taking.take(5)
     assert [list(probe.disk_logp) for probe in sent.probes] == on_disk
-    assert [list(probe.logp) for probe in sent.probes] == [engine.sequence_logp(tokens) for tokens in PROBES] != on_disk
+    assert [list(probe.logp) for probe in sent.probes] == engine.sequence_logps(PROBES) != on_disk
 
 
 def arrive(sent: Snapshot) -> None:

@@ -35,7 +35,7 @@ def on_policy(engine: BigramEngine, group: ScoredGroup) -> ScoredGroup:
         rewards=[s.reward or 0.0 for s in group.scores],
         prompt=prompt,
         responses=responses,
-        behavior_logp=[engine.sequence_logp([*prompt, *r])[len(prompt) - 1 :] for r in responses],
+        behavior_logp=[engine.sequence_logps([[*prompt, *r]])[0][len(prompt) - 1 :] for r in responses],
     )
 
 
@@ -226,8 +226,8 @@ def test_steps_raise_the_probability_of_what_was_rewarded() -> None:
     groups = [scored_group(0, rewards=[1.0, 0.0], prompt=[1, 2], responses=[[3], [4]])]
     for _ in range(20):
         learner_step(engine, batch(config, [on_policy(engine, groups[0])]), config, learning_rate=1.0)
-    assert engine.sequence_logp([2, 3]) > BigramEngine().sequence_logp([2, 3])
-    assert engine.sequence_logp([2, 4]) < BigramEngine().sequence_logp([2, 4])
+    assert engine.sequence_logps([[2, 3]])[0] > BigramEngine().sequence_logps([[2, 3]])[0]
+    assert engine.sequence_logps([[2, 4]])[0] < BigramEngine().sequence_logps([[2, 4]])[0]
 
 
 @pytest.mark.parametrize("baseline", ["mean", "minimum_variance", "minimum_variance_exact"])

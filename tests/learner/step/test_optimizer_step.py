@@ -252,7 +252,7 @@ def test_distillation_brings_the_student_to_the_teacher() -> None:
                 rewards=[0.0, 0.0],
                 prompt=[5, row[0]],
                 responses=[row[1:], row[1:]],
-                behavior_logp=[engine.sequence_logp(row)] * 2,
+                behavior_logp=[engine.sequence_logps([row])[0]] * 2,
             )
             for i, row in enumerate(tokens.tolist())
         ]
@@ -304,7 +304,7 @@ def test_a_sequence_that_was_rejected_is_no_reason_for_a_shorter_step(action: st
     config = settings("reinforce", importance={"level": "sequence", "action": action}, ess={"enabled": True})
     engine = BigramEngine()
     responses = [[3, 4], [5, 6], [3, 7], [5, 9]]
-    logp = [engine.sequence_logp([2, *r]) for r in responses]
+    logp = [engine.sequence_logps([[2, *r]])[0] for r in responses]
     logp[0] = [x - 15 for x in logp[0]]
     made = [scored_group(0, rewards=[1.0, 0.0, 0.0, 1.0], prompt=[1, 2], responses=responses, behavior_logp=logp)]
     report = learner_step(engine, assemble(made, 0, config), config, learning_rate=1.0)
@@ -330,7 +330,7 @@ def test_sequences_beyond_the_bounds_leave_the_others_their_share(level: str, ac
         config = settings("reinforce", importance={"level": level, "action": action, "cap": cap})
         engine = BigramEngine()
         responses = [[3, 4], [5, 6], [3, 7]]
-        logp = [engine.sequence_logp([2, *r]) for r in responses]
+        logp = [engine.sequence_logps([[2, *r]])[0] for r in responses]
         logp[0] = [x - far for x in logp[0]]
         made = [scored_group(0, rewards=REWARDS, prompt=[1, 2], responses=responses, behavior_logp=logp)]
         assert learner_step(engine, assemble(made, 0, config), config, learning_rate=1.0).skipped is None
