@@ -40,12 +40,18 @@ from verifier.grader import Grader, Judgment
 class Slow(Grader, frozen=True):
     """Takes half a second for a response."""
 
+    def check(self, reference):
+        """Any will do."""
+
     def score(self, response, reference):
         time.sleep(0.5)
         return Judgment(response == reference, "")
 
 class Strict(Grader, frozen=True):
-    """Fails where the reference is not a number."""
+    """Fails where the reference is not a number, and does not look before the run."""
+
+    def check(self, reference):
+        """Any will do."""
 
     def score(self, response, reference):
         return Judgment(response.isdigit() and int(response) == int(reference), "")
