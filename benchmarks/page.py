@@ -4,12 +4,15 @@
 
 Replicas are leases on a real Redis server and health servers with an engine's metrics; the page is the real process, and its
 processor time is read from /proc. The baseline beside it is the same process while nobody looks. Also measured: bytes of all
-that a browser fetches first, and the time from the request to the last of them. What a browser draws is not measured here.
+that a browser fetches first, the time from the request to the last of them, and where Chromium is installed, how long after the
+request it has painted first (its own figure, without a cache).
 """
 
 import argparse
 import json
 import os
+import re
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -19,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import websockets.sync.client
 from rich.console import Console
 from rich.table import Table
 
@@ -47,6 +51,9 @@ LOADED = (
     "assets/icon.svg",
     "api/state",
 )
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+PAINTED = "(performance.getEntriesByName('first-contentful-paint')[0] || {startTime: 0}).startTime"
+"""What Chromium says of the page: milliseconds from the request to the first paint with something in it; 0: not yet."""
 
 
 class Replica(BaseHTTPRequestHandler):
@@ -113,6 +120,28 @@ def measure(replicas: int, seconds: float) -> dict[str, float]:
             return _page(folder, lines, seconds)
 
 
+def first_paint_s(url: str) -> float:
+    """Seconds from the request for this page to its first paint, in a Chromium that has never seen it."""
+    with tempfile.TemporaryDirectory() as profile:
+        command = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
+        command += ["--remote-debugging-port=0", "--remote-allow-origins=*", "about:blank"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as chromium:
+            try:
+                assert chromium.stderr is not None
+                listening = next(found for line in chromium.stderr if (found := re.search(r"ws://([^/]+)/", line)))
+                time.sleep(2.0)  # it is up, and busy with itself
+                opened = httpx.put(f"http://{listening[1]}/json/new?{url}", trust_env=False).json()
+                time.sleep(3.0)
+                with websockets.sync.client.connect(opened["webSocketDebuggerUrl"], proxy=None) as page:
+                    page.send(json.dumps({"id": 1, "method": "Runtime.evaluate", "params": {"expression": PAINTED}}))
+                    answer = json.loads(page.recv(timeout=10.0))
+            finally:
+                chromium.terminate()
+        painted_ms: float = answer["result"]["result"]["value"]
+        assert painted_ms, "it has painted nothing in three seconds"
+        return painted_ms / 1000
+
+
 def _page(folder: RunFolder, lines: JsonLines, seconds: float) -> dict[str, float]:
     listener = listen("127.0.0.1", 0)
     token = token_of(folder.page_token)
@@ -128,6 +157,8 @@ def _page(folder: RunFolder, lines: JsonLines, seconds: float) -> dict[str, floa
             began = time.perf_counter()
             found["first_bytes"] = sum(len(browser.get(f"{base}{path}").content) for path in LOADED)
             found["first_seconds"] = time.perf_counter() - began
+            if CHROMIUM is not None:
+                found["paint_seconds"] = first_paint_s(address(listener, token))
             step, since, revision, sizes = 1000, 1000, 0, []
             used, began = processor_s(page.pid), time.perf_counter()
             while time.perf_counter() - began < seconds:
@@ -158,7 +189,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     rows = {count: measure(count, arguments.seconds) for count in sorted({1, arguments.replicas})}
-    table = Table("replicas", "a browser looks", "nobody looks", "first load", "in", "each poll")
+    table = Table("replicas", "a browser looks", "nobody looks", "first load", "in", "painted after", "each poll")
     for count, row in rows.items():
         table.add_row(
             str(count),
@@ -166,6 +197,7 @@ def main() -> None:
             f"{row['idle_core']:.2%}",
             f"{row['first_bytes'] / 1000:.0f} kB",
             f"{row['first_seconds'] * 1000:.0f} ms",
+            f"{row['paint_seconds'] * 1000:.0f} ms" if "paint_seconds" in row else "no Chromium",
             f"{row['poll_bytes'] / 1000:.1f} kB",
         )
     Console().print(table)

@@ -129,7 +129,6 @@ in_runs() { docker run --rm --interactive --network none --volume "${project}_ru
 step() { local line; line=$(docker exec "$(containers learner)" tail -n 1 runs/prove/steps.jsonl 2>/dev/null) || line=; line=${line#*\"step\": }; line=${line%%,*}; echo "${line:-0}"; }
 query() { docker exec "$(containers prometheus)" promtool query instant http://127.0.0.1:9090 "$1" 2>/dev/null || true; }
 value() { query "$1" | sed -n 's/.*=> *\([^ ]*\) @.*/\1/p' | head -n 1; }
-at_least() { local seen; seen=$(value "$1"); [ -n "$seen" ] && [ "${seen%%.*}" -ge "$2" ]; }
 exactly() { [ "$(value "$1")" = "$2" ]; }
 stepped() { local now; now=$(step); case $now in *[!0-9]*) return 1 ;; esac; [ "$now" -ge "$1" ]; }
 running() { [ "$(docker inspect --format '{{.State.Status}} {{.RestartCount}}' "$1")" = "running $2" ]; }
@@ -143,6 +142,27 @@ except urllib.error.HTTPError as refused:
     print(refused.code)
 PYTHON
 }
+# Moments, in seconds since the epoch: when a container last started, when its log first had these words, when step 1 ended, and when
+# the first step that trained on a group of the replica in this container did. Empty: not yet.
+epoch() { [ -z "$1" ] || date -d "$1" +%s.%N; }
+started_at() { epoch "$(docker inspect --format '{{.State.StartedAt}}' "$1")"; }
+said_at() { epoch "$(docker logs --timestamps "$1" 2>&1 | grep -F "$2" | head -n 1 | cut -d ' ' -f 1)"; }
+first_step_at() { docker exec "$(containers learner)" head -n 1 runs/prove/steps.jsonl | sed 's/.*"at_unix_s": *\([0-9.]*\).*/\1/'; }
+trained_at() { docker exec --interactive "$(containers learner)" python - "${1:0:12}" <<'PYTHON'
+import sys
+from pathlib import Path
+from services.run.json_lines import read_json_lines
+from services.run.kept_groups import kept_steps, read_step
+folder = Path("runs/prove")
+ended = {row["step"]: row["at_unix_s"] for row in read_json_lines(folder / "steps.jsonl")}
+groups = (group for path in kept_steps(folder / "groups") for group in read_step(path))
+print(next((ended[group.step] for group in groups
+            if group.replica_id.startswith(sys.argv[1]) and group.dropped is None and group.step in ended), ""))
+PYTHON
+}
+after() { awk -v from="$1" -v to="$2" 'BEGIN { printf "%.0f", to - from }'; }
+has_trained() { [ -n "$(trained_at "$1")" ]; }
+has_said() { [ -n "$(said_at "$1" "$2")" ]; }
 rewarded() { [ -n "$(value 'ratchet_learner_reward_mean and on (instance) ratchet_learner_policy_version > 0')" ]; } # it is 0 before
 
 # wait_for SECONDS WHAT COMMAND...: polls every second. Ends the proof after SECONDS.
@@ -216,6 +236,8 @@ prove() {
     quietly compose up -d "${services[@]}"
     wait_for 400 "the first point of the reward panel" rewarded
     say "first point of the reward panel: $(($(date +%s) - up)) s after up"
+    say "  seconds after up: learner started $(after "$up" "$(started_at "$(containers learner)")"), engine stands" \
+        "$(after "$up" "$(said_at "$(containers rollout)" "the engine has started")"), first step $(after "$up" "$(first_step_at)")"
     wait_for 240 "step 10" stepped 10
     local page
     page=$(docker logs "$(containers page)" 2>&1 | sed -n 's/^page //p' | tail -n 1)
@@ -223,17 +245,18 @@ prove() {
     [ "$(status_of "$page")" = 200 ] || fail "the page does not answer: ${page%%\?*}"
     say "the live page answers at ${page%%\?*}, and only with its token"
 
-    local first asked new address
+    local first asked new engine trained
     first=$(containers rollout)
     asked=$(date +%s)
     scale 2
     new=$(containers rollout | grep -v "$first")
-    address=$(docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$new"):9101
-    wait_for 300 "the new replica to be ready" healthy "$new"
-    say "the new replica is ready: $(($(date +%s) - asked)) s after it was asked for"
-    wait_for 300 "the new replica's first group" at_least "ratchet_rollout_groups_total{instance=\"$address\",outcome=\"handed_over\"}" 1
-    wait_for 100 "the step that trains on it" stepped $(($(step) + 1))
-    say "its first group is trained: $(($(date +%s) - asked)) s after it was asked for (seen every 5 s)"
+    wait_for 300 "the new replica's first group" has_said "$new" "the first group is sampled"
+    wait_for 100 "the step that trains on it" has_trained "$new"
+    engine=$(said_at "$new" "the engine has started") trained=$(trained_at "$new")
+    say "the new replica: its container started $(after "$asked" "$(started_at "$new")") s after it was asked for, its engine stood" \
+        "after $(after "$asked" "$engine") s, and a step had trained on its first group after $(after "$asked" "$trained") s:" \
+        "$(after "$engine" "$trained") s after the engine"
+    wait_for 100 "the new replica to be healthy" healthy "$new"
     scale 3
     wait_for 300 "three replicas in the weight group" exactly ratchet_learner_replicas 3
     say "three replicas are in the weight group"

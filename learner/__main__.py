@@ -81,7 +81,7 @@ def _rank(config: RunConfig, arguments: Namespace, *, is_first: bool) -> int:
     )
     team = Team(config, engine)
     # On every rank, though only rank 0 acts on it, at the end of a step.
-    stopping = StopSignal(None if prepared is None else prepared.guard.excuse)
+    stopping = StopSignal(None if prepared is None else partial(_on_stop, prepared))
     gc.collect()
     gc.freeze()  # model, problems and modules stay until the end: the collector need not look through them every few steps
     if prepared is None:
@@ -98,6 +98,12 @@ def _rank(config: RunConfig, arguments: Namespace, *, is_first: bool) -> int:
         if team.is_in_step:  # if not, this would wait for ranks that wait for this one; they end when it ends
             team.finish()
             engine.close()
+
+
+def _on_stop(prepared: Prepared) -> None:
+    """In the signal's handler: the step in hand has killed nobody, and a Redis server that is away is not waited for."""
+    prepared.guard.excuse()
+    prepared.connection.hurry()
 
 
 def _export_hardware(config: RunConfig, team: Team) -> None:

@@ -177,6 +177,7 @@ def begin(parser: argparse.ArgumentParser, prepare: Callable[[RunConfig], object
 
     prepare: imports what the service needs and has not imported, where it is started before it may work (services/early.py).
     """
+    end_when_asked()
     wait_for_word(prepare)
     sys.setswitchinterval(SWITCH_S)
     arguments = parser.parse_args()
@@ -264,6 +265,12 @@ def _with_certificates(url: str, config: RunConfig) -> str:
         f"{option}={quote(str(path.resolve()))}" for option, (_, path) in given.items() if option not in url
     )
     return f"{url}{'&' if '?' in url else '?'}{query}" if query else url
+
+
+def end_when_asked() -> None:
+    """End this process at once at SIGTERM or SIGINT, with INTERRUPTED, until a StopSignal takes over: it has begun nothing."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(INTERRUPTED))
 
 
 class StopSignal:

@@ -30,6 +30,7 @@ log = logging.getLogger("ratchet.verifier")
 
 def main() -> int:
     arguments = _parser().parse_args()
+    entry.end_when_asked()
     log_lines.choose(arguments.log_format)
     entry.start_logging("verifier")
     entry.watch_supervisor()

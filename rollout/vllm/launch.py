@@ -77,6 +77,11 @@ def launch(run: RunConfig) -> RunningVllm:
     from vllm.platforms import current_platform
     from vllm.usage.usage_lib import UsageContext
 
+    if run.device == "cuda" and not current_platform.device_type:
+        raise InputError(
+            'device = "cuda", and vLLM finds no GPU here: install the NVIDIA driver, or start the container with its GPUs; '
+            "`ratchet doctor --device cuda` says what is here"
+        )
     if current_platform.device_type != run.device:
         raise InputError(
             f'device = "{run.device}", but the vLLM installed here finds "{current_platform.device_type}"; '

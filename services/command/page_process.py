@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 
@@ -53,6 +54,7 @@ def page_beside(folder: RunFolder, redis_url: str, console: Console) -> Iterator
         yield
     finally:
         page.terminate()
+        page.send_signal(signal.SIGCONT)  # one that is suspended would not hear
         try:
             page.wait(STOP_S)
         except subprocess.TimeoutExpired:

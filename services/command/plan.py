@@ -36,8 +36,15 @@ def show(found: Plan, console: Console) -> None:
     every = training.trained == shape.parameters
     trained = "all trained" if every else f"{training.trained / 1e6:.1f} M trained"
     _say(console, f"{settings.name}: {shape.name}, {shape.parameters / 1e9:.3g} B parameters, {trained}")
-    _say(console, f"{settings.model.dtype}, {training.ranks} learner ranks at ZeRO stage {training.stage}, "
-         f"{settings.rollout.replica_count} replicas of {settings.rollout.tensor_parallel}")  # fmt: skip
+    ranks, replicas = (
+        f"{count} {what}{'' if count == 1 else 's'}"
+        for count, what in ((training.ranks, "learner rank"), (settings.rollout.replica_count, "replica"))
+    )
+    _say(
+        console,
+        f"{settings.model.dtype}, {ranks} at ZeRO stage {training.stage}, {replicas} of "
+        f"{settings.rollout.tensor_parallel}",
+    )
     console.print(_stages_table(found))
     for place in found.places:
         console.print(_place_table(place))

@@ -45,8 +45,10 @@ def plan_of(config: RunConfig, arguments: argparse.Namespace) -> Plan:
         at_hand(f"learner.teachers.{i}.path", teacher.path) for i, teacher in enumerate(config.learner.teachers)
     )
     machine = _machine(config, arguments)
-    if config.device == "cpu":  # on GPUs replicas take what the learner leaves, which may be one
-        config = shares.with_choices(config, shares.chosen_here(config))
+    chosen = shares.chosen_here(config)
+    if config.device == "cuda" and (arguments.gpus or arguments.gpu_memory):  # of what is described, the plan chooses
+        chosen = [one for one in chosen if one.key != "replicas"]
+    config = shares.with_choices(config, chosen)
     return plan(Training(config, shape, teachers, trainable), machine, mean_tokens=arguments.mean_tokens)
 
 

@@ -125,12 +125,18 @@ class RedisServer:
         if self._process is None:
             return
         self._process.terminate()  # Redis answers SIGTERM as it does SHUTDOWN
+        self.wake()
         try:
             self._process.wait(within_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         (self._private / "redis.sock").unlink(missing_ok=True)
+
+    def wake(self) -> None:
+        """Let a server go on that somebody has suspended."""
+        if self.running() and self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         """Stop for good and remove the socket's folder."""

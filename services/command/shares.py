@@ -12,6 +12,7 @@ from typing import Any
 
 from services.command import gpus
 from services.config import RunConfig
+from services.plan.replica import replicas_on
 
 CORES_OF_A_REPLICA = 4
 """Cores on which one engine samples before another one does. A choice, measured on two cores alone."""
@@ -73,11 +74,11 @@ def _on_gpu(config: RunConfig, gpu_count: int | None) -> list[Choice]:
     ranks, width, port = config.learner.ranks, config.rollout.tensor_parallel, config.rollout.metrics_port
     if gpu_count is None:
         replicas, why = 1, "no GPU is known here"
-    elif port != 0:
-        replicas, why = 1, f"rollout.metrics_port = {port} is that of one"
     else:
-        replicas = max(1, (gpu_count - ranks) // width)
+        replicas = replicas_on(config, gpu_count)
         why = f"{gpu_count} GPUs less learner.ranks = {ranks}, at rollout.tensor_parallel = {width}"
+        if port != 0:
+            why = f"rollout.metrics_port = {port} is that of one"
     return [
         Choice("rollout", "replicas", replicas, why),
         Choice("learner", "cpu_threads", 1, "the learner computes on its GPU"),

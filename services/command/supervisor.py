@@ -5,7 +5,7 @@ before everything that it had started is gone. It is not started again when the 
 nor when it left the same error twice while the run made no progress. Deaths of the learner by which it finds a group that kills
 it are not counted; learner/control/suspicion.py bounds them. A Redis server of our own comes back with its address and its data.
 The run ends when the learner ends with exit code 0. Stopping begins at the learner, which leaves a checkpoint; then the services
-that feed it are stopped, and Redis last.
+that feed it are stopped, all at once, and Redis last.
 """
 
 import logging
@@ -37,6 +37,9 @@ SERVICE_VARIABLE = "RATCHET_SERVICE"
 RESTARTS = 5
 RESTART_WINDOW_S = 600.0
 LOOK_EVERY_S = 0.2
+FEEDING_STOP_S = 5.0
+"""How long the services that feed the learner may take to stop, all of them together: they keep nothing, and what they had
+claimed they claim again at the next start."""
 REMAINS_S = 10.0
 """How long the kernel may take to end what was killed."""
 
@@ -87,32 +90,14 @@ class Service:
         return early.go(self.command[len(early.command) :], self.whole_environment(), self.log_path)
 
     def terminate(self) -> None:
-        """Ask the process to stop; it stops its own workers."""
+        """Ask the process to stop; it stops its own workers. One that was suspended is woken, or it would not hear."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
+            _to_groups({self.process.pid}, signal.SIGCONT)
 
     def clear_away(self) -> None:
-        """Kill it and all that it started, and see that they are gone: they may hold ports, or a GPU's memory.
-
-        Waits for: the killed processes.
-        Until: 10 s (REMAINS_S); then it warns and goes on.
-        Ended by: their end, or the deadline.
-        Metric: none; the log of `ratchet up` names what remains.
-        """
-        if self.process is None:
-            return
-        groups = {self.process.pid}
-        end_s = now_s() + REMAINS_S
-        while groups:
-            for group in groups:
-                with suppress(ProcessLookupError, PermissionError):  # empty by now, or no longer ours
-                    os.killpg(group, signal.SIGKILL)
-            self.process.poll()
-            if now_s() >= end_s:
-                log.warning("%s left processes that do not end: groups %s", self.name, sorted(groups))
-                return
-            sleep(0.02)
-            groups = self._remaining_groups()
+        """Kill it and all that it started, and see that they are gone."""
+        clear_away([self])
 
     def _mark(self) -> dict[str, str]:
         return {
@@ -121,13 +106,14 @@ class Service:
             CAUSE_VARIABLE: str(self.cause_path.resolve()),
         }
 
-    def _remaining_groups(self) -> set[int]:
+    def remaining_groups(self) -> set[int]:
         """Process groups in which something of this service has not ended.
 
         They are its own group, and those of descendants that began a session of their own, as torchrun's ranks do. Whole
         groups are counted, because vLLM overwrites its environment in /proc.
         """
-        assert self.process is not None
+        if self.process is None:
+            return set()
         mark = {f"{name}={value}".encode() for name, value in self._mark().items()}
         found = set()
         for folder in Path("/proc").glob("[0-9]*"):
@@ -138,6 +124,35 @@ class Service:
                 if int(group) == self.process.pid or mark <= {*(folder / "environ").read_bytes().split(b"\0")}:
                     found.add(int(group))
         return found
+
+
+def clear_away(services: Sequence[Service]) -> None:
+    """Kill services and all that they started, and see that they are gone: they may hold ports, or a GPU's memory.
+
+    Waits for: the killed processes.
+    Until: 10 s (REMAINS_S), for all of them together; then it warns and goes on.
+    Ended by: their end, or the deadline.
+    Metric: none; the log of `ratchet up` names what remains.
+    """
+    groups = {service.name: {service.process.pid} for service in services if service.process is not None}
+    end_s = now_s() + REMAINS_S
+    while groups:
+        for service in services:
+            _to_groups(groups.get(service.name, set()), signal.SIGKILL)
+            if service.process is not None:
+                service.process.poll()
+        if now_s() >= end_s:
+            for name, left in groups.items():
+                log.warning("%s left processes that do not end: groups %s", name, sorted(left))
+            return
+        sleep(0.02)
+        groups = {service.name: left for service in services if (left := service.remaining_groups())}
+
+
+def _to_groups(groups: set[int], number: signal.Signals) -> None:
+    for group in groups:
+        with suppress(ProcessLookupError, PermissionError):  # empty by now, or no longer ours
+            os.killpg(group, number)
 
 
 class Supervisor:
@@ -153,8 +168,8 @@ class Supervisor:
         progress: Callable[[], object] = lambda: None,
         tries: Callable[[], str] = str,
     ) -> None:
-        """feeding: what the learner depends on, nearest first. shutdown_s: deadlines.shutdown_s. redis: a running server
-        of our own to start again when it dies; the caller stops it. progress: a value that changes as the run gets on.
+        """feeding: what the learner depends on. shutdown_s: deadlines.shutdown_s, for the learner. redis: a running server of
+        our own to start again when it dies; the caller stops it. progress: a value that changes as the run gets on.
         tries: what the learner that has just died was trying out, in words; empty: nothing that it was expected to die of."""
         self._learner = learner
         self._feeding = list(feeding)
@@ -193,12 +208,14 @@ class Supervisor:
                     bound_log(service.log_path)
                 tick()
                 sleep(LOOK_EVERY_S)
-            self._stop(self._learner)
+            if self._redis is not None:
+                self._redis.wake()  # the learner says goodbye to it
+            self._stop([self._learner], self._shutdown_s)
             code = self._learner.process.returncode if self._learner.process else INTERRUPTED
             return code if code in (DONE, BAD_INPUT, FAILED) else INTERRUPTED  # torchrun has codes of its own
         finally:
-            for service in [self._learner, *self._feeding]:
-                self._stop(service)
+            self._stop([self._learner], self._shutdown_s)
+            self._stop(self._feeding, min(self._shutdown_s, FEEDING_STOP_S))
 
     def _look_after_redis(self) -> None:
         redis = self._redis
@@ -256,23 +273,28 @@ class Supervisor:
         log.warning("%s %s; starting it again (log: %s)", name, how, log_path)
         restarts.append((now, progress))
 
-    def _stop(self, service: Service) -> None:
-        """Ask a service to stop, and clear away what is left of it.
+    def _stop(self, services: Sequence[Service], within_s: float) -> None:
+        """Ask services to stop, all at once, and clear away what is left of them.
 
-        Waits for: the service to end.
-        Until: deadlines.shutdown_s; then it is killed.
-        Ended by: its end, or the deadline.
+        Waits for: the services to end.
+        Until: deadlines.shutdown_s for the learner, 5 s (FEEDING_STOP_S) for all others together; then they are killed.
+        Ended by: their end, or the deadline.
         Metric: none; the log of `ratchet up` says which service was killed.
         """
-        if service.process is None:
-            return
-        service.terminate()
-        try:
-            service.process.wait(timeout=self._shutdown_s)
-        except subprocess.TimeoutExpired:
-            log.warning("%s did not stop within %.0f s; killing it", service.name, self._shutdown_s)
-        service.clear_away()
-        service.process.wait()
+        end_s = now_s() + within_s
+        for service in services:
+            service.terminate()
+        for service in services:
+            try:
+                if service.process is not None:
+                    service.process.wait(timeout=max(0.0, end_s - now_s()))
+            except subprocess.TimeoutExpired:
+                log.warning("%s did not stop within %.0f s; killing it", service.name, within_s)
+        clear_away(services)
+        for service in services:
+            if service.process is not None:
+                with suppress(subprocess.TimeoutExpired):  # `clear_away` has warned of what the kernel does not end
+                    service.process.wait(timeout=1.0)
 
 
 def _ended(code: int | None, left: Cause | None) -> str:

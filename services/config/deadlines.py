@@ -36,4 +36,5 @@ class DeadlinesConfig(Strict):
     reclaim_idle_s: float = Field(default=60.0, gt=0)
     """Seconds after which a claimed group that was not renewed goes to another worker. Workers renew three times as often."""
     shutdown_s: float = Field(default=60.0, gt=0)
-    """Seconds that a service may take to stop cleanly before it is killed. Raise it if a checkpoint takes longer."""
+    """Seconds that the learner may take to stop cleanly, with a checkpoint, before it is killed. Raise it if a checkpoint takes
+    longer. `ratchet up` gives the other services 5 seconds, all of them together: they keep nothing."""

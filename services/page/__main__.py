@@ -8,8 +8,9 @@ from pathlib import Path
 import uvicorn
 
 from services.config.load import load
-from services.entry import DONE, Parser, add_overrides, end, start_logging, watch_supervisor
+from services.entry import DONE, Parser, StopSignal, add_overrides, end, end_when_asked, start_logging, watch_supervisor
 from services.errors import InputError
+from services.http_server import HttpServer
 from services.page.access import token_of
 from services.page.app import create_app
 from services.page.listening import address, listen
@@ -47,16 +48,13 @@ def main() -> int:
         "--socket", type=int, help=argparse.SUPPRESS
     )  # one that listens already: `ratchet up` has made it
     arguments = parser.parse_args()
+    end_when_asked()
     start_logging()
     watch_supervisor()
     folder = run_folder(arguments.folder, arguments.overrides)
     watch = Watch(folder, arguments.prometheus, named(arguments.service))
     token = token_of(folder.page_token)
-    listener = socket.socket(fileno=arguments.socket) if arguments.socket is not None else None
-    if listener is None:
-        listener = listen(arguments.host, arguments.port)
-        print(f"page {address(listener, token, arguments.shown)}", flush=True)
-    server = uvicorn.Server(
+    server = HttpServer(
         uvicorn.Config(
             create_app(watch, token),
             log_config=None,
@@ -66,6 +64,15 @@ def main() -> int:
             timeout_graceful_shutdown=1,
         )
     )
+
+    def end_serving() -> None:
+        server.should_exit = True
+
+    StopSignal(on_stop=end_serving)  # before the address is told to anybody
+    listener = socket.socket(fileno=arguments.socket) if arguments.socket is not None else None
+    if listener is None:
+        listener = listen(arguments.host, arguments.port)
+        print(f"page {address(listener, token, arguments.shown)}", flush=True)
     server.run(sockets=[listener])
     watch.close()
     return DONE

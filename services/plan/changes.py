@@ -41,7 +41,7 @@ def stages(base: Plan) -> list[tuple[int, Plan | None]]:
 def changes(base: Plan) -> list[Change]:
     """Changes that save memory where it lacks, the cheapest first."""
     found = []
-    for settings, cost in _candidates(base.training.run, base.machine):
+    for settings, cost in _candidates(base.asked, base.machine):
         after = _tried(base, settings)
         if after is None:
             continue
@@ -59,7 +59,7 @@ def together(base: Plan) -> str | None:
     """
     taken: list[Settings] = []
     now = base
-    for settings, _ in _candidates(base.training.run, base.machine):
+    for settings, _ in _candidates(base.asked, base.machine):
         after = _tried(base, _merged([*taken, settings]))
         if after is not None and (_saved(now, after) > 0 or len(after.faults) < len(now.faults)):
             taken.append(settings)
@@ -167,7 +167,7 @@ def _more_gpus(run: RunConfig, machine: Machine) -> Iterator[tuple[Settings, str
 
 
 def _tried(base: Plan, settings: Settings) -> Plan | None:
-    run = changed(base.training.run, settings)
+    run = changed(base.asked, settings)
     return None if run is None else plan(with_settings(base.training, run), base.machine)
 
 

@@ -38,6 +38,8 @@ class Plan:
     """All places of one run."""
 
     training: Training
+    asked: RunConfig
+    """The settings as they were given: where a number of replicas is left to the machine, it depends on the others."""
     machine: Machine
     places: tuple[Place, ...]
     faults: tuple[str, ...]
@@ -55,7 +57,10 @@ class Plan:
 
 
 def plan(training: Training, machine: Machine, *, mean_tokens: int | None = None) -> Plan:
-    """Compute the plan. mean_tokens: prompt and response of a usual sequence together; None: model.max_length, the longest."""
+    """Compute the plan, with as many replicas as `ratchet up` would choose where that is left to the machine and its GPUs are
+    known. mean_tokens: prompt and response of a usual sequence together; None: model.max_length, the longest."""
+    asked = training.run
+    training = with_settings(training, _with_replicas(asked, machine))
     run = training.run
     faults = _gpu_faults(run, machine)
     notes: list[str] = []
@@ -73,12 +78,19 @@ def plan(training: Training, machine: Machine, *, mean_tokens: int | None = None
     redis = Part(f"{host.groups_kept(run):,} groups of {host.group_bytes(run) / 1000:,.1f} kB", host.redis_bytes(run))
     places.append(Place(REDIS, (redis,), ("sampling",)))
     places.append(_disk(training, machine))
-    return Plan(training, machine, tuple(places), tuple(faults), tuple(notes))
+    return Plan(training, asked, machine, tuple(places), tuple(faults), tuple(notes))
 
 
 def with_settings(training: Training, run: RunConfig) -> Training:
     """The same model under other settings."""
     return replace(training, run=run)
+
+
+def _with_replicas(run: RunConfig, machine: Machine) -> RunConfig:
+    if run.device == "cpu" or run.rollout.replicas != "auto" or machine.gpus is None:
+        return run
+    count = replica.replicas_on(run, machine.gpus)
+    return run.model_copy(update={"rollout": run.rollout.model_copy(update={"replicas": count})})
 
 
 def shares_a_gpu(run: RunConfig, machine: Machine) -> bool:

@@ -15,6 +15,14 @@ COLLECTIVE_BUFFERS = round(0.3 * GIB)
 """What NCCL keeps for one communicator. An estimate: 0.1 to 0.3 GiB."""
 
 
+def replicas_on(run: RunConfig, gpus: int) -> int:
+    """Replicas that `ratchet up` chooses on this many GPUs: as many as fit on those that the learner leaves. A fixed port for
+    metrics is that of one replica."""
+    if run.rollout.metrics_port != 0:
+        return 1
+    return max(1, (gpus - run.learner.ranks) // run.rollout.tensor_parallel)
+
+
 def weights(shape: ModelShape, run: RunConfig) -> Part:
     """One worker's share of the weights: layers and vocabulary are split over rollout.tensor_parallel workers."""
     return Part("weights", shape.parameters * dtype_bytes(run) // run.rollout.tensor_parallel)

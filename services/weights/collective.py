@@ -39,16 +39,17 @@ def bucket_device(backend: str, device: torch.device) -> torch.device:
 
 
 def check_backend(backend: str, device: torch.device) -> None:
-    """Raises InputError when this host cannot use the backend; called before anything expensive starts.
+    """Raises InputError when this host cannot use the backend or has no such device; called before anything expensive starts.
 
     device: where the weights will be.
     """
     bucket_device(backend, device)
     if backend == "nccl" and not dist.is_nccl_available():
         raise InputError('this build of torch has no NCCL; set weights.type = "gloo" or install the CUDA build')
-    if backend == "nccl" and not torch.cuda.is_available():
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(
-            'weights.type = "nccl", and torch finds no GPU on this host; `ratchet doctor` says what is here'
+            'device = "cuda", and torch finds no GPU here: install the NVIDIA driver, or start the container with its GPUs; '
+            "`ratchet doctor --device cuda` says what is here"
         )
 
 

@@ -1,7 +1,10 @@
 import os
 import shutil
+import signal
 import subprocess
+import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -163,6 +166,54 @@ def test_without_a_usable_password_no_server_is_started(
         assert settings.read_text(encoding="utf-8").splitlines()[0] == started
 
 
+SERVER = """#!/bin/sh
+cat > {folder}/settings
+trap 'echo saved > {folder}/bye; exit 0' TERM
+mv {folder}/settings {folder}/started
+while :; do /bin/sleep 0.05; done
+"""
+
+
+def of_compose(path: str) -> str:
+    """The command of Redis in a file of Compose."""
+    (command,) = yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))["services"]["redis"]["command"]
+    return str(command).replace("$$", "$")
+
+
+def of_the_chart(path: str) -> str:
+    """The command of Redis in a template of the chart, as the pod has it."""
+    text = (ROOT / path).read_text(encoding="utf-8").partition("args:\n")[2].partition("          env:")[0]
+    (command,) = yaml.safe_load(text)
+    return str(command)
+
+
+@pytest.mark.parametrize(
+    ("command", "path"),
+    [
+        (of_compose, "docker-compose.yml"),
+        (of_compose, "deploy/compose.hosts.yml"),
+        (of_the_chart, "deploy/k8s/templates/redis.yaml"),
+    ],
+)
+def test_redis_itself_is_asked_to_stop(command: Callable[[str], str], path: str, tmp_path: Path) -> None:
+    """And not a shell before it, which dies of the signal, or as the first process of a container does not hear it."""
+    (tmp_path / "redis-server").write_text(SERVER.format(folder=tmp_path), encoding="utf-8")
+    (tmp_path / "redis-server").chmod(0o755)
+    variables = {"REDIS_PASSWORD": "secret", "RATCHET_HEAD": "10.0.0.1"}
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **variables}
+    with subprocess.Popen(["sh", "-c", command(path)], env=environment) as server:
+        end_s = time.monotonic() + 20
+        while not (tmp_path / "started").exists():
+            assert time.monotonic() < end_s, "it is not started"
+            time.sleep(0.02)
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(20) == 0
+    assert (tmp_path / "bye").read_text(encoding="utf-8") == "saved\n"
+    said = (tmp_path / "started").read_text(encoding="utf-8").splitlines()
+    assert "requirepass secret" in said
+    assert ("bind 10.0.0.1 127.0.0.1" in said) == ("hosts" in path)
+
+
 @pytest.mark.parametrize("profile", ["cpu", "gpu"])
 def test_each_profile_runs_the_three_rooms_from_one_image(compose: dict[str, Any], profile: str) -> None:
     of_profile = {n: s for n, s in compose["services"].items() if profile in s.get("profiles", []) and n not in PAGES}
@@ -315,7 +366,7 @@ def test_the_file_for_several_hosts_keeps_to_the_same_rules(compose: dict[str, A
         assert service["secrets"] == ["redis-password"], name
     assert hosts["secrets"] == compose["secrets"]
     redis = " ".join(hosts["services"]["redis"]["command"])
-    for setting in ("bind %s 127.0.0.1", "appendonly yes", "maxmemory-policy noeviction", "requirepass"):
+    for setting in ("bind $$RATCHET_HEAD 127.0.0.1", "appendonly yes", "maxmemory-policy noeviction", "requirepass"):
         assert setting in redis
     for room in ("learner", "rollout"):
         environment = hosts["services"][room]["environment"]

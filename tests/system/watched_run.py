@@ -21,6 +21,7 @@ from typing import Any
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
 from tests.deploy.monitoring import ROOT
+from tests.system.generated import write_part
 from tests.system.watching import Answer, Watching, is_installed
 
 RATCHET = str(Path(sys.executable).parent / "ratchet")
@@ -56,14 +57,13 @@ def main() -> int:
         return 0
     subprocess.run([sys.executable, str(EXAMPLE / "make_example.py")], check=True)
     with tempfile.TemporaryDirectory(prefix="watched-") as scratch:
-        answers, firing, step = watched(Path(scratch), arguments.steps)
+        answers, scrapes, firing, step = watched(Path(scratch), arguments.steps)
     wrong = [answer for answer in answers if answer.is_wrong]
     verdict = f"{len(answers)} queries after {step} steps: {len(wrong)} wrong; alerts that fire: {firing or 'none'}"
-    results = f"{verdict}.\n\n{table(answers)}"
+    took = ", ".join(f"{job} {low:.1f} ms ({high:.1f})" for job, (low, high) in scrapes.items())
+    results = f"{verdict}. Time of a scrape, median and 95 %: {took}.\n\n{table(answers)}"
     if arguments.page:
-        text = arguments.page.read_text(encoding="utf-8")
-        before, _, after = text.partition(BEGIN)
-        arguments.page.write_text(f"{before}{BEGIN}\n\n{results}\n{END}{after.partition(END)[2]}", encoding="utf-8")
+        write_part(arguments.page, BEGIN, END, results)
         print(verdict)
     else:
         print(results)
@@ -72,8 +72,9 @@ def main() -> int:
     return 1 if wrong or firing else 0
 
 
-def watched(scratch: Path, steps: int) -> tuple[list[Answer], list[str], int]:
-    """Returns what the queries found once `steps` steps were taken, the alerts that fire, and the last step by then."""
+def watched(scratch: Path, steps: int) -> tuple[list[Answer], dict[str, tuple[float, float]], list[str], int]:
+    """Returns what the queries found once `steps` steps were taken, how long scrapes took, the alerts that fire, and the last
+    step by then."""
     folder = RunFolder(scratch / "runs/addition")
     overrides = [
         f"runs_folder={scratch / 'runs'}",
@@ -95,7 +96,7 @@ def watched(scratch: Path, steps: int) -> tuple[list[Answer], list[str], int]:
                 time.sleep(1.0)
                 rows = read_json_lines(folder.steps) if folder.steps.exists() else []
             time.sleep(20.0)  # the recording rules are evaluated every 15 s
-            return watching.answers(), watching.firing(), rows[-1]["step"] if rows else 0
+            return watching.answers(), watching.scrapes_ms(), watching.firing(), rows[-1]["step"] if rows else 0
         finally:
             run.send_signal(signal.SIGINT)
             run.wait(timeout=120)

@@ -105,6 +105,15 @@ class Watching:
         """The alerts that fire now."""
         return [one["labels"]["alertname"] for one in self._ask("alerts")["alerts"] if one["state"] == "firing"]
 
+    def scrapes_ms(self) -> dict[str, tuple[float, float]]:
+        """Job -> the median and the nineteenth of twenty of the milliseconds that its /metrics took, over the whole run."""
+        found: dict[str, list[float]] = {}
+        for quantile in ("0.5", "0.95"):
+            query = f'quantile_over_time({quantile}, scrape_duration_seconds{{job!=""}}[30m])'
+            for series in self._ask("query", query=query)["result"]:
+                found.setdefault(series["metric"]["job"], []).append(1000 * float(series["value"][1]))
+        return {job: (low, high) for job, (low, high) in sorted(found.items())}
+
     def _answer(self, dashboard: str, panel: str, query: str) -> Answer:
         filled = query.replace("$__rate_interval", "1m")
         for variable in ("$run", "$instance", "$job"):

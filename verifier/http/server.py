@@ -1,21 +1,20 @@
-"""uvicorn, in a process that handles signals itself."""
+"""The server of the verifier's HTTP service."""
 
 import asyncio
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from services.config.verifier import VerifierConfig
+from services.http_server import HttpServer
 from services.metrics import waiting
 from verifier.http.head import protocol
 
 LAST_ANSWERS_S = 30  # how long requests of others that are still being scored may take when the service stops
 
 
-class Server(uvicorn.Server):
+class Server(HttpServer):
     def __init__(self, app: ASGIApp, settings: VerifierConfig) -> None:
         super().__init__(
             uvicorn.Config(
@@ -30,10 +29,6 @@ class Server(uvicorn.Server):
                 ssl_keyfile=settings.tls_key,
             )
         )
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
     async def run_on(self, listener: socket.socket) -> None:
         """Serves on this socket.

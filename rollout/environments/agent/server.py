@@ -8,8 +8,7 @@ import json
 import logging
 import secrets
 import socket
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -24,6 +23,7 @@ from starlette.routing import Route
 from rollout.environments.agent import chat, responses
 from rollout.environments.agent.request import BadRequest, Said
 from rollout.environments.agent.request import Request as AgentRequest
+from services.http_server import HttpServer
 
 MOST_BYTES = 32 * 2**20
 """Size of the largest request."""
@@ -78,7 +78,7 @@ class AgentServer:
             Route("/v1/responses", partial(self._answer, _by_responses), methods=["POST"]),
             Route("/v1/models", self._models, methods=["GET"]),
         ]
-        self._server = _Server(
+        self._server = HttpServer(
             uvicorn.Config(Starlette(routes=routes), log_config=None, access_log=False, lifespan="off", ws="none")
         )
         self._serving = asyncio.get_running_loop().create_task(self._serve())
@@ -172,13 +172,6 @@ def _by_responses(body: Any, line: Line) -> Asked:
 def _stream(payloads: Iterable[str]) -> Response:
     """Server-sent events. OpenAI's client reads the type of an event in its JSON."""
     return Response("".join(f"data: {one}\n\n" for one in payloads), media_type="text/event-stream")
-
-
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """The replica handles signals itself."""
-        yield
 
 
 _servers: "WeakKeyDictionary[asyncio.AbstractEventLoop, AgentServer]" = WeakKeyDictionary()

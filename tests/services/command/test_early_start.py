@@ -108,6 +108,7 @@ def test_it_ends_when_what_started_it_is_gone(tmp_path: Path) -> None:
 
 def test_its_settings_are_for_this_user_alone(tmp_path: Path) -> None:
     with started_early(run(tmp_path), {"replica": (command(), environment(tmp_path))}) as early:
+        wait_until_prepared(tmp_path)  # of a program that has just begun the kernel shows no environment
         shown = Path(f"/proc/{early['replica'].pid}/environ").read_bytes().split(b"\0")
         settings = Path(
             next(line.split(b"=", 1)[1] for line in shown if line.startswith(SETTINGS_VARIABLE.encode())).decode()

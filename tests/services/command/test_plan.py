@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from services import entry
-from services.command import check_memory, plan, preflight
+from services.command import check_memory, plan, preflight, shares
 from services.command.nvidia import NvidiaSmi
 from services.command.plan_arguments import add_arguments
 from services.config import RunConfig
@@ -123,3 +123,28 @@ def test_a_run_that_hardly_fits_is_warned_of_before_it_starts(monkeypatch: pytes
 
 def test_a_model_that_is_not_here_is_left_to_who_loads_it() -> None:
     assert check_memory.check_memory(load(GSM8K)) == []
+
+
+@pytest.mark.parametrize(("gpus", "replicas"), [(2, 1), (4, 3), (8, 7)])
+def test_replicas_that_are_left_to_the_machine_are_those_that_up_chooses(
+    capsys: pytest.CaptureFixture[str], gpus: int, replicas: int
+) -> None:
+    config = load(GSM8K)
+    assert config.rollout.replicas == "auto"
+    _, said = asked(capsys, config, "--gpus", str(gpus), "--gpu-memory", "80", "--json", *SEVEN_B)
+    places = {place["name"]: place["count"] for place in json.loads(said)["places"]}
+    assert places["GPU of a replica"] == replicas
+    chosen = shares.choices(config, cores=16, gpu_count=gpus)
+    assert [one.number for one in chosen if one.key == "replicas"] == [replicas]
+
+
+def test_of_gpus_that_nobody_counted_one_replica_is_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    _, said = asked(capsys, load(GSM8K), "--gpu-memory", "80", *SEVEN_B)
+    assert "1 replica of 1" in said
+
+
+def test_replicas_make_room_for_ranks_that_the_plan_proposes(capsys: pytest.CaptureFixture[str]) -> None:
+    """Seven of eight GPUs are chosen for replicas, and the change that helps needs them for the learner."""
+    _, said = asked(capsys, load(GSM8K), "--gpus", "8", "--gpu-memory", "80", *SEVEN_B)
+    assert "7 replicas of 1" in said
+    assert "learner.ranks = 7, learner.zero_stage = 3 saves" in said

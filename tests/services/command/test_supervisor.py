@@ -100,6 +100,87 @@ def test_stopping_leaves_nothing_that_a_service_started(service: Callable[..., S
     assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
+# Says that it is up, and then what its second argument says when it is asked to stop.
+STOPPING = """
+import pathlib, signal, sys, time
+def stop(*_):
+    {stop}
+signal.signal(signal.SIGTERM, stop)
+pathlib.Path(sys.argv[1]).write_text("up")
+while True:
+    time.sleep(0.05)
+"""
+
+
+def stopped_in_s(learner: Service, feeding: list[Service], up: list[Path], at_stop: Callable[[], None]) -> float:
+    """How long a stop takes once all of `up` are there. at_stop: called just before it."""
+    since_s = []
+
+    def stopping() -> bool:
+        if all(path.exists() for path in up):
+            at_stop()
+            since_s.append(time.monotonic())
+        return bool(since_s)
+
+    assert Supervisor(learner, feeding, shutdown_s=30).run(until(stopping), nothing) == INTERRUPTED
+    return time.monotonic() - since_s[0]
+
+
+def test_services_that_feed_the_learner_stop_together(
+    service: Callable[..., Service], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    up = [tmp_path / f"up-{i}" for i in range(4)]
+    slowly = STOPPING.format(stop="time.sleep(1.0); sys.exit(0)")
+    feeding = [service(f"rollout-{i}", slowly, str(path)) for i, path in enumerate(up)]
+    assert 1.0 <= stopped_in_s(service("learner", SLEEP), feeding, up, nothing) < 3.0
+    assert "did not stop" not in caplog.text
+
+
+def test_services_that_do_not_stop_are_killed_after_one_grace_and_not_after_the_sum(
+    service: Callable[..., Service], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor, "FEEDING_STOP_S", 1.0)
+    up = [tmp_path / f"up-{i}" for i in range(4)]
+    feeding = [service(f"rollout-{i}", STOPPING.format(stop="pass"), str(path)) for i, path in enumerate(up)]
+    assert 1.0 <= stopped_in_s(service("learner", SLEEP), feeding, up, nothing) < 3.0
+    assert caplog.text.count("did not stop within 1 s; killing it") == 4
+    assert all(one.process is not None and one.process.returncode == -signal.SIGKILL for one in feeding)
+
+
+def test_the_learner_has_stopped_before_what_feeds_it_is_asked(service: Callable[..., Service], tmp_path: Path) -> None:
+    up, order = [tmp_path / "learner", tmp_path / "verifier"], tmp_path / "order"
+    said = f"time.sleep(0.5); open({str(order)!r}, 'a').write({{name!r}}); sys.exit(130)"
+    learner = service("learner", STOPPING.format(stop=said.format(name="learner ")), str(up[0]))
+    verifier = service("verifier", STOPPING.format(stop=said.format(name="verifier ")), str(up[1]))
+    stopped_in_s(learner, [verifier], up, nothing)
+    assert order.read_text() == "learner verifier "
+
+
+def test_suspended_services_and_a_suspended_server_are_woken_to_stop(
+    service: Callable[..., Service], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    up = [tmp_path / "learner", tmp_path / "verifier"]
+    program = STOPPING.format(stop="sys.exit(130)")
+    learner, verifier = service("learner", program, str(up[0])), service("verifier", program, str(up[1]))
+    suspended: list[int] = []
+
+    def suspend() -> None:
+        assert learner.process is not None
+        assert verifier.process is not None
+        assert server.pid is not None
+        suspended.extend([learner.process.pid, verifier.process.pid, server.pid])
+        for pid in suspended:
+            os.kill(pid, signal.SIGSTOP)
+
+    with RedisServer(tmp_path / "redis") as server:
+        run = stopped_in_s(learner, [verifier], up, suspend)
+        began_s = time.monotonic()
+    assert run + time.monotonic() - began_s < 5.0
+    assert "killing it" not in caplog.text
+    assert learner.process is not None
+    assert learner.process.returncode == INTERRUPTED
+
+
 def test_the_learner_being_done_ends_the_run(service: Callable[..., Service]) -> None:
     run = Supervisor(service("learner", "pass"), [service("verifier", SLEEP)], shutdown_s=10)
     assert run.run(until(lambda: False), nothing) == DONE

@@ -45,7 +45,7 @@ def test_what_together_names_fits_indeed_and_nothing_of_it_is_needless() -> None
         key: v for key, v in values.items() if isinstance(v, bool)}  # fmt: skip
 
     def fits(keys: set[str]) -> bool:
-        run = changed(found.training.run, {key: typed[key] for key in keys})
+        run = changed(found.asked, {key: typed[key] for key in keys})
         return run is not None and plan(replace(found.training, run=run), EIGHT).fits
 
     assert fits(set(typed))

@@ -16,7 +16,7 @@ import torch
 
 from services.clock import Deadline
 from services.errors import DeadlineExceeded, InputError, WeightSyncError
-from services.weights.collective import Collective, bucket_device, form_collective
+from services.weights.collective import Collective, bucket_device, check_backend, form_collective
 from services.weights.meeting import RendezvousStore
 from services.weights.process_group import BroadcastGroup, ProcessGroupChannel
 from services.wire.weights import Gap, Rendezvous, WeightManifest
@@ -387,3 +387,13 @@ def test_a_store_of_one_machine_listens_on_loopback_alone(host: str, reached_els
         if state == "0A" and address.endswith(f":{store.port:04X}")
     ]
     assert listening == ["0.0.0.0" if reached_elsewhere else "127.0.0.1"]
+
+
+@pytest.mark.parametrize("backend", ["gloo", "nccl"])
+def test_a_host_without_a_gpu_is_named_before_anything_starts(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU image on a host without a driver, or without --gpus."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
+    with pytest.raises(InputError, match=r'device = "cuda", and torch finds no GPU here: .* NVIDIA driver'):
+        check_backend(backend, torch.device("cuda"))
+    check_backend("gloo", torch.device("cpu"))
