@@ -20,8 +20,8 @@ SAME_S = 1e-6  # a loop calls back within its clock's resolution, also before
 NODE = 100
 """Entries of a node of a stream (stream-node-max-entries): trimming by `MAXLEN ~` removes whole nodes."""
 KINDS = {
-    "ZADD": "register",
     "ZRANGEBYSCORE": "live",
+    "ZADD": "register",
     "ZSCORE": "standing",
     "math.max": "count_above",
     "'EXISTS'": "offer",
@@ -98,7 +98,8 @@ class Server:
         found: list[Any] = []
         for name in ids:
             end_s, lease = self._leases.get(name.encode(), (-1.0, None))
-            found += [int(end_s >= self.loop.time()), lease]
+            left_s = end_s - self.loop.time()
+            found += [int(left_s * 1000) + 1 if left_s >= 0 else 0, lease]
         return found, 2 * len(ids)
 
     def _count_above(self, keys: list[str], args: list[Any]) -> tuple[Any, int]:

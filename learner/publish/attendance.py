@@ -14,7 +14,7 @@ class Attendance:
     """The leases as they were at the last look. Used by the publisher's thread."""
 
     def __init__(self, membership: Membership, lease_s: float, on_lost: Callable[[str], None]) -> None:
-        """on_lost: called once with the id of each replica whose lease ends."""
+        """on_lost: called with the id of each replica whose lease ends, and of each that is given up before that."""
         self._membership = membership
         self._lease_s = lease_s
         self._on_lost = on_lost
@@ -39,12 +39,23 @@ class Attendance:
             log.warning("the lease of %s has ended; what it has claimed goes to other replicas", replica_id)
             self._on_lost(replica_id)
 
-    def lost(self, incarnations: Mapping[str, str]) -> set[str]:
-        """Which of these are gone or were started again: replica_id -> incarnation."""
+    def give_back(self, replica_ids: Iterable[str]) -> None:
+        """Nobody waits for these any longer, and they have missed a renewal: others get what they have claimed, before their
+        leases end."""
+        for replica_id in sorted(self.live.keys() & set(replica_ids)):
+            log.warning("%s has not renewed its lease; what it has claimed goes to other replicas", replica_id)
+            self._on_lost(replica_id)
+
+    def lost(self, incarnations: Mapping[str, str], *, left_s: float = 0.0) -> set[str]:
+        """Which of these are gone or were started again: replica_id -> incarnation. left_s: see Membership.lost."""
         if not incarnations:
             return set()
         unseen = {each for each in incarnations if now_s() - self._seen_s.get(each, 0.0) > 2 * self._lease_s}
-        return self._membership.lost(incarnations) | unseen
+        return self._membership.lost(incarnations, left_s=left_s) | unseen
+
+    def quiet(self, incarnations: Mapping[str, str]) -> set[str]:
+        """Which of these are gone, or have not renewed their lease for half of its length, in which they ought to have once."""
+        return self.lost(incarnations, left_s=self._lease_s / 2)
 
     def prove(self, incarnations: Mapping[str, str], policy_version: int) -> None:
         """These hold this version now: replica_id -> incarnation."""

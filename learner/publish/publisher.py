@@ -51,7 +51,8 @@ class WeightPublisher:
     ) -> None:
         """address: host and port of the rendezvous store. server: where replicas fetch versions by themselves; the publisher
         closes it. on_sync: called in the publisher's thread after each broadcast. on_lost: called there with the id of a replica
-        whose lease has ended. stopping: whether the run was asked to stop. generation: see ReplicaGroup."""
+        whose claims others are to have (`Attendance`). stopping: whether the run was asked to stop. generation: see
+        ReplicaGroup."""
         self._shutdown_s = config.deadlines.shutdown_s
         self._lease_s = config.deadlines.lease_s
         self._on_sync = on_sync
@@ -77,6 +78,7 @@ class WeightPublisher:
         self._kernel_gap_nats: float | None = None
         self._fault: BaseException | None = None
         self._closing = False
+        self._has_failed = False  # the last try; the thread's alone
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._thread.start()
 
@@ -167,11 +169,12 @@ class WeightPublisher:
             self._channel.close()
 
     def _work(self) -> Iterator[Snapshot]:
-        """Yield the wanted version again and again until `close`, after a pause if it is the one of before."""
+        """Yield the wanted version again and again until `close`, after a pause if it is the one of before and has not failed:
+        each failure leaves somebody out, or the second one everybody, so failures end."""
         before: Snapshot | None = None
         while True:
             with self._changed:
-                if not self._closing and self._wanted is before:
+                if not self._closing and self._wanted is before and not self._has_failed:
                     self._changed.wait(LOOK_EVERY_S)
                 if self._closing:
                     return
@@ -182,6 +185,7 @@ class WeightPublisher:
     def _bring(self, wanted: Snapshot) -> None:
         """Close the gap between wanted and confirmed, once, and say what came of it."""
         live = self._replicas.look(wanted.policy_version)
+        self._has_failed = False
         if (
             live and wanted.hold()
         ):  # where it is not held, its buckets are being filled with the version that follows it
@@ -189,6 +193,7 @@ class WeightPublisher:
                 report = self._replicas.bring(wanted, live)
             finally:
                 wanted.release(arrived=self._replicas.confirmed_version == wanted.policy_version)
+            self._has_failed = report is None
             if report is not None:
                 self._on_sync(report)
         with self._changed:

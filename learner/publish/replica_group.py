@@ -58,8 +58,7 @@ class ReplicaGroup:
         generation: int = 0,
     ) -> None:
         """address: host and port of the rendezvous store. source: the learner's weight server. stopping: whether to give up any
-        wait. on_lost: called with the id of each replica whose lease runs out. generation: the highest that the run is known to
-        have had."""
+        wait. on_lost: see Attendance. generation: the highest that the run is known to have had."""
         self._config = config
         self._membership = membership
         self._channel = channel
@@ -70,6 +69,7 @@ class ReplicaGroup:
         self._roll_call = RollCall(
             membership.confirmations(),
             self._attendance.lost,
+            quiet=self._attendance.quiet,
             patience_s=config.deadlines.weight_patience_s,
             stopping=stopping,
         )
@@ -242,11 +242,17 @@ class ReplicaGroup:
             return
         self._members = {each: name for each, name in self._members.items() if each not in late}
         self._is_formed = False
-        self._exclusions.blame(late, now_s())
+        self._leave_out(late)
         LEFT_BEHIND.inc(len(late))
         if not sending.done():
             wanted.give_up()
             self._channel.close()
+
+    def _leave_out(self, at_fault: dict[str, str]) -> dict[str, float]:
+        """Leave these members out for a while: replica_id -> seconds. What those of them that are absent have claimed goes to
+        others."""
+        self._attendance.give_back(at_fault.keys() & self._roll_call.absent)
+        return self._exclusions.blame(at_fault, now_s())
 
     def _confirm(self) -> None:
         """The wanted version is where it is to be."""
@@ -343,7 +349,7 @@ class ReplicaGroup:
         self._named_nobody = not at_fault
         self._members = {}
         self._is_formed = False
-        seconds = self._exclusions.blame(at_fault, now_s())
+        seconds = self._leave_out(at_fault)
         left_out = ", ".join(f"{replica_id} for {wait_s:.0f} s" for replica_id, wait_s in seconds.items())
         log.warning(
             "weights did not reach every replica: %s. Left out: %s", fault, left_out or "nobody; all are invited again"

@@ -1,6 +1,7 @@
 """One question to the members of a generation, their answers, and, after a failure, which members caused it."""
 
 import logging
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ LAST_WORDS_AFTER_OTHERS_S = 1.0
 """How long they may take after the last that did."""
 LOOK_EVERY_S = 0.2
 """How often a wait looks at what else may end it."""
+REMEMBERED = 8
+"""Questions of a kind that say how long such a question takes."""
 
 
 class Stopped(RatchetError):
@@ -53,16 +56,19 @@ class RollCall:
         reader: MessageReader,
         lost: Callable[[Mapping[str, str]], set[str]],
         *,
+        quiet: Callable[[Mapping[str, str]], set[str]],
         patience_s: float,
         stopping: Callable[[], bool],
     ) -> None:
-        """lost: which of some incarnations are gone (`Membership.lost`). patience_s: deadlines.weight_patience_s. stopping:
-        whether to give up any wait."""
+        """lost: which of some incarnations are gone (`Attendance.lost`). quiet: which are, or have missed a renewal of their
+        lease (`Attendance.quiet`). patience_s: deadlines.weight_patience_s. stopping: whether to give up any wait."""
         self._reader = reader
         self._lost = lost
+        self._quiet = quiet
         self._patience_s = patience_s
         self._stopping = stopping
         self._others: list[Confirmation] = []
+        self._took_s: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=REMEMBERED))  # by phase
         self.ask("joined", 0, {})
 
     def ask(
@@ -75,10 +81,12 @@ class RollCall:
         """Begin a new question; call this before the announcement that puts it. members: replica_id -> incarnation."""
         self._question = _Question(phase, pg_generation, policy_version, members)
         self._answers: dict[str, Confirmation] = {}
-        self._answering = Stragglers(members, self._patience_s)
-        self._coming = Stragglers(members, self._patience_s)
-        self.gone: set[str] = set()
-        """The members whose lease has run out, or that were started again, when last looked."""
+        self._asked_s = now_s()
+        usual_s = max(self._took_s[phase], default=None)
+        self._answering = Stragglers(members, self._patience_s, asked_s=self._asked_s, usual_s=usual_s)
+        self._coming = Stragglers(members, self._patience_s, asked_s=self._asked_s, usual_s=usual_s)
+        self.absent: set[str] = set()
+        """The members whose lease has run out, or was not renewed in time, or that were started again, when last looked."""
 
     def note_arrival(self, replica_id: str) -> None:
         """A member has come to the meeting of the generation; for any thread. Those that do not come are the late ones then."""
@@ -93,8 +101,8 @@ class RollCall:
         Stopped when the run was asked to stop.
 
         Waits for: an answer from the members of the generation.
-        Until: the deadline of the caller (deadlines.weight_join_s or deadlines.weight_transfer_s); for a member that is behind
-            half of the others, deadlines.weight_patience_s; for one that is gone, its lease.
+        Until: the deadline of the caller (deadlines.weight_join_s or deadlines.weight_transfer_s); for a member behind half of
+            the others, deadlines.weight_patience_s, 0.5 s where it does not renew its lease, or the lease's end.
         Ended by: the last answer that is waited for, the first refusal, the deadline, or the stop signal.
         Metric: ratchet_waiting{room="learner", awaiting="replicas to join"}, or awaiting="replicas to confirm".
         """
@@ -121,21 +129,34 @@ class RollCall:
     def _leave_behind(self) -> bool:
         """Whether the answers so far are all that is waited for. Raises WeightSyncError where the others cannot do without those
         that are late."""
-        members, now = self._question.members, now_s()
         stage = self._coming if self._question.phase == "joined" and self._coming.silent else self._answering
-        self.gone = self._lost({each: members[each] for each in stage.silent}) if stage.silent else set()
-        late = stage.to_leave_behind(self.gone, now)
+        gone, quiet = self._look_for(stage.silent)
+        late = stage.to_leave_behind(gone, quiet, now_s())
         if not late:
             return False
+        if late <= gone:
+            why, which = "and its lease is gone", "is gone"
+        elif late <= quiet:
+            why, which = "and its lease was not renewed", "has not renewed its lease"
+        else:
+            why, which = "while the others are there", f"is {self._patience_s:g} s behind (deadlines.weight_patience_s)"
         if stage is self._coming or late != self._answering.silent or not self._answers:
-            raise self._no_word(late, "and its lease is gone" if late <= self.gone else "while the others are there")
+            raise self._no_word(late, why)
         log.warning(
             "version %s: going on without %s, which %s; it catches up by itself",
             self._question.policy_version,
             ", ".join(sorted(late)),
-            "is gone" if late <= self.gone else f"is {self._patience_s:g} s behind (deadlines.weight_patience_s)",
+            which,
         )
         return True
+
+    def _look_for(self, silent: set[str]) -> tuple[set[str], set[str]]:
+        """Which of these members are gone, and which are gone or have missed a renewal."""
+        members = self._question.members
+        quiet = self._quiet({each: members[each] for each in silent}) if silent else set()
+        gone = self._lost({each: members[each] for each in quiet}) if quiet else set()
+        self.absent = gone if quiet == set(members) else quiet  # where nobody renews, the server stood still
+        return gone, quiet
 
     def left_behind(self) -> dict[str, str]:
         """The members that have not answered: replica_id -> incarnation."""
@@ -158,22 +179,22 @@ class RollCall:
 
         Waits for: word from the members that have not answered yet.
         Until: LAST_WORDS_S, 3 seconds, or LAST_WORDS_AFTER_OTHERS_S, 1 second, after the last word.
-        Ended by: an answer from every member, the end of a silent member's lease, or that time.
+        Ended by: an answer from every member, a silent member's lease that ends or is not renewed in time, or that time.
         Metric: ratchet_waiting{room="learner", awaiting="the cause of a failed broadcast"}.
         """
         self._hear(0.0)
         members = self._question.members
         missing = (self._coming.silent if self._question.phase == "joined" else set()) - self._answers.keys()
-        refusing, end_s = self._refusing(), now_s() + LAST_WORDS_S
-        blamed = self.gone - self._answers.keys() or missing
+        refusing = self._refusing()
+        end_s = now_s() + (LAST_WORDS_AFTER_OTHERS_S if self._answers else LAST_WORDS_S)
+        blamed = self.absent - self._answers.keys() or missing
         give_up()
         with waiting("learner", "the cause of a failed broadcast"):
             while not blamed and self._answering.silent and now_s() < end_s and not self._stopping():
                 if self._hear(LOOK_EVERY_S):
                     end_s = min(end_s, now_s() + LAST_WORDS_AFTER_OTHERS_S)
-                silent = self._answering.silent
-                self.gone = self._lost({each: members[each] for each in silent}) if silent else set()
-                blamed = self.gone
+                self._look_for(self._answering.silent)
+                blamed = self.absent
         if not blamed and self._answering.silent == set(members):
             return {}
         blamed = blamed or self._answering.silent or refusing or self._refusing() or set(members)
@@ -189,6 +210,8 @@ class RollCall:
                 if self._question.is_answered_by(message):
                     self._answers[message.replica_id] = message
                     self._answering.answered(message.replica_id, now_s())
+                    if not self._answering.silent and not self._refusing():
+                        self._took_s[self._question.phase].append(now_s() - self._asked_s)
                 else:
                     self._others.append(message)
         except WireError as fault:

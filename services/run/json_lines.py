@@ -9,6 +9,7 @@ from typing import Any, Self
 from services.run.json_text import infinite, json_text, read_json
 
 LAST_BYTES = 64 * 1024
+"""What is read at first where only the last row is wanted."""
 
 
 class JsonLines:
@@ -44,13 +45,17 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def last_row(path: Path) -> dict[str, Any] | None:
-    """The last whole row of such a file; None where its last 64 KiB (LAST_BYTES) hold no whole row."""
+    """The last whole row of such a file; None where it has none. It reads backwards from the end, no further than it has to."""
     if not path.exists():
         return None
     with path.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_BYTES))
-        rows = json_rows(file.read())
-    return rows[-1] if rows else None
+        begin = end = file.seek(0, os.SEEK_END)
+        while begin > 0:
+            begin = max(0, end - max(LAST_BYTES, 2 * (end - begin)))
+            file.seek(begin)
+            if rows := json_rows(file.read(end - begin)):
+                return rows[-1]
+    return None
 
 
 def json_rows(lines: bytes) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from services.run.json_lines import JsonLines, read_json_lines
+from services.run.json_lines import JsonLines, last_row, read_json_lines
 
 What = Literal["trained", "dropped", "dead", "again", "earlier"]
 Event = tuple[int, What, str]
@@ -124,8 +124,9 @@ class Settled:
 
 
 def last_attempt(path: Path) -> int:
-    """The highest number of a start of the learner in the record; 0: there is none."""
-    return max((int(row["attempt"]) for row in read_json_lines(path)), default=0)
+    """The number of the last start of the learner in the record, which no earlier one exceeds; 0: there is none."""
+    row = last_row(path)
+    return 0 if row is None else int(row["attempt"])
 
 
 def read_settled(path: Path) -> Settled:

@@ -33,8 +33,9 @@ TAKE = (
     + """
 local run = redis.call('GET', KEYS[1])
 if run and cjson.decode(run).run_id ~= cjson.decode(ARGV[1]).run_id then return {'run', run} end
-local holder = redis.call('GET', KEYS[2])
-if holder and holder ~= ARGV[2] and ARGV[4] ~= '1' and redis.call('EXISTS', KEYS[3]) == 1 then return {'held', holder} end
+local holder, left_ms = redis.call('GET', KEYS[2]), redis.call('PTTL', KEYS[3])
+if left_ms > tonumber(ARGV[3]) then redis.call('PEXPIRE', KEYS[3], ARGV[3]) end -- the server's clock was set back
+if holder and holder ~= ARGV[2] and ARGV[4] ~= '1' and left_ms > 0 then return {'held', holder} end
 redis.call('SET', KEYS[1], ARGV[1])
 redis.call('SET', KEYS[2], ARGV[2])
 redis.call('SET', KEYS[3], '1', 'PX', ARGV[3])

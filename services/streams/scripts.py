@@ -37,6 +37,19 @@ local function lend(pending)
   end
 end
 
+-- What was claimed before the server's clock was set back has an idle time of 0 until the clock is past that time again. The
+-- clock is behind where the last entry is of a later time than now.
+local function begin_idle_times_again()
+  local now, facts, last = redis.call('TIME'), redis.call('XINFO', 'STREAM', stream), nil
+  for i = 1, #facts, 2 do
+    if facts[i] == 'last-generated-id' then last = tonumber(string.match(facts[i + 1], '^%d+')) end
+  end
+  if last <= now[1] * 1000 + math.floor(now[2] / 1000) then return end
+  for _, row in ipairs(redis.call('XPENDING', stream, 'workers', '-', '+', 100000)) do
+    if row[3] == 0 then redis.call('XCLAIM', stream, 'workers', row[2], 0, row[1], 'JUSTID') end
+  end
+end
+
 local released = redis.pcall('XPENDING', stream, 'workers', '-', '+', count, '-released-')
 if released.err then
   if not string.find(released.err, 'NOGROUP', 1, true) then return released end
@@ -53,8 +66,9 @@ if ARGV[6] == 'own' then
   lend(left_over)
 end
 lend(released)
-if idle_ms > 0 and #lent < count then
-  lend(redis.call('XPENDING', stream, 'workers', 'IDLE', idle_ms, '-', '+', count))
+if idle_ms > 0 then
+  begin_idle_times_again()
+  if #lent < count then lend(redis.call('XPENDING', stream, 'workers', 'IDLE', idle_ms, '-', '+', count)) end
 end
 return lent
 """

@@ -19,6 +19,8 @@ from services.wire.weights import Rendezvous
 ALL_HERE = "all here"
 """The key that rank 0 sets once every member has come, or when it gives up waiting for them."""
 CALLED_OFF = b"called off"
+GENERATION = r"generation(\d+)/"
+"""What the keys of a generation begin with."""
 LOOK_EVERY_S = 0.02
 """How often rank 0 looks for those who have not come."""
 
@@ -49,6 +51,13 @@ class RendezvousStore:
             wait_for_workers=False,
             master_listen_fd=listener.detach(),  # the store owns and closes it
         )
+
+    def forget(self, below: int) -> None:
+        """Delete what the members of all generations below this one have written. Nobody comes back to them, and a generation of
+        a thousand members leaves some thousands of keys."""
+        for key in self.tcp_store.list_keys():
+            if (found := re.match(GENERATION, key)) and int(found[1]) < below:
+                self.tcp_store.delete_key(key)
 
     def client(self, deadline: Deadline) -> TCPStore:
         """A connection of its own: a generation that was given up may go on waiting in one, and nobody else gets a word in."""

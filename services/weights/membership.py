@@ -13,6 +13,7 @@ again, and the learner knows its last generation.
 import logging
 from collections.abc import Iterator, Mapping
 
+from services.clock import now_s
 from services.errors import WireError
 from services.streams.redis_connection import RedisConnection
 from services.streams.scripts import EVEN_IF_FULL
@@ -25,6 +26,8 @@ log = logging.getLogger("ratchet")
 _KEPT_MESSAGES = 256
 _KEPT_CONFIRMATIONS = 4096
 """A fleet answers at once, several times a sync: what is cut off before the learner has read it looks like a silent member."""
+LOOK_BACK_EVERY_S = 5.0
+"""How often a reader without messages looks whether the server numbers them from before the last one it read."""
 
 # The server's clock decides which leases are live, so that hosts need not agree on the time.
 _REGISTER = (
@@ -36,22 +39,29 @@ redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
 return 1
 """
 )
+# A lease that ends later than one that is taken now was taken before the server's clock was set back: it ends a lease from now,
+# unless it is renewed. pcall: on a server without memory, or without the right to write, it waits.
 _LIVE = """
 local now = redis.call('TIME')
-local ids = redis.call('ZRANGEBYSCORE', KEYS[1], now[1] * 1000 + math.floor(now[2] / 1000), '+inf')
+local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local latest = now_ms + tonumber(ARGV[1])
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], string.format('(%.0f', latest), '+inf')) do
+  redis.pcall('ZADD', KEYS[1], latest, id)
+end
 local leases = {}
-for _, id in ipairs(ids) do
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], now_ms, '+inf')) do
   leases[#leases + 1] = id
   leases[#leases + 1] = redis.call('HGET', KEYS[2], id)
 end
 return leases
 """
+# -> {milliseconds left (0: it has ended), lease, ...}
 _STANDING = """
 local now, found = redis.call('TIME'), {}
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
 for i, id in ipairs(ARGV) do
   local ends = redis.call('ZSCORE', KEYS[1], id)
-  found[2 * i - 1] = ends and tonumber(ends) >= now_ms and 1 or 0
+  found[2 * i - 1] = math.max(0, (tonumber(ends or 0)) - now_ms + 1)
   found[2 * i] = redis.call('HGET', KEYS[2], id)
 end
 return found
@@ -106,18 +116,19 @@ class Membership:
 
     def live(self) -> dict[str, Lease]:
         """The leases that have not run out, by replica id."""
-        leases = self._readable(self._connection.run_script(_LIVE, [self._leases, self._facts]))
+        leases = self._readable(self._connection.run_script(_LIVE, [self._leases, self._facts], [self._lease_ms]))
         return {lease.replica_id: lease for lease in leases}
 
-    def lost(self, incarnations: Mapping[str, str]) -> set[str]:
-        """Which of these replicas have left, let their lease run out, or were started again. incarnations: replica_id ->
-        incarnation. One of which the server knows nothing is not among them: the server was emptied, and it registers again."""
+    def lost(self, incarnations: Mapping[str, str], *, left_s: float = 0.0) -> set[str]:
+        """Which of these replicas have left, let their lease run out, or were started again; and those whose lease ends within
+        left_s seconds. incarnations: replica_id -> incarnation. One of which the server knows nothing is not among them: the
+        server was emptied, and it registers again."""
         ids = list(incarnations)
         found = self._connection.run_script(_STANDING, [self._leases, self._facts], ids)
         lost = set()
-        for replica_id, is_live, raw in zip(ids, found[::2], found[1::2], strict=True):
+        for replica_id, left_ms, raw in zip(ids, found[::2], found[1::2], strict=True):
             known = self._readable([replica_id.encode(), raw]) if raw else []
-            if known and not (is_live and known[0].incarnation == incarnations[replica_id]):
+            if known and (left_ms <= left_s * 1000 or known[0].incarnation != incarnations[replica_id]):
                 lost.add(replica_id)
         return lost
 
@@ -191,6 +202,7 @@ class MessageReader:
         self._key = key
         last = connection.execute("XREVRANGE", key, "+", "-", "COUNT", 1)
         self._seen: bytes = last[0][0] if last else b"0-0"
+        self._next_look_s = now_s() + LOOK_BACK_EVERY_S
 
     def read(self, block_s: float) -> Iterator[Rendezvous | WeightManifest | Confirmation]:
         """Messages since the last read, or none if none came in block_s seconds.
@@ -211,9 +223,24 @@ class MessageReader:
             self._seen,
         )
         for _, entries in self._connection.execute(*arguments, block_s=block_s) or ():
+            self._next_look_s = now_s() + LOOK_BACK_EVERY_S
             for entry_id, fields in entries:
                 self._seen = entry_id
                 yield _decode_message(dict(zip(fields[::2], fields[1::2], strict=True)))
+        if now_s() >= self._next_look_s:
+            self._next_look_s = now_s() + LOOK_BACK_EVERY_S
+            self._look_back()
+
+    def _look_back(self) -> None:
+        """Begin with the first message, where the newest has a lower number than the last one read: a server numbers them by its
+        clock, and this one was emptied, or replaced by another, and its clock is behind."""
+        last = self._connection.execute("XREVRANGE", self._key, "+", "-", "COUNT", 1)
+        if last and _number(last[0][0]) < _number(self._seen):
+            self._seen = b"0-0"
+
+
+def _number(entry_id: bytes) -> tuple[int, ...]:
+    return tuple(map(int, entry_id.split(b"-")))
 
 
 def _decode_message(fields: dict[bytes, bytes]) -> Rendezvous | WeightManifest | Confirmation:

@@ -191,6 +191,7 @@ class ProcessGroupChannel:
         if not is_wanted:
             group.close()
             raise WeightSyncError(f"generation {generation} was given up while it formed; form the next one")
+        self._store.forget(below=generation - 1)  # those of the one before may still have to read that it is over
 
     def send(self, manifest: WeightManifest, flat_buckets: Sequence[Tensor], deadline: Deadline) -> None:
         group = self._group

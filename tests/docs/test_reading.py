@@ -115,6 +115,7 @@ def test_helpers_of_a_function_count_with_it() -> None:
     assert called(ROOT / "learner/publish/roll_call.py", "RollCall.at_fault") == {
         "RollCall.at_fault",
         "RollCall._hear",
+        "RollCall._look_for",
         "RollCall._refusing",
     }
 

@@ -60,7 +60,7 @@ def test_one_that_is_cut_off_holds_nobody_up_and_fetches_what_it_missed(
             learner.publish(1)
             until(lambda: learner.publisher.confirmed_version == 1)
             assert time.monotonic() - begun_s < 1.0 + 2.0  # its lease
-            until(lambda: learner.lost == ["rollout-1"])
+            until(lambda: set(learner.lost) == {"rollout-1"})
             learner.publish(2)
             until(lambda: learner.publisher.confirmed_version == 2)
             assert near.engine.policy_version == 2

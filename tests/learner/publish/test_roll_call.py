@@ -40,13 +40,20 @@ def nobody(_: Mapping[str, str]) -> set[str]:
 def asked(
     *batches: list[Confirmation | str],
     lost: Callable[[Mapping[str, str]], set[str]] = nobody,
+    quiet: Callable[[Mapping[str, str]], set[str]] | None = None,
     patience_s: float = 30.0,
     stopping: Callable[[], bool] = lambda: False,
     members: dict[str, str] = MEMBERS,
 ) -> RollCall:
-    roll_call = RollCall(Script(*batches), lost, patience_s=patience_s, stopping=stopping)  # type: ignore[arg-type]
+    """quiet: by default those that are lost."""
+    reader: Any = Script(*batches)
+    roll_call = RollCall(reader, lost, quiet=quiet or lost, patience_s=patience_s, stopping=stopping)
     roll_call.ask("swapped", 3, members, 7)
     return roll_call
+
+
+def only(*names: str) -> Callable[[Mapping[str, str]], set[str]]:
+    return lambda asked: asked.keys() & set(names)
 
 
 def done() -> "Future[None]":
@@ -93,6 +100,39 @@ def test_a_member_whose_lease_is_gone_is_left_behind_at_once() -> None:
     assert collect(roll_call, 30.0) == {"b"}
     assert roll_call.left_behind() == {"a": "1"}
     assert time.monotonic() - begun_s < 2.0
+
+
+def test_a_member_that_does_not_renew_its_lease_is_left_behind_before_that_ends(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    roll_call = asked([says("b")], quiet=only("a"))
+    begun_s = time.monotonic()
+    assert collect(roll_call, 30.0, work=Future()) == {"b"}
+    assert time.monotonic() - begun_s < 3.0
+    assert roll_call.absent == {"a"}
+    assert "version 7: going on without a, which has not renewed its lease; it catches up by itself" in caplog.text
+
+
+def test_where_one_that_does_not_renew_its_lease_holds_the_others_up_it_is_named_once_that_takes_longer_than_usual() -> (
+    None
+):
+    members = {"a": "1", "b": "1", "c": "1"}
+    everybody: list[Confirmation | str] = [says(each) for each in members]
+    roll_call = asked(everybody, quiet=only("a"), members=members)
+    assert collect(roll_call, 30.0) == set(members)
+    roll_call.ask("swapped", 3, members, 8)
+    begun_s = time.monotonic()
+    with pytest.raises(WeightSyncError, match=r"no word of a \(swapped, generation 3\) and its lease was not renewed"):
+        collect(roll_call, 30.0, work=Future())
+    assert time.monotonic() - begun_s < 1.8  # and not HELD_UP_S, which is for what has no history
+    assert roll_call.at_fault(lambda: None) == {"a": "1"}
+
+
+def test_where_nobody_renews_nobody_is_named_before_the_leases_end() -> None:
+    roll_call = asked(quiet=only("a", "b"))
+    with pytest.raises(WeightSyncError, match=r"no word of a, b .* within its deadline"):
+        collect(roll_call, 3.0, work=Future())
+    assert roll_call.absent == set()
 
 
 def test_a_member_that_is_late_is_left_behind_when_patience_with_it_runs_out(
@@ -170,6 +210,13 @@ def test_a_lease_that_ends_while_last_words_are_awaited_names_who_it_was(monkeyp
 
     assert asked(lost=ends).at_fault(lambda: None) == {"a": "1"}
     assert time.monotonic() - begun_s < 3.0
+
+
+def test_last_words_are_not_awaited_for_long_where_others_have_answered_before() -> None:
+    roll_call = asked([says("b")])
+    begun_s = time.monotonic()
+    assert roll_call.at_fault(lambda: None) == {"a": "1"}
+    assert time.monotonic() - begun_s < 2.0
 
 
 def test_an_answer_that_cannot_be_read_counts_as_silence(

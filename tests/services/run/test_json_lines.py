@@ -1,5 +1,6 @@
 """JSON lines are readable while they grow and after a crash."""
 
+import os
 from pathlib import Path
 
 from services.run.json_lines import LAST_BYTES, JsonLines, json_rows, last_row, read_json_lines
@@ -44,6 +45,20 @@ def test_the_last_row_is_the_last_whole_one(tmp_path: Path) -> None:
     with JsonLines(path) as lines:
         for number in range(3):
             lines.write(number=number, filler="x" * (LAST_BYTES // 2))
+    row = last_row(path)
+    assert row is not None
+    assert row["number"] == 2
+
+
+def test_the_last_row_is_found_however_long_it_is_and_without_reading_what_is_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.touch()
+    os.truncate(path, 2**38)  # of holes; more than there is memory for
+    with JsonLines(path) as lines:
+        lines.write(number=1)
+        lines.write(number=2, filler="x" * (5 * LAST_BYTES))
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"number": 3, "cut o')
     row = last_row(path)
     assert row is not None
     assert row["number"] == 2

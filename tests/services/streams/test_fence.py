@@ -72,6 +72,20 @@ def test_a_server_whose_memory_is_full_knows_who_the_learner_is(tmp_path: Path) 
         connection.close()
 
 
+def test_a_lease_from_before_the_clock_of_the_server_was_set_back_holds_the_next_learner_up_for_one_lease(
+    redis_connection: RedisConnection, run: str, tmp_path: Path
+) -> None:
+    killed = Learner(redis_connection, run, tmp_path)
+    killed.fence.take()
+    killed.fence.close()
+    redis_connection.execute("SET", f"ratchet:{run}:learner_lease", "1", "PX", 3_600_000)
+    elsewhere = Learner(redis_connection, run, tmp_path, host="there")
+    begun_s = time.monotonic()
+    elsewhere.fence.take()
+    assert LEASE_S / 2 < time.monotonic() - begun_s < LEASE_S + 1.0
+    elsewhere.fence.close()
+
+
 def test_one_that_was_killed_on_the_same_host_and_folder_is_replaced_at_once(
     redis_connection: RedisConnection, run: str, tmp_path: Path
 ) -> None:

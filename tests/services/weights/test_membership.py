@@ -11,6 +11,7 @@ import pytest
 from services.command.redis_server import RedisServer
 from services.streams.redis_connection import RedisConnection, ServerFull
 from services.weights.membership import Membership
+from services.wire.codec import encode
 from services.wire.membership import Confirmation, Lease
 from services.wire.weights import Gap, Probe, Rendezvous, WeightManifest, WeightOffer, WeightSource
 
@@ -145,6 +146,45 @@ def test_a_replica_is_lost_when_its_lease_ends_or_another_start_of_it_registers(
     membership.leave("left")
     asked = {"silent": "1", "again": "1", "left": "1", "there": "1", "never seen": "1"}
     assert membership.lost(asked) == {"silent", "again", "left"}
+
+
+def test_a_lease_that_ends_soon_was_not_renewed_in_time(membership: Membership) -> None:
+    membership.register(lease("a"))
+    assert membership.lost({"a": "1"}, left_s=29.0) == set()
+    assert membership.lost({"a": "1"}, left_s=30.1) == {"a"}
+
+
+def test_a_lease_from_before_the_clock_of_the_server_was_set_back_ends_a_lease_after_the_next_look(
+    redis_connection: RedisConnection, run: str
+) -> None:
+    membership = Membership(redis_connection, run, lease_s=0.3)
+    for name in ("dead", "renews"):
+        membership.register(lease(name))
+        later = "return redis.call('ZINCRBY', KEYS[1], 3600000, ARGV[1])"
+        redis_connection.run_script(later, [f"ratchet:{run}:leases"], [name])
+    assert set(membership.live()) == {"dead", "renews"}
+    time.sleep(0.2)
+    membership.register(lease("renews"))
+    time.sleep(0.2)
+    assert set(membership.live()) == {"renews"}
+
+
+def test_a_reader_hears_what_a_server_says_that_was_emptied_after_its_clock_was_set_back(
+    membership: Membership, redis_connection: RedisConnection, run: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.weights.membership.LOOK_BACK_EVERY_S", 0.2)
+    key = f"ratchet:{run}:weights"
+    later = "return redis.call('XADD', KEYS[1], '99999999999999-0', 'kind', 'rendezvous', 'body', ARGV[1])"
+    redis_connection.run_script(later, [key], [encode(RENDEZVOUS)])
+    reader = membership.announcements()
+    redis_connection.execute("DEL", key)
+    membership.announce(MANIFEST)  # with the number of an hour before
+    heard: list[object] = []
+    end_s = time.monotonic() + 10.0
+    while not heard and time.monotonic() < end_s:
+        heard += reader.read(0.05)
+    assert heard == [MANIFEST]
+    assert list(reader.read(0.3)) == []
 
 
 def test_a_server_that_was_emptied_has_lost_nobody_and_sets_no_generation_back(

@@ -153,6 +153,24 @@ def test_a_member_dies_and_the_others_go_on_in_the_next_generation(members: Memb
     channel.close()
 
 
+def test_what_the_members_of_earlier_generations_have_written_is_deleted() -> None:
+    channel = ProcessGroupChannel(store := RendezvousStore("127.0.0.1"))
+    kept: list[int] = []
+    for generation in range(1, 7):
+        meeting, member = rendezvous(store.port, generation, 2), list[BroadcastGroup]()
+        joining = threading.Thread(
+            target=lambda meeting=meeting, member=member: member.append(BroadcastGroup(meeting, 1, soon(), CPU))
+        )
+        joining.start()
+        channel.form(meeting, soon())
+        joining.join()
+        member[0].close()
+        kept.append(store.tcp_store.num_keys())
+    channel.close()
+    assert kept[2] > kept[0]  # the one before, and this one
+    assert kept[2:] == [kept[2]] * 4
+
+
 def test_a_root_that_leaves_frees_a_member_that_waits(members: Members) -> None:
     channel = ProcessGroupChannel(store := RendezvousStore("127.0.0.1"))
     members.start(1)
