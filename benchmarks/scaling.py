@@ -18,7 +18,6 @@ import argparse
 import asyncio
 import itertools
 import json
-import multiprocessing
 import os
 import signal
 import socket
@@ -54,6 +53,7 @@ from services.wire.codec import Array
 from services.wire.prompt import Prompt
 from services.wire.trajectory import Trajectory, VersionSpan
 from tests.fakes.engine import VOCABULARY
+from tests.forking import forking
 
 ROOT = Path(__file__).parents[1]
 GROUPS_HELD, GROUP_SIZE, TOKENS = 8, 8, 4
@@ -141,8 +141,6 @@ class Services:
         self.folder.services.mkdir(parents=True)
         self.folder.logs.mkdir(parents=True, exist_ok=True)
         write_settings(config, self.folder)
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["benchmarks.scaling"])
         common = [str(self.folder.settings), "--services-folder", str(self.folder.services)]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -159,7 +157,7 @@ class Services:
         self.processes: dict[str, Any] = {}
         for name, (arguments, more) in wanted.items():
             environment = {REDIS_URL_VARIABLE: redis_url, "OMP_NUM_THREADS": "1", **more}
-            self.processes[name] = context.Process(
+            self.processes[name] = forking().Process(
                 target=be, args=(name, arguments, self.folder.logs / f"{name}.log", environment, group_s)
             )
             self.processes[name].start()

@@ -301,7 +301,7 @@ class Run:
                 self.lag_tokens[int(lag)] = self.lag_tokens.get(int(lag), 0) + int(tokens)
 
     def row(self) -> Row:
-        """Of the groups from the first that was issued to a full queue to the last below which all are settled."""
+        """What became of the groups from the first that was issued to a full queue to the last below which all are settled."""
         first = 3 * (self._config.learner.max_lag + 1) * GROUPS
         issued = [self.world.drawn[number] for number in range(first, self._watermark())]
         trained = [number for number in range(first, self._watermark()) if number in self.trained]

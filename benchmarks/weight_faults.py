@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import json
 import logging
-import multiprocessing
 import os
 import signal
 import statistics
@@ -53,6 +52,7 @@ from services.wire.codec import Array, encode
 from services.wire.prompt import Prompt
 from services.wire.weights import Probe, Rendezvous, WeightManifest, WeightOffer
 from tests.fakes.engine import FakeEngine
+from tests.forking import forking
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -129,12 +129,10 @@ class Fleet:
         self._lease_s = lease_s
         self.folder = folder
         self._processes: dict[str, Any] = {}
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["benchmarks.weight_faults"])
 
     def start(self, replica_id: str) -> None:
         arguments = (self._name, self._lease_s, self._url, replica_id, self.folder)
-        self._processes[replica_id] = self._context.Process(target=be_replica, args=arguments, daemon=True)
+        self._processes[replica_id] = forking().Process(target=be_replica, args=arguments, daemon=True)
         self._processes[replica_id].start()
 
     def signal(self, replica_id: str, number: int) -> None:

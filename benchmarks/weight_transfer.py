@@ -5,7 +5,6 @@ what the ways cost beside them shows. A version counts until every receiver has 
 changed also from before that is put together.
 """
 
-import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -31,6 +30,7 @@ from services.weights.meeting import RendezvousStore
 from services.weights.process_group import ProcessGroupChannel
 from services.weights.side_stream import Mark, SideStream
 from services.wire.weights import Bucket, Delta, Gap, Rendezvous, WeightManifest, WeightOffer, WeightSource
+from tests.forking import forking
 
 CPU = torch.device("cpu")
 WAIT_S = 120.0
@@ -44,14 +44,12 @@ class Receivers:
     """Receivers as an engine's worker has them, each in a process."""
 
     def __init__(self, count: int) -> None:
-        forking = multiprocessing.get_context("forkserver")  # from one that has imported all of this: a start is quick
-        forking.set_forkserver_preload(["benchmarks.weight_transfer"])
         self._pipes: list[Connection] = []
         self._processes: list[Any] = []
         for _ in range(count):
-            ours, theirs = forking.Pipe()
+            ours, theirs = forking().Pipe()
             self._pipes.append(ours)
-            self._processes.append(forking.Process(target=_receive, args=(theirs,), daemon=True))
+            self._processes.append(forking().Process(target=_receive, args=(theirs,), daemon=True))
             self._processes[-1].start()
 
     def tell(self, *what: Any) -> None:

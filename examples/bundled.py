@@ -56,7 +56,7 @@ def parser(description: str | None, here: Path) -> argparse.ArgumentParser:
 
 
 def digest(decides: Any) -> str:
-    """Of all that decides what is made, as JSON: when it changes, the example is made again."""
+    """A digest of all that decides what is made, as JSON: when it changes, the example is made again."""
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
 
 

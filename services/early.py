@@ -2,9 +2,11 @@
 
 While `ratchet up` checks a run it has the processes of learner and replicas import what they need, which is most of their
 start (services/command/early_start.py). Each then waits for one line at its standard input: where to log, with which arguments
-and which environment. It does nothing of the run before, and ends without a word if the line never comes.
+and which environment. It does nothing of the run before, and ends without a word if the line never comes. One may be asked a
+question meanwhile, for which `ratchet up` would have to import the same.
 """
 
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +19,10 @@ from services.config.load import load
 
 SETTINGS_VARIABLE = "RATCHET_EARLY_SETTINGS"
 """Holds the path of the run's settings, in the environment of a service that is started early."""
+
+ASKED_VARIABLE = "RATCHET_EARLY_ASKED"
+"""Names a function of the settings that returns bytes, as module:function, and behind a blank the file descriptor that they go
+to."""
 
 
 class Word(msgspec.Struct, frozen=True):
@@ -41,6 +47,8 @@ def wait_for_word(prepare: Callable[[RunConfig], object] | None = None) -> None:
         return
     if prepare is not None:
         prepare(load(Path(settings), []))
+    if asked := os.environ.pop(ASKED_VARIABLE, None):
+        _answer(asked, load(Path(settings), []))
     line = sys.stdin.buffer.readline()
     if not line.endswith(b"\n"):
         os._exit(0)  # the run is not to be, and the libraries that are loaded would have things to close
@@ -51,3 +59,11 @@ def wait_for_word(prepare: Callable[[RunConfig], object] | None = None) -> None:
     os.dup2(log, sys.stdout.fileno())
     os.dup2(log, sys.stderr.fileno())
     os.dup2(os.open(os.devnull, os.O_RDONLY), sys.stdin.fileno())
+
+
+def _answer(asked: str, config: RunConfig) -> None:
+    """Write what the function says to the descriptor, and close it. If it raises, nothing is written: whoever asked finds out."""
+    function, _, descriptor = asked.rpartition(" ")
+    module, _, name = function.partition(":")
+    with os.fdopen(int(descriptor), "wb") as pipe:
+        pipe.write(getattr(importlib.import_module(module), name)(config))

@@ -4,12 +4,19 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from services.command.redis_server import RedisServer
 from services.command.supervisor import LAUNCHER_VARIABLES
 from services.streams.redis_connection import RedisConnection
+
+# Before torch is imported. Tests run beside each other, and a second thread of torch then spins where it should wait: the same
+# test takes twice the processor time. What a run is set to use it says itself.
+os.environ["OMP_NUM_THREADS"] = "1"
+hypothesis.settings.register_profile("busy", deadline=None)  # a busy machine is not a failure
+hypothesis.settings.load_profile("busy")
 
 
 class Shares(LoadScopeScheduling):

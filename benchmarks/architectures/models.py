@@ -47,7 +47,7 @@ LATENT = {
     "n_routed_experts": 4,
     "first_k_dense_replace": 1,
 }
-"""Of DeepSeek's attention the CPU kernels take one size: 512 + 64."""
+"""The CPU kernels take one size of DeepSeek's attention: 512 + 64."""
 DELTA = {
     "layer_types": ["linear_attention", "full_attention"],
     "linear_num_key_heads": 2,

@@ -73,7 +73,8 @@ def measure(folder: Path, size: Size, rounds: int) -> dict[str, dict[str, Found]
                 norm = side.step(case.batch, way)
                 wall, processor = time.perf_counter() - wall, time.process_time() - processor
                 if number == 0:
-                    ways[way.name].logp, ways[way.name].grad_norm = side.logp(case.batch, way), norm
+                    ways[way.name].logp = side.logp(case.batch, way)
+                    ways[way.name].grad_norm = norm
                 else:
                     ways[way.name].wall_s.append(wall)
                     ways[way.name].processor_s.append(processor)

@@ -4,7 +4,7 @@
     python -m benchmarks.baseline --tasks addition --learning-rate 2e-4
     python -m benchmarks.baseline.report                             # the tables of what there is
 
-Models are trained with the learner's own step; then groups are sampled anew by the weights of `lag` steps ago, and each
+Models are trained with the learner's own step; then groups are sampled again by the weights of `lag` steps ago, and each
 sequence's gradient is taken at the last ones. Rows go to benchmarks/baseline/results.json as each model ends; models that
 have theirs are not trained again. Left out: norms in groups whose rewards are all equal, which no baseline gives a gradient.
 Exit code 1: a model failed, and the others were measured all the same.
@@ -83,7 +83,7 @@ def in_its_own_process(order: Order) -> list[dict[str, Any]]:
 
 
 def write(path: Path, report: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """The file anew: what it was made by and on, and its rows with these, one a line."""
+    """The file, written again: what it was made by and on, and its rows with these, one a line."""
     command = " ".join(["python -m benchmarks.baseline", *sys.argv[1:]])
     header = {
         "commands": [*dict.fromkeys([*report["commands"], command])],

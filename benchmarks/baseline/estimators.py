@@ -87,11 +87,11 @@ def resamplings(groups: int, random: torch.Generator) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Of one estimator with the group mean's."""
+    """One estimator compared with the group mean's."""
 
     variance_ratio: float
     low: float
-    """Of its 95 % interval, groups resampled."""
+    """Lower end of its 95 % interval, groups resampled."""
     high: float
     difference: float
     """Norm of the difference of the two mean gradients, to the norm of the group mean's."""
@@ -137,7 +137,7 @@ def halves_apart(yardstick: Tensor) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Of log proxy norms with log exact norms, over the sequences of groups whose rewards differ."""
+    """Correlation of log proxy norms with log exact norms, over the sequences of groups whose rewards differ."""
 
     pearson: float
     spearman: float

@@ -1,6 +1,6 @@
 """One model of the comparison: `python -m benchmarks.baseline.one_run ORDER ROWS`, a process each as DeepSpeed starts once.
 
-The learner takes its steps on fresh samples; then groups are sampled anew by the weights of so many steps ago, and their
+The learner takes its steps on fresh samples; then groups are sampled again by the weights of this many steps ago, and their
 gradients are those of the last weights.
 """
 

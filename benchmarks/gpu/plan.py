@@ -16,7 +16,7 @@ class Step:
 
 
 HEARTBEAT = {"TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC": "20"}
-"""Of 480 s: what the default group's monitor waits before it ends a process in which a watchdog saw a failure."""
+"""What the default group's monitor waits before it ends a process in which a watchdog saw a failure; 480 s by default."""
 
 NEED_MODELS = ("profile", "scoring", "attention", "weights")
 

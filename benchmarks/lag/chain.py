@@ -21,7 +21,7 @@ DIGITS, END, EQUALS, PAD = 24, 10, 11, 12
 WIDTH, LAYERS = 96, 3
 CLEAN_STEPS, SLIP_STEPS, BATCH, LEARNING_RATE = 600, 120, 96, 2e-3
 SLIP, FREE_SLIP = 0.042, 0.082
-"""Of the starting models: (1 - 0.9 x 0.042)^24 = 0.4 = (1 - 0.9 x 0.082)^12."""
+"""Slips of the starting models: (1 - 0.9 x 0.042)^24 = 0.4 = (1 - 0.9 x 0.082)^12."""
 TEACHER_SLIP = 0.0049
 """(1 - 0.9 x 0.0049)^24 = 0.9."""
 TRAIN, HELDOUT = 20_000, 500

@@ -44,7 +44,7 @@ class Setting:
     evaluate_every: int
     """Steps between two looks at the held-out problems, one sample each."""
     final_samples: int = 4
-    """Of each held-out problem at the start and at the end."""
+    """Samples of each held-out problem at the start and at the end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ def settings(
     schedule: str = "constant",
     zero_variance: str = "train",
 ) -> LearnerConfig:
-    """Of one run. Groups are trained on whatever their age, and one sequence a row needs no attention mask."""
+    """The settings of one run. Groups are trained on whatever their age, and one sequence a row needs no attention mask."""
     own = dict(METHODS[method])
     optimizer = {
         "learning_rate": learning_rate,

@@ -41,7 +41,7 @@ def cells(rows: Sequence[Row]) -> dict[tuple[str, int], list[Row]]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Of one task and number of steps."""
+    """Accuracies at the end as Markdown, for rows of one task and number of steps."""
     found = cells(rows)
     lags, methods = sorted({lag for _, lag in found}), list(dict.fromkeys(method for method, _ in found))
     lines = ["| method | " + " | ".join(f"lag {lag}" for lag in lags) + " |", "|---" * (len(lags) + 1) + "|"]
@@ -65,7 +65,7 @@ def _middle(values: Sequence[float]) -> str:
 
 
 def details(rows: Sequence[Row]) -> str:
-    """Of one task and number of steps: a line for each method and lag. Over the run: held-out accuracy, all its looks."""
+    """A line for each method and lag; rows of one task and number of steps. Over the run: held-out accuracy, all its looks."""
     lines = ["| method | lag | accuracy of each seed | over the run | collapsed at step | ESS ratio | wall, s |"]
     lines.append("|---" * 7 + "|")
     for (method, lag), found in cells(rows).items():
@@ -82,7 +82,7 @@ def details(rows: Sequence[Row]) -> str:
 
 
 def pictures(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Of one task and number of steps; the paths written."""
+    """Draw rows of one task and number of steps. Returns the paths written."""
     import matplotlib as mpl
 
     mpl.use("agg")

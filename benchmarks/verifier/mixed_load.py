@@ -194,7 +194,7 @@ def main() -> None:
 
 
 def p99(sents: Sequence[Sent]) -> float:
-    """Of the healthy ones."""
+    """The 99th percentile of the seconds of the healthy ones."""
     return percentile([sent.seconds for sent in sents if not sent.poison], 0.99)
 
 

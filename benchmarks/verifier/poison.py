@@ -63,7 +63,7 @@ class Answered(NamedTuple):
     """Verdict, status or, where neither came, why not."""
     detail: str
     seconds: float
-    """Of its request."""
+    """How long its request took."""
     asked: int = 1
     """More than once: the verdict was `timeout`, which is none, and as in a run it was asked again."""
 
@@ -73,7 +73,7 @@ class Footprint:
     processes: dict[int, str]
     """Below the service, pid -> command."""
     open_files: dict[str, int]
-    """Of the service and its fork server."""
+    """Open files of the service and of its fork server."""
     files: list[str]
 
 

@@ -188,7 +188,7 @@ TURNS: Mapping[Callable[[random.Random], Poison], int] = {
     code: 6,
     unusable: 12,
 }
-"""Of each hundred that are no bombs."""
+"""How many of each hundred that are not bombs."""
 
 ITEM = {"id": "a", "grader": "exact", "response": "41", "reference": ANSWER}
 

@@ -70,9 +70,9 @@ class Share(NamedTuple):
     """Shares of sampled conversations."""
 
     called: float
-    """In which the calculator was called."""
+    """Those in which the calculator was called."""
     right: float
-    """That end with the right answer."""
+    """Those that end with the right answer."""
 
 
 def problems(recipe: Recipe) -> tuple[list[Pair], list[Pair]]:

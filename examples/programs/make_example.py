@@ -195,7 +195,7 @@ def lessons(chains: list[Problem]) -> list[Lesson]:
 
 
 def digest(recipe: Recipe) -> str:
-    """Of the settings and of what is taught."""
+    """A digest of the settings and of what is taught."""
     taught = [[step.name, *step.writings] for step in (*LISTS, *REDUCTIONS, *NUMBERS)]
     found: str = bundled.digest([asdict(recipe), taught, TOKENS, HELDOUT])
     return found

@@ -160,7 +160,7 @@ class WeightPublisher:
             for wanted in self._work():
                 self._bring(wanted)
         except Stopped:
-            pass
+            pass  # the run ends, and whoever stopped it knows
         except BaseException as fault:  # handed to the training loop, which raises it
             with self._changed:
                 self._fault = fault

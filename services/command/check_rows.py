@@ -123,6 +123,11 @@ def check_datasets(config: RunConfig) -> None:
             raise InputError(f"{section}: the dataset {origin_of(settings)} is empty; it needs at least one row")
 
 
+def problems_of(config: RunConfig, section: str) -> list[Problem]:
+    """All problems of a dataset that can be read."""
+    return _read(section, sections(config)[section])[0]
+
+
 def _read(section: str, settings: SourceConfig) -> tuple[list[Problem], list[UnreadableRow]]:
     try:
         return read_problems(settings)

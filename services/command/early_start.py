@@ -7,28 +7,42 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import BinaryIO
 
 import msgspec
 
 from services.config import RunConfig
 from services.config.load import render
-from services.early import SETTINGS_VARIABLE, Word
+from services.early import ASKED_VARIABLE, SETTINGS_VARIABLE, Word
 
 
 class EarlyProcess:
     """One process that waits for its word."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        """command: without the arguments, which come with the word. environment: all that it has until then."""
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], question: str | None = None) -> None:
+        """command: without the arguments, which come with the word. environment: all that it has until then. question: a
+        function of the settings that it is to call when it has its imports, as module:function; it returns bytes."""
         self.command = list(command)
+        told = dict(environment)
+        self._answer: BinaryIO | None = None
+        kept: tuple[int, ...] = ()
+        if question is not None:
+            reading, writing = os.pipe()
+            self._answer = os.fdopen(reading, "rb")
+            told[ASKED_VARIABLE] = f"{question} {writing}"
+            kept = (writing,)
         self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
             self.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=dict(environment),
+            env=told,
+            pass_fds=kept,
             start_new_session=True,  # Ctrl-C is for `ratchet up`, which ends it
         )
+        for descriptor in kept:
+            os.close(descriptor)
 
     @property
     def pid(self) -> int | None:
@@ -38,6 +52,19 @@ class EarlyProcess:
     def is_waiting(self) -> bool:
         """Whether it lives and was told nothing yet."""
         return self._process is not None and self._process.poll() is None
+
+    def answer(self) -> bytes:
+        """What the function has returned; b"" where there was no question, or the process ended without an answer.
+
+        Waits for: the process, which imports what it needs, and then for the function.
+        Until: that returns; what it waits for has deadlines of its own.
+        Ended by: its answer, or the end of the process, which closes the pipe.
+        Metric: none; no service has begun.
+        """
+        if self._answer is None:
+            return b""
+        with self._answer as pipe:
+            return pipe.read()
 
     def go(
         self, arguments: Sequence[str], environment: Mapping[str, str], log_path: Path
@@ -56,6 +83,8 @@ class EarlyProcess:
 
     def cancel(self) -> None:
         """End it, if it is still waiting."""
+        if self._answer is not None:
+            self._answer.close()
         process, self._process = self._process, None
         if process is None:
             return
@@ -68,11 +97,13 @@ class EarlyProcess:
 
 @contextlib.contextmanager
 def started_early(
-    config: RunConfig, commands: Mapping[str, tuple[Sequence[str], Mapping[str, str]]]
+    config: RunConfig,
+    commands: Mapping[str, tuple[Sequence[str], Mapping[str, str]]],
+    questions: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[dict[str, EarlyProcess]]:
     """Processes by the name of their service, which end with this block unless they were told to go.
 
-    commands: command and environment of each.
+    commands: command and environment of each. questions: what some of them are asked (see EarlyProcess).
     """
     with tempfile.TemporaryDirectory(prefix="ratchet-") as folder:  # of this user alone: settings may hold a password
         settings = Path(folder) / "settings.toml"
@@ -80,7 +111,9 @@ def started_early(
         early: dict[str, EarlyProcess] = {}
         try:
             for name, (command, environment) in commands.items():
-                early[name] = EarlyProcess(command, {**environment, SETTINGS_VARIABLE: str(settings)})
+                early[name] = EarlyProcess(
+                    command, {**environment, SETTINGS_VARIABLE: str(settings)}, questions.get(name)
+                )
             yield early
         finally:
             for process in early.values():

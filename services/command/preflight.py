@@ -2,27 +2,21 @@
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
 
 from services import numa
 from services.command import gpus
-from services.command.check_memory import check_memory
 from services.command.check_places import check_folder, check_ports, check_redis, check_verifier
-from services.command.check_rows import check_datasets, check_rows, taken
-from services.command.environment_check import check_environment, check_environment_name
+from services.command.check_rows import check_datasets, problems_of
+from services.command.environment_check import check_environment_name
 from services.command.objective_check import check_objective
+from services.command.slow_check import Look
+from services.command.slow_check import look as look_here
 from services.config import RunConfig
 from services.config.effect import ineffective
 from services.datasets.dataset import Problem
 from services.errors import InputError
-from services.models.adapted import adapted_layers, check_same_adapters
-from services.models.folder import read_model_folder
-from services.run import made_of
-from services.run.checkpoint_files import newest_whole, read_object
-from services.run.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -35,30 +29,20 @@ class Checked:
     """Section of prompts -> its problems, and the rows of those whose references no grader can judge."""
 
 
-def check(config: RunConfig, *, quick: bool = False) -> Checked:
+def check(config: RunConfig, *, quick: bool = False, slow: Look = look_here) -> Checked:
     """Check the run. Raises InputError, which says everything that is wrong with settings and places, or with the files.
 
-    quick: leave out what takes more than a second: the model's files and the rows of the datasets.
+    quick: leave out what takes more than a second: the model's files and the rows of the datasets. slow: looks at these; in
+    this process unless somebody else does.
     """
     faults: list[str] = []
     warnings: list[str] = []
-    left_out: dict[str, tuple[list[Problem], set[int]]] = {}
 
-    def look(at: Callable[[], list[str] | None]) -> bool:
+    def look(at: Callable[[], list[str] | None]) -> None:
         try:
             warnings.extend(at() or ())
         except InputError as fault:
             faults.append(str(fault))
-            return False
-        return True
-
-    def rows() -> list[str]:
-        found, said = check_rows(config)
-        left_out.update({one.section: (one.problems, one.ungradable) for one in found})
-        training = [problem for one in found if one.is_trained_on for problem in taken(config, one)]
-        held_out = [problem for one in found if not one.is_trained_on for problem in one.problems]
-        check_checkpoint(config, training, held_out if config.evaluation else None)
-        return said + check_environment(config, training[0])
 
     if config.device == "cpu":
         look(lambda: _check_machine(config))
@@ -72,11 +56,15 @@ def check(config: RunConfig, *, quick: bool = False) -> Checked:
     look(lambda: gpus.check(config))
     if not quick:
         look(lambda: check_datasets(config))
-    # What takes longer comes last, and is left for the next time when there is something to mend already.
-    if not quick and not faults and look(lambda: _check_models(config)) and look(lambda: check_memory(config)):
-        look(rows)
     if faults:
         raise InputError("\n".join(faults))
+    left_out: dict[str, tuple[list[Problem], set[int]]] = {}
+    if not quick:
+        looked = slow(config)
+        if looked.fault is not None:
+            raise InputError(looked.fault)
+        warnings += looked.warnings
+        left_out = {section: (problems_of(config, section), set(rows)) for section, rows in looked.ungradable.items()}
     return Checked([*warnings, *_rarely_meant(config), *ineffective(config)], left_out)
 
 
@@ -114,25 +102,6 @@ def _rarely_meant(config: RunConfig) -> list[str]:
     return warnings
 
 
-def check_checkpoint(config: RunConfig, training: Sequence[Problem], held_out: Sequence[Problem] | None) -> None:
-    """Raises InputError if every checkpoint of the run is damaged, or the newest that is not is of something else or of other
-    adapters. The learner says what is damaged."""
-    checkpoint = newest_whole(RunFolder(config.folder).checkpoints)
-    if checkpoint is None:
-        return
-    now = made_of.made_of(config, training, held_out)
-    saved = made_of.saved_in(checkpoint)
-    written = read_object(checkpoint, "engine.json")
-    made_of.check(
-        saved,
-        now,
-        config.learner.checkpoint.accept_changed,
-        origin=str(checkpoint),
-        needed=made_of.needed_again(config),
-    )
-    check_same_adapters(str(checkpoint), written.get("lora"), config.learner.lora)
-
-
 def _check_machine(config: RunConfig) -> None:
     """What vLLM's CPU build takes from the machine, and would otherwise die without in the middle of its start."""
     numa.provide()
@@ -141,25 +110,3 @@ def _check_machine(config: RunConfig) -> None:
             "rollout.enforce_eager = false has vLLM compile the model with a C++ compiler, and there is no g++ here; "
             "install it (Debian, Ubuntu: apt-get install g++), or leave rollout.enforce_eager out"
         )
-
-
-def _check_models(config: RunConfig) -> None:
-    models: list[tuple[str, str, bool, int | None, Literal["cpu", "cuda"] | None]] = [
-        ("model.path", config.model.path, config.model.trust_remote_code, config.model.max_length, config.device)
-    ]
-    models += [
-        (f"learner.teachers.{i}.path", teacher.path, teacher.trust_remote_code, None, None)
-        for i, teacher in enumerate(config.learner.teachers)
-    ]
-    for setting, name, trusted, max_length, device in models:
-        if Path(name).is_absolute():  # else a hub name: the first service that loads it says what is wrong
-            facts = read_model_folder(
-                setting, Path(name), max_length=max_length, trust_remote_code=trusted, device=device
-            )
-            if max_length is not None and facts.positions is not None and max_length > facts.positions:
-                raise InputError(
-                    f"model.max_length = {max_length} is above the {facts.positions} positions that the model in {name} has; "
-                    f"lower it to {facts.positions} or less"
-                )
-            if setting == "model.path" and config.learner.lora is not None and facts.linear_layers is not None:
-                adapted_layers(setting, name, facts.linear_layers, config.learner.lora)

@@ -11,7 +11,7 @@ from typing import Protocol
 from rich.console import Console
 
 from services import entry
-from services.command import gpus
+from services.command import gpus, slow_check
 from services.command.bounded_log import bound_log
 from services.command.early_start import EarlyProcess, started_early
 from services.command.live_display import LiveDisplay
@@ -19,6 +19,7 @@ from services.command.page_process import PAGE_LOG, page_beside
 from services.command.redis_server import RedisServer
 from services.command.rooms import LEARNER, ROLLOUT, VERIFIER, python_module
 from services.command.service_warnings import UP_LOG
+from services.command.slow_check import Look, Looked
 from services.command.supervisor import Service, Supervisor
 from services.command.up_log import up_log
 from services.config import RunConfig
@@ -80,7 +81,7 @@ def start_early(config: RunConfig) -> Iterator[Mapping[str, EarlyProcess]]:
     """Have learner and replicas import what they need, while the caller checks the run.
 
     They end with this block, unless `supervise` has told them to go. None of them starts where GPUs do not suffice, which the
-    check says, nor a learner of several ranks, which torchrun starts.
+    check says, nor a learner of several ranks, which torchrun starts. The learner's does the slow part of the check.
     """
     try:
         config = gpus.fitted(config)
@@ -94,8 +95,21 @@ def start_early(config: RunConfig) -> Iterator[Mapping[str, EarlyProcess]]:
         for module in (python_module(ROLLOUT), python_module(LEARNER))
         if list(service.command[: len(module)]) == module
     }
-    with started_early(config, commands) as early:
+    with started_early(
+        config, commands, {learner.name: f"{slow_check.__name__}:{slow_check.answer.__name__}"}
+    ) as early:
         yield early
+
+
+def looked_by(early: Mapping[str, EarlyProcess]) -> Look:
+    """The slow part of the check, by the learner's process if it was started early; else, or where it ends, by this one."""
+
+    def look(config: RunConfig) -> Looked:
+        learner = early.get(LEARNER)
+        found = slow_check.answered(learner.answer()) if learner is not None else None
+        return slow_check.look(config) if found is None else found
+
+    return look
 
 
 class Supervise(Protocol):

@@ -10,7 +10,15 @@ from services import entry, log_lines
 from services.command import preflight, report, shares
 from services.command.early_start import EarlyProcess
 from services.command.run_lock import locked
-from services.command.run_processes import NONE_EARLY, Supervise, empty_own_queues, redis_of, start_early, supervise
+from services.command.run_processes import (
+    NONE_EARLY,
+    Supervise,
+    empty_own_queues,
+    looked_by,
+    redis_of,
+    start_early,
+    supervise,
+)
 from services.command.shown import terminal
 from services.command.up_log import say, warn
 from services.config import RunConfig
@@ -32,7 +40,7 @@ def up(config: RunConfig, supervise: Supervise = supervise) -> int:
     config = shares.with_choices(config, chosen)
     # What is imported for nothing if the check fails costs a second; what is imported after it, the whole run waits for.
     with nullcontext(NONE_EARLY) if finished(config) else start_early(config) as early:
-        checked = preflight.check(config)
+        checked = preflight.check(config, slow=looked_by(early))
         for warning in checked.warnings:
             warn(console, warning)
         if finished(config):

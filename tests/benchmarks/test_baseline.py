@@ -60,7 +60,8 @@ def config(kind: str, baseline: str = "mean") -> LearnerConfig:
 def engine() -> BigramEngine:
     made = BigramEngine()
     random = torch.Generator().manual_seed(3)
-    made.reference, made.reference_is_current = made.logits + torch.randn(17, 17, generator=random) * 0.5, False
+    made.reference = made.logits + torch.randn(17, 17, generator=random) * 0.5
+    made.reference_is_current = False
     return made
 
 
@@ -102,7 +103,7 @@ def test_groups_with_equal_rewards_have_a_gradient_only_without_a_baseline(kind:
 
 
 def test_norms_are_those_of_each_sequence_by_hand() -> None:
-    """Of REINFORCE: truncated importance ratio x mean log-prob."""
+    """The loss is that of REINFORCE: truncated importance ratio x mean log-prob."""
     settings, scored = config("reinforce"), groups(MIXED)
     found, batch, table = (
         collect(engine(), scored, 0, settings, gradient),

@@ -113,7 +113,7 @@ class Series:
         self._has_network = not NEED_NETWORK & left_out.keys()
 
     def outcome(self, name: str, seed: int, kinds: Sequence[str]) -> Outcome:
-        """Of a run that was done before, or is done now."""
+        """What came of a run that was done before, or is done now."""
         file = self._out / f"{name}-{seed}.json"
         if file.exists():
             return Outcome.of(json.loads(file.read_text(encoding="utf-8"))["run"])
@@ -138,7 +138,7 @@ class Series:
         return outcome
 
     def outcomes(self) -> list[Outcome]:
-        """Of all runs in the folder to which faults were done."""
+        """What came of all runs in the folder to which faults were done."""
         return [
             Outcome.of(json.loads(file.read_text(encoding="utf-8"))["run"])
             for file in sorted(self._out.glob("run-*.json"))

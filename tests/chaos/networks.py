@@ -124,8 +124,10 @@ class _Host:
         self.address = f"10.231.0.{number}"
         made: Future[tuple[int, int, socket.socket]] = Future()
         threading.Thread(target=self._make, args=(made,), daemon=True).start()
-        space, self.device, self.listener = made.result(SETTING_UP_S)
+        space, device, listener = made.result(SETTING_UP_S)
         self._space = space
+        self.device = device
+        self.listener = listener
         self.namespace = Path(f"/proc/{os.getpid()}/fd/{space}")
 
     def _make(self, made: "Future[tuple[int, int, socket.socket]]") -> None:

@@ -3,8 +3,6 @@
 The supervisor is that of `ratchet up`; only how a service is started differs.
 """
 
-import functools
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -16,6 +14,7 @@ from services import cause
 from services.cause import CAUSE_VARIABLE
 from services.command.supervisor import SERVICE_VARIABLE, Service
 from services.entry import SUPERVISED_VARIABLE
+from tests.forking import forking
 
 
 @dataclass(frozen=True)
@@ -29,15 +28,6 @@ class Place:
     engine: str
     sabotage: str | None
     namespace: Path | None
-
-
-@functools.cache
-def _context() -> Any:
-    """Every start is a fork of one process; it ends with this one."""
-    os.environ["OMP_NUM_THREADS"] = "1"
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.chaos.entries"])
-    return context
 
 
 def _be(*arguments: Any) -> None:
@@ -94,7 +84,7 @@ class ForkedService(Service):
         }
         place = Place(self.log_path, environment, self.folder, self.engine, self.sabotage, self.namespace)
         arguments = (self.name, list(self.command), place)
-        process = _context().Process(target=_be, args=arguments, name=self.name)
+        process = forking().Process(target=_be, args=arguments, name=self.name)
         process.start()
         self.process = cast("subprocess.Popen[bytes]", Forked(process))
 

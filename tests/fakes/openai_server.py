@@ -38,7 +38,9 @@ class Exchange:
     """One request being answered, in the hands of a step."""
 
     def __init__(self, handler: BaseHTTPRequestHandler, received: Received, closing: threading.Event) -> None:
-        self._handler, self.received, self._closing = handler, received, closing
+        self._handler = handler
+        self.received = received
+        self._closing = closing
 
     def sleep(self, seconds: float) -> None:
         self._closing.wait(seconds)
@@ -149,7 +151,8 @@ class OpenAIServer:
         self.in_flight = 0
         self.most_in_flight = 0
         self.connections = 0
-        self._lock, self._closing = threading.Lock(), threading.Event()
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
         fake = self
 
         class Handler(BaseHTTPRequestHandler):

@@ -106,7 +106,8 @@ class BigramEngine:
         self.gradient = torch.zeros_like(self.logits)
 
     def ratchet_reference(self) -> None:
-        self.reference, self.earlier_reference = self.logits.clone(), self.reference
+        self.earlier_reference = self.reference
+        self.reference = self.logits.clone()
         self.reference_is_current = True
 
     def roll_back_reference(self) -> None:
@@ -147,8 +148,10 @@ class BigramEngine:
 
     def load(self, folder: Path) -> None:
         state = json.loads((folder / "bigram.json").read_text())
-        self.logits, self.reference = torch.tensor(state["logits"]), torch.tensor(state["reference"])
-        self.earlier_reference, self.reference_is_current = torch.tensor(state["earlier"]), state["same"]
+        self.logits = torch.tensor(state["logits"])
+        self.reference = torch.tensor(state["reference"])
+        self.earlier_reference = torch.tensor(state["earlier"])
+        self.reference_is_current = state["same"]
 
     def export(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Settings for tests of numbers: no deadline for an example and one thread, since a busy machine is not a failure."""
+"""Settings for tests of numbers: no deadline for an example, and half as many as usual."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -6,14 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
-import torch
 
 if TYPE_CHECKING:
     from tests.learner.small_run import SmallRun
 
 hypothesis.settings.register_profile("learner", deadline=None, max_examples=50)
 hypothesis.settings.load_profile("learner")
-torch.set_num_threads(1)
+# For break_on_purpose.py: the first example that fails is told as it is.
+hypothesis.settings.register_profile(
+    "unshrunk",
+    hypothesis.settings.get_profile("learner"),
+    phases=(hypothesis.Phase.explicit, hypothesis.Phase.reuse, hypothesis.Phase.generate),
+)
 
 
 @pytest.fixture

@@ -127,6 +127,34 @@ def finds_a_changed_bit(engine: DeepSpeedEngine, checkpoint: Path, spoiled: Path
     return engine.damage(checkpoint) is None and found is not None and ".pt is damaged: " in str(found)
 
 
+def export_facts(engine: DeepSpeedEngine, folder: Path) -> dict[str, object]:
+    """Export into the folder, and let transformers say what rank 0 says; nothing of the other ranks."""
+    engine.export(folder)
+    probe = engine.sequence_logps([PROBE])[0]
+    if engine.rank > 0:
+        return {}
+    exported = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.no_grad():
+        logits = exported(torch.tensor([PROBE])).logits[0, :-1].log_softmax(-1)
+    expected = logits.gather(1, torch.tensor(PROBE[1:])[:, None])[:, 0]
+    return {
+        "export gap": float((torch.tensor(probe) - expected).abs().max()),
+        "export is tied": exported.lm_head.weight is exported.model.embed_tokens.weight,
+    }
+
+
+def export_alone(model: Path, stage: int, out: Path) -> None:
+    """The part of the trial that shared embeddings make a difference to: two steps, and the export."""
+    config = settings(stage)
+    engine = DeepSpeedEngine(ModelConfig(path=str(model), max_length=11, dtype="float32"), config, "cpu")
+    two_steps(engine, config)
+    found = export_facts(engine, out / "export")
+    if engine.rank == 0:
+        (out / "seen.json").write_text(json.dumps(found))
+    engine.barrier()
+    engine.close()
+
+
 def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Path) -> None:  # noqa: PLR0915
     held = settings(
         stage,
@@ -325,8 +353,7 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
 
     seen["what is sent has the digests of a checkpoint in the same buckets"] = sent_as_saved(engine)
     seen["probe needs a step to change"] = probe_before != engine.sequence_logps([PROBE])[0]
-    engine.export(out / "export")
-    probe = engine.sequence_logps([PROBE])[0]
+    seen |= export_facts(engine, out / "export")
     engine.load(middle)
     seen |= reference_facts(
         engine,
@@ -338,15 +365,6 @@ def main(model: Path, stage: int, dtype: Literal["float32", "bfloat16"], out: Pa
     seen["bytes"] = engine.broadcast_bytes(b"from rank 0" if engine.rank == 0 else None).decode()
     seen["sum"] = engine.sum_over_ranks(torch.tensor([float(engine.rank + 1)])).tolist()
     if engine.rank == 0:
-        exported = AutoModelForCausalLM.from_pretrained(
-            out / "export", dtype=torch.float32, attn_implementation="eager"
-        )
-        exported.eval()
-        with torch.no_grad():
-            logits = exported(torch.tensor([PROBE])).logits[0, :-1].log_softmax(-1)
-        expected = logits.gather(1, torch.tensor(PROBE[1:])[:, None])[:, 0]
-        seen["export gap"] = float((torch.tensor(probe) - expected).abs().max())
-        seen["export is tied"] = exported.lm_head.weight is exported.model.embed_tokens.weight
         (out / "seen.json").write_text(json.dumps(seen))
         torch.save({"initial": initial, "after": after}, out / "weights.pt")
     elif seen != {k: v for k, v in seen.items() if v is not False}:

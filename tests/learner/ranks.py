@@ -1,27 +1,22 @@
 """Real ranks for trials of the engine, forked from a process that has the imports behind it: those take longer than a trial."""
 
-import multiprocessing
 import os
 import socket
 import time
 from collections.abc import Callable
-from unittest import mock
 
-CONTEXT = multiprocessing.get_context("forkserver")
-IMPORTED = ["torch", "deepspeed", "transformers.models.qwen2.modeling_qwen2", "transformers.models.auto.modeling_auto"]
+from tests.forking import forking
+
 FAILED = "a rank failed; its error is printed above"
-ONE_THREAD = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
 
 
 def run_ranks(trial: Callable[..., None], *arguments: object, ranks: int, within_s: float = 300) -> None:
     """`trial(*arguments)` on every rank at once, with what a launcher tells its ranks. Raises when one fails or hangs."""
-    with mock.patch.dict(os.environ, ONE_THREAD):  # what the process to fork from starts with
-        CONTEXT.set_forkserver_preload(IMPORTED)
-        processes = [
-            CONTEXT.Process(target=_on_a_rank, args=(environment, trial, arguments)) for environment in _told(ranks)
-        ]
-        for process in processes:
-            process.start()
+    processes = [
+        forking().Process(target=_on_a_rank, args=(environment, trial, arguments)) for environment in _told(ranks)
+    ]
+    for process in processes:
+        process.start()
     end = time.monotonic() + within_s
     try:
         while any(process.exitcode is None for process in processes):

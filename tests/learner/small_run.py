@@ -119,7 +119,7 @@ class Rooms(MemoryIssueLog):
             self._run.scored.append(encode(self.answered(prompt, rewards)))
 
     def first_token(self, prompt: Prompt, index: int) -> int:
-        """That of a response; the others have none to themselves. index: of the response in its group."""
+        """The first token of a response; the others have none to themselves. index: of the response in its group."""
         return 3 + index
 
     def answered(self, prompt: Prompt, rewards: list[float]) -> ScoredGroup:

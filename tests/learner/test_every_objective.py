@@ -53,7 +53,8 @@ def prepare(engine: BigramEngine) -> BigramEngine:
     """A reference that has fallen behind, and two teachers."""
     random = torch.Generator().manual_seed(7)
     tables = [engine.logits + torch.randn(engine.logits.shape, generator=random) * 0.5 for _ in range(3)]
-    engine.reference, engine.reference_is_current = tables[0], False
+    engine.reference = tables[0]
+    engine.reference_is_current = False
     engine.teachers = tables[1:]
     return engine
 

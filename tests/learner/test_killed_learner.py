@@ -1,6 +1,5 @@
 """A learner process that a group kills is started again by the supervisor until the group is found; then the run goes on."""
 
-import multiprocessing
 import time
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from services.run.audit import audit
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
 from services.streams.redis_connection import RedisConnection
+from tests.forking import forking
 from tests.learner.killed_learner import KILLED, MARKED, ForkedLearner, config_of
 
 NAME = "killed-learner"
@@ -22,14 +22,12 @@ NAME = "killed-learner"
 def test_a_group_that_ends_the_process_is_found_within_the_rules_of_the_supervisor(
     tmp_path: Path, redis_url: str, redis_connection: RedisConnection, caplog: pytest.LogCaptureFixture
 ) -> None:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.learner.killed_learner"])
     config = config_of(tmp_path, NAME)
     folder = RunFolder(config.folder)
     folder.path.mkdir(parents=True)
     write_settings(config, folder)
     learner = ForkedLearner(
-        "learner", [], folder.logs / "learner.log", {}, context=context, arguments=(tmp_path, NAME, redis_url)
+        "learner", [], folder.logs / "learner.log", {}, context=forking(), arguments=(tmp_path, NAME, redis_url)
     )
     end_s = time.monotonic() + 240
     supervisor = Supervisor(

@@ -28,7 +28,7 @@ def test_every_property_has_a_test() -> None:
 
 
 def test_every_test_that_is_named_has_a_bug_to_find_for_each_of_its_properties() -> None:
-    """That it does find it: python -m tests.learner.break_on_purpose."""
+    """Whether it does find it is seen by python -m tests.learner.break_on_purpose."""
     named = {(number, test) for numbers, tests, _ in ROWS for number in numbers for test in tests}
     assert named == {(n, test.split("[")[0]) for b in breakages() for n in b.properties for test in b.tests}
 

@@ -33,7 +33,8 @@ class Recording(BigramEngine):
 
     def __init__(self, rank: int, sent: list[bytes]) -> None:
         super().__init__()
-        self.rank, self.sent = rank, sent
+        self.rank = rank
+        self.sent = sent
 
     def broadcast_bytes(self, payload: bytes | None) -> bytes:
         if payload is None:

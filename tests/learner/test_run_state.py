@@ -56,7 +56,8 @@ def test_only_skipped_steps_in_a_row_end_the_run() -> None:
 def test_saved_and_resumed_is_uninterrupted() -> None:
     config = settings(lag_control={"enabled": True, "smoothing_steps": 2})
     state = RunState.begin(config)
-    state.issued, state.evaluated_version = 12, 0
+    state.issued = 12
+    state.evaluated_version = 0
     for rate in (0.5, 0.5, 0.6):
         state.count_step(step(rate))
     resumed = RunState.from_dict(config, json.loads(json.dumps(state.to_dict())))

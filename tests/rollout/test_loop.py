@@ -174,7 +174,8 @@ def test_what_one_step_of_the_engine_ends_costs_one_hand_over_and_one_claim_and_
     async def scenario() -> None:
         engine = Stepping()
         bench = Bench(engine, capacity=64)
-        bench.prompts, bench.evaluation = CountedStream("prompts"), CountedStream("evaluation_prompts")
+        bench.prompts = CountedStream("prompts")
+        bench.evaluation = CountedStream("evaluation_prompts")
         bench.use_streams()
         bench.ready.set()
         for number in range(200):

@@ -3,7 +3,6 @@
 import re
 import shlex
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ COMMANDS = [line for language, _, body in BLOCKS if language == "bash" for line 
 FILES = {name: body for _, name, body in BLOCKS if name}
 EVAL = ".venv/bin/ratchet eval my-run.toml --model runs/my-run/export"
 ELSEWHERE = {
-    "make demo": "below, with fewer steps",
+    "make demo": "test_run.py, whose second start it is",
     "make test": "this is it",
     EVAL: "test_run.py, of the bundled example: it starts an engine for half a minute",
 }
@@ -78,10 +77,3 @@ def test_your_own_problems(reader: Path, environment: dict[str, str]) -> None:
 def test_the_verifier_alone(reader: Path, environment: dict[str, str], verifier: None) -> None:
     command = next(line for line in COMMANDS if line.startswith("curl"))
     assert '"verdict":"correct"' in answer_to(command).replace(" ", "")
-
-
-def test_make_demo_runs_the_bundled_example(environment: dict[str, str], tmp_path: Path) -> None:
-    start = time.monotonic()
-    options = f"--set runs_folder={tmp_path} --set learner.steps=2 --set evaluation.max_prompts=20"
-    output = run(f'make demo OPTIONS="{options}"', ROOT, environment)
-    assert "held-out accuracy after" in output, f"after {time.monotonic() - start:.0f} s: {output}"

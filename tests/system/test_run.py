@@ -1,11 +1,12 @@
 """The whole system on the bundled example, as a user runs it: it learns, it stops and resumes, it survives kill -9.
 
-One run in three parts, because starting an engine takes half a minute: Ctrl-C after a few steps; called again, and the
-learner killed; then to the end.
+One run in three parts, because starting an engine takes half a minute: Ctrl-C after a few steps; called again, by the command
+of the README, and the learner killed; then to the end.
 """
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -107,21 +108,20 @@ def story(example: Path, environment: dict[str, str], tmp_path_factory: pytest.T
     ]
     options = [part for override in overrides for part in ("--set", override)]
 
-    def up() -> "subprocess.Popen[str]":
-        command = [RATCHET, "up", RUN, *options]
+    def started(*command: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=ROOT
         )
 
     with ExitStack() as watched:
         watching = watched.enter_context(Watching(runs / "prometheus", folder.services)) if is_installed() else None
-        first = up()
+        first = started(RATCHET, "up", RUN, *options)
         until(lambda: last_step(folder) >= 4, first, within_s=180)
         first.send_signal(signal.SIGINT)
         first.communicate(timeout=90)
         interrupted_at = last_step(folder)
 
-        second = up()
+        second = started("make", "demo", f"OPTIONS={shlex.join(options)}")
         until(lambda: last_step(folder) >= interrupted_at + 13, second, within_s=180)
         killed_after = last_step(folder)
         os.kill(json.loads((folder.services / "learner.json").read_text(encoding="utf-8"))["pid"], signal.SIGKILL)
@@ -189,10 +189,14 @@ def test_the_summary_keeps_its_contract(story: Story) -> None:
     assert all(0 <= ratio <= 1 for ratio in summary["idle_ratio"].values())
 
 
+def test_make_demo_runs_the_bundled_example(story: Story) -> None:
+    assert f"run folder {story.folder.path}" in " ".join(story.final_output.split())
+    assert "held-out accuracy after" in story.final_output
+
+
 def test_what_a_run_leaves(story: Story) -> None:
     assert story.folder.picture.stat().st_size > 10_000
     assert list(story.folder.tensorboard.glob("events.out.tfevents.*"))
-    assert "held-out accuracy after" in story.final_output
     assert not story.folder.redis_url.exists()
 
 

@@ -31,7 +31,7 @@ for code in told["earlier"]:
     try:
         run(code)
     except BaseException:
-        pass
+        pass  # it was shown when this cell was the newest; what it made by then is there
 sys.stdout.flush()
 sys.stderr.flush()
 for fd, own in zip((1, 2), kept):

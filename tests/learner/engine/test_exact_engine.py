@@ -20,7 +20,8 @@ OTHERS = [(1, 2), (2, 2), (3, 2)]
 
 class Trials:
     def __init__(self, folder: Path) -> None:
-        self.folder, self.model = folder, write_tiny_model(folder / "model")
+        self.folder = folder
+        self.model = write_tiny_model(folder / "model")
         self.done: dict[tuple[int, int, bool], dict[str, Any]] = {}
 
     def run(self, stage: int, ranks: int, *, adapters: bool = False) -> dict[str, Any]:

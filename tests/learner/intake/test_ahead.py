@@ -263,7 +263,8 @@ def test_a_crash_between_an_early_drop_and_its_step_loses_and_doubles_nothing(ma
     bench.intake.acknowledge(settled)
     bench.intake.end_ahead()  # killed here: what its memory held is gone
     state = RunState.begin(bench.config.learner)
-    state.policy_version, state.issued = 1, issued
+    state.policy_version = 1
+    state.issued = issued
     bench.scored = bench.scored.as_consumer("learner")  # type: ignore[assignment]
     bench.begin(saved, state)
     bench.arrive(3, 4)

@@ -27,7 +27,8 @@ class Bench:
     """A collector of a run of its own, and what other rooms would append to its streams."""
 
     def __init__(self, connection: RedisConnection) -> None:
-        self._connection, self._run = connection, f"collect-{uuid.uuid4().hex[:8]}"
+        self._connection = connection
+        self._run = f"collect-{uuid.uuid4().hex[:8]}"
         self.scored = self._stream(SCORED)
         self.dead = self._stream(DEAD)
         self._logs = {stream.name: RedisIssueLog(connection, stream) for stream in (self.scored, self.dead)}

@@ -39,7 +39,7 @@ def folder() -> Iterator[Path]:
 
 
 def trained(world: World, gathered: Gathered) -> Iterator[tuple[int, bool]]:
-    """Of each token of the groups that reach the loss: how far it is from the learner's version, and whether it counts."""
+    """How far each token of the groups that reach the loss is from the learner's version, and whether it counts."""
     batch = batch_of(gathered.kept, gathered.tally, world.state.policy_version)
     tokens = [token for group in gathered.kept for one in group.kept for token in one.trajectory.token_ids.numpy()]
     lags = [world.state.policy_version - world.born[token] for token in tokens]

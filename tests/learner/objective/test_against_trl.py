@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from trl.trainer import grpo_trainer as trainer
 
 from learner.objective import OBJECTIVES
 from learner.objective.aggregate import aggregate, token_scale
@@ -70,6 +69,8 @@ def theirs(values: dict[str, Any], logp: Tensor, old_logp: Tensor, mask: Tensor,
         "old_per_token_logps": old_logp,
         "num_items_in_batch": mask.sum(),
     }
+    from trl.trainer import grpo_trainer as trainer  # seconds, for the process that runs this file alone
+
     compute: Any = trainer.GRPOTrainer._compute_loss  # the stub has what it reads of a trainer
     loss: Tensor = compute(stub, None, inputs)
     return loss

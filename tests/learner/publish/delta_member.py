@@ -1,7 +1,6 @@
 """A learner and members in processes of their own, over real gloo and HTTP, for tests of what travels and what arrives."""
 
 import itertools
-import multiprocessing
 import os
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from services.weights.meeting import RendezvousStore
 from services.weights.process_group import ProcessGroupChannel
 from services.weights.side_stream import Mark, SideStream
 from services.wire.weights import Gap, Rendezvous, WeightManifest, WeightOffer, WeightSource
+from tests.forking import forking
 
 CPU = torch.device("cpu")
 BOUND = Gap(1e-3, 1e-3, 1e-3)
@@ -84,11 +84,9 @@ class Members:
         self._pipes: list[Connection] = []
 
     def start(self, count: int) -> None:
-        forking = multiprocessing.get_context("forkserver")  # from one that has imported all of this: a start is quick
-        forking.set_forkserver_preload(["tests.learner.publish.delta_member"])
         for _ in range(count):
-            ours, theirs = forking.Pipe()
-            process = forking.Process(target=member, args=(theirs,), daemon=True)
+            ours, theirs = forking().Pipe()
+            process = forking().Process(target=member, args=(theirs,), daemon=True)
             process.start()
             self.processes.append(process)
             self._pipes.append(ours)

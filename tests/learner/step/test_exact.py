@@ -29,7 +29,7 @@ PROPORTIONAL = [kind for kind, member in OURS.items() if member.proportional]
 
 
 def groups() -> list[ScoredGroup]:
-    """Of three rewards, one of them at the mean; of two; of four with the same rewards twice."""
+    """Groups of three rewards, one of them at the mean; of two; and of four with the same rewards twice."""
     rewards = [[1.0, 0.0, 0.5], [1.0, 0.0], [0.0, 1.0, 0.0, 1.0], [0.25, 1.0, 0.0], [1.0, 0.0, 0.0]]
     return [scored_group(i, rewards=r) for i, r in enumerate(rewards)]
 
@@ -37,7 +37,8 @@ def groups() -> list[ScoredGroup]:
 def engine() -> BigramEngine:
     made = BigramEngine()
     random = torch.Generator().manual_seed(3)
-    made.reference, made.reference_is_current = made.logits + torch.randn(17, 17, generator=random) * 0.5, False
+    made.reference = made.logits + torch.randn(17, 17, generator=random) * 0.5
+    made.reference_is_current = False
     return made
 
 
@@ -109,7 +110,8 @@ def test_ranks_do_not_change_the_step(kind: str, ranks: int) -> None:
     report = learner_step(alone, assemble(groups(), 0, config), config, learning_rate=5.0)
 
     def work(one: BigramEngine) -> tuple[Tensor, float]:
-        one.reference, one.reference_is_current = engine().reference, False
+        one.reference = engine().reference
+        one.reference_is_current = False
         taken = learner_step(one, assemble(groups(), 0, config), config, learning_rate=5.0)
         return one.logits, taken.loss
 

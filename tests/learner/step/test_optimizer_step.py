@@ -129,7 +129,8 @@ UNEVEN = [[1.0, 0.0, 0.25], [1.0, 0.0], [0.0, 1.0, 0.0, 1.0], [0.25, 1.0, 0.0], 
 def stepped(engine: BigramEngine, variant: str, **changes: object) -> tuple[StepReport, Tensor]:
     """With a reference behind, two optimizer steps a batch; groups of two to four, one without variance."""
     random = torch.Generator().manual_seed(3)
-    engine.reference, engine.reference_is_current = engine.logits + torch.randn(17, 17, generator=random) * 0.5, False
+    engine.reference = engine.logits + torch.randn(17, 17, generator=random) * 0.5
+    engine.reference_is_current = False
     config = settings(
         variant, mini_batches=2, zero_variance="train", advantage={"baseline": "minimum_variance"}, **changes
     )
@@ -162,7 +163,7 @@ def test_step_and_report_are_the_same_however_the_proxys_groups_are_cut_up(
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_the_proxy_asks_for_no_forward_of_its_own_where_micro_batches_hold_whole_groups(ranks: int) -> None:
     def scored(variant: str, rows: dict[str, int]) -> list[str]:
-        """Of the current policy or before it."""
+        """The forwards of the current policy or before it."""
 
         def work(engine: BigramEngine) -> list[str]:
             stepped(engine, variant, **rows)

@@ -14,7 +14,7 @@ from tests.services.config.test_load import SMALLEST
 @pytest.fixture
 def no_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
     """The settings name a model and data that are not there: what preflight says of them has tests of its own."""
-    monkeypatch.setattr(preflight, "check", lambda config: preflight.Checked())
+    monkeypatch.setattr(preflight, "check", lambda config, **how: preflight.Checked())
     monkeypatch.delenv(REDIS_URL_VARIABLE, raising=False)
 
 

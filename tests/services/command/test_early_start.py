@@ -12,6 +12,7 @@ import pytest
 from services.clock import now_s, sleep
 from services.command.early_start import started_early
 from services.command.supervisor import Service
+from services.config import RunConfig
 from services.config.load import render
 from services.early import SETTINGS_VARIABLE
 from tests.services.command.running import run
@@ -23,14 +24,24 @@ wait_for_word(lambda config: print("prepared for", config.name, file=open(os.env
 print("arguments", sys.argv[1:], "told", os.environ["TOLD"], flush=True)
 """
 DEADLINE_S = 30.0
+ROOT = Path(__file__).parents[3]
 
 
 def environment(folder: Path, **more: str) -> dict[str, str]:
-    return {**os.environ, "PREPARED": str(folder / "prepared"), **more}
+    return {**os.environ, "PREPARED": str(folder / "prepared"), "PYTHONPATH": str(ROOT), **more}
 
 
 def command() -> list[str]:
     return [sys.executable, "-P", "-c", SERVICE]
+
+
+def tell(config: RunConfig) -> bytes:
+    """What a process may be asked."""
+    return f"{config.name} in {os.environ['PREPARED']}".encode() * 9999  # more than a pipe holds
+
+
+def refuse(config: RunConfig) -> bytes:
+    raise ValueError(config.name)
 
 
 def wait_until_prepared(folder: Path) -> None:
@@ -75,6 +86,29 @@ def test_one_that_ended_before_its_word_is_started_in_the_usual_way(service: Ser
     assert service.process is not None
     assert service.process.wait(DEADLINE_S) == 0
     assert service.log_path.read_text().count("told again") == 1
+
+
+def test_one_that_is_asked_answers_and_then_waits_for_its_word(service: Service, tmp_path: Path) -> None:
+    commands = {name: (command(), service.whole_environment()) for name in ("replica", "silent")}
+    with started_early(run(tmp_path), commands, {"replica": f"{__name__}:tell"}) as early:
+        assert early["silent"].answer() == b""
+        assert early["replica"].answer() == f"{run(tmp_path).name} in {tmp_path}/prepared".encode() * 9999
+        service.early = early["replica"]
+        service.environment["TOLD"] = "after its answer"
+        service.start()
+        assert service.process is not None
+        assert service.process.wait(DEADLINE_S) == 0
+    assert "told after its answer" in service.log_path.read_text()
+
+
+def test_one_that_fails_to_answer_has_none_and_has_ended(service: Service, tmp_path: Path) -> None:
+    commands = {"replica": (command(), service.whole_environment())}
+    with started_early(run(tmp_path), commands, {"replica": f"{__name__}:refuse"}) as early:
+        assert early["replica"].answer() == b""
+        end_s = now_s() + DEADLINE_S
+        while early["replica"].is_waiting():
+            assert now_s() < end_s
+            sleep(0.02)
 
 
 def test_one_that_is_not_told_ends_with_the_block(service: Service, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from transformers import Qwen2Config
 
 from learner.control.schedule import scheduled_learning_rate
 from services import numa
-from services.command import preflight
+from services.command import preflight, slow_check
 from services.command.check_rows import check_rows
 from services.config import RunConfig
 from services.config.load import load
@@ -111,10 +111,10 @@ def test_a_checkpoint_of_something_else_is_refused_before_anything_starts(
     write_state(checkpoint, {"made_of": made})
     config = load(small_data / "run.toml", [f"runs_folder={small_data}/runs", override])
     if complaint is None:
-        preflight.check_checkpoint(config, found[0].usable, None)
+        slow_check.check_checkpoint(config, found[0].usable, None)
         return
     with pytest.raises(InputError, match=complaint):
-        preflight.check_checkpoint(config, found[0].usable, None)
+        slow_check.check_checkpoint(config, found[0].usable, None)
 
 
 def test_adapted_layers_are_looked_for_in_the_model(small_data: Path) -> None:
@@ -149,7 +149,7 @@ def test_a_damaged_checkpoint_is_named_before_anything_starts(small_data: Path, 
     write_state(checkpoint, {})
     (checkpoint / name).write_text('{"ranks"', encoding="utf-8")
     with pytest.raises(InputError, match=rf"can be gone on from:\n  .*step-00000002/{name} is damaged: "):
-        preflight.check_checkpoint(config, check_rows(config)[0][0].usable, None)
+        slow_check.check_checkpoint(config, check_rows(config)[0][0].usable, None)
 
 
 @pytest.mark.parametrize(("warmup", "highest"), [(9, None), (10, "0.91"), (100000, "0.0001")])

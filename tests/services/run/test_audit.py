@@ -115,7 +115,8 @@ class History:
         saved = self.saved()
         self.attempt = last_attempt(self.folder.settled) + 1
         self.state = RunState.begin(self.config.learner)
-        self.state.policy_version, self.state.issued = saved.get("policy_version", 0), saved.get("issued", 0)
+        self.state.policy_version = saved.get("policy_version", 0)
+        self.state.issued = saved.get("issued", 0)
         self.ledger = self.ledger_type.from_dict(saved["ledger"]) if saved else self.ledger_type()
         self.record = self.ledger.begin_record(self.folder.settled, self.attempt, self.state.policy_version)
         self.guard = StepGuard(self.folder.step_in_hand)

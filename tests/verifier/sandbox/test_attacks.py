@@ -143,7 +143,7 @@ def alive(pid):
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass
+        pass  # there is one, and it is another's
     return True
 def cap_header():
     return ctypes.create_string_buffer(bytes([0x22, 5, 8, 0x20, 0, 0, 0, 0]))

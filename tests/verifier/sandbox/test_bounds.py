@@ -225,7 +225,7 @@ def write(fd, content):
     try:
         os.write(fd, content)
     except OSError:
-        pass
+        pass  # not open, or not for writing
 def f(x):
     """
 
