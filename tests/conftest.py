@@ -19,12 +19,27 @@ hypothesis.settings.register_profile("busy", deadline=None)  # a busy machine is
 hypothesis.settings.load_profile("busy")
 
 
+TOGETHER = {
+    "tests/system/": 0,
+    "tests/benchmarks/": 1,
+    "tests/chaos/": 1,
+    "tests/learner/engine/": 2,
+}
+"""Folders that stay in one process, by the number of their share. Those of the whole system fill the machine by themselves; the
+others fork from a process that has imported everything (forking.py), which is there once for each that runs them."""
+
+
+def share(file: str) -> int | None:
+    return next((number for folder, number in TOGETHER.items() if file.startswith(folder)), None)
+
+
 class Shares(LoadScopeScheduling):
-    """A file stays in one process, and so do the whole-system tests, each of which fills the machine by itself."""
+    """A file stays in one process, and so does a share."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.split("::", 1)[0]
-        return "tests/system" if file.startswith("tests/system/") else file
+        number = share(file)
+        return file if number is None else f"share {number}"
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -33,8 +48,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shares:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The whole-system tests first: nothing takes as long as they do together."""
-    items.sort(key=lambda item: not item.nodeid.startswith("tests/system/"))
+    """The shares first: nothing takes as long as they do."""
+
+    def place(item: pytest.Item) -> int:
+        number = share(item.nodeid)
+        return len(TOGETHER) if number is None else number
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,8 @@ from typing import Any, cast
 
 import httpx
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from schemathesis.checks import CHECKS
-from schemathesis.generation import GenerationMode
 
 from benchmarks.verifier.service_under_test import Verifier, service
 
@@ -47,6 +44,10 @@ def _lives_on(verifier: Verifier) -> Iterator[None]:
 
 
 def test_requests_made_from_the_description_are_answered_as_described(verifier: Verifier) -> None:
+    import schemathesis  # a second, for the process that runs this file alone
+    from schemathesis.checks import CHECKS
+    from schemathesis.generation import GenerationMode
+
     description = schemathesis.openapi.from_url(f"{verifier.url}/openapi.json")
     checks: list[Any] = [check for check in CHECKS.get_all() if check.__name__ not in LEFT_OUT]
     operations = [cast(Any, found).ok() for found in description.get_all_operations()]
