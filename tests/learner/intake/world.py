@@ -28,8 +28,8 @@ from tests.fakes.streams import MemoryIssueLog, MemoryStream
 from tests.learner.small_run import PROBLEMS, small_config, token_ids
 
 IDLE_S = 60.0
-MOST_EVENTS = 20_000
-"""A step that has not come together after this many events never will."""
+MOST_EVENTS = 5_000
+"""A step that has not come together after this many events never will: it is this bound that ends it, not the clock."""
 
 
 class Ready(MemoryStream):
@@ -79,7 +79,7 @@ class World:
         self.random = random.Random(seed)
         self.calm = calm
         self.config = small_config(
-            folder, "learner.steps=999", "learner.max_unusable_groups=99999", "deadlines.groups_s=60.0", *overrides
+            folder, "learner.steps=999", "learner.max_unusable_groups=99999", "deadlines.groups_s=86400.0", *overrides
         )
         self.clock_s = 0.0
         self.born: list[int] = []
