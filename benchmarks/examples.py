@@ -2,7 +2,7 @@
 
     python -m benchmarks.examples guessing calculator               # minutes for each run, on two cores
     python -m benchmarks.examples guessing --seeds 3 --out build/guessing.json
-    python -m benchmarks.examples guessing --read    # only the table, of runs that have been
+    python -m benchmarks.examples guessing --read --pictures docs/pictures    # table and curve of runs that have been
 
 A run is `ratchet up examples/NAME/NAME.toml` with the seed, which decides the order of the problems and every random draw.
 All start from the bundled model. Held-out accuracy is that of the run's own evaluation, sampled at temperature 1, before the
@@ -20,6 +20,7 @@ from typing import Any
 
 from benchmarks.machine import machine
 from benchmarks.samplers import interval
+from services.command.figures import COLORS, png
 from services.run.history import History, read_history
 from services.run.kept_groups import kept_steps, read_step
 
@@ -89,6 +90,26 @@ def table(example: str, runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def picture(example: str, runs: list[dict[str, Any]], folder: Path) -> Path:
+    """Held-out accuracy by step of each seed, with the pass rate of what it was trained on; the path written."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for seed, run in enumerate(runs):
+        color = COLORS[seed % len(COLORS)]
+        axes.plot(*zip(*run["pass_rate"], strict=True), color=color, linewidth=0.7, alpha=0.35)
+        axes.plot(*zip(*run["accuracy"], strict=True), "o-", color=color, label=f"held-out, seed {seed}")
+    axes.set(ylim=(0, 1.02), xlabel="learner step", ylabel="fraction right", title=example.replace("_", " "))
+    axes.plot([], [], color="0.5", linewidth=0.7, label="pass rate of the groups trained on")
+    axes.legend(loc="lower right", fontsize="small")
+    axes.grid(alpha=0.3)
+    folder.mkdir(parents=True, exist_ok=True)
+    return png(figure, folder / f"example-{example.replace('_', '-')}.png")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.examples", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument(
@@ -97,6 +118,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "examples", help="where the run folders are")
     parser.add_argument("--read", action="store_true", help="train nothing")
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="where to draw each example's curve")
     parser.add_argument("--out", type=Path, help="report in JSON")
     options = parser.parse_args()
     report: dict[str, Any] = {"machine": machine(PACKAGES), "examples": {}}
@@ -108,6 +130,8 @@ def main() -> int:
             found.append(told(history, seconds, example == "two_sources"))
         report["examples"][example] = found
         print(table(example, found), flush=True)
+        if options.pictures is not None:
+            print(picture(example, found, options.pictures))
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

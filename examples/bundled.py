@@ -1,4 +1,4 @@
-"""What the bundled examples share: rows, a tokenizer of whole words, and a small model that is trained by supervision, once.
+"""What the bundled examples share: data, a tokenizer of whole words, and a small model that is trained by supervision, once.
 
 A model first learns from right responses, then from responses with slips in them, like a model that was pretrained on the work of
 people who make mistakes: it knows how, and is as careless as its data. Rewards have to teach it the rest.
@@ -7,16 +7,20 @@ people who make mistakes: it knows how, and is as careless as its data. Rewards 
 import argparse
 import hashlib
 import json
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 PAD, EOS = 0, 1
 FIRST = 2
 """Number of the first token after padding and end of sequence."""
 IGNORED = -100
 """Label of the tokens that are not learned: prompts, what an environment says, padding."""
+
+T = TypeVar("T")
 
 
 class Recipe(Protocol):
@@ -47,6 +51,63 @@ class Recipe(Protocol):
         """Most steps on right responses."""
 
 
+@dataclass(frozen=True)
+class Example:
+    """What the make_example.py of one example makes, and its command line."""
+
+    make_model: Callable[[Any], tuple[Any, dict[str, Any]]]
+    """The starting model of a recipe, and what was measured of it."""
+    make_tokenizer: Callable[[], Any]
+    takes: str
+    """How long training the model takes, for the user."""
+    learned: str
+    """A format string over what was measured."""
+    rows: Callable[[Any], Mapping[str, Iterable[Mapping[str, Any]]]] = lambda _: {}
+    """The rows of each file in data/, by the file's name without .jsonl."""
+    decides: Callable[[Any], Any] = asdict
+    """All that decides what is made from a recipe, as JSON: when it changes, the model is trained again."""
+
+    def main(self, recipe: Callable[..., Recipe], description: str | None, here: Path) -> None:
+        """Make what the command line says, for an example in the folder `here`."""
+        arguments = parser(description, here).parse_args()
+        self.make(recipe(seed=arguments.seed), arguments.out)
+
+    def write_data(self, recipe: Recipe, folder: Path) -> None:
+        """Write the rows into the folder, where other ones or none are there."""
+        for name, rows in self.rows(recipe).items():
+            folder.mkdir(parents=True, exist_ok=True)
+            path, text = folder / f"{name}.jsonl", "".join(json.dumps(row) + "\n" for row in rows)
+            if not path.is_file() or path.read_text(encoding="utf-8") != text:
+                path.write_text(text, encoding="utf-8")
+
+    def make(self, recipe: Recipe, out: Path) -> bool:
+        """Make what is missing in data/ and model/ under `out`, or was made by another recipe. Returns False if the model was
+        there already."""
+        self.write_data(recipe, out / "data")
+        made, digest = out / "model" / "made.json", self.digest(recipe)
+        if (out / "model" / "model.safetensors").is_file() and made.is_file():
+            if json.loads(made.read_text(encoding="utf-8"))["recipe"] == digest:
+                return False
+            made.unlink()
+        began_s = time.monotonic()
+        print(f"example: training the starting model in {out} ({self.takes}, once)", flush=True)
+        model, facts = self.make_model(recipe)
+        model.save_pretrained(out / "model", safe_serialization=True)
+        self.make_tokenizer().save_pretrained(out / "model")
+        told = {"recipe": digest, **asdict(recipe), **facts}  # type: ignore[call-overload]  # a Recipe is a dataclass
+        made.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        print(
+            f"example: ready in {time.monotonic() - began_s:.0f} s: {facts['supervised_steps']} steps, "
+            f"{self.learned.format(**facts)}",
+            flush=True,
+        )
+        return True
+
+    def digest(self, recipe: Recipe) -> str:
+        """One word for all that decides what is made."""
+        return hashlib.sha256(json.dumps(self.decides(recipe)).encode()).hexdigest()
+
+
 def parser(description: str | None, here: Path) -> argparse.ArgumentParser:
     """The command line of an example in the folder `here`."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -55,16 +116,12 @@ def parser(description: str | None, here: Path) -> argparse.ArgumentParser:
     return made
 
 
-def digest(decides: Any) -> str:
-    """A digest of all that decides what is made, as JSON: when it changes, the example is made again."""
-    return hashlib.sha256(json.dumps(decides).encode()).hexdigest()
-
-
-def write_rows(folder: Path, rows: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
-    """Write NAME.jsonl for each name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, of_name in rows.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in of_name), encoding="utf-8")
+def split(problems: Iterable[T], heldout: int, seed: int | str) -> tuple[list[T], list[T]]:
+    """(problems for training, this many held out), shuffled. seed: of the example, not of the recipe, so that its runs can be
+    compared."""
+    shuffled = list(problems)
+    random.Random(seed).shuffle(shuffled)
+    return shuffled[heldout:], shuffled[:heldout]
 
 
 def make_tokenizer(tokens: Sequence[str], pieces: str = ".", template: str | None = None) -> Any:
@@ -167,6 +224,34 @@ def padded(rows: Sequence[Sequence[tuple[int, bool]]]) -> tuple[Any, Any]:
     return torch.tensor(tokens), torch.tensor(labels)
 
 
+def numbered(tokens: Sequence[str], text: Iterable[str]) -> list[int]:
+    """Token numbers of a text of one-character tokens, or of whole tokens. tokens: as `make_tokenizer` has them."""
+    return [tokens.index(one) + FIRST for one in text]
+
+
+def encoded(tokens: Sequence[str], texts: Iterable[tuple[str, str]], length: int) -> list[list[int]]:
+    """Token numbers of each (prompt, answer) with an end of sequence behind it, padded to this length."""
+    rows = [[*numbered(tokens, prompt + answer), EOS] for prompt, answer in texts]
+    return [[*row, *[PAD] * (length - len(row))] for row in rows]
+
+
+def slipping(rows: Any, share: Any, size: int, *, prompt_tokens: int, draw: Any) -> Callable[[bool], tuple[Any, Any]]:
+    """`batch` of `supervise`: this many rows, any of these, with slips in their share of the digits.
+
+    rows: int64 [N, L], prompts of one length and right responses, as `with_slips` wants them. share: float [N, 1].
+    """
+    import torch
+
+    def batch(slips: bool) -> tuple[Any, Any]:
+        chosen = torch.randint(len(rows), (size,), generator=draw)
+        tokens = rows[chosen]
+        if slips:
+            tokens = with_slips(tokens, share[chosen], prompt_tokens=prompt_tokens, draw=draw)
+        return tokens, labels_of(tokens, prompt_tokens)
+
+    return batch
+
+
 def labels_of(tokens: Any, prompt_tokens: int) -> Any:
     """Labels of rows with prompts of one length. int64 [B, L]."""
     labels = tokens.clone()
@@ -189,63 +274,20 @@ def with_slips(tokens: Any, share: Any, *, prompt_tokens: int, draw: Any) -> Any
 def sampled_accuracy(model: Any, rows: Any, *, prompt_tokens: int, draw: Any) -> float:
     """Share of rows whose response the model samples at temperature 1. rows: int64 [B, L], prompts of one length and right
     responses."""
-    import torch
-
-    prompt, cache, right = rows[:, :prompt_tokens], None, torch.ones(len(rows), dtype=torch.bool)
-    with torch.no_grad():
-        for position in range(prompt_tokens, rows.shape[1]):
-            out = model(prompt, past_key_values=cache, use_cache=True)
-            cache, wanted = out.past_key_values, rows[:, position]
-            prompt = torch.multinomial(out.logits[:, -1].softmax(-1), 1, generator=draw)
-            right &= (prompt[:, 0] == wanted) | (wanted == PAD)  # after the end nothing counts
-    return float(right.float().mean())
+    found = sampled(model, rows[:, :prompt_tokens], rows.shape[1] - prompt_tokens, draw)
+    right = (found == rows) | (rows == PAD)  # after the end nothing counts
+    return float(right.all(1).float().mean())
 
 
 def sampled(model: Any, context: Any, tokens: int, draw: Any) -> Any:
     """The context with as many tokens behind it, sampled at temperature 1. context: int64 [B, L]."""
     import torch
 
+    read, cache = context, None
     with torch.no_grad():
         for _ in range(tokens):
-            logits = model(context, use_cache=False).logits[:, -1]
-            context = torch.cat([context, torch.multinomial(logits.softmax(-1), 1, generator=draw)], dim=1)
+            out = model(read, past_key_values=cache, use_cache=True)
+            cache = out.past_key_values
+            read = torch.multinomial(out.logits[:, -1].softmax(-1), 1, generator=draw)
+            context = torch.cat([context, read], dim=1)
     return context
-
-
-def make(
-    out: Path,
-    recipe: Mapping[str, Any],
-    digest: str,
-    *,
-    write_data: Callable[[Path], None],
-    train: Callable[[], tuple[Any, dict[str, Any]]],
-    tokenizer: Callable[[], Any],
-    takes: str,
-    learned: str,
-    files: Sequence[str] = ("train", "heldout"),
-) -> bool:
-    """Make what is missing under `out`. Returns False if everything was there already.
-
-    digest: of all that decides what is made; a model of another one is trained again. train: returns the model and what was
-    measured. takes: how long it takes, for the user. learned: a format string over what was measured. files: names
-    that write_data writes.
-    """
-    made = out / "model" / "made.json"
-    if not all((out / "data" / f"{name}.jsonl").is_file() for name in files):
-        write_data(out / "data")
-    if (out / "model" / "model.safetensors").is_file() and made.is_file():
-        if json.loads(made.read_text(encoding="utf-8"))["recipe"] == digest:
-            return False
-        made.unlink()
-    began_s = time.monotonic()
-    print(f"example: training the starting model in {out} ({takes}, once)", flush=True)
-    model, facts = train()
-    model.save_pretrained(out / "model", safe_serialization=True)
-    tokenizer().save_pretrained(out / "model")
-    made.write_text(json.dumps({"recipe": digest, **recipe, **facts}, indent=1) + "\n", encoding="utf-8")
-    print(
-        f"example: ready in {time.monotonic() - began_s:.0f} s: {facts['supervised_steps']} steps, "
-        f"{learned.format(**facts)}",
-        flush=True,
-    )
-    return True

@@ -13,9 +13,9 @@ the work of people who make mistakes: it can add, and is as sloppy as its data. 
 (A model of the same accuracy that has only half learned to add gains from rewards several times more slowly.)
 """
 
-import random
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))  # of a script, Python finds only the files beside it
 
 import bundled  # noqa: E402
-from bundled import EOS, FIRST, PAD  # noqa: E402
 
 CHARACTERS = "0123456789+="
 PROMPT_TOKENS, RESPONSE_TOKENS = 6, 4  # "27+45=", and up to three digits with the end-of-sequence token
@@ -52,9 +51,10 @@ class Recipe:
 
 def problems(recipe: Recipe) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """All sums of two two-digit numbers: those for training, and those held out."""
-    pairs = [(a, b) for a in range(10, 100) for b in range(10, 100)]
-    random.Random(20260).shuffle(pairs)  # the split is the same for every seed, so that runs can be compared
-    return pairs[recipe.heldout :], pairs[: recipe.heldout]
+    split: tuple[list[tuple[int, int]], list[tuple[int, int]]] = bundled.split(
+        ((a, b) for a in range(10, 100) for b in range(10, 100)), recipe.heldout, 20260
+    )
+    return split
 
 
 def question(pair: tuple[int, int]) -> str:
@@ -65,9 +65,9 @@ def answer(pair: tuple[int, int]) -> str:
     return str(sum(pair))[::-1]
 
 
-def write_data(recipe: Recipe, folder: Path) -> None:
+def rows(recipe: Recipe) -> dict[str, Iterator[dict[str, str]]]:
     training, heldout = problems(recipe)
-    bundled.write_rows(folder, {"train": map(row, training), "heldout": map(row, heldout)})
+    return {"train": map(row, training), "heldout": map(row, heldout)}
 
 
 def row(pair: tuple[int, int]) -> dict[str, str]:
@@ -80,10 +80,8 @@ def make_tokenizer() -> Any:
 
 def encoded(pairs: list[tuple[int, int]]) -> list[list[int]]:
     """Prompt, answer and end of sequence as token numbers, padded to one length."""
-    length, found = PROMPT_TOKENS + RESPONSE_TOKENS, []
-    for pair in pairs:
-        tokens = [CHARACTERS.index(c) + FIRST for c in question(pair) + answer(pair)] + [EOS]
-        found.append(tokens + [PAD] * (length - len(tokens)))
+    texts = ((question(pair), answer(pair)) for pair in pairs)
+    found: list[list[int]] = bundled.encoded(CHARACTERS, texts, PROMPT_TOKENS + RESPONSE_TOKENS)
     return found
 
 
@@ -94,43 +92,34 @@ def make_model(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
     model = bundled.new_model(recipe, 16, tied=recipe.tied)
     draw = torch.Generator().manual_seed(recipe.seed)
     training, heldout = problems(recipe)
-    rows = torch.tensor(encoded(training))
-
-    def batch(slips: bool) -> tuple[Any, Any]:
-        tokens = rows[torch.randint(len(rows), (recipe.batch,), generator=draw)]
-        if slips:
-            tokens = bundled.with_slips(tokens, recipe.slip, prompt_tokens=PROMPT_TOKENS, draw=draw)
-        return tokens, bundled.labels_of(tokens, PROMPT_TOKENS)
+    pool = torch.tensor(encoded(training))
+    batch = bundled.slipping(
+        pool, torch.full((len(pool), 1), recipe.slip), recipe.batch, prompt_tokens=PROMPT_TOKENS, draw=draw
+    )
 
     def accuracy(asked: Any) -> float:
         right: float = bundled.sampled_accuracy(model, asked, prompt_tokens=PROMPT_TOKENS, draw=draw)
         return right
 
-    steps = bundled.supervise(model, recipe, batch, lambda: accuracy(rows[:1024]) >= recipe.clean_until)
+    steps = bundled.supervise(model, recipe, batch, lambda: accuracy(pool[:1024]) >= recipe.clean_until)
     unseen = torch.tensor(encoded(heldout)).repeat(4, 1)
     return model, {"supervised_steps": steps, "heldout_accuracy": accuracy(unseen)}
 
 
-def make(recipe: Recipe, out: Path) -> bool:
-    """Make what is missing. Returns False if everything was there already."""
-    made: bool = bundled.make(
-        out,
-        asdict(recipe),
-        bundled.digest(asdict(recipe)),
-        write_data=lambda folder: write_data(recipe, folder),
-        train=lambda: make_model(recipe),
-        tokenizer=make_tokenizer,
-        takes="a minute or two",
-        learned="{heldout_accuracy:.2f} of sampled held-out sums right",
-    )
-    return made
+EXAMPLE = bundled.Example(
+    make_model,
+    make_tokenizer,
+    takes="a minute or two",
+    learned="{heldout_accuracy:.2f} of sampled held-out sums right",
+    rows=rows,
+)
 
 
 def main() -> None:
     parser = bundled.parser(__doc__, HERE)
     parser.add_argument("--untied", action="store_true", help="separate input and output embeddings")
     arguments = parser.parse_args()
-    make(Recipe(seed=arguments.seed, tied=not arguments.untied), arguments.out)
+    EXAMPLE.make(Recipe(seed=arguments.seed, tied=not arguments.untied), arguments.out)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ it, and slip when they copy. Only the reward for the right answer has to teach i
 
 import random
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,9 +78,9 @@ class Share(NamedTuple):
 
 def problems(recipe: Recipe) -> tuple[list[Pair], list[Pair]]:
     """All products of two two-digit numbers: those for training, and those held out. The split is the same for every seed."""
-    pairs = [(a, b) for a in range(10, 100) for b in range(10, 100)]
-    random.Random(20262).shuffle(pairs)
-    return pairs[recipe.heldout :], pairs[: recipe.heldout]
+    pairs = ((a, b) for a in range(10, 100) for b in range(10, 100))
+    split: tuple[list[Pair], list[Pair]] = bundled.split(pairs, recipe.heldout, 20262)
+    return split
 
 
 def question(pair: Pair) -> str:
@@ -90,9 +91,9 @@ def row(pair: Pair) -> dict[str, str]:
     return {"prompt": question(pair), "reference": str(pair[0] * pair[1]), "grader": "exact"}
 
 
-def write_data(recipe: Recipe, folder: Path) -> None:
+def rows(recipe: Recipe) -> dict[str, Iterator[dict[str, str]]]:
     training, heldout = problems(recipe)
-    bundled.write_rows(folder, {"train": map(row, training), "heldout": map(row, heldout)})
+    return {"train": map(row, training), "heldout": map(row, heldout)}
 
 
 def make_tokenizer() -> Any:
@@ -189,25 +190,14 @@ def _calculated(call: list[int]) -> str | None:
     return str(int(first) * int(second))
 
 
-def make(recipe: Recipe, out: Path) -> bool:
-    """Make what is missing. Returns False if everything was there already."""
-    made: bool = bundled.make(
-        out,
-        asdict(recipe),
-        bundled.digest(asdict(recipe)),
-        write_data=lambda folder: write_data(recipe, folder),
-        train=lambda: make_model(recipe),
-        tokenizer=make_tokenizer,
-        takes="a minute or two",
-        learned="{heldout_right:.2f} of sampled held-out answers right, {heldout_called:.2f} with a call",
-    )
-    return made
-
-
-def main() -> None:
-    arguments = bundled.parser(__doc__, HERE).parse_args()
-    make(Recipe(seed=arguments.seed), arguments.out)
+EXAMPLE = bundled.Example(
+    make_model,
+    make_tokenizer,
+    takes="a minute or two",
+    learned="{heldout_right:.2f} of sampled held-out answers right, {heldout_called:.2f} with a call",
+    rows=rows,
+)
 
 
 if __name__ == "__main__":
-    main()
+    EXAMPLE.main(Recipe, __doc__, HERE)

@@ -164,9 +164,9 @@ def split(text: str) -> list[str]:
     return re.findall(PIECES, text)
 
 
-def write_data(folder: Path) -> None:
+def rows(_: Recipe) -> dict[str, Iterator[dict[str, Any]]]:
     training, heldout = problems()
-    bundled.write_rows(folder, {"train": map(row, training), "heldout": map(row, heldout)})
+    return {"train": map(row, training), "heldout": map(row, heldout)}
 
 
 def row(problem: Problem) -> dict[str, Any]:
@@ -194,39 +194,28 @@ def lessons(chains: list[Problem]) -> list[Lesson]:
     ]
 
 
-def digest(recipe: Recipe) -> str:
-    """A digest of the settings and of what is taught."""
+def decides(recipe: Recipe) -> list[Any]:
+    """The settings and what is taught."""
     taught = [[step.name, *step.writings] for step in (*LISTS, *REDUCTIONS, *NUMBERS)]
-    found: str = bundled.digest([asdict(recipe), taught, TOKENS, HELDOUT])
-    return found
+    return [asdict(recipe), taught, TOKENS, HELDOUT]
 
 
-def make(recipe: Recipe, out: Path) -> bool:
-    """Make what is missing. Returns False if everything was there already."""
-    made: bool = bundled.make(
-        out,
-        asdict(recipe),
-        digest(recipe),
-        write_data=write_data,
-        train=lambda: taught(recipe),
-        tokenizer=make_tokenizer,
-        takes="some minutes",
-        learned="{heldout_written_as_taught:.2f} of sampled held-out programs written as taught",
-    )
-    return made
-
-
-def taught(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
+def make_model(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
     """The starting model, and what was measured of it."""
     training, heldout = problems()
     model, facts = train(recipe, lessons(training), lessons(heldout), FIRST + len(TOKENS) + 1, RESPONSE_TOKENS)
     return model, facts
 
 
-def main() -> None:
-    arguments = bundled.parser(__doc__, HERE).parse_args()
-    make(Recipe(seed=arguments.seed), arguments.out)
+EXAMPLE = bundled.Example(
+    make_model,
+    make_tokenizer,
+    takes="some minutes",
+    learned="{heldout_written_as_taught:.2f} of sampled held-out programs written as taught",
+    rows=rows,
+    decides=decides,
+)
 
 
 if __name__ == "__main__":
-    main()
+    EXAMPLE.main(Recipe, __doc__, HERE)

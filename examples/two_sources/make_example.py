@@ -12,10 +12,8 @@ As in examples/addition, the model learns from right solutions first, and then f
 to teach it not to be sloppy.
 """
 
-import random
 import sys
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,6 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent))  # of a script, Python finds only the files beside it
 
 import bundled  # noqa: E402
-from bundled import EOS, FIRST, PAD  # noqa: E402
 
 CHARACTERS = "0123456789+-="
 PROMPT_TOKENS, RESPONSE_TOKENS = 6, 4  # "72-45=", and up to three digits with the end-of-sequence token
@@ -45,14 +42,10 @@ class Recipe:
     warmup_steps: int = 50
     clean_until: float = 0.85
     """The model learns from right solutions until its sampled accuracy on training problems of both sources is this."""
-    slip: dict[str, float] | None = None
-    """Source -> share of digits that are random ones from then on; None: 0.2 of additions and 0.4 of subtractions."""
+    slip: dict[str, float] = field(default_factory=lambda: {"additions": 0.2, "subtractions": 0.4})
+    """Source -> share of digits that are random ones from then on."""
     slip_steps: int = 120
     max_steps: int = 3000
-
-    @property
-    def slips(self) -> dict[str, float]:
-        return self.slip or {"additions": 0.2, "subtractions": 0.4}
 
 
 Pair = tuple[int, int]
@@ -60,9 +53,9 @@ Pair = tuple[int, int]
 
 def problems(recipe: Recipe, source: str) -> tuple[list[Pair], list[Pair]]:
     """All pairs of a source: those for training, and those held out. The split is the same for every seed."""
-    pairs = [(a, b) for a in range(10, 100) for b in range(10, 100) if source == "additions" or a >= b]
-    random.Random(f"20260 {source}").shuffle(pairs)
-    return pairs[recipe.heldout :], pairs[: recipe.heldout]
+    pairs = ((a, b) for a in range(10, 100) for b in range(10, 100) if source == "additions" or a >= b)
+    split: tuple[list[Pair], list[Pair]] = bundled.split(pairs, recipe.heldout, f"20260 {source}")
+    return split
 
 
 def question(source: str, pair: Pair) -> str:
@@ -73,23 +66,23 @@ def answer(source: str, pair: Pair) -> str:
     return str(sum(pair) if source == "additions" else pair[0] - pair[1])[::-1]
 
 
-def rows(source: str, pairs: list[Pair]) -> Iterator[dict[str, str]]:
-    for pair in pairs:
-        yield {"prompt": question(source, pair), "reference": answer(source, pair)}
+def row(source: str, pair: Pair) -> dict[str, str]:
+    return {"prompt": question(source, pair), "reference": answer(source, pair)}
 
 
-def write_data(recipe: Recipe, folder: Path) -> None:
+def rows(recipe: Recipe) -> dict[str, list[dict[str, str]]]:
+    files = {}
     for source in SIGNS:
         training, heldout = problems(recipe, source)
-        bundled.write_rows(folder, {source: rows(source, training), f"heldout-{source}": rows(source, heldout)})
+        files[source] = [row(source, pair) for pair in training]
+        files[f"heldout-{source}"] = [row(source, pair) for pair in heldout]
+    return files
 
 
 def encoded(source: str, pairs: list[Pair]) -> list[list[int]]:
     """Prompt, answer and end of sequence as token numbers, padded to one length."""
-    length, found = PROMPT_TOKENS + RESPONSE_TOKENS, []
-    for pair in pairs:
-        tokens = [CHARACTERS.index(c) + FIRST for c in question(source, pair) + answer(source, pair)] + [EOS]
-        found.append(tokens + [PAD] * (length - len(tokens)))
+    texts = ((question(source, pair), answer(source, pair)) for pair in pairs)
+    found: list[list[int]] = bundled.encoded(CHARACTERS, texts, PROMPT_TOKENS + RESPONSE_TOKENS)
     return found
 
 
@@ -101,15 +94,10 @@ def make_model(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
     draw = torch.Generator().manual_seed(recipe.seed)
     split = {source: problems(recipe, source) for source in SIGNS}
     training = [torch.tensor(encoded(source, split[source][0])) for source in SIGNS]
-    share = [torch.full((len(own), 1), recipe.slips[source]) for source, own in zip(SIGNS, training, strict=True)]
-    pool, slip = torch.cat(training), torch.cat(share)
+    shares = [torch.full((len(own), 1), recipe.slip[source]) for source, own in zip(SIGNS, training, strict=True)]
+    pool, share = torch.cat(training), torch.cat(shares)
 
-    def batch(slips: bool) -> tuple[Any, Any]:
-        chosen = torch.randint(len(pool), (recipe.batch,), generator=draw)
-        tokens = pool[chosen]
-        if slips:
-            tokens = bundled.with_slips(tokens, slip[chosen], prompt_tokens=PROMPT_TOKENS, draw=draw)
-        return tokens, bundled.labels_of(tokens, PROMPT_TOKENS)
+    batch = bundled.slipping(pool, share, recipe.batch, prompt_tokens=PROMPT_TOKENS, draw=draw)
 
     def accuracy(asked: Any) -> float:
         right: float = bundled.sampled_accuracy(model, asked, prompt_tokens=PROMPT_TOKENS, draw=draw)
@@ -125,26 +113,14 @@ def make_model(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
     return model, facts
 
 
-def make(recipe: Recipe, out: Path) -> bool:
-    """Make what is missing. Returns False if everything was there already."""
-    made: bool = bundled.make(
-        out,
-        asdict(recipe),
-        bundled.digest([asdict(recipe), recipe.slips]),
-        write_data=lambda folder: write_data(recipe, folder),
-        train=lambda: make_model(recipe),
-        tokenizer=lambda: bundled.make_tokenizer(CHARACTERS),
-        takes="two or three minutes",
-        learned="{heldout_additions:.2f} of sampled held-out sums right and {heldout_subtractions:.2f} of the differences",
-        files=[*SIGNS, *(f"heldout-{source}" for source in SIGNS)],
-    )
-    return made
-
-
-def main() -> None:
-    arguments = bundled.parser(__doc__, HERE).parse_args()
-    make(Recipe(seed=arguments.seed), arguments.out)
+EXAMPLE = bundled.Example(
+    make_model,
+    lambda: bundled.make_tokenizer(CHARACTERS),
+    takes="two or three minutes",
+    learned="{heldout_additions:.2f} of sampled held-out sums right and {heldout_subtractions:.2f} of the differences",
+    rows=rows,
+)
 
 
 if __name__ == "__main__":
-    main()
+    EXAMPLE.main(Recipe, __doc__, HERE)

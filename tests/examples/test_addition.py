@@ -28,7 +28,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def test_training_and_held_out_problems_are_disjoint_and_right(make_example: ModuleType, tmp_path: Path) -> None:
-    make_example.write_data(make_example.Recipe(), tmp_path)
+    make_example.EXAMPLE.write_data(make_example.Recipe(), tmp_path)
     train, heldout = rows(tmp_path / "train.jsonl"), rows(tmp_path / "heldout.jsonl")
     assert (len(train), len(heldout)) == (7600, 500)
     assert not {row["prompt"] for row in train} & {row["prompt"] for row in heldout}
@@ -48,7 +48,7 @@ def test_one_token_a_character_and_back(make_example: ModuleType, tmp_path: Path
     assert len(ids) == make_example.PROMPT_TOKENS
     assert tokenizer.decode(ids) == "27+45="
     assert tokenizer.decode([*tokenizer.encode("891"), tokenizer.eos_token_id, 0], skip_special_tokens=True) == "891"
-    assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (make_example.PAD, make_example.EOS)
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (make_example.bundled.PAD, make_example.bundled.EOS)
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -60,14 +60,14 @@ def test_a_made_model_loads_as_described_and_is_not_made_twice(
     recipe = make_example.Recipe(
         tied=tied, clean_until=0.0, slip_steps=1
     )  # hardly trained: what is tested here is what is written
-    assert make_example.make(recipe, tmp_path)
+    assert make_example.EXAMPLE.make(recipe, tmp_path)
     written = (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     assert model.config.model_type == "qwen2"
     assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == tied
-    assert not make_example.make(recipe, tmp_path)
+    assert not make_example.EXAMPLE.make(recipe, tmp_path)
     assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns == written
-    assert make_example.make(replace(recipe, seed=1), tmp_path), "another recipe is made again"
+    assert make_example.EXAMPLE.make(replace(recipe, seed=1), tmp_path), "another recipe is made anew"
 
 
 def test_the_run_is_asynchronous_and_measured_on_held_out_problems() -> None:

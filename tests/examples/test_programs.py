@@ -34,7 +34,7 @@ def programs() -> Iterator[ModuleType]:
 @pytest.fixture(scope="module")
 def data(programs: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
-    programs.write_data(folder)
+    programs.EXAMPLE.write_data(programs.Recipe(), folder)
     return folder
 
 
@@ -65,7 +65,7 @@ def test_training_and_held_out_problems_are_disjoint_and_graded_as_code(data: Pa
 
 
 def test_the_data_is_the_same_each_time(programs: ModuleType, data: Path, tmp_path: Path) -> None:
-    programs.write_data(tmp_path)
+    programs.EXAMPLE.write_data(programs.Recipe(), tmp_path)
     for name in ("train.jsonl", "heldout.jsonl"):
         assert (tmp_path / name).read_bytes() == (data / name).read_bytes()
 
@@ -111,7 +111,7 @@ def test_the_model_that_ships_is_of_this_recipe_and_small(programs: ModuleType) 
     from transformers import AutoModelForCausalLM
 
     made = json.loads((EXAMPLE / "model" / "made.json").read_text(encoding="utf-8"))
-    assert made["recipe"] == programs.digest(programs.Recipe())
+    assert made["recipe"] == programs.EXAMPLE.digest(programs.Recipe())
     assert sum(path.stat().st_size for path in (EXAMPLE / "model").iterdir()) < LARGEST_MODEL_BYTES
     model = AutoModelForCausalLM.from_pretrained(EXAMPLE / "model")
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
@@ -129,12 +129,12 @@ def test_every_token_is_taught_and_no_two_are_the_same(programs: ModuleType) -> 
 def test_a_model_is_made_once_for_each_recipe(programs: ModuleType, tmp_path: Path) -> None:
     # Hardly trained: what is tested here is what is written.
     recipe = programs.Recipe(**TINY, clean_until=0.0, slip_steps=1)
-    assert programs.make(recipe, tmp_path)
+    assert programs.EXAMPLE.make(recipe, tmp_path)
     written = (tmp_path / "model" / "model.safetensors").read_bytes()
-    assert not programs.make(recipe, tmp_path)
-    assert programs.make(replace(recipe, seed=1), tmp_path), "another recipe is made again"
+    assert not programs.EXAMPLE.make(recipe, tmp_path)
+    assert programs.EXAMPLE.make(replace(recipe, seed=1), tmp_path), "another recipe is made anew"
     assert (tmp_path / "model" / "model.safetensors").read_bytes() != written
-    assert programs.make(recipe, tmp_path)
+    assert programs.EXAMPLE.make(recipe, tmp_path)
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == written, "the same seed makes the same model"
 
 

@@ -22,7 +22,7 @@ def test_the_agent_of_the_page_is_trained_from_nothing_to_a_curve(tmp_path: Path
         (tmp_path / name).write_text(FILES[name], encoding="utf-8")
     said = ""
     for command in COMMANDS:
-        few = f" --set learner.steps={STEPS}" if " up " in command else ""
+        few = f" --set learner.steps={STEPS} --set evaluation.max_prompts=8" if " up " in command else ""
         done = subprocess.run(
             command + few, shell=True, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True
         )
@@ -33,5 +33,8 @@ def test_the_agent_of_the_page_is_trained_from_nothing_to_a_curve(tmp_path: Path
     rows = list(read_json_lines(folder.steps))
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert all(0 <= row["pass_rate"] <= 1 for row in rows)
+    evaluated = list(read_json_lines(folder.evaluations))
+    assert [row["policy_version"] for row in evaluated] == [0, STEPS]
+    assert folder.picture.is_file()
     summary = json.loads(folder.summary.read_text(encoding="utf-8"))
     assert summary["groups"]["dead"] == 0
