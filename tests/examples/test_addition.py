@@ -67,7 +67,7 @@ def test_a_made_model_loads_as_described_and_is_not_made_twice(
     assert (model.get_output_embeddings().weight is model.get_input_embeddings().weight) == tied
     assert not make_example.EXAMPLE.make(recipe, tmp_path)
     assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns == written
-    assert make_example.EXAMPLE.make(replace(recipe, seed=1), tmp_path), "another recipe is made anew"
+    assert make_example.EXAMPLE.make(replace(recipe, seed=1), tmp_path), "another recipe is made again"
 
 
 def test_the_run_is_asynchronous_and_measured_on_held_out_problems() -> None:

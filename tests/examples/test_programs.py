@@ -132,7 +132,7 @@ def test_a_model_is_made_once_for_each_recipe(programs: ModuleType, tmp_path: Pa
     assert programs.EXAMPLE.make(recipe, tmp_path)
     written = (tmp_path / "model" / "model.safetensors").read_bytes()
     assert not programs.EXAMPLE.make(recipe, tmp_path)
-    assert programs.EXAMPLE.make(replace(recipe, seed=1), tmp_path), "another recipe is made anew"
+    assert programs.EXAMPLE.make(replace(recipe, seed=1), tmp_path), "another recipe is made again"
     assert (tmp_path / "model" / "model.safetensors").read_bytes() != written
     assert programs.EXAMPLE.make(recipe, tmp_path)
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == written, "the same seed makes the same model"
