@@ -1,5 +1,6 @@
 """Snapshots: one policy version in the buckets that it is sent from, with the probes by which replicas prove it."""
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from torch import Tensor
 from learner.publish.kept_buckets import BucketPool, KeptBuckets
 from learner.ranks import Team
 from services.config.weights import WeightsConfig
+from services.errors import InputError
 from services.weights.buckets import sealed
 from services.weights.collective import bucket_device
 from services.weights.side_stream import Mark, SideStream
@@ -117,12 +119,18 @@ class Snapshots:
 
     def take(self, policy_version: int) -> Snapshot:
         """Copy the current weights, which are this policy version. Raises InputError when the backend cannot send them from
-        where they lie, or there is no memory for the copy."""
+        where they lie, there is no memory for the copy, or the weights give no log-probs that are numbers."""
         if self._pool is None:
             self._pool = self._make_pool()
         kept, filling = self._pool.take()
         logps = self._team.snapshot([probe.token_ids for probe in self._probes], kept.named)
         probes = [Probe(p.token_ids, tuple(logp), p.disk_logp) for p, logp in zip(self._probes, logps, strict=True)]
+        if not all(math.isfinite(one) for logp in logps for one in logp):
+            raise InputError(
+                f"the learner's weights after step {policy_version} give log-probs that are not finite, so that nothing can be "
+                "sampled with them: the steps were too large. Lower learner.optimizer.learning_rate, and look at the gradient "
+                "norm of the steps before in steps.jsonl"
+            )
         copied = Mark(self._team.engine.device)
         return Snapshot(policy_version, kept, filling, probes, copied=copied, side=self._side)
 

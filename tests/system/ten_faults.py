@@ -31,8 +31,8 @@ from tests.system.generated import write_part
 RATCHET = str(Path(sys.executable).parent / "ratchet")
 BEGIN = "<!-- ten faults: made by `python -m tests.system.ten_faults --page docs/operating.md` -->"
 END = "<!-- ten faults: end -->"
-STARTED_S = 300.0
-NAMED_S = 300.0
+STARTED_S = 900.0
+NAMED_S = 600.0
 GRADERS = '''
 import time
 from verifier.grader import Grader, Judgment
@@ -178,7 +178,7 @@ FAULTS = (
     ),
     Fault(
         "a poisoned dataset",
-        "every tenth row has a reference that its grader, a package's, fails on; 100 rows are trained on",
+        "every tenth row has a reference that its grader, a package's, fails on",
         "groups? died.*ValueError",
         lambda folder: rows(
             folder,
@@ -188,7 +188,7 @@ FAULTS = (
     Fault(
         "reward 0 for all",
         "every reference is a word that no response can be",
-        "no group can be trained on: .*every reward was 0",
+        "(no group can be trained on|nothing to train on): .*every reward was 0",
         lambda folder: rows(folder, lambda _, row: {**row, "reference": "none"}),
     ),
     Fault(
@@ -207,7 +207,7 @@ FAULTS = (
     Fault(
         "a loss that is not finite",
         "`learner.optimizer.learning_rate = 1e12`",
-        "changed nothing: non_finite|not finite",
+        "give log-probs that are not finite|changed nothing: non_finite",
         lambda _: ["learner.optimizer.learning_rate=1e12", "learner.optimizer.warmup_steps=0"],
     ),
     Fault(
@@ -254,9 +254,11 @@ def running(fault: Fault, scratch: Path) -> Iterator[Run]:
     try:
         yield Run(scratch, folder, process)
     finally:
-        mend_network()
+        begun_s = time.monotonic()
         process.send_signal(signal.SIGINT)
         process.wait(timeout=120)
+        mend_network()
+        print(f"    Ctrl-C took {time.monotonic() - begun_s:.1f} s; exit code {process.returncode}", flush=True)
 
 
 def tried(fault: Fault, scratch: Path) -> tuple[str, float]:
@@ -268,7 +270,7 @@ def tried(fault: Fault, scratch: Path) -> tuple[str, float]:
     try:
         with running(fault, scratch) as run:
             end_s = time.monotonic() + STARTED_S
-            while not run.folder.path.exists() or (fault.strike and last_step(run.folder) < 5):
+            while not run.folder.path.exists() or (fault.strike and last_step(run.folder) < 2):
                 _check(run, end_s, "it does not begin")
                 time.sleep(0.2)
             if fault.strike is not None:

@@ -124,3 +124,12 @@ def test_over_nccl_weights_have_to_lie_on_a_gpu() -> None:
         InputError, match=r'weights.type = "nccl" moves weights from GPU to GPU, and here they lie on cpu'
     ):
         snapshots(BigramEngine(), *nccl).take(5)
+
+
+def test_weights_that_give_no_numbers_are_not_sent_and_the_cause_is_named() -> None:
+    """As after a step that was far too large. The replicas would differ from them by more than any bound, whoever is right."""
+    engine = BigramEngine()
+    taking = snapshots(engine)
+    engine.logits[:] = float("nan")
+    with pytest.raises(InputError, match=r"after step 7 give log-probs that are not finite.*learning_rate"):
+        taking.take(7)
