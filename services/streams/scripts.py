@@ -38,11 +38,13 @@ local function lend(pending)
 end
 
 -- What was claimed before the server's clock was set back has an idle time of 0 until the clock is past that time again. The
--- clock is behind where the last entry is of a later time than now.
+-- clock is behind where what was claimed last is of a later time than now. (XINFO STREAM would copy two payloads.)
 local function begin_idle_times_again()
-  local now, facts, last = redis.call('TIME'), redis.call('XINFO', 'STREAM', stream), nil
-  for i = 1, #facts, 2 do
-    if facts[i] == 'last-generated-id' then last = tonumber(string.match(facts[i + 1], '^%d+')) end
+  local now, last = redis.call('TIME'), 0
+  for _, facts in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
+    for i = 1, #facts, 2 do
+      if facts[i] == 'last-delivered-id' then last = math.max(last, tonumber(string.match(facts[i + 1], '^%d+'))) end
+    end
   end
   if last <= now[1] * 1000 + math.floor(now[2] / 1000) then return end
   for _, row in ipairs(redis.call('XPENDING', stream, 'workers', '-', '+', 100000)) do
