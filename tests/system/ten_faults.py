@@ -213,7 +213,7 @@ FAULTS = (
     Fault(
         "unequal weights",
         "`weights.max_gap_nats = 1e-9`, below the rounding of two engines",
-        "learner is not started again: .*rollout-0.*nats",
+        "learner is not started again: .*rollout-0.* nats",
         lambda _: ["weights.max_gap_nats=1e-9"],
     ),
     Fault(
