@@ -65,6 +65,7 @@ def test_one_that_is_cut_off_holds_nobody_up_and_fetches_what_it_missed(
             until(lambda: learner.publisher.confirmed_version == 2)
             assert near.engine.policy_version == 2
             assert engine.policy_version == 0
+            until(lambda: len(Membership(redis_connection, config.name, 1.0).live()) == 1)  # its lease has ended
             cable.mend()
             until(lambda: engine.policy_version == 2)
             assert engine.fetched == [2]
