@@ -122,7 +122,7 @@ def measure(replicas: int, seconds: float) -> dict[str, float]:
 
 def first_paint_s(url: str) -> float:
     """Seconds from the request for this page to its first paint, in a Chromium that has never seen it."""
-    with tempfile.TemporaryDirectory() as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
         command += ["--remote-debugging-port=0", "--remote-allow-origins=*", "about:blank"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as chromium:
