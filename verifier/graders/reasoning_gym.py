@@ -7,10 +7,12 @@ may make other problems. Tasks whose score evaluates the answer as a program are
 """
 
 import functools
+import importlib
 import importlib.metadata
 import inspect
 import json
 import re
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import msgspec
@@ -44,6 +46,12 @@ class ReasoningGym(Grader, frozen=True):
         except importlib.metadata.PackageNotFoundError:
             return MISSING
         return ""
+
+    @classmethod
+    def warm_up(cls) -> None:
+        """The package takes up to a second of a core to import, and several seconds on a machine whose cores are full."""
+        with suppress(ImportError):  # the first reference says what is missing
+            importlib.import_module("reasoning_gym.factory")
 
     def check(self, reference: Any) -> None:
         _problem(reference)

@@ -1,6 +1,10 @@
 """Problems of reasoning-gym and their own scores. What needs the real package is skipped without it (extra `reasoning-gym`)."""
 
 import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +31,20 @@ def test_without_the_package_source_and_grader_say_how_to_get_it() -> None:
         load_problems(source())
     with pytest.raises(ScoringFault, match=r"ratchet\[reasoning-gym\]"):
         ReasoningGym().check({"task": "chain_sum", "seed": 0, "size": 1, "index": 0})
+
+
+def test_a_process_has_imported_the_package_before_its_first_item(tmp_path: Path) -> None:
+    """What it takes to import does not count against the deadline of an item, and later processes are forked with it."""
+    (tmp_path / "reasoning_gym").mkdir()
+    for name in ("__init__", "factory"):
+        (tmp_path / "reasoning_gym" / f"{name}.py").touch()
+    asked = "import sys; from verifier.graders.reasoning_gym import ReasoningGym as G; G.warm_up(); print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    said = subprocess.run(
+        [sys.executable, "-c", asked], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert "reasoning_gym.factory" in said.split()
+    ReasoningGym.warm_up()  # also without the package, of which the first reference says that it is missing
 
 
 @pytest.mark.parametrize("reference", ["7", {"task": "chain_sum"}, {"task": 3, "seed": 0, "size": 1, "index": 0}])
