@@ -126,11 +126,7 @@ class Snapshots:
         logps = self._team.snapshot([probe.token_ids for probe in self._probes], kept.named)
         probes = [Probe(p.token_ids, tuple(logp), p.disk_logp) for p, logp in zip(self._probes, logps, strict=True)]
         if not all(math.isfinite(one) for logp in logps for one in logp):
-            raise InputError(
-                f"the learner's weights after step {policy_version} give log-probs that are not finite, so that nothing can be "
-                "sampled with them: the steps were too large. Lower learner.optimizer.learning_rate, and look at the gradient "
-                "norm of the steps before in steps.jsonl"
-            )
+            raise InputError(_not_finite(policy_version, self._probes))
         copied = Mark(self._team.engine.device)
         return Snapshot(policy_version, kept, filling, probes, copied=copied, side=self._side)
 
@@ -139,6 +135,17 @@ class Snapshots:
         device = bucket_device(self._weights.type, here)
         pinned = here.type == "cuda" and device.type == "cpu"
         return BucketPool(self._team.weight_shapes(), self._weights.bucket_mib, device, pinned=pinned)
+
+
+def _not_finite(policy_version: int, probes: Sequence[Probe]) -> str:
+    """What to say of weights whose log-probs are not numbers. The probes say whether the model on disk gave any."""
+    said = "give log-probs that are not finite, so that nothing can be sampled with them"
+    if not all(math.isfinite(one) for probe in probes for one in probe.disk_logp):
+        return f"the model's weights {said}: its files hold them already. Check model.path, or take another copy of the model"
+    return (
+        f"the learner's weights after step {policy_version} {said}: the steps were too large. Lower "
+        "learner.optimizer.learning_rate, and look at the gradient norm of the steps before in steps.jsonl"
+    )
 
 
 def probe_tokens(prompts: Sequence[Sequence[int]], length: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -9,12 +9,14 @@ import pytest
 from prometheus_client import REGISTRY
 
 from learner.checkpoint import Checkpoints
+from learner.engine.protocol import GradientStep
 from learner.loop import Beginning
 from services.errors import DeadlineExceeded, InputError, RatchetError, WeightSyncError
 from services.run.best_checkpoint import best_checkpoints
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
 from services.wire.prompt import Prompt, trace
+from tests.fakes.train_engine import BigramEngine
 from tests.learner.small_run import SmallRun, Start, one_of_two
 
 BUSY = "ratchet_busy_seconds_total", {"room": "learner"}
@@ -300,10 +302,16 @@ def test_weights_that_do_not_arrive_are_named_instead_of_groups_that_do_not_come
         run.start().run()
 
 
+class OverflowingEngine(BigramEngine):
+    """Its weights stay as they are: no gradient is ever finite."""
+
+    def step(self, learning_rate: float) -> GradientStep:
+        self.gradient.fill_(float("inf"))
+        return super().step(learning_rate)
+
+
 def test_steps_that_change_nothing_end_the_run_with_what_to_do(small_run: MakeRun) -> None:
-    run = small_run("learner.max_skipped_steps=2")
-    start = run.start()
-    start.engine.logits.fill_(float("nan"))
+    start = small_run("learner.max_skipped_steps=2", engine=OverflowingEngine).start()
     with pytest.raises(RatchetError, match=r"2 steps in a row changed nothing.* policy version 1\. Lower"):
         start.run()
     assert start.intake.counts()["dropped"] == {"skipped_step": 4}

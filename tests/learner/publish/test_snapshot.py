@@ -133,3 +133,10 @@ def test_weights_that_give_no_numbers_are_not_sent_and_the_cause_is_named() -> N
     engine.logits[:] = float("nan")
     with pytest.raises(InputError, match=r"after step 7 give log-probs that are not finite.*learning_rate"):
         taking.take(7)
+
+
+def test_a_model_that_gave_no_numbers_before_any_step_is_named_instead_of_the_steps() -> None:
+    engine = BigramEngine()
+    engine.logits[:] = float("nan")
+    with pytest.raises(InputError, match=r"the model's weights give log-probs that are not finite.*Check model\.path"):
+        snapshots(engine).take(0)
