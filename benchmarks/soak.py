@@ -7,9 +7,10 @@ processes. Paced: their engines, which have no model and take --group-s for a gr
 the anonymous memory of every process is looked at (its proportional share of what it shares with others, where the kernel says
 that), and the length of every stream. A service that has children has a row for them together.
 
-Growth is the median of the last tenth over the median of the tenth that follows the first quarter. No process may grow by more
-than 2 %. A stream grows if its median in the last quarter is above the highest that it had in the second quarter. What grows by
-design is said as well: the lines of steps.jsonl and their like in the run folder. Exit code 1 if anything grew.
+Growth is the median of the last tenth over the median of the tenth that follows the first quarter of an hour (of the run, where
+that is shorter). No process may grow by more than 2 %. A stream grows if its median in the last quarter is above the highest
+that it had in the second quarter. What grows by design is said as well: the lines of steps.jsonl and their like in the run
+folder. Exit code 1 if anything grew.
 """
 
 import argparse
@@ -35,6 +36,8 @@ from services.streams.redis_connection import RedisConnection
 from tests.chaos.stage import fresh_services_of, make_example, services_of, set_pace, settings_of, steps_taken
 
 MOST_GROWTH = 0.02
+SETTLES_S = 900.0
+"""Growth counts from here on: before it, caches and streams fill."""
 GROUPS_PER_STEP = 4
 KIB = 1024
 MIB = 1024 * 1024
@@ -89,12 +92,18 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def growth(values: Sequence[float]) -> float | None:
-    """How much the last tenth is above the tenth that follows the first quarter, as a fraction; None for too few values."""
-    tenth, quarter = len(values) // 10, len(values) // 4
+def settled(samples: Sequence[Sample]) -> int:
+    """The index of the first sample that counts for growth."""
+    early = sum(one.at_s < SETTLES_S for one in samples)
+    return min(early, len(samples) // 4)
+
+
+def growth(values: Sequence[float], since: int) -> float | None:
+    """How much the last tenth is above the tenth that begins at the index `since`, as a fraction; None for too few values."""
+    tenth = len(values) // 10
     if not tenth:
         return None
-    return statistics.median(values[-tenth:]) / statistics.median(values[quarter:][:tenth]) - 1.0
+    return statistics.median(values[-tenth:]) / statistics.median(values[since:][:tenth]) - 1.0
 
 
 def has_grown(lengths: Sequence[int]) -> bool:
@@ -117,24 +126,28 @@ def _names(samples: Sequence[Sample], field: str) -> list[str]:
 def grown(samples: Sequence[Sample]) -> list[str]:
     """The processes and streams that grew, and Redis's data."""
     memory, streams = series(samples)
-    too_much = [name for name, values in memory.items() if (growth(values) or 0.0) > MOST_GROWTH]
+    since = settled(samples)
+    too_much = [name for name, values in memory.items() if (growth(values, since) or 0.0) > MOST_GROWTH]
     return too_much + [name for name, lengths in streams.items() if has_grown(lengths)]
 
 
 def table(samples: Sequence[Sample]) -> str:
     """Markdown: a row for each process and each stream."""
     memory, streams = series(samples)
-    quarter = len(samples) // 4
-    lines = ["| process | after a quarter | at the end | growth |", "| --- | ---: | ---: | ---: |"]
+    quarter, since = len(samples) // 4, settled(samples)
+    lines = [
+        f"| process | after {samples[since].at_s / 60:.0f} min | at the end | growth |",
+        "| --- | ---: | ---: | ---: |",
+    ]
     rows = {
         **memory,
         "Redis's data": [one.redis_bytes for one in samples],
         "run folder": [one.folder_bytes for one in samples],
     }
     for name, values in rows.items():
-        more = growth(values)
+        more = growth(values, since)
         said = "not known" if more is None else f"{100 * more:+.1f} %"
-        lines.append(f"| {name} | {values[quarter] / MIB:.1f} MiB | {values[-1] / MIB:.1f} MiB | {said} |")
+        lines.append(f"| {name} | {values[since] / MIB:.1f} MiB | {values[-1] / MIB:.1f} MiB | {said} |")
     lines += [
         "",
         "| stream | highest in the second quarter | median of the last | grew |",

@@ -1,14 +1,19 @@
 """A short soak sees every process and every stream; and what has grown is told from what goes up and down."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from benchmarks.soak import Sample, Soak, descendants, grown, growth, has_grown, memory_bytes, table
+from benchmarks.soak import Sample, Soak, descendants, grown, growth, has_grown, memory_bytes, settled, table
 from tests.chaos.stage import make_example
 
 SECONDS, EVERY_S = 6.0, 0.5
+
+
+def sample(at_s: float, memory: Mapping[str, int] | None = None, streams: Mapping[str, int] | None = None) -> Sample:
+    return Sample(at_s, 1, memory or {}, streams or {}, 2**20, 2**20)
 
 
 @pytest.mark.timeout(180)
@@ -27,11 +32,16 @@ def test_a_soak_sees_every_process_and_every_stream(tmp_path: Path) -> None:
     assert "| learner |" in table(soak.samples)
 
 
-def test_growth_is_that_after_the_first_quarter() -> None:
+def test_growth_is_that_after_a_start() -> None:
     warms_up = [10.0] * 10 + [100.0] * 30
-    assert growth(warms_up) == 0.0
-    assert growth([100.0] * 10 + [100.0 + step for step in range(30)]) == pytest.approx(0.27, abs=0.02)
-    assert growth([1.0] * 5) is None
+    assert growth(warms_up, 10) == 0.0
+    assert growth([100.0] * 10 + [100.0 + step for step in range(30)], 10) == pytest.approx(0.27, abs=0.02)
+    assert growth([1.0] * 5, 1) is None
+
+
+def test_a_run_settles_in_a_quarter_of_an_hour_or_of_itself_where_that_is_shorter() -> None:
+    assert settled([sample(10.0 * at) for at in range(720)]) == 90
+    assert settled([sample(10.0 * at) for at in range(40)]) == 10
 
 
 def test_a_stream_that_goes_up_and_down_has_not_grown() -> None:
@@ -41,14 +51,7 @@ def test_a_stream_that_goes_up_and_down_has_not_grown() -> None:
 
 def test_what_grew_is_named() -> None:
     samples = [
-        Sample(
-            10.0 * at,
-            at,
-            {"learner": 100 * 2**20 + at * 2**20, "Redis": 2**20},
-            {"prompts": 12, "dead": at},
-            2**20,
-            2**20,
-        )
+        sample(10.0 * at, {"learner": (100 + at) * 2**20, "Redis": 2**20}, {"prompts": 12, "dead": at})
         for at in range(40)
     ]
     assert grown(samples) == ["learner", "dead"]
