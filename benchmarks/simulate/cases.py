@@ -85,6 +85,7 @@ class Case:
             SimulatedReplica(self.loop, self.server, self.network, self.config, number) for number in range(replicas)
         ]
         self.named = {one.replica_id: one for one in self.replicas}
+        self.loop.write_off()
 
     def close(self) -> None:
         """End every task."""

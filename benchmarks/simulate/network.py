@@ -1,7 +1,7 @@
 """The wires of the weights: how long a group takes to meet and a version to reach each member, by assumption.
 
     gloo    all connect to all, and find each other by keys in one store; a bucket goes down a binomial tree, whole at each node
-    nccl    members meet at rank 0; a bucket goes along a ring in chunks
+    nccl    members meet at rank 0; a bucket goes along a ring in chunks, and the next one follows it
     http    each member fetches every bucket from the learner, whose network card all of them share
 
 A member that is gone stops what would go on through it: its subtree, what follows it on the ring, the meeting of all.
@@ -109,7 +109,7 @@ class Network:
         total = sum(bucket.size_bytes for bucket in manifest.buckets)
         self.moved.in_all += total * len(reached)
         self.moved.by_learner += total * (math.ceil(math.log2(size)) if self.backend == "gloo" else 1)
-        await asyncio.sleep(sum(took_s))
+        await asyncio.sleep(sum(took_s) + self._last_s(size))
         for rank in reached:
             if not (arrival := generation.arrival(manifest.policy_version, rank)).done():
                 arrival.set_result(None)
@@ -158,7 +158,11 @@ class Network:
     def _takes_s(self, size_bytes: int, size: int) -> float:
         if self.backend == "gloo":
             return math.ceil(math.log2(size)) * (size_bytes / LINK_BYTES_S + HOP_S)
-        return size_bytes / LINK_BYTES_S + (size - 1) * (min(size_bytes, CHUNK_BYTES) / LINK_BYTES_S + HOP_S)
+        return size_bytes / LINK_BYTES_S + HOP_S
+
+    def _last_s(self, size: int) -> float:
+        """What the end of the last bucket takes to the last member, when rank 0 has sent it."""
+        return (size - 1) * (CHUNK_BYTES / LINK_BYTES_S + HOP_S) if self.backend == "nccl" else 0.0
 
     def _reached(self, generation: Generation, size: int) -> list[int]:
         """The ranks that the bytes come to."""

@@ -23,7 +23,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,7 @@ def run(problem: Problem, given: list[int]) -> Any:
     return result
 
 
+@cache
 def reference(problem: Problem) -> dict[str, Any]:
     """The tests of a problem: at least four, chosen so that no neighbor that differs from it passes them all."""
     draw = random.Random(question(problem))

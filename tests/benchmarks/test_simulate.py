@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.simulate.cases import configured, measured
+from benchmarks.simulate.cases import Case, configured, measured
 from benchmarks.simulate.network import Backend
 from benchmarks.simulate.ranks import rank_figures
 from benchmarks.simulate.virtual import Blocked, VirtualLoop
@@ -36,6 +36,13 @@ def test_an_order_goes_whole_to_every_rank(tmp_path: Path) -> None:
     assert many.orders_all_mib == pytest.approx(7 * many.order_mib)
     assert many.collectives > 0
     assert many.gather_gib == pytest.approx(7000 / 2**30)
+
+
+def test_who_comes_first_does_not_pay_for_putting_the_fleet_together(tmp_path: Path) -> None:
+    case = Case(tmp_path, 200, "nccl", 20.0)
+    case.loop.pay()
+    assert case.loop.time() < 0.01
+    case.close()
 
 
 def test_time_passes_only_where_somebody_waits() -> None:

@@ -65,6 +65,7 @@ def test_training_and_held_out_problems_are_disjoint_and_graded_as_code(data: Pa
 
 
 def test_the_data_is_the_same_each_time(programs: ModuleType, data: Path, tmp_path: Path) -> None:
+    programs.reference.cache_clear()
     programs.EXAMPLE.write_data(programs.Recipe(), tmp_path)
     for name in ("train.jsonl", "heldout.jsonl"):
         assert (tmp_path / name).read_bytes() == (data / name).read_bytes()
