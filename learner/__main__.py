@@ -21,7 +21,7 @@ from learner.metrics import GPU_HOUR_PRICE, RANKS
 from learner.preparing import Prepared, past_damage, prepare
 from learner.publish.publisher import WeightPublisher
 from learner.publish.snapshot import Snapshots, probe_tokens
-from learner.publish.sync_report import last_generation
+from learner.publish.sync_report import last_sync
 from learner.ranks import Team
 from learner.records import Records
 from learner.surroundings import IdleConsumers, look_at_disk, look_at_redis
@@ -145,6 +145,7 @@ def _publisher(
 ) -> WeightPublisher:
     """What carries weights to the replicas."""
     streams = prepared.streams
+    last = last_sync(RunFolder(config.folder).syncs)
     return WeightPublisher(
         config,
         membership=membership,
@@ -154,7 +155,8 @@ def _publisher(
         on_sync=records.sync,
         on_lost=partial(_give_back, [streams[EVALUATION_PROMPTS], streams[PROMPTS]]),
         stopping=stopping,
-        generation=max(prepared.beginning.state.pg_generation, last_generation(RunFolder(config.folder).syncs)),
+        generation=max(prepared.beginning.state.pg_generation, last.pg_generation),
+        rounding=last.rounding,
     )
 
 

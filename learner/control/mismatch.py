@@ -4,6 +4,8 @@ Two things are compared. The probes, fixed sequences: mean, quantile and largest
 every token that the learner's own current weights have sampled: the mean KL of the step (engine_mismatch_kl), which also shows
 what a short probe cannot. What is rounding is measured at the start: before the first swap a replica scores the probes with the
 weights that it has read from disk, and the learner did the same; that difference is the two programs' kernels and nothing else.
+Where training lets logits grow, so does their rounding (a logit of 16 to 32 is off by up to 0.063 in bfloat16): the probes' bound
+follows what was accepted since, up to MOST.
 """
 
 from typing import Literal
@@ -20,7 +22,7 @@ LEAST: dict[Dtype, Gap] = {"float32": Gap(1e-3, 1e-3, 1e-3), "bfloat16": Gap(0.0
 """A smaller difference of a probe is accepted, whatever was measured: training moves weights, and rounding with them. The largest
 difference is that of one token, which says little about the next one: its bound is always wide."""
 ROOM = 3.0
-"""The bounds on mean and quantile are this many times what the kernels differ by at the start."""
+"""The bounds on mean and quantile are this many times what engine and learner are known to differ by."""
 SAME_NATS: dict[Dtype, float] = {"float32": 1e-4, "bfloat16": 0.01}
 """Most that the engine's own log-probs may move when weights that it has read from disk are sent to it: same kernels, same
 weights. Only their places in memory differ."""
@@ -38,19 +40,19 @@ CAUSES = (
 )
 
 
-def gap_bound(weights: WeightsConfig, dtype: Dtype, kernel_gap: Gap | None) -> Gap:
-    """Largest difference of a probe that is accepted. kernel_gap: as measured at the start, None if not yet.
+def gap_bound(weights: WeightsConfig, dtype: Dtype, rounding: Gap | None) -> Gap:
+    """Largest difference of a probe that is accepted. rounding: the largest that is known to be no more, None if none is.
 
     weights.max_gap_nats, where it is set, takes the place of all three: no token may differ by more.
     """
     if weights.max_gap_nats is not None:
         return Gap(weights.max_gap_nats, weights.max_gap_nats, weights.max_gap_nats)
     most, least = MOST[dtype], LEAST[dtype]
-    if kernel_gap is None:
+    if rounding is None:
         return most
     return Gap(
-        min(most.mean_nats, max(least.mean_nats, ROOM * kernel_gap.mean_nats)),
-        min(most.high_nats, max(least.high_nats, ROOM * kernel_gap.high_nats)),
+        min(most.mean_nats, max(least.mean_nats, ROOM * rounding.mean_nats)),
+        min(most.high_nats, max(least.high_nats, ROOM * rounding.high_nats)),
         most.largest_nats,
     )
 

@@ -14,15 +14,18 @@ from services.wire.weights import Gap
 class Proof:
     """Compares what replicas confirm with what the learner computes."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, rounding: Gap | None = None) -> None:
+        """rounding: as an earlier start of the run knew it; None: there was none."""
         self._config = config
         self.kernel_gap: Gap | None = None
         """Largest difference of the probes that a replica has measured with the weights on disk; None before the first."""
+        self.rounding = rounding
+        """The same, or that of a version since which was accepted: training lets logits grow, and their rounding with them."""
 
     @property
     def bound(self) -> Gap:
         """How far the probes of a replica may be from the learner's."""
-        return gap_bound(self._config.weights, self._config.model.dtype, self.kernel_gap)
+        return gap_bound(self._config.weights, self._config.model.dtype, self.rounding)
 
     def check(self, confirmed: Sequence[Confirmation], policy_version: int) -> Gap:
         """Return how far the probes of these replicas, at least one, are from the learner's. Raises Unequal where that is above
@@ -37,15 +40,19 @@ class Proof:
             if not is_within(found, bound):
                 rounding = (
                     ""
-                    if self.kernel_gap is None
-                    else f"; with the weights on disk the two differed by {in_words(self.kernel_gap)}, which is rounding"
+                    if self.rounding is None
+                    else f"; until now the two differed by {in_words(self.rounding)}, which is rounding"
                 )
                 raise Unequal(
                     f"replica {confirmation.replica_id} does not hold the learner's weights: after policy version "
                     f"{policy_version} its probes differ by {in_words(found)}, and may differ by {in_words(bound)}"
                     f"{rounding}. {CAUSES}. If the gap is rounding alone, raise weights.max_gap_nats"
                 )
+        self._accept(gap)
         return gap
+
+    def _accept(self, gap: Gap) -> None:
+        self.rounding = widest([gap, self.rounding or gap])
 
     def _check_start(self, confirmation: Confirmation) -> None:
         """Look at what a replica measured around its first swap. Raises Unequal."""
@@ -61,6 +68,7 @@ class Proof:
                 f"and rounding in {dtype} explains {in_words(most)}. {CAUSES}"
             )
         self.kernel_gap = widest([found, self.kernel_gap or found])
+        self._accept(found)
         moved = confirmation.moved_nats
         if moved is not None and not moved <= max(SAME_NATS[dtype], config.weights.max_gap_nats or 0.0):
             raise Unequal(

@@ -28,6 +28,7 @@ from services.config import RunConfig
 from services.metrics import waiting
 from services.weights.channel import WeightChannel
 from services.weights.membership import Membership
+from services.wire.weights import Gap
 
 LOOK_EVERY_S = 0.5
 """How often membership is compared with the group while there is nothing to send."""
@@ -48,11 +49,12 @@ class WeightPublisher:
         on_lost: Callable[[str], None],
         stopping: Callable[[], bool],
         generation: int = 0,
+        rounding: Gap | None = None,
     ) -> None:
         """address: host and port of the rendezvous store. server: where replicas fetch versions by themselves; the publisher
         closes it. on_sync: called in the publisher's thread after each broadcast. on_lost: called there with the id of a replica
-        whose claims others are to have (`Attendance`). stopping: whether the run was asked to stop. generation: see
-        ReplicaGroup."""
+        whose claims others are to have (`Attendance`). stopping: whether the run was asked to stop. generation, rounding:
+        see ReplicaGroup."""
         self._shutdown_s = config.deadlines.shutdown_s
         self._lease_s = config.deadlines.lease_s
         self._on_sync = on_sync
@@ -68,6 +70,7 @@ class WeightPublisher:
             stopping=lambda: self._closing or stopping(),
             on_lost=on_lost,
             generation=generation,
+            rounding=rounding,
         )
         # Guarded by _changed, because both threads use them.
         self._changed = threading.Condition()

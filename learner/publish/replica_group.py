@@ -56,9 +56,10 @@ class ReplicaGroup:
         stopping: Callable[[], bool],
         on_lost: Callable[[str], None],
         generation: int = 0,
+        rounding: Gap | None = None,
     ) -> None:
         """address: host and port of the rendezvous store. source: the learner's weight server. stopping: whether to give up any
-        wait. on_lost: see Attendance. generation: the highest that the run is known to have had."""
+        wait. on_lost: see Attendance. generation: the highest that the run is known to have had. rounding: see Proof."""
         self._config = config
         self._membership = membership
         self._channel = channel
@@ -75,7 +76,7 @@ class ReplicaGroup:
         )
         self._exclusions = Exclusions(config.deadlines.lease_s)
         self._patience = Patience(config.deadlines.first_replica_s, now_s())
-        self._proof = Proof(config)
+        self._proof = Proof(config, rounding)
         self._base = Base(config.weights, stopping)
         self._generation = generation
         self._formed_s = 0.0
@@ -226,7 +227,7 @@ class ReplicaGroup:
         SYNC_SECONDS.observe(seconds)
         SYNCS.labels("confirmed").inc()
         return SyncReport.of(
-            confirmed, wanted.policy_version, self._generation, seconds=seconds, gap=gap, kernel_gap=self.kernel_gap
+            confirmed, wanted.policy_version, self._generation, seconds=seconds, gap=gap, proof=self._proof
         )
 
     def _move(self, wanted: Snapshot, manifest: WeightManifest, changes: Changes, deadline: Deadline) -> None:

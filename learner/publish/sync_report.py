@@ -4,15 +4,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
+from learner.publish.proof import Proof
 from services.run.json_lines import last_row
 from services.wire.membership import Confirmation
 from services.wire.weights import Gap
 
 
-def last_generation(syncs: Path) -> int:
-    """The generation of the last broadcast in the run's syncs.jsonl; 0: there is none."""
-    row = last_row(syncs)
-    return int(row["pg_generation"]) if row and isinstance(row.get("pg_generation"), int) else 0
+@dataclass(frozen=True)
+class LastSync:
+    """What the next start of the learner has to know of the last broadcast."""
+
+    pg_generation: int = 0
+    """0: there was none."""
+    rounding: Gap | None = None
+    """See Proof; None where it is not known."""
+
+
+def last_sync(syncs: Path) -> LastSync:
+    """The last broadcast in the run's syncs.jsonl."""
+    row = last_row(syncs) or {}
+    generation, rounding = row.get("pg_generation"), row.get("rounding_nats")
+    return LastSync(
+        generation if isinstance(generation, int) else 0,
+        Gap(*map(float, rounding))
+        if isinstance(rounding, list) and len(rounding) == len(Gap.__struct_fields__)
+        else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -30,6 +49,8 @@ class SyncReport:
     gap_mean_nats: float
     kernel_gap_nats: float | None
     """What engine and learner differ by for the weights on disk: the largest that any replica has measured so far."""
+    rounding_nats: tuple[float, float, float] | None
+    """See Proof: mean, at nine in ten tokens, largest."""
 
     @classmethod
     def of(
@@ -40,10 +61,11 @@ class SyncReport:
         *,
         seconds: float,
         gap: Gap,
-        kernel_gap: Gap | None,
+        proof: Proof,
     ) -> "SyncReport":
         """From what the members confirmed. seconds: from the announcement to the last of them. gap: how far their probes are from
-        the learner's. kernel_gap: see Proof."""
+        the learner's. proof: what found that they are near enough."""
+        kernel_gap, rounding = proof.kernel_gap, proof.rounding
         return cls(
             policy_version=policy_version,
             pg_generation=pg_generation,
@@ -55,4 +77,5 @@ class SyncReport:
             gap_nats=gap.largest_nats,
             gap_mean_nats=gap.mean_nats,
             kernel_gap_nats=None if kernel_gap is None else kernel_gap.largest_nats,
+            rounding_nats=None if rounding is None else msgspec.structs.astuple(rounding),
         )

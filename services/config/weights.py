@@ -31,8 +31,9 @@ class _Channel(Strict):
     is compared only where the first says that they are not."""
     max_gap_nats: float | None = Field(default=None, gt=0.0)
     """The run stops when a token of both probes differs between replica and learner by more than this, in nats. Default: 0.001 in
-    float32; in bfloat16 three times what the two differ by for the weights on disk, in the mean (0.02 to 0.12) and at nine in
-    ten tokens (0.05 to 0.3), and 1.0 at any token. Raise it only after you know where the difference comes from."""
+    float32; in bfloat16 three times what the two differed by for the weights on disk or a version that was accepted since, in the
+    mean (0.02 to 0.12) and at nine in ten tokens (0.05 to 0.3), and 1.0 at any token. Raise it only after you know where the
+    difference comes from."""
     max_mismatch_nats: float | None = Field(default=None, gt=0.0)
     """Largest mean KL per token between engine and learner, in nats, over sequences sampled under the learner's current
     weights alone (engine_mismatch_kl in steps.jsonl). Above it there is a warning. Default: 0.0001 in float32; in bfloat16 the
