@@ -110,7 +110,9 @@ def _why(arguments: argparse.Namespace) -> int:
 
     found = reasons(gather(arguments.folder))
     for at, reason in enumerate(found, start=1):
-        print(f"{at}. {reason.what}\n   {reason.action}")
+        print(
+            "\n".join([f"{at}. {reason.what}", *(f"   {line}" for line in (*reason.more.splitlines(), reason.action))])
+        )
     if not found:
         print("nothing is known to stop or limit it")
     return entry.DONE
