@@ -25,6 +25,10 @@ from tests.system.terminal import Terminal
 
 RATCHET = str(Path(sys.executable).parent / "ratchet")
 RUN_S = 1800.0
+NONE = 99
+"""No response has this number: none is open."""
+COLORED = "[...document.querySelectorAll('.tokens span')].findIndex((one) => one.style.backgroundColor)"
+"""The number of the first token with a color; -1: none has one."""
 LOOK_S = 7.0
 """How long a view that looks every two seconds is followed before its picture."""
 
@@ -52,6 +56,7 @@ def take(scratch: Path, into: Path, at: int, replicas: int) -> None:
         url = re.search(r"live page (http\S+)", up.text())
         for name, command in (("status", ("status", "--watch")), ("top", ("top",))):
             with terminal(*command, str(folder.path.relative_to(scratch)), scratch=scratch) as view:
+                wait(lambda view=view: view.text() != "", up)
                 time.sleep(LOOK_S)
                 view.picture(into / f"terminal-{name}.png")
         if url is None:
@@ -80,10 +85,11 @@ def wait(until: Callable[[], bool], up: Terminal | None) -> None:
 
 
 def page_of_the_run(browser: Chromium, url: str, into: Path) -> None:
-    browser.show(1265, 1020)
+    browser.show(1265, 1000)
     browser.open(url)
     browser.until("document.getElementById('waits').textContent !== ''")
     time.sleep(LOOK_S)  # rates need two looks
+    browser.show(1265, int(browser.value("document.documentElement.scrollHeight")))
     browser.picture(into / "page-run.png")
 
 
@@ -95,11 +101,18 @@ def finished(scratch: Path, folder: RunFolder, into: Path) -> None:
             assert page.stdout is not None
             url = page.stdout.readline().split()[-1]
             browser.show(1265, 870)
-            browser.open(f"{url}&view=groups&verdict=mixed&outcome=trained")
+            browser.open(f"{url}&view=groups&verdict=mixed&outcome=trained&step_to=30")
             group = browser.until("document.querySelector('tbody a')?.getAttribute('href')")
-            browser.open(f"{url}&{group.removeprefix('?')}&color=gap")
-            browser.until("document.querySelector('.tokens')?.focus() ?? document.querySelector('.tokens') !== null")
-            browser.press("ArrowRight")
+            browser.open(f"{url}&{group.removeprefix('?')}&color=gap&sample={NONE}")
+            browser.until("document.querySelector('summary') !== null")
+            wrong = browser.value(
+                "[...document.querySelectorAll('summary')].findIndex((one) => one.querySelector('.bad'))"
+            )
+            browser.open(f"{url}&{group.removeprefix('?')}&color=gap&sample={wrong}")
+            browser.until("document.querySelector('.tokens') !== null")
+            browser.value("document.querySelector('.tokens').focus()")
+            for _ in range(1 + max(0, browser.value(COLORED))):
+                browser.press("ArrowRight")
             browser.picture(into / "page-group.png")
             browser.show(390, 844, dark=True)
             browser.open(url)
