@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from services.run.folder import RunFolder
@@ -56,7 +57,7 @@ def take(scratch: Path, into: Path, at: int, replicas: int) -> None:
         url = re.search(r"live page (http\S+)", up.text())
         for name, command in (("status", ("status", "--watch")), ("top", ("top",))):
             with terminal(*command, str(folder.path.relative_to(scratch)), scratch=scratch) as view:
-                wait(lambda view=view: view.text() != "", up)
+                wait(partial(shows_something, view), up)
                 time.sleep(LOOK_S)
                 view.picture(into / f"terminal-{name}.png")
         if url is None:
@@ -66,6 +67,10 @@ def take(scratch: Path, into: Path, at: int, replicas: int) -> None:
         wait(lambda: up.process.poll() is not None, None)
         up.picture(into / "terminal-report.png")
     finished(scratch, folder, into)
+
+
+def shows_something(shown: Terminal) -> bool:
+    return shown.text() != ""
 
 
 @contextmanager
