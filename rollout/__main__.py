@@ -44,7 +44,7 @@ async def _run(config: RunConfig, engine: InferenceEngine, replica_id: str, serv
         replica = Replica(config, engine, connection, replica_id=replica_id, services_folder=services_folder)
         await replica.run(stop)
     finally:
-        await engine.stop()
+        await engine.stop(with_process=True)
     return DONE
 
 

@@ -59,8 +59,11 @@ class InferenceEngine(Protocol):
     async def start(self) -> None:
         """Load the model. Raises EngineFailed if the engine does not come up, InputError if it is not for `device`."""
 
-    async def stop(self) -> None:
-        """End the engine and its workers; groups in flight raise EngineFailed. Safe to call twice."""
+    async def stop(self, *, with_process: bool = False) -> None:
+        """End the engine and its workers; groups in flight raise EngineFailed. Safe to call twice.
+
+        with_process: this process ends right afterwards, so that what goes with it is not put away first.
+        """
 
     async def sample(self, prompt: Prompt) -> tuple[Trajectory, ...]:
         """Sample one group: prompt.group_size trajectories.

@@ -1,15 +1,13 @@
-"""`/healthz`, `/readyz` and `/metrics` for the services that have no other HTTP interface, and what `/metrics` holds."""
+"""`/healthz`, `/readyz` and `/metrics` for the services that have no other HTTP interface."""
 
-import copy
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from services.errors import InputError
+from services.exposition import metrics_page
 
 Answer = tuple[int, str, bytes]
 LONGEST_SILENCE_S = 10.0
@@ -18,24 +16,6 @@ LONGEST_SILENCE_S = 10.0
 
 SERVICE_HEADER = "Ratchet-Service"
 """Header of an answer that names the service: who asks an address of a scaled service does not know which replica it has."""
-
-
-class _OfRun(Collector):
-    """Everything that this process exports, with the name of its run as the label `run`."""
-
-    def __init__(self, run: str) -> None:
-        self._run = run
-
-    def collect(self) -> Iterator[Metric]:
-        for family in REGISTRY.collect():
-            named = copy.copy(family)
-            named.samples = [sample._replace(labels={**sample.labels, "run": self._run}) for sample in family.samples]
-            yield named
-
-
-def metrics_page(run: str | None) -> bytes:
-    """What `/metrics` answers. run: the name of the run, a label of every sample; None: a service without a run."""
-    return generate_latest(REGISTRY if run is None else _OfRun(run))
 
 
 class HealthServer:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from services.errors import StreamError
 from services.metrics import STREAM_OLDEST_SECONDS, STREAM_PENDING, STREAM_WAITING
 from services.streams import Stream
+from services.streams.names import SCORED
 
 log = logging.getLogger("ratchet.learner")
 
@@ -29,7 +30,8 @@ class StreamDepths:
         self._every_s = every_s
         self._closing = threading.Event()
         self.latest: dict[str, int] = {}
-        """Stream -> entries on it at the last look, claimed ones included; without those that could not be asked."""
+        """Stream -> entries that had not got beyond it at the last look, claimed ones included but for `scored`: there the
+        learner holds the claims of what it has trained on until a checkpoint has it. Without streams that could not be asked."""
         threading.Thread(target=self._run, name="stream-depths", daemon=True).start()
 
     def close(self) -> None:
@@ -52,7 +54,7 @@ class StreamDepths:
         try:
             depth = stream.depth()
             waiting, pending, oldest_age_s = depth.waiting, depth.pending, depth.oldest_age_s
-            self.latest[stream.name] = depth.waiting + depth.pending
+            self.latest[stream.name] = depth.waiting + (0 if stream.name == SCORED else depth.pending)
         except StreamError as fault:
             self.latest.pop(stream.name, None)
             log.debug("the depth of %s is not known: %s", stream.name, fault)

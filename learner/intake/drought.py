@@ -78,9 +78,9 @@ class Drought:
         if self.dropped.total() >= self._limit():
             shown = "\n".join(f"  {answer}" for answer in self.answers)
             raise NoUsableGroups(
-                f"for {self.dropped.total()} groups there was nothing to train on: {self.said()}. The last answers and their "
-                f"verdicts:\n{shown}\n{self._advice()} learner.max_unusable_groups = {self.limit} says how many may come to "
-                "nothing"
+                f"for {self.dropped.total()} groups there was nothing to train on: {self.said()}.\n"
+                f"The last answers and their verdicts:\n{shown}\n{self._advice()} learner.max_unusable_groups = {self.limit} "
+                "says how many may come to nothing"
             )
 
     def count_dead(self, causes: Sequence[str]) -> None:
@@ -88,9 +88,10 @@ class Drought:
         self.dead += len(causes)
         self.causes.extend(causes)
         if causes and self.dead * DEAD_SHARE >= self._limit():
-            shown = "\n".join(f"  {cause}" for cause in dict.fromkeys(self.causes))
+            last, *earlier = dict.fromkeys(reversed(self.causes))
+            shown = "".join(f"\n  before it: {cause}" for cause in earlier)
             raise NoUsableGroups(
-                f"{self.dead} groups in a row died, and none came back. The last causes:\n{shown}\n"
+                f"{self.dead} groups in a row died, and none came back; the last one for this: {last}{shown}\n"
                 f"learner.max_unusable_groups = {self.limit} says how many may come to nothing, a dead one counting for "
                 f"{DEAD_SHARE}"
             )

@@ -94,11 +94,11 @@ class VllmEngine:
         model, tokenizer = self._alive().model_config, self._alive().tokenizer
         self._end_token_ids = end_token_ids(model.model, model.hf_text_config, tokenizer, model.get_vocab_size())
 
-    async def stop(self) -> None:
+    async def stop(self, *, with_process: bool = False) -> None:
         vllm = self._vllm
         self._vllm = None
         if vllm is not None:
-            await vllm.stop()
+            await vllm.stop(with_process=with_process)
 
     async def sample(self, prompt: Prompt) -> tuple[Trajectory, ...]:
         greedy = prompt.temperature == 0

@@ -58,7 +58,7 @@ class OwnProcess:
 
         self._llm.output_processor.propagate_error(EngineDeadError())
 
-    async def stop(self) -> None:
+    async def stop(self, *, with_process: bool = False) -> None:
         if self._llm.output_handler is not None:
             self._llm.output_handler.cancel()  # or it would report the end of the engine as a fault
         self.fail_requests()

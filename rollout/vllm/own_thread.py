@@ -65,6 +65,7 @@ class OwnThread:
         self._answers: list[_Answer] = []  # touched by the engine's thread alone
         self._loop: asyncio.AbstractEventLoop | None = None  # that of the first question
         self._fault: str | None = None
+        self._ends_with_process = False
         self._ended: Future[None] = Future()
         built: Future[LLMEngine] = Future()
         threading.Thread(target=self._run, args=(build, built), name="engine", daemon=True).start()
@@ -111,7 +112,7 @@ class OwnThread:
             if not future.done():
                 future.set_exception(EngineDied(self._fault or "it was given up"))
 
-    async def stop(self) -> None:
+    async def stop(self, *, with_process: bool = False) -> None:
         """See RunningVllm.
 
         Waits for: the engine's thread, to end the step in progress and let go of the model.
@@ -119,6 +120,7 @@ class OwnThread:
         Ended by: the end of the thread, or that time.
         Metric: none; the replica is ending.
         """
+        self._ends_with_process |= with_process
         self._fault = self._fault or "it was stopped"
         self.fail_requests()
         self._questions.put(None)
@@ -170,9 +172,10 @@ class OwnThread:
             self._fault = f"{type(fault).__name__}: {fault}"
             self._on_loop(self.fail_requests)
         finally:
-            with suppress(Exception):  # what it held goes with the process at the latest
-                engine.renderer.shutdown()
-                engine.engine_core.shutdown()
+            if not self._ends_with_process:  # it collects garbage twice, which takes seconds on a busy host
+                with suppress(Exception):  # what it held goes with the process at the latest
+                    engine.renderer.shutdown()
+                    engine.engine_core.shutdown()
             self._ended.set_result(None)
 
     def _serve(self, engine: "LLMEngine") -> None:

@@ -52,5 +52,5 @@ class RunningVllm(Protocol):
     def fail_requests(self) -> None:
         """Make every request in flight raise EngineDied, though the engine does not answer."""
 
-    async def stop(self) -> None:
-        """End it; what is in flight raises EngineDied."""
+    async def stop(self, *, with_process: bool = False) -> None:
+        """End it; what is in flight raises EngineDied. with_process: see InferenceEngine."""

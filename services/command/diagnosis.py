@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from services.cause import Cause
@@ -53,14 +53,22 @@ class Reason:
     """What stops or limits the run."""
 
     what: str
-    """One sentence."""
+    """One sentence, on one line."""
     action: str
     """Where to look, or what to do."""
+    more: str = ""
+    """What follows the sentence in the message that it was taken from."""
 
 
 def reasons(facts: Facts) -> list[Reason]:
     """What stops or limits the run, the worst first; empty when nothing is known to."""
-    return [reason for rule in RULES for reason in rule(facts)]
+    return [_on_one_line(reason) for rule in RULES for reason in rule(facts)]
+
+
+def _on_one_line(reason: Reason) -> Reason:
+    """The reason with what other lines its message has apart; a colon that led to them is gone."""
+    what, _, more = reason.what.partition("\n")
+    return replace(reason, what=what.removesuffix(":"), more=more) if more else reason
 
 
 def _ended(facts: Facts) -> Iterator[Reason]:

@@ -176,7 +176,7 @@ class LiveDisplay:
         title = f"{self._config.name}: step {step} of {steps}, {duration(now - self._start_s)}"
         title += f", about {duration(left_s)} left" if left_s is not None else ""
         bar = Table.grid(expand=True)  # a bar alone does not end its line
-        bar.add_row(ProgressBar(total=steps, completed=step))
+        bar.add_row(ProgressBar(total=steps, completed=step, complete_style="green", finished_style="green"))
         parts: list[RenderableType] = [bar, table]
         if self._fleet and (views := self._fleet.views):
             parts.append(self._replicas(views))

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from services.command import figures, html_page
-from services.command.shown import number
+from services.command.shown import number, place
 from services.run.best_checkpoint import best_checkpoints
 from services.run.folder import RunFolder
 from services.run.history import History
@@ -50,9 +50,14 @@ def show(folder: RunFolder, summary: dict[str, Any], console: Console) -> None:
     table = Table(
         title=f"{folder.path.name}: {summary['steps']} steps" + (f" in {seconds:.0f} s" if seconds is not None else ""),
         title_justify="left",
+        title_style="bold",
+        show_header=False,
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
     )
-    table.add_column("")
-    table.add_column("", justify="right")
+    table.add_column(style="dim")
+    table.add_column(justify="right")
     for name, value in result_rows(summary):
         table.add_row(name, value)
     console.print(table)
@@ -64,7 +69,7 @@ def show(folder: RunFolder, summary: dict[str, Any], console: Console) -> None:
         ("trained model", folder.export),
     ):
         if path.exists():
-            console.print(f"{name:15s} {path}", highlight=False, soft_wrap=True)
+            console.print(f"{name:15s} {place(path)}", highlight=False, soft_wrap=True)
 
 
 def draw(folder: RunFolder) -> Path:

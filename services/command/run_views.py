@@ -73,12 +73,15 @@ def _status(arguments: argparse.Namespace) -> int:
     seen = IdleWatch()
 
     def look() -> RenderableType:
-        return Text(status.describe(arguments.folder, seen))
+        return status.for_terminal(status.describe(arguments.folder, seen))
 
-    if not arguments.watch:
+    console = terminal()
+    if arguments.watch:
+        watch(look, console, EVERY_S)
+    elif console.is_terminal:
+        console.print(status.for_terminal(status.describe(arguments.folder)))
+    else:
         print(status.describe(arguments.folder))
-        return entry.DONE
-    watch(look, terminal(), EVERY_S)
     return entry.DONE
 
 
@@ -110,7 +113,9 @@ def _why(arguments: argparse.Namespace) -> int:
 
     found = reasons(gather(arguments.folder))
     for at, reason in enumerate(found, start=1):
-        print(f"{at}. {reason.what}\n   {reason.action}")
+        print(
+            "\n".join([f"{at}. {reason.what}", *(f"   {line}" for line in (*reason.more.splitlines(), reason.action))])
+        )
     if not found:
         print("nothing is known to stop or limit it")
     return entry.DONE

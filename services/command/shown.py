@@ -1,5 +1,7 @@
 """How figures of a run are shown on a terminal."""
 
+from pathlib import Path
+
 from rich.console import Console
 
 
@@ -13,6 +15,12 @@ class _Terminal(Console):
 def terminal() -> Console:
     """The console that a command prints on."""
     return _Terminal()
+
+
+def place(path: Path) -> Path:
+    """The path as a user would type it here: relative to the current folder where it is below it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -1,6 +1,10 @@
 """`ratchet status`: where a run stands, from its files and, while it runs, its streams and leases."""
 
+import textwrap
 from pathlib import Path
+
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.text import Text
 
 from services.clock import sleep
 from services.command.balance import Admitted, IdleWatch
@@ -63,6 +67,35 @@ def describe(path: Path, watch: IdleWatch | None = None) -> str:
     return "\n".join(lines)
 
 
+def for_terminal(described: str) -> RenderableType:
+    """The lines, with those that are too long for the terminal going on further in than they began."""
+    texts = []
+    for line in described.splitlines():
+        text = line.lstrip()
+        began = len(line) - len(text)
+        texts.append(_Hanging(text, began, began + 2))
+    return Group(*texts)
+
+
+class _Hanging:
+    """A line that begins in one column and goes on in another."""
+
+    def __init__(self, text: str, first: int, rest: int) -> None:
+        self._text = text
+        self._first = " " * first
+        self._rest = " " * rest
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = textwrap.wrap(
+            self._text,
+            max(options.max_width, 2 * len(self._rest) + 1),
+            initial_indent=self._first,
+            subsequent_indent=self._rest,
+            break_on_hyphens=False,
+        )
+        yield Text("\n".join(lines) or "")
+
+
 def _looked(folder: RunFolder, facts: Facts, watch: IdleWatch | None) -> IdleWatch:
     """The looks so far and this one; at least two.
 
@@ -95,7 +128,8 @@ def _live(url: str, run: str, folder: RunFolder) -> list[str]:
         lines = []
         for name in (EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES, SCORED, DEAD):
             depth = RedisStream(connection, run, name, "status", 1e8).depth()
-            lines.append(f"  stream {name}: {depth.waiting} waiting, {depth.pending} claimed")
+            until = " until a checkpoint holds them" if name == SCORED and depth.pending else ""
+            lines.append(f"  stream {name}: {depth.waiting} waiting, {depth.pending} claimed{until}")
         for replica in Membership(connection, run, lease_s=15.0).live().values():
             state = "ready" if replica.ready else "not ready"
             lines.append(f"  replica {replica.replica_id}: {state}, policy version {replica.policy_version}")

@@ -19,7 +19,7 @@ from services.command.run_processes import (
     start_early,
     supervise,
 )
-from services.command.shown import terminal
+from services.command.shown import place, terminal
 from services.command.up_log import say, warn
 from services.config import RunConfig
 from services.errors import InputError
@@ -46,7 +46,7 @@ def up(config: RunConfig, supervise: Supervise = supervise) -> int:
         if finished(config):
             say(
                 console,
-                f"{folder.path} is finished; raise learner.steps to go on, or choose another name for a new run.",
+                f"{place(folder.path)} is finished; raise learner.steps to go on, or choose another name for a new run.",
             )
             return entry.DONE
         for one in chosen:
@@ -81,7 +81,7 @@ def _run(
         with redis_of(config, folder) as redis:
             if redis.server is not None and latest_checkpoint(folder.checkpoints) is None:
                 empty_own_queues(config, redis)
-            say(console, f"run folder {folder.path} (logs in {folder.logs})")
+            say(console, f"run folder {place(folder.path)} (logs in {place(folder.logs)})")
             return supervise(config, redis, console, known=checked.warnings, early=early)
 
 

@@ -26,7 +26,7 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     held_by: int | None = None
     """Sequence number of that one; None: none is held."""
     depths: dict[str, int] = {}
-    """Stream -> groups on it, claimed ones included."""
+    """Stream -> groups that have not got beyond it: claimed ones included but for `scored`."""
 
     def said(self) -> str:
         """In words, for one line."""

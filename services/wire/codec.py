@@ -3,12 +3,14 @@
 A change of a record's fields takes the next schema number, in the record itself and in every record that holds it.
 """
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
-import numpy as np
 
 from services.errors import WireError
+
+if TYPE_CHECKING:
+    import numpy as np  # imported where an array is looked into: a command that only looks at a run starts sooner without
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -22,10 +24,14 @@ class Array(msgspec.Struct, frozen=True, array_like=True):
     @classmethod
     def of(cls, values: Any, dtype: str) -> "Array":
         """An Array of `values`, a sequence or numpy array. dtype: a numpy name such as "<i4"."""
+        import numpy as np
+
         return cls(dtype, np.asarray(values, dtype=dtype).tobytes())
 
     def numpy(self) -> "np.ndarray[Any, Any]":
         """The values, read-only. Raises WireError when dtype or length cannot be right."""
+        import numpy as np
+
         if self.dtype not in ("<i4", "<f4"):
             raise WireError(f'array dtype "{self.dtype}" is not one of "<i4", "<f4"')
         try:

@@ -6,14 +6,16 @@ token that nobody sampled. What the environment said stands beside them, in the 
 """
 
 import math
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
-import numpy as np
 
 from services.errors import WireError
 from services.wire.codec import Array, record
 from services.wire.prompt import Prompt
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class VersionSpan(msgspec.Struct, frozen=True, array_like=True):
@@ -62,6 +64,8 @@ class Trajectory(msgspec.Struct, frozen=True, kw_only=True):
 
     def policy_versions(self) -> "np.ndarray[tuple[int], np.dtype[np.int32]]":
         """The policy version of each response token, int32 [L]. Raises WireError when the spans do not cover the response."""
+        import numpy as np
+
         versions = np.empty(len(self), dtype=np.int32)
         reached = 0
         for span in self.spans:

@@ -84,3 +84,10 @@ def test_every_alert_is_tested_to_fire_and_to_be_silent() -> None:
 def test_promtool_agrees(path: Any) -> None:
     done = subprocess.run([str(PROMTOOL), "test", "rules", str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_promtool_says_on_the_page_is_of_these_rules() -> None:
+    page = (ROOT / "docs/dashboards.md").read_text(encoding="utf-8")
+    for file in ("alerts.yml", "recording.yml"):
+        said = f"Checking deploy/prometheus/rules/{file}\n  SUCCESS: {len(rules(file))} rules found\n"
+        assert page.count(said) == 2, "check config and check rules say it"

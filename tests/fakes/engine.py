@@ -50,7 +50,7 @@ class FakeEngine:
         self._alive()
         self.started = True
 
-    async def stop(self) -> None:
+    async def stop(self, *, with_process: bool = False) -> None:
         self.stopped = True
 
     async def sample(self, prompt: Prompt) -> tuple[Trajectory, ...]:

@@ -8,8 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from services import health
-from services.health import HealthServer, metrics_page
-from services.metrics import waiting
+from services.health import HealthServer
 
 
 def threads() -> int:
@@ -31,13 +30,3 @@ def test_a_scrape_that_falls_silent_is_let_go_and_its_thread_with_it(monkeypatch
     with urllib.request.urlopen(f"{server.url}/healthz", timeout=10) as answer:
         assert answer.read() == b"alive\n"
     server.close()
-
-
-def test_every_sample_has_the_name_of_the_run() -> None:
-    with waiting("tests", "the page"):
-        lines = metrics_page("addition").decode().splitlines()
-    samples = [line for line in lines if not line.startswith("#")]
-    assert len(samples) > 10
-    assert all('run="addition"' in line for line in samples)
-    assert 'ratchet_waiting{awaiting="the page",room="tests",run="addition"} 1.0' in samples
-    assert 'run="' not in metrics_page(None).decode()

@@ -1,16 +1,17 @@
 """What every request passes first: an id, the caller's name and the right to ask; afterwards, one line in the log."""
 
-import json
 import logging
 import re
 import uuid
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.clock import now_s
+from services.log_lines import with_fields
 from verifier import metrics
 from verifier.contract import Refusal
 from verifier.http.auth import BearerTokens
@@ -18,6 +19,8 @@ from verifier.http.head import TOO_LARGE, too_large
 
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 REQUEST_ID = b"x-request-id"
+VERDICTS = ("error", "timeout", "incorrect", "correct")
+"""In the order in which a log line counts them."""
 
 log = logging.getLogger("ratchet.verifier.requests")
 
@@ -77,12 +80,26 @@ class Front:
         line = {
             "request_id": state["request_id"],
             "caller": state["caller"],
+            "method": scope["method"],
             "path": scope["path"],
             "status": status,
             "seconds": round(seconds, 4),
             **tally,
         }
-        log.log(logging.WARNING if trouble else logging.INFO, json.dumps(line))
+        log.log(logging.WARNING if trouble else logging.INFO, "%s", _said(line), extra=with_fields(**line))
+
+
+def _said(line: Mapping[str, Any]) -> str:
+    """The line about a request in words, on one line whatever the request holds."""
+    counts = ", ".join(f"{line[verdict]} {verdict}" for verdict in VERDICTS if line.get(verdict))
+    without = sum(line.get(verdict, 0) for verdict in ("error", "timeout"))
+    what = f"status {line['status']}" if line["status"] else "no answer"
+    if without:
+        what = f"no verdict on {without} of {line['items']} responses ({counts})"
+    elif counts:
+        what = f"{line['items']} responses ({counts})"
+    asked = f"{line['method']} {quote(line['path'])} of {line['caller'] or 'nobody known'}"
+    return f"{what}: {asked}, {line['seconds']:.3f} s, request {line['request_id']}"
 
 
 async def refuse_entry(send: Send, status: int, error: str, *more: tuple[bytes, bytes]) -> None:

@@ -5,7 +5,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from services.health import metrics_page
+from services.exposition import metrics_page
 from verifier.grading import Grading
 
 

@@ -12,6 +12,7 @@ import msgspec
 from fastapi import FastAPI, Request, Response
 
 from services.config.verifier import VerifierConfig
+from services.log_lines import with_fields
 from services.wire.verdict import Score
 from verifier import metrics
 from verifier.contract import MalformedRequest, Refusal, ScoreItem, ScoreResponse, ScoreResult, read_request
@@ -101,5 +102,16 @@ def refuse(status: int, error: str, path: str = "$", *, headers: Mapping[str, st
 def log_without_verdict(request_id: str, items: Sequence[ScoreItem], scores: Sequence[Score]) -> None:
     for index in without_verdict(scores):
         item = items[index]
-        line = {"request_id": request_id, "id": item.id, "grader": item.grader, "detail": scores[index].detail}
-        log.warning(json.dumps({**line, "response": item.response[:LOGGED_CHARACTERS]}))
+        line = {
+            "request_id": request_id,
+            "id": item.id,
+            "grader": item.grader,
+            "detail": scores[index].detail,
+            "response": item.response[:LOGGED_CHARACTERS],
+        }
+        what, why, begins = (json.dumps(line[name]) for name in ("id", "detail", "response"))  # each on one line
+        log.info(
+            "no verdict on %s by %s: %s; the response begins %s, request %s",
+            *(what, item.grader, why, begins, request_id),
+            extra=with_fields(**line),
+        )

@@ -11,7 +11,7 @@ export function number(value, digits = 3) {
   if (size >= 1e6) return (value / 1e6).toFixed(1) + " M";
   if (size >= 1e3) return Math.round(value).toLocaleString("en");
   if (size !== 0 && size < 10 ** -digits) return value.toExponential(1);
-  return String(Number(value.toFixed(size >= 100 ? 1 : digits)));
+  return String(Number(value.toFixed(size >= 100 ? Math.min(1, digits) : digits)));
 }
 
 function svg(tag, attributes) {

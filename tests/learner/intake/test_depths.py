@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY
 
 from learner.intake.depths import StreamDepths
 from services.errors import StreamError
+from services.streams.names import PROMPTS, SCORED
 from services.streams.redis_connection import RedisConnection
 from services.streams.redis_stream import RedisIssueLog, RedisStream
 from services.streams.stream import StreamDepth
@@ -52,6 +53,7 @@ def test_what_waits_and_what_is_claimed_is_seen_on_every_stream(redis_connection
     until(lambda: depths(names[0]) == (1, 2))
     replica.hand_over(claims[0], stream(names[1]), b"scored")
     until(lambda: [depths(name) for name in names] == [(1, 1), (1, 0)])
+    assert watched.latest == {names[0]: 2, names[1]: 1}
     watched.close()
     replica.acknowledge(claims[1:])
     time.sleep(0.2)
@@ -92,3 +94,18 @@ def test_a_server_that_hangs_holds_up_neither_the_start_nor_the_end() -> None:
     begun = time.monotonic()
     StreamDepths([Hanging()]).close()  # type: ignore[list-item]
     assert time.monotonic() - begun < 0.5
+
+
+def test_what_the_learner_holds_for_its_next_checkpoint_is_not_said_to_wait(redis_connection: RedisConnection) -> None:
+    run = f"depths-{uuid.uuid4().hex[:8]}"
+    scored = RedisStream(redis_connection, run, SCORED, "learner", 60.0)
+    prompts = RedisStream(redis_connection, run, PROMPTS, "rollout-0", 60.0)
+    issued = RedisIssueLog(redis_connection, prompts)
+    for number in range(3):
+        issued.issue(number, b"prompt")
+    for claim in prompts.claim(3, 1.0):
+        prompts.hand_over(claim, scored, b"scored")
+    scored.claim(2, 1.0)
+    watched = StreamDepths([prompts, scored], every_s=0.05)
+    until(lambda: watched.latest == {PROMPTS: 0, SCORED: 1})
+    watched.close()

@@ -238,7 +238,8 @@ def test_groups_with_nothing_to_train_on_end_the_run_with_three_answers(tmp_path
     with pytest.raises(NoUsableGroups) as ended:
         bench.intake.gather()
     said = str(ended.value)
-    assert "for 12 groups there was nothing to train on: 12 equal rewards (every reward was 0)" in said
+    first = "for 12 groups there was nothing to train on: 12 equal rewards (every reward was 0)."
+    assert said.splitlines()[0] == first, "it stands alone where the first line is shown"
     assert said.count(" is incorrect, reward 0; grader exact, reference ") == 3
     assert "ratchet verify" in said
 
@@ -273,7 +274,7 @@ def test_groups_that_all_die_end_the_run_with_their_causes(tmp_path: Path) -> No
             encode(DeadGroup(prompt=prompt, group_id=prompt.group_id, stage="prompts", cause=cause, payload=payload))
         )
     with pytest.raises(
-        NoUsableGroups, match=r"2 groups in a row died.*\n  prompts: the engine refuses it: temperature\n"
+        NoUsableGroups, match=r"2 groups in a row died.* for this: prompts: the engine refuses it: temperature\n"
     ):
         bench.intake.gather()
 

@@ -72,7 +72,7 @@ class FakeVllm:
     def fail_requests(self) -> None:
         self.told += 1
 
-    async def stop(self) -> None:
+    async def stop(self, *, with_process: bool = False) -> None:
         pass
 
 

@@ -236,6 +236,13 @@ def test_an_engine_that_hangs_in_a_step_does_not_hold_up_the_stop(monkeypatch: p
     with_engine(scenario)
 
 
+def test_an_engine_whose_process_ends_is_not_put_away_first() -> None:
+    async def scenario(_: CountingEngine, vllm: OwnThread) -> None:
+        await vllm.stop(with_process=True)
+
+    assert with_engine(scenario).log == []
+
+
 def test_an_engine_that_cannot_be_made_says_why() -> None:
     def build() -> Any:
         raise OSError("no such model")

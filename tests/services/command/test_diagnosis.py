@@ -89,6 +89,13 @@ def test_the_first_sentence_names_the_cause(fault: str) -> None:
     assert first.action
 
 
+def test_a_message_of_several_lines_is_one_sentence_and_the_rest() -> None:
+    message = "3 of 9 rows cannot be used:\n  row 1: no answer\n  row 2: too long"
+    (reason,) = reasons(changed(left={"learner": cause(message)}))
+    assert reason.what == "learner is not started again: 3 of 9 rows cannot be used"
+    assert reason.more == "  row 1: no answer\n  row 2: too long"
+
+
 def test_nothing_is_said_of_a_healthy_run() -> None:
     assert reasons(HEALTHY) == []
 

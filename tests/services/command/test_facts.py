@@ -1,5 +1,7 @@
 """What `ratchet why` gathers: from the files of a run, and from its server."""
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -92,3 +94,9 @@ def test_a_server_that_is_gone_is_a_fact(tmp_path: Path) -> None:
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not a run folder"):
         gather(tmp_path)
+
+
+def test_a_command_that_only_looks_at_a_run_imports_nothing_large() -> None:
+    program = "import sys, services.command.status, services.command.fleet; print(*{'httpx', 'numpy', 'torch'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

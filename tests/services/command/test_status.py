@@ -1,10 +1,13 @@
 """Where a run stands, from its files and, while it runs, its server."""
 
+import io
 from pathlib import Path
+
+from rich.console import Console
 
 from services.command.redis_server import RedisServer
 from services.command.run_processes import write_settings
-from services.command.status import describe
+from services.command.status import describe, for_terminal
 from services.run.folder import RunFolder
 from services.run.json_lines import JsonLines
 from tests.services.command.running import run
@@ -44,3 +47,9 @@ def test_a_server_that_is_gone_is_said_and_is_not_an_error(tmp_path: Path) -> No
     folder = started(tmp_path)
     folder.redis_url.write_text(f"unix://{tmp_path}/no.sock", encoding="utf-8")
     assert "cannot ask its Redis server" in describe(folder.path)
+
+
+def test_a_line_that_is_too_long_goes_on_further_in() -> None:
+    said = io.StringIO()
+    Console(file=said, width=30).print(for_terminal("run a in runs/a\n  one two three four five six seven eight"))
+    assert said.getvalue() == "run a in runs/a\n  one two three four five six\n    seven eight\n"

@@ -1,7 +1,7 @@
 """Request ids, the right to ask, TLS and what the log says, over real sockets."""
 
-import json
 import logging
+import re
 import ssl
 import subprocess
 import time
@@ -36,7 +36,7 @@ def lines(caplog: pytest.LogCaptureFixture, count: int = 0) -> list[dict[str, An
     test, which looked at a page, may come in this one."""
     give_up_s = time.monotonic() + 10
     while True:
-        written = [json.loads(record.getMessage()) for record in caplog.records if record.name == LOGGER]
+        written: list[dict[str, Any]] = [vars(record)["fields"] for record in caplog.records if record.name == LOGGER]
         found = [line for line in written if line.get("path", "/v1/score") == "/v1/score"]
         if len(found) >= count:
             return found
@@ -98,6 +98,7 @@ def test_trouble_leaves_one_line_without_texts(verifier: Running, caplog: pytest
     assert scored == {
         "request_id": "r1",
         "caller": "127.0.0.1",
+        "method": "POST",
         "path": "/v1/score",
         "status": 200,
         "items": 3,
@@ -107,11 +108,30 @@ def test_trouble_leaves_one_line_without_texts(verifier: Running, caplog: pytest
     assert (malformed["request_id"], malformed["status"]) == ("r2", 422)
     assert (large["request_id"], large["status"]) == ("r3", 413)
     assert SECRET not in caplog.text
+    said = [record.getMessage() for record in caplog.records if record.name == LOGGER]
+    assert re.fullmatch(
+        r"no verdict on 2 of 3 responses \(2 error, 1 correct\): POST /v1/score of 127\.0\.0\.1, \d\.\d{3} s, request r1",
+        said[0],
+    )
+    assert said[1].startswith("status 422: POST /v1/score of 127.0.0.1, ")
+
+
+def test_a_line_in_words_stays_one_line_whatever_was_sent(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, LOGGER)
+    with running(log_responses=True, log_requests="all") as verifier:
+        httpx.get(f"{verifier.url}/a%0Ab", headers={"X-Request-Id": "r0"})
+        post(verifier, item("a\nb", id="c\nd", reference=None), X_Request_Id="r1")
+        lines(caplog, 2)
+    said = [record.getMessage() for record in caplog.records if record.name == LOGGER]
+    assert any(line.startswith("status 404: GET /a%0Ab of 127.0.0.1, ") for line in said)
+    assert any(line.startswith('no verdict on "c\\nd" by exact: ') and '"a\\nb"' in line for line in said)
+    assert not any("\n" in line for line in said)
 
 
 def test_texts_are_logged_only_where_the_operator_says_so_and_only_their_beginning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, LOGGER)
     with running(log_responses=True) as verifier:
         post(verifier, item("judged"), item(SECRET + "x" * 1000, reference=None), X_Request_Id="r1")
     unjudged = [line for line in lines(caplog) if "response" in line]
