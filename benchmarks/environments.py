@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
@@ -33,6 +34,7 @@ from rollout.conversation.dialogue import Script
 from rollout.environments import Message, Start, Subject, Turn
 from rollout.vllm.engine import VllmEngine
 from services.config.run import RunConfig
+from services.entry import SWITCH_S
 from services.metrics import BusyTime
 from services.wire.codec import Array
 from services.wire.prompt import Prompt
@@ -176,6 +178,7 @@ class Bench:
 
 
 async def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    sys.setswitchinterval(SWITCH_S)  # as in a replica, whose threads ask each other all the time
     with tempfile.TemporaryDirectory() as folder:
         write_model(Path(folder), tied=True)
         config = run_config(Path(folder), arguments)
