@@ -26,8 +26,8 @@ COMPILER = "torch._inductor"
 STAGED_WEIGHTS = "rollout.vllm.worker.StagedWeights"
 """By name, because its file imports torch, which reads the environment that is set here."""
 TURN_BLOCK_TOKENS = 32
-"""Tokens of a block of the cache on a CPU, in a run with an environment. Only whole blocks are found again, and vLLM's own have 128
-there: most turns would read all that came before again. Its kernel wants multiples of 32."""
+"""Tokens of a block of the cache on a CPU, in a run with an environment. Only whole blocks are found again, and vLLM's own have
+128 there: most turns would read all that came before again. Its kernel wants multiples of 32."""
 UNCHECKED_FRACTION = 0.01
 """gpu_memory_utilization where kv_cache_gib sizes the cache: vLLM still refuses to start if less than this is free."""
 
