@@ -146,9 +146,10 @@ class Bench:
             config = config.model_copy(update={"rollout": rollout})
         talks = Conversations(config, self._script, partial(Patient, asked.turns, words(asked.words_tokens), seconds))
 
-        read = ids_of(START + (asked.turns - 1) * words(asked.words_tokens))
-
         async def single(one: Prompt) -> tuple[Trajectory, ...]:
+            # None begins as another does: otherwise the cache would have most of what only they read at once.
+            begun = f"{one.sequence_number:0{len(START)}d}"
+            read = ids_of(begun + (asked.turns - 1) * words(asked.words_tokens))
             return await in_engine(msgspec.structs.replace(one, token_ids=Array.of(read, "<i4")))
 
         async def talk(one: Prompt) -> tuple[Trajectory, ...]:
