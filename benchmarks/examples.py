@@ -3,11 +3,12 @@
     python -m benchmarks.examples guessing calculator               # minutes for each run, on two cores
     python -m benchmarks.examples guessing --seeds 3 --out build/guessing.json
     python -m benchmarks.examples guessing --read --pictures docs/pictures    # table and curve of runs that have been
+    python -m benchmarks.examples calculator --named turns --set 'learner.advantage={baseline="mean",turns={}}'
 
-A run is `ratchet up examples/NAME/NAME.toml` with the seed, which decides the order of the problems and every random draw.
-All start from the bundled model. Held-out accuracy is that of the run's own evaluation, sampled at temperature 1, before the
-first step and as often as the run file says. For conversations: the share of those kept of a step in which the policy spoke more
-than once. Intervals are 95 % by Student's t over seeds.
+A run is `ratchet up examples/NAME/NAME.toml` with the seed, which decides the order of the problems and every random draw, and
+with what --set says; --named keeps such runs apart from the others. All start from the bundled model. Held-out accuracy is that
+of the run's own evaluation, sampled at temperature 1, before the first step and as often as the run file says. For conversations:
+the share of those kept of a step in which the policy spoke more than once. Intervals are 95 % by Student's t over seeds.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +34,22 @@ def run_file(example: str) -> Path:
     return ROOT / "examples" / example / f"{example}.toml"
 
 
-def one_run(example: str, seed: int, runs: Path) -> float:
-    """Train with this seed, in a run folder of its own; one that has ended is left as it is. Returns the seconds it took."""
+def one_run(example: str, called: str, seed: int, runs: Path, changes: Sequence[str] = ()) -> float:
+    """Train with this seed, in a run folder of its own; one that has ended is left as it is. Returns the seconds it took.
+
+    called: see `name`. changes: of the run file, as --set takes them.
+    """
     begun_s = time.monotonic()
     subprocess.run([sys.executable, run_file(example).with_name("make_example.py")], check=True)
-    told = [f"seed={seed}", f"name={name(example, seed)}", f"runs_folder={runs}"]
+    told = [f"seed={seed}", f"name={name(called, seed)}", f"runs_folder={runs}", *changes]
     command = [str(Path(sys.executable).with_name("ratchet")), "up", str(run_file(example))]
     subprocess.run([*command, *(part for one in told for part in ("--set", one))], check=True)
     return time.monotonic() - begun_s
 
 
-def name(example: str, seed: int) -> str:
-    return f"{example.replace('_', '-')}-{seed}"
+def name(called: str, seed: int) -> str:
+    """The name of a run. called: the example, or what --named says."""
+    return f"{called.replace('_', '-')}-{seed}"
 
 
 def talking(folder: Path) -> list[tuple[int, float]]:
@@ -118,20 +124,25 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--runs", type=Path, default=ROOT / "runs" / "examples", help="where the run folders are")
     parser.add_argument("--read", action="store_true", help="train nothing")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a change of the run files")
+    parser.add_argument("--named", metavar="NAME", help="what the runs of one example are called, instead of its name")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="where to draw each example's curve")
     parser.add_argument("--out", type=Path, help="report in JSON")
     options = parser.parse_args()
+    if options.named is not None and len(options.examples) > 1:
+        parser.error("--named is for the runs of one example")
     report: dict[str, Any] = {"machine": machine(PACKAGES), "examples": {}}
     for example in options.examples:
-        found = []
+        found, called = [], options.named or example
         for seed in range(options.seeds):
-            seconds = None if options.read else one_run(example, seed, options.runs.resolve())
-            history = read_history(options.runs / name(example, seed))
+            runs = options.runs.resolve()
+            seconds = None if options.read else one_run(example, called, seed, runs, options.set)
+            history = read_history(options.runs / name(called, seed))
             found.append(told(history, seconds, example == "two_sources"))
-        report["examples"][example] = found
-        print(table(example, found), flush=True)
+        report["examples"][called] = found
+        print(table(called, found), flush=True)
         if options.pictures is not None:
-            print(picture(example, found, options.pictures))
+            print(picture(called, found, options.pictures))
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

@@ -9,7 +9,8 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Literal, TypeVar
+from contextlib import suppress
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from rollout.conversation.metrics import ENVIRONMENT_SECONDS, REPLACED_THREADS
 from rollout.environments import Environment, Message, Start, Subject, Turn
@@ -35,21 +36,92 @@ class EnvironmentFault(RatchetError):
         self.kind = kind
 
 
+class _Post(Generic[T]):
+    """Things for the loop of another thread, which takes all that have come together in one go.
+
+    To wake another thread's loop costs more than most environments take to answer, and conversations often ask together.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, take: Callable[[T], None]) -> None:
+        """take: what that loop does with each."""
+        self.loop = loop
+        self._take = take
+        self._lock = threading.Lock()
+        self._sent: list[T] = []
+
+    def send(self, one: T) -> None:
+        """Raises RuntimeError where the loop is closed."""
+        with self._lock:
+            self._sent.append(one)
+            asleep = len(self._sent) == 1
+        if asleep:
+            self.loop.call_soon_threadsafe(self._look)
+
+    def _look(self) -> None:
+        with self._lock:
+            sent = self._sent
+            self._sent = []
+        for one in sent:
+            self._take(one)
+
+
+class _Call:
+    """One call of an environment, and where its outcome goes."""
+
+    def __init__(self, call: Callable[[], Coroutine[Any, Any, Any]], what: str, outcomes: "_Post[_Call]") -> None:
+        """outcomes: to the loop that asks. Created in that loop."""
+        self._call = call
+        self._what = what
+        self._outcomes = outcomes
+        self._task: asyncio.Task[Any] | None = None  # touched by the environments' loop alone
+        self._given_up = False  # likewise
+        self.answer: asyncio.Future[Any] = outcomes.loop.create_future()  # touched by the asker's loop alone
+
+    def begin(self) -> None:
+        """Called in the environments' loop."""
+        if not self._given_up:
+            self._task = asyncio.get_running_loop().create_task(_guarded(self._what, self._call))
+            self._task.add_done_callback(self._send)
+
+    def give_up(self) -> None:
+        """Called in the environments' loop, where nobody waits for the outcome any more."""
+        self._given_up = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _send(self, task: "asyncio.Task[Any]") -> None:
+        if not task.cancelled():
+            with suppress(RuntimeError):  # the asker's loop is closed
+                self._outcomes.send(self)
+
+    def hear(self) -> None:
+        """Called in the asker's loop: the outcome is there."""
+        assert self._task is not None
+        fault = self._task.exception()
+        if self.answer.done():
+            return  # given up meanwhile
+        if fault is None:
+            self.answer.set_result(self._task.result())
+        else:
+            self.answer.set_exception(fault)
+
+
 class EnvironmentThread:
     """An asyncio loop in a daemon thread, in which environments run: one that blocks it holds up no weights and no lease."""
 
     def __init__(self) -> None:
-        self._loop = self._started()
+        self._calls = self._started()
+        self._outcomes: _Post[_Call] | None = None  # to the loop that asked last; there is one
 
     @staticmethod
-    def _started() -> asyncio.AbstractEventLoop:
+    def _started() -> _Post[_Call]:
         loop = asyncio.new_event_loop()
         threading.Thread(target=_run, args=(loop,), name="environments", daemon=True).start()
-        return loop
+        return _Post(loop, _Call.begin)
 
     def stop(self) -> None:
         """End the loop; the thread follows unless it is blocked."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._calls.loop.call_soon_threadsafe(self._calls.loop.stop)
 
     async def call(self, what: str, call: Callable[[], Coroutine[Any, Any, T]], within_s: float) -> T:
         """The result of `call`, made and awaited in the thread. Raises EnvironmentFault if it raises, or is late.
@@ -59,18 +131,21 @@ class EnvironmentThread:
         Ended by: its answer or fault, or that time, which is a fault of kind late.
         Metric: ratchet_waiting{room="rollout", awaiting="environment"}; ratchet_rollout_environment_seconds.
         """
-        loop = self._loop
-        answer = asyncio.run_coroutine_threadsafe(_guarded(what, call), loop)
+        own = asyncio.get_running_loop()
+        if self._outcomes is None or self._outcomes.loop is not own:
+            self._outcomes = _Post(own, _Call.hear)
+        calls = self._calls
+        asked = _Call(call, what, self._outcomes)
+        calls.send(asked)
         try:
             async with asyncio.timeout(within_s):
                 with waiting("rollout", "environment"):
-                    return await asyncio.wrap_future(answer)
+                    return cast(T, await _or_give_up(asked, calls.loop))
         except TimeoutError:
-            answer.cancel()
-            await self._replace_if_blocked(loop, what)
+            await self._replace_if_blocked(calls, what)
             raise EnvironmentFault("late", f"{what} took more than environment.turn_s = {within_s:g} s") from None
 
-    async def _replace_if_blocked(self, loop: asyncio.AbstractEventLoop, what: str) -> None:
+    async def _replace_if_blocked(self, calls: _Post[_Call], what: str) -> None:
         """Leave a thread behind that runs nothing any more, with the conversations in it, and go on in another.
 
         Waits for: a sign of life of the thread.
@@ -78,18 +153,18 @@ class EnvironmentThread:
         Ended by: that sign, or that time; another thread then takes its place.
         Metric: ratchet_rollout_replaced_environment_threads_total.
         """
-        alive = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop)
+        alive = asyncio.run_coroutine_threadsafe(asyncio.sleep(0), calls.loop)
         try:
             async with asyncio.timeout(SIGN_OF_LIFE_S):
                 await asyncio.wrap_future(alive)
         except TimeoutError:
-            if loop is self._loop:  # otherwise another conversation has found it out
+            if calls is self._calls:  # otherwise another conversation has found it out
                 log.error(
                     "%s blocks the thread of the environments; another takes its place. Await, do not block", what
                 )
                 REPLACED_THREADS.inc()
                 self.stop()
-                self._loop = self._started()
+                self._calls = self._started()
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
@@ -97,6 +172,16 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
     loop.run_forever()
     loop.run_until_complete(_cancel_others())
     loop.close()
+
+
+async def _or_give_up(asked: _Call, loop: asyncio.AbstractEventLoop) -> Any:
+    """The answer; where nobody waits for it any more, the call is cancelled in the loop of the environments."""
+    try:
+        return await asked.answer
+    finally:
+        if asked.answer.cancelled():
+            with suppress(RuntimeError):  # that loop is closed, and runs nothing
+                loop.call_soon_threadsafe(asked.give_up)
 
 
 async def _cancel_others() -> None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 COMPILER = "torch._inductor"
 STAGED_WEIGHTS = "rollout.vllm.worker.StagedWeights"
 """By name, because its file imports torch, which reads the environment that is set here."""
+TURN_BLOCK_TOKENS = 32
+"""Tokens of a block of the cache on a CPU, in a run with an environment. Only whole blocks are found again, and vLLM's own have
+128 there: most turns would read all that came before again. Its kernel wants multiples of 32."""
 UNCHECKED_FRACTION = 0.01
 """gpu_memory_utilization where kv_cache_gib sizes the cache: vLLM still refuses to start if less than this is free."""
 
@@ -194,6 +197,8 @@ def engine_arguments(run: RunConfig, gpu_bytes: Callable[[], int] | None = None)
         # A prompt that is read in parts ends vLLM 0.32 on CPU: it winds back the generator of a seeded request, and those of a
         # CPU have no offset ("CPU Generator does not use offset").
         arguments["enable_chunked_prefill"] = False
+        if run.environment is not None:
+            arguments["block_size"] = TURN_BLOCK_TOKENS
         step_tokens = step_tokens and max(step_tokens, model.max_length)
     else:
         step_tokens = step_tokens or max(GPU_STEP_TOKENS, arguments["max_num_seqs"])

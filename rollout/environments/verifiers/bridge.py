@@ -80,8 +80,10 @@ class Bridge:
         """One episode: the rewards of what the policy did in it. Raises RuntimeError with what went wrong."""
         from verifiers.v1 import EvalClientConfig, ModelContext
 
-        variable = f"RATCHET_CONVERSATION_{number}"
-        os.environ[variable] = api_key  # the only way in which the package takes a key
+        # The only way in which the package takes a key. Its runtimes give programs no variable that has API_KEY in its name: what
+        # the policy runs there could ask in the name of other conversations.
+        variable = f"RATCHET_CONVERSATION_{number}_API_KEY"
+        os.environ[variable] = api_key
         try:
             client = EvalClientConfig(base_url=base_url, api_key_var=variable)
             (slot,) = self._environment.slots(self._tasks.at(row))

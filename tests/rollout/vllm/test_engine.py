@@ -21,6 +21,9 @@ import torch
 from prometheus_client import REGISTRY
 from transformers import Qwen2ForCausalLM
 
+from learner.batch import packing
+from learner.batch.step_batch import assemble
+from learner.engine.policy_model import PolicyModel, inputs
 from rollout.conversation.conversations import Conversations
 from rollout.conversation.dialogue import Script
 from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
@@ -30,6 +33,7 @@ from rollout.environments.loading import environment_maker
 from rollout.vllm.engine import VllmEngine
 from rollout.vllm.launch import refuse_what_was_changed
 from services.clock import Deadline
+from services.config.learner import LearnerConfig
 from services.config.run import RunConfig
 from services.errors import InputError, WeightSyncError
 from services.weights.buckets import pack
@@ -37,7 +41,9 @@ from services.weights.meeting import RendezvousStore
 from services.weights.process_group import ProcessGroupChannel
 from services.wire.codec import Array
 from services.wire.prompt import Prompt
-from services.wire.trajectory import Trajectory, check_turns
+from services.wire.score import ScoredGroup
+from services.wire.trajectory import Group, Trajectory, check_turns
+from services.wire.verdict import Score
 from services.wire.weights import Gap, Rendezvous, WeightManifest
 from tests.learner.talks import contexts, logp_of_the_whole
 from tests.rollout.small_model import (
@@ -547,6 +553,63 @@ def test_log_probs_of_a_conversation_are_those_of_a_forward_of_all_of_it(rig: Ri
             at = sampled[of_turn.start]
             expected = logp_under(models[int(version[of_turn.start])], whole[:at], whole[at : at + 9])
             assert float(np.abs(logp[of_turn] - expected.numpy()).max()) < TOLERANCE_NATS
+
+
+TEMPLATES = {
+    "marked": "{% for m in messages %}{{ 'a' if m.role == 'user' else 'b' }}{{ m.content }}={% endfor %}"
+    "{% if add_generation_prompt %}b{% endif %}",
+    "headers": "{% for m in messages %}cc{{ m.role | length }}-{{ m.content | trim }}={% endfor %}"
+    "{% if add_generation_prompt %}cc9-{% endif %}",
+    "forgets": "{% for m in messages %}{{ m.content[-2:] if m.role == 'assistant' else '*' + m.content }}={% endfor %}"
+    "{% if add_generation_prompt %}d{% endif %}",
+}
+"""Chat templates of the small model's characters; the last keeps two of what was said, so that sequences begin again."""
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_what_the_engine_records_of_conversations_is_what_the_learner_computes_packed_and_alone(
+    rig: Rig, template: str
+) -> None:
+    from transformers import AutoTokenizer
+
+    settings = rig.run_config.model_dump(mode="json", exclude_none=True)
+    settings |= {"environment": {"name": "guess", "max_turns": 3}}
+    config = RunConfig.model_validate(settings)
+    tokenizer = AutoTokenizer.from_pretrained(config.model.path)
+    tokenizer.chat_template = TEMPLATES[template]
+    script = Script(tokenizer, [STOP], config.prompts)
+
+    async def in_engine(asked: Prompt) -> tuple[Trajectory, ...]:
+        # The first message may end itself. The others make it long: the last turn finds a block of the cache again.
+        ends = (STOP,) if len(asked.token_ids) < 40 else ()
+        found = await rig.engine.sample(msgspec.structs.replace(asked, max_tokens=70, stop_token_ids=ends))
+        return tuple(msgspec.structs.replace(one, finish_reason="stop") for one in found)
+
+    async def held() -> tuple[Prompt, tuple[Trajectory, ...]]:
+        talks = Conversations(config, script, ThreeTurns)
+        group = await talks.sample(prompt(tokens=250, grader="environment", problem=""), in_engine)
+        await talks.stop()
+        return group
+
+    begun, trajectories = rig.do(held())
+    restarts = [turn.restarts for one in trajectories for turn in one.turns]
+    assert any(restarts) is (template == "forgets")
+    scores = [Score(verdict="correct", reward=float(i), detail="", elapsed_s=0.0) for i in range(len(trajectories))]
+    group = Group(prompt=begun, trajectories=trajectories, replica_id=REPLICA)
+    learner = LearnerConfig(steps=1, groups_per_step=1, row_tokens=1024)
+    batch = assemble([ScoredGroup(group=group, scores=tuple(scores), verifier_id="v")], rig.version, learner)
+    own = PolicyModel(config.model, head_chunk_tokens=64, gradient_checkpointing=False)
+    with torch.no_grad():
+        for name, weight in own.named_weights():
+            weight.copy_(rig.model.get_parameter(name))
+        for laid in (packing.pack(batch, row_tokens=1024, rows_per_micro_batch=2), packing.one_each(batch)):
+            logp = torch.full_like(batch.behavior_logp, torch.nan)
+            for micro_batch in laid:
+                logp[micro_batch.token_index] = own(*inputs(micro_batch, torch.device("cpu")))[0]
+            assert float((logp - batch.behavior_logp).abs().max()) < TOLERANCE_NATS
+    for one in trajectories:
+        expected = logp_of_the_whole(rig.model, ids(begun), one).detach()
+        assert gap_nats(one, expected) < TOLERANCE_NATS
 
 
 CALL = '<tool_call>{"name": "calculator", "arguments": {"expression": "12*7"}}</tool_call>'

@@ -27,6 +27,13 @@ def test_by_default_gpus_run_graphs_in_large_steps_and_cpus_neither(tmp_path: Pa
     assert "enable_chunked_prefill" not in gpu
 
 
+def test_the_turns_of_a_conversation_find_what_came_before_in_small_blocks_on_a_cpu(tmp_path: Path) -> None:
+    talk = 'environment={name="guess",max_turns=2}'
+    assert given(tmp_path, talk)["block_size"] == 32
+    assert "block_size" not in given(tmp_path)
+    assert "block_size" not in given(tmp_path, talk, "device=cuda")  # vLLM's own there have 16
+
+
 def test_what_the_run_file_says_takes_precedence_on_both(tmp_path: Path) -> None:
     for device, eager in (("cuda", "true"), ("cpu", "false")):
         own = ["rollout.max_num_batched_tokens=4096", f"rollout.enforce_eager={eager}"]

@@ -165,25 +165,101 @@ def test_calls_that_cannot_be_read_reach_the_agent_as_text() -> None:
     assert [len(one.turns) for one in group.trajectories] == [1, 1]
 
 
-def test_only_the_conversations_own_key_opens_the_door_and_only_while_it_lasts() -> None:
+DOORS: dict[str, Any] = {
+    "POST chat/completions": {"model": "m", "messages": [{"role": "user", "content": "hello"}]},
+    "POST responses": {"model": "m", "input": "hello"},
+    "GET models": None,
+}
+"""Everything that the address serves, and a request that it takes."""
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_only_the_conversations_own_key_opens_a_door_and_only_while_it_lasts(door: str) -> None:
+    method, path = door.split()
+
     async def scenario() -> None:
         agent = Agent(function="tests.rollout.environments.agent.test_environment:asking")
         start = await agent.reset(PROBLEM)
         assert [one["content"] for one in start.messages] == ["what is it"]
-        url = f"{server_of_this_loop().base_url}/chat/completions"
-        body = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
-        async with httpx.AsyncClient(trust_env=False) as client:
-            for headers in ({}, {"Authorization": "Bearer x"}, {"Authorization": ""}):
-                assert (await client.post(url, json=body, headers=headers)).status_code == 401
-            own = {"Authorization": f"Bearer {KEYS[-1]}"}
-            pending = asyncio.create_task(client.post(url, json=body, headers=own))
-            await asyncio.sleep(0.1)
-            assert not pending.done()
-            await agent.close()
-            late = await pending
-            assert (late.status_code, late.json()["error"]["code"]) == (400, "conversation_over")
-            assert (await client.post(url, json=body, headers=own)).status_code == 401
+        url, own = f"{server_of_this_loop().base_url}/{path}", KEYS[-1]
         assert url.startswith("http://127.0.0.1:")
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+
+            async def ask(**authorization: str) -> httpx.Response:
+                return await client.request(method, url, json=DOORS[door], headers=authorization)
+
+            wrong = ("", "Bearer", "Bearer x", f"Bearer {own}x", f"Bearer {own[:-1]}", f"Basic {own}", own)
+            for refused in [await ask(), *[await ask(authorization=one) for one in wrong]]:
+                assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
+            asked = asyncio.create_task(ask(authorization=f"Bearer {own}"))
+            if method == "POST":
+                await asyncio.sleep(0.1)
+                assert not asked.done()  # it waits for the policy
+                await agent.close()
+                late = await asked
+                assert (late.status_code, late.json()["error"]["code"]) == (400, "conversation_over")
+            else:
+                assert (await asked).status_code == 200
+                await agent.close()
+            assert (await ask(authorization=f"Bearer {own}")).status_code == 401
+
+    asyncio.run(scenario())
+
+
+def test_what_the_address_serves_is_behind_these_doors_alone() -> None:
+    async def scenario() -> None:
+        agent = Agent(function="tests.rollout.environments.agent.test_environment:asking")
+        await agent.reset(PROBLEM)
+        server, own = server_of_this_loop().base_url.removesuffix("/v1"), {"Authorization": f"Bearer {KEYS[-1]}"}
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+            for path in (
+                "/",
+                "/v1",
+                "/metrics",
+                "/healthz",
+                "/v1/completions",
+                "/v1/load_lora_adapter",
+                "/collective_rpc",
+            ):
+                found = [await client.request(method, server + path, headers=own) for method in ("GET", "POST")]
+                assert [one.status_code for one in found] == [404, 404]
+        await agent.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_key_speaks_to_its_own_conversation_and_no_other() -> None:
+    async def scenario() -> None:
+        one, other = (Agent(function="tests.rollout.environments.agent.test_environment:asking") for _ in range(2))
+        await one.reset(PROBLEM)
+        key = KEYS[-1]
+        await other.reset(PROBLEM)
+        assert len(set(KEYS[-2:])) == 2
+        url = f"{server_of_this_loop().base_url}/chat/completions"
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
+            body = DOORS["POST chat/completions"]
+            asked = asyncio.create_task(client.post(url, json=body, headers={"Authorization": f"Bearer {key}"}))
+            await other.close()  # what ends with its conversation is not the request of this one
+            await asyncio.sleep(0.1)
+            assert not asked.done()
+            await one.close()
+            assert (await asked).json()["error"]["code"] == "conversation_over"
+
+    asyncio.run(scenario())
+
+
+def test_openais_own_client_is_refused_without_the_key() -> None:
+    from openai import AsyncOpenAI, AuthenticationError
+
+    async def scenario() -> None:
+        agent = Agent(function="tests.rollout.environments.agent.test_environment:asking")
+        await agent.reset(PROBLEM)
+        async with AsyncOpenAI(base_url=server_of_this_loop().base_url, api_key="guessed", max_retries=0) as client:
+            with pytest.raises(AuthenticationError, match="belongs to no conversation"):
+                await client.chat.completions.create(model="policy", messages=[{"role": "user", "content": "hello"}])
+            with pytest.raises(AuthenticationError, match="belongs to no conversation"):
+                await client.responses.create(model="policy", input="hello")
+        await agent.close()
 
     asyncio.run(scenario())
 

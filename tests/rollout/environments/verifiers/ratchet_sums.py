@@ -1,4 +1,7 @@
-"""A taskset of `verifiers`, written against that package alone: sums, a harness that asks twice, and a reward for the word."""
+"""A taskset of `verifiers`, written against that package alone: sums, a harness that asks twice, and a reward for the word.
+
+Before it asks, the harness runs a program where the policy's would run, and fails where that sees a variable of Ratchet's.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -42,6 +45,9 @@ class TwoQuestions(vf.Harness[vf.HarnessConfig]):  # type: ignore[misc]
         data: Any,
         tool_interception_url: str | None = None,
     ) -> Any:
+        seen = await runtime.run(["sh", "-c", "env"], {})
+        if "RATCHET" in seen.stdout.upper() or "PATH=" not in seen.stdout:
+            raise RuntimeError(f"a program in the runtime sees {seen.stdout}")
         messages: list[Any] = [{"role": "user", "content": data.prompt}]
         async with AsyncOpenAI(base_url=endpoint, api_key=secret, max_retries=0) as client:
             for _ in range(2):
