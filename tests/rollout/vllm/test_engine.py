@@ -114,7 +114,10 @@ class Sender:
 class Rig:
     """One engine, the loop it lives in, and who sends it weights."""
 
-    def __init__(self, folder: Path, *, tied: bool, kv_after_swap: str, engine_process: str = "own") -> None:
+    def __init__(
+        self, folder: Path, *, tied: bool, kv_after_swap: str, engine_process: str = "own", talks: bool = False
+    ) -> None:
+        """talks: whether it is the engine of a run with an environment, whose cache has smaller blocks."""
         self.tied = tied
         self.shared = engine_process == "shared"
         self.kv_after_swap = kv_after_swap
@@ -134,6 +137,7 @@ class Rig:
                 },
                 "learner": {"steps": 1, "groups_per_step": 1},
                 "weights": {"type": "gloo"},
+                **({"environment": {"name": "guess"}} if talks else {}),
             }
         )
         self.engine = VllmEngine(self.run_config)
@@ -163,12 +167,18 @@ class Rig:
         return report
 
 
-@pytest.fixture(scope="module", params=["tied-keep-own", "tied-keep-shared", "untied-recompute-shared"])
+@pytest.fixture(scope="module", params=["tied-keep-own", "tied-keep-shared", "untied-recompute-shared-talks"])
 def rig(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    embeddings, kv_after_swap, engine_process = request.param.split("-")
+    embeddings, kv_after_swap, engine_process, *talks = request.param.split("-")
     folder = tmp_path_factory.mktemp(embeddings)
     write_model(folder, tied=embeddings == "tied")
-    started = Rig(folder, tied=embeddings == "tied", kv_after_swap=kv_after_swap, engine_process=engine_process)
+    started = Rig(
+        folder,
+        tied=embeddings == "tied",
+        kv_after_swap=kv_after_swap,
+        engine_process=engine_process,
+        talks=bool(talks),
+    )
     started.do(started.engine.start())
     started.do(started.sender.meet(started.engine))
     yield started
