@@ -87,6 +87,7 @@ def test_nothing_that_the_learner_holds_grows_with_its_steps(tmp_path: Path, ove
         "learner.steps=121",
         "learner.checkpoint={every_steps = 10, keep = 2}",
         "evaluation.every_steps=10",
+        "weights.mismatch_steps=1000",  # the rooms answer with log-probs of their own
         *overrides,
     )
     run = SmallRun(config, some_equal)

@@ -23,7 +23,7 @@ def test_the_lowest_reward_of_the_missing_forms_is_the_most() -> None:
 
 
 def test_a_pattern_that_takes_for_ever_costs_a_moment_and_no_reward(caplog: pytest.LogCaptureFixture) -> None:
-    start = time.monotonic()
+    start = time.thread_time()
     assert capped_at([FormatGate(pattern="(a|b|ab)*[cd]", match="whole")], "ab" * 5000) == math.inf
-    assert time.monotonic() - start < 5.0
+    assert time.thread_time() - start < 5.0
     assert "took more than" in caplog.text

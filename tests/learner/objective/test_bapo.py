@@ -46,10 +46,10 @@ def test_bapo_ends_where_the_published_search_ends(seed: int, stride: float, bal
 def test_bapo_does_not_go_stride_by_stride() -> None:
     """Ten million million strides: whoever takes them all does not come back."""
     far = BapoObjective(stride=1e-4, high_most=1e9)
-    began = time.monotonic()
+    began = time.thread_time()
     assert bapo_bounds(tokens_at([1.0, 1.0], [0.1, -1.0]), far).tolist() == pytest.approx([0.8, 1e9])
     assert bapo_bounds(tokens_at([1e4, 1.0], [0.1, -10.0]), far).tolist() == pytest.approx([0.8, 100.0])
-    assert time.monotonic() - began < 1.0
+    assert time.thread_time() - began < 1.0
 
 
 @pytest.mark.parametrize("settings", [{"stride": 1e-17}, {"stride": 0.0}, {"high_most": 1e12}])

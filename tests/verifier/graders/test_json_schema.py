@@ -199,12 +199,12 @@ def test_schemas_may_refer_to_the_published_drafts() -> None:
     ],
 )
 def test_hostile_responses_are_incorrect_at_once(response: str, detail: str) -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     judgment = JsonSchema(max_characters=1_000_000).score(response, {"schema": TREE})
     assert judgment.correct is (not detail)
     assert detail in judgment.detail
     assert len(judgment.detail.encode()) < 120
-    assert time.perf_counter() - start < 6
+    assert time.thread_time() - start < 6
 
 
 def test_a_response_longer_than_any_answer_is_not_read() -> None:

@@ -107,11 +107,11 @@ def test_any_content_without_the_marks_is_accepted(thought: str, answer: str) ->
     "flood", ["<think>" * 150_000, "<" * 1_000_000, "<think>" + "</think" * 150_000, "x" * 1_000_000]
 )
 def test_floods_are_judged_at_once_and_hardly_repeated(flood: str) -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     judgment = ResponseFormat(max_words=10).score(flood, None)
     assert not judgment.correct
     assert len(judgment.detail) < 100
-    assert time.perf_counter() - start < 1
+    assert time.thread_time() - start < 1
 
 
 @pytest.mark.parametrize(

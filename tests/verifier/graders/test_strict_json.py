@@ -61,13 +61,13 @@ def test_no_text_raises_anything_but_not_json(text: str) -> None:
     ],
 )
 def test_what_two_readers_could_understand_differently_is_refused(text: str, why: str | None) -> None:
-    start = time.perf_counter()
+    start = time.thread_time()
     if why is None:
         read_json(text)
     else:
         with pytest.raises(NotJson, match=why):
             read_json(text)
-    assert time.perf_counter() - start < 2
+    assert time.thread_time() - start < 2
 
 
 @pytest.mark.parametrize(

@@ -309,9 +309,9 @@ LINES = ["<<a", "\n", " ", "\n \n", "\u2028", "# ", "- ", "```\n", '{"a":', "Sec
 @pytest.mark.parametrize("unit", MARKS + LINES)
 def test_a_flood_of_anything_takes_linear_time(unit: str) -> None:
     flood = (unit * (1_000_000 // len(unit)) + "x").lstrip() or "x"
-    start = time.perf_counter()
+    start = time.thread_time()
     judgment = Instructions().score(flood, EVERYTHING)
-    assert time.perf_counter() - start < 5
+    assert time.thread_time() - start < 5
     assert not judgment.correct
     assert len(judgment.detail) < 400
 
