@@ -24,7 +24,7 @@ from transformers import Qwen2ForCausalLM
 from learner.batch import packing
 from learner.batch.step_batch import assemble
 from learner.engine.policy_model import PolicyModel, inputs
-from rollout.conversation.conversations import Conversations
+from rollout.conversation.conversations import Conversations, HeldGroup, InEngine
 from rollout.conversation.dialogue import Script
 from rollout.engine import BASE_VERSION, EngineFailed, SwapReport
 from rollout.environments import Message, Start, Subject
@@ -522,6 +522,13 @@ class ThreeTurns:
         pass
 
 
+async def held(talks: Conversations, asked: Prompt, in_engine: InEngine) -> HeldGroup:
+    """The conversations of one group, to their ends."""
+    group = await talks.sample(asked, in_engine)
+    await talks.stop()
+    return group
+
+
 def test_log_probs_of_a_conversation_are_those_of_a_forward_of_all_of_it(rig: Rig) -> None:
     """With a swap between its turns: each turn's are those of the weights that sampled it, given everything before."""
     from transformers import AutoTokenizer
@@ -531,6 +538,7 @@ def test_log_probs_of_a_conversation_are_those_of_a_forward_of_all_of_it(rig: Ri
     settings["prompts"]["template"] = "none"
     config = RunConfig.model_validate(settings)
     script = Script(AutoTokenizer.from_pretrained(config.model.path), [], config.prompts)
+    rig.do(rig.publish())  # an engine before its first swap does not know its version
     models = {rig.version: rig.model}
     turns = 0
 
@@ -543,13 +551,9 @@ def test_log_probs_of_a_conversation_are_those_of_a_forward_of_all_of_it(rig: Ri
         found = await rig.engine.sample(msgspec.structs.replace(asked, max_tokens=9))
         return tuple(msgspec.structs.replace(one, finish_reason="stop") for one in found)
 
-    async def held() -> tuple[Prompt, tuple[Trajectory, ...]]:
-        talks = Conversations(config, script, ThreeTurns)
-        group = await talks.sample(prompt(tokens=60, grader="environment", problem=""), in_engine)
-        await talks.stop()
-        return group
-
-    begun, trajectories = rig.do(held())
+    begun, trajectories = rig.do(
+        held(Conversations(config, script, ThreeTurns), prompt(tokens=60, grader="environment", problem=""), in_engine)
+    )
     assert len({version for one in trajectories for version in versions(one)}) == 2
     for one in trajectories:
         check_turns(one)
@@ -595,13 +599,9 @@ def test_what_the_engine_records_of_conversations_is_what_the_learner_computes_p
         found = await rig.engine.sample(msgspec.structs.replace(asked, max_tokens=70, stop_token_ids=ends))
         return tuple(msgspec.structs.replace(one, finish_reason="stop") for one in found)
 
-    async def held() -> tuple[Prompt, tuple[Trajectory, ...]]:
-        talks = Conversations(config, script, ThreeTurns)
-        group = await talks.sample(prompt(tokens=250, grader="environment", problem=""), in_engine)
-        await talks.stop()
-        return group
-
-    begun, trajectories = rig.do(held())
+    begun, trajectories = rig.do(
+        held(Conversations(config, script, ThreeTurns), prompt(tokens=250, grader="environment", problem=""), in_engine)
+    )
     restarts = [turn.restarts for one in trajectories for turn in one.turns]
     assert any(restarts) is (template == "forgets")
     scores = [Score(verdict="correct", reward=float(i), detail="", elapsed_s=0.0) for i in range(len(trajectories))]
@@ -636,13 +636,9 @@ def test_an_agent_and_its_tool_talk_with_the_real_engine(rig: Rig) -> None:
     script = Script(tokenizer_that_calls(CALL), [STOP], config.prompts)
     asked = prompt(tokens=150, size=8, problem="12*7", stop_token_ids=(STOP,), grader="exact")
 
-    async def held() -> tuple[Prompt, tuple[Trajectory, ...]]:
-        talks = Conversations(config, script, environment_maker(config))
-        group = await talks.sample(asked, rig.engine.sample)
-        await talks.stop()
-        return group
-
-    begun, trajectories = rig.do(held())
+    begun, trajectories = rig.do(
+        held(Conversations(config, script, environment_maker(config)), asked, rig.engine.sample)
+    )
     answers = [ids_of_turn.numpy().tolist() for one in trajectories for ids_of_turn in (t.given for t in one.turns[1:])]
     assert answers, "no conversation called the tool"
     eighty_four = [CHARACTERS.index(digit) + 1 for digit in "84"]
