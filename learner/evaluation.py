@@ -161,12 +161,11 @@ class Evaluator:
         def issue() -> None:
             """Issue all of them, at the beginning and again when the stream server has lost them, or had no room for them."""
             if issue_log.issued_count() < len(prompts):
-                for number, prompt in enumerate(prompts):
-                    try:
-                        issue_log.issue(number, encode(prompt))
-                    except ServerFull as full:
-                        room.refused(full)
-                        return
+                try:
+                    issue_log.issue_many(0, [encode(prompt) for prompt in prompts])
+                except ServerFull as full:
+                    room.refused(full)
+                    return
                 room.admitted()
 
         group_ids = [prompt.group_id for prompt in prompts]

@@ -118,17 +118,19 @@ class Intake:
         """Issue as many prompts as admission allows now, after those that the stream server has lost. Returns how long to wait
         before looking again, in seconds."""
         with self.lock:
-            if self._issuer.issued_count() < self._state.issued:
+            issued = self._issuer.issued_count()
+            if issued < self._state.issued:
                 try:
                     self._lost.issue_again(
                         "Redis has lost the count of this run's groups: it was emptied, or is another server"
                     )
                 except ServerFull:
                     return LOOK_EVERY_S
+                issued = self._state.issued
             confirmed, ahead = self._replicas.confirmed_version, self._state.ess_control.steps_ahead
             if confirmed is not None:
                 version = self._state.policy_version
-                self._state.issued = self._issuer.issue(self._outstanding, version, confirmed, ahead)
+                self._state.issued = self._issuer.issue(issued, self._outstanding, version, confirmed, ahead)
                 LAG_WINDOW_STEPS.set(ahead)
             OUTSTANDING.set(self._outstanding(self._state.issued))
         return LOOK_EVERY_S if confirmed == self._state.policy_version else UNCONFIRMED_LOOK_EVERY_S

@@ -57,28 +57,35 @@ class PromptIssuer:
         return self._plan.has_ended
 
     def issue(
-        self, outstanding_groups: Callable[[int], int], policy_version: int, confirmed_version: int, max_lag: int
+        self,
+        issued: int,
+        outstanding_groups: Callable[[int], int],
+        policy_version: int,
+        confirmed_version: int,
+        max_lag: int,
     ) -> int:
         """Issue what admission allows and the server has room for, and return the number issued in the whole run.
 
-        outstanding_groups: maps the number issued so far to how many of those are not settled. confirmed_version: the policy
-        version that the replicas sample under. max_lag: how many steps ahead groups may be issued now; it may change from
-        call to call.
+        issued: that number before, as `issued_count` gives it. outstanding_groups: maps it to how many of those are not settled.
+        confirmed_version: the policy version that the replicas sample under. max_lag: how many steps ahead groups may be
+        issued now; it may change from call to call.
         """
-        issued = self._log.issued_count()
         limits = AdmissionLimits(self._config.learner.groups_per_step, max_lag)
         credits = admissible_groups(limits, outstanding_groups(issued), policy_version - confirmed_version)
-        for _ in range(credits):
-            if self.has_ended and issued >= self._plan.next_number:
+        prompts: list[bytes] = []
+        for number in range(issued, issued + credits):
+            if self.has_ended and number >= self._plan.next_number:
                 break
-            try:
-                self._log.issue(issued, encode(self.prompt(issued, policy_version)))
-            except ServerFull as full:
-                self._room.refused(full)
-                break
-            self._room.admitted()
-            issued += 1
-        return issued
+            prompts.append(encode(self.prompt(number, policy_version)))
+        if not prompts:
+            return issued
+        try:
+            self._log.issue_many(issued, prompts)
+        except ServerFull as full:
+            self._room.refused(full)
+            return self._log.issued_count()
+        self._room.admitted()
+        return issued + len(prompts)
 
     def issued_count(self) -> int:
         """The number of prompts issued, as the stream server counts."""

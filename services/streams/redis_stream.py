@@ -25,6 +25,7 @@ OTHER_COUNTERS_S = 7 * 86_400
 RELEASED = "-released-"
 ENTRIES_AT_ONCE = 16
 PENDING_AT_ONCE = 1000
+ISSUED_AT_ONCE = 128  # prompts; one script, during which the server answers nobody else
 LARGE_BYTES = 32 * 1024  # a mean payload: from about here a second command costs less than two copies
 LONGEST_SILENCE_S = 1.0  # a claim that waits for new entries looks this often for released and idle ones
 
@@ -62,12 +63,9 @@ class RedisStream:
         end_s = now_s() + block_s
         with self._claiming:
             while True:
-                claims = self._lend(count)
-                remaining_s = end_s - now_s()
-                if not claims and remaining_s > 0:
-                    claims = self._new(count, min(remaining_s, LONGEST_SILENCE_S))
+                claims = self._lend(count, min(max(0.0, end_s - now_s()), LONGEST_SILENCE_S))
                 self._held.update(claim.entry_id for claim in claims)
-                if claims or remaining_s <= 0:
+                if claims or now_s() >= end_s:
                     return claims
 
     def renew(self, claims: Sequence[Claim]) -> list[Claim]:
@@ -151,7 +149,7 @@ class RedisStream:
                 yield Entry(entry_id.decode(), fields[1], None if owner == RELEASED else owner, deliveries)
             start = f"({last.decode()}"
 
-    def _lend(self, count: int) -> list[Claim]:
+    def _lend(self, count: int, block_s: float) -> list[Claim]:
         idle_ms = 0
         if now_s() >= self._next_idle_look_s:
             idle_ms = self._idle_ms
@@ -168,7 +166,7 @@ class RedisStream:
         claims = [Claim(entry_id.decode(), payload, deliveries) for entry_id, payload, deliveries in lent]
         self._suspects.update(claim.entry_id for claim in claims if claim.deliveries >= self._suspect_deliveries)
         if len(claims) < count:
-            claims += self._new(count - len(claims))
+            claims += self._new(count - len(claims), 0.0 if claims else block_s)
             if not self._suspects:  # else one of our own may have been kept back, because suspects are lent alone
                 self._lost_answers = before
         return claims
@@ -177,7 +175,7 @@ class RedisStream:
         """A copy, because other threads let go of claims at the same time."""
         return tuple(self._held)
 
-    def _new(self, count: int, block_s: float = 0.0) -> list[Claim]:
+    def _new(self, count: int, block_s: float) -> list[Claim]:
         """Entries that nobody has claimed before, the first of which may take block_s seconds to come."""
         block = ("BLOCK", max(1, int(block_s * 1000))) if block_s else ()  # 0 would wait forever
         group = ("GROUP", "workers", self.consumer, "COUNT", count, *block)
@@ -203,11 +201,19 @@ class RedisIssueLog:
         self._kept_s = 0 if counter == ISSUED else OTHER_COUNTERS_S
 
     def issue(self, sequence_number: int, payload: bytes) -> bool:
+        return self.issue_many(sequence_number, [payload]) == 1
+
+    def issue_many(self, first_number: int, payloads: Sequence[bytes]) -> int:
         keys = [self._stream.key, self._counter_key]
-        outcome, count = self._connection.run_script(scripts.ISSUE, keys, [sequence_number, payload, self._kept_s])
-        if outcome < 0:
-            raise IssueGap(self._stream.key, sequence_number=sequence_number, issued_count=count)
-        return bool(outcome)
+        new = 0
+        for start in range(0, len(payloads), ISSUED_AT_ONCE):
+            number = first_number + start
+            some = payloads[start : start + ISSUED_AT_ONCE]
+            outcome, count = self._connection.run_script(scripts.ISSUE, keys, [number, self._kept_s, *some])
+            if outcome < 0:
+                raise IssueGap(self._stream.key, sequence_number=number, issued_count=count)
+            new += outcome
+        return new
 
     def advance(self, count: int) -> None:
         self._connection.run_script(scripts.ADVANCE, [self._counter_key], [count])

@@ -186,16 +186,21 @@ end
 return {redis.call('XLEN', KEYS[1]), pending.err and 0 or pending[1], age_ms}
 """
 
-# KEYS stream, counter; ARGV sequence number, payload, seconds after which the counter may go (0: never)
-# -> {1 counted | 0 counted before | -1 gap, count}
+# KEYS stream, counter; ARGV first sequence number, seconds after which the counter may go (0: never), payloads...
+# -> {how many were not counted before | -1 gap, count}
 ISSUE = """
-local count, number = tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[1])
-if number < count then return {0, count} end
-if number > count then return {-1, count} end
-redis.call('XADD', KEYS[1], '*', 'p', ARGV[2])
-redis.call('SET', KEYS[2], count + 1)
-if ARGV[3] ~= '0' then redis.call('EXPIRE', KEYS[2], ARGV[3]) end
-return {1, count + 1}
+local count, first = tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[1])
+if first > count then return {-1, count} end
+local new = 0
+for i = 3, #ARGV do
+  if first + i - 3 == count then
+    redis.call('XADD', KEYS[1], '*', 'p', ARGV[i])
+    count, new = count + 1, new + 1
+  end
+end
+if new > 0 then redis.call('SET', KEYS[2], count) end
+if new > 0 and ARGV[2] ~= '0' then redis.call('EXPIRE', KEYS[2], ARGV[2]) end
+return {new, count}
 """
 
 # KEYS counter; ARGV count

@@ -113,6 +113,12 @@ class IssueLog(Protocol):
         Raises IssueGap when numbers below it were never issued, ServerFull while the server has no memory for it.
         """
 
+    def issue_many(self, first_number: int, payloads: Sequence[bytes]) -> int:
+        """Issue entries with consecutive numbers, many in one step, and return how many of them were not issued before.
+
+        Raises as `issue` does; some may be issued then, the first ones, and `issued_count` says how many.
+        """
+
     def advance(self, count: int) -> None:
         """Count every number below `count` as issued, without entries: the server has lost its count."""
 

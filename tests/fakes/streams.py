@@ -179,6 +179,9 @@ class MemoryIssueLog:
         self._stream.append(payload)
         return True
 
+    def issue_many(self, first_number: int, payloads: Sequence[bytes]) -> int:
+        return sum(self.issue(first_number + place, payload) for place, payload in enumerate(payloads))
+
     def advance(self, count: int) -> None:
         self._issued = max(self._issued, count)
 

@@ -77,6 +77,11 @@ class RealRooms(Rooms):
         self._pass_on()
         return new
 
+    def issue_many(self, first_number: int, payloads: Sequence[bytes]) -> int:
+        new = self._numbers.issue_many(first_number, payloads)
+        self._pass_on()
+        return new
+
     def issue_again(self, payload: bytes) -> None:
         self._numbers.issue_again(payload)
         self._pass_on()

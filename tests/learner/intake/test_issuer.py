@@ -34,10 +34,10 @@ def test_it_issues_what_admission_allows_and_counts_on_across_a_restart(bench: B
     def all_outstanding(issued: int) -> int:
         return issued
 
-    assert bench.issuer.issue(all_outstanding, 0, 0, max_lag=1) == 4
-    assert bench.issuer.issue(all_outstanding, 0, 0, max_lag=1) == 4
+    assert bench.issuer.issue(bench.issuer.issued_count(), all_outstanding, 0, 0, max_lag=1) == 4
+    assert bench.issuer.issue(bench.issuer.issued_count(), all_outstanding, 0, 0, max_lag=1) == 4
     again = bench.restarted(tmp_path)
-    assert again.issue(lambda issued: issued - 1, 0, 0, max_lag=1) == 5
+    assert again.issue(again.issued_count(), lambda issued: issued - 1, 0, 0, max_lag=1) == 5
     assert [prompt.sequence_number for prompt in bench.issued()] == [0, 1, 2, 3, 4]
 
 
@@ -63,7 +63,7 @@ def test_no_two_trajectories_of_a_long_run_share_a_seed(bench: Bench) -> None:
 
 
 def test_what_is_issued_again_does_not_change_the_count_of_a_server_that_has_it(bench: Bench) -> None:
-    bench.issuer.issue(lambda issued: issued, 0, 0, max_lag=1)
+    bench.issuer.issue(bench.issuer.issued_count(), lambda issued: issued, 0, 0, max_lag=1)
     bench.issuer.issue_again([1], 3)
     assert [prompt.sequence_number for prompt in bench.issued()] == [0, 1, 2, 3, 1]
     assert bench.issuer.issued_count() == 4

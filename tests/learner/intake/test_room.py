@@ -37,7 +37,7 @@ def test_prompts_wait_for_room_in_one_line_and_go_on_where_they_were(
     issuer = PromptIssuer(config, [PromptSource(PROBLEMS, token_ids)], RedisIssueLog(connection, stream))
 
     def issue(settled: int) -> int:
-        return issuer.issue(lambda issued: issued - settled, 0, 0, max_lag=1)
+        return issuer.issue(issuer.issued_count(), lambda issued: issued - settled, 0, 0, max_lag=1)
 
     assert issue(0) == 4
     has_memory(connection, False)

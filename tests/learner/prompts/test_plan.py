@@ -82,7 +82,7 @@ class Bench:
     def issue(self, count: int, step: int) -> list[Prompt]:
         """Up to four new prompts."""
         before = len(self.issued())
-        self.issuer.issue(lambda issued: 4 - count, step, step, max_lag=1)
+        self.issuer.issue(self.issuer.issued_count(), lambda issued: 4 - count, step, step, max_lag=1)
         return self.issued()[before:]
 
     def settle(self, prompts: list[Prompt], step: int) -> None:
@@ -206,7 +206,7 @@ def test_once_every_source_has_ended_nothing_is_issued() -> None:
     log = MemoryIssueLog(MemoryStream("prompts"))
     issuer = PromptIssuer(run, [PromptSource(own, lambda _: [1]) for own in problems(run)], log)
     for _ in range(10):
-        issuer.issue(lambda issued: 0, 0, 0, max_lag=1)
+        issuer.issue(issuer.issued_count(), lambda issued: 0, 0, 0, max_lag=1)
     assert log.issued_count() == 14
     assert issuer.has_ended
 
