@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from services.clock import Deadline, sleep
+from services.clock import Deadline
 from services.errors import WeightSyncError
 from services.threads import in_daemon_thread
 from services.weights.collective import Collective, FormCollective, form_collective, form_in_time
@@ -140,8 +140,7 @@ class BroadcastGroup:
     def _until_over(self, moving: "Future[None]") -> None:
         """Return once rank 0 has left the generation, its store cannot be reached, or the bucket has arrived."""
         with suppress(RuntimeError):
-            while not moving.done():
-                sleep(LOOK_FOR_THE_END_S)
+            while not wait({moving}, LOOK_FOR_THE_END_S).done:
                 if self._store.check([OVER]):
                     return
 

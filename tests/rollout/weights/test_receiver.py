@@ -11,7 +11,7 @@ import torch
 from rollout.weights.receiver import TransferProgress, WeightReceiver
 from services.clock import Deadline
 from services.errors import WeightSyncError
-from services.weights import delta
+from services.weights import delta, side_stream
 from services.weights.buckets import allocate, digest, pack
 from services.weights.meeting import RendezvousStore
 from services.weights.process_group import ProcessGroupChannel
@@ -64,14 +64,20 @@ def settled(receiver: WeightReceiver) -> TransferProgress:
 
 
 @pytest.fixture
+def learner() -> Iterator[Learner]:
+    made = Learner()
+    yield made
+    made.channel.close()
+
+
+@pytest.fixture
 def receiver() -> Iterator[WeightReceiver]:
     made = WeightReceiver(torch.device("cpu"))
     yield made
     made.close()
 
 
-def test_each_version_is_handed_out_once_and_whole(receiver: WeightReceiver) -> None:
-    learner = Learner()
+def test_each_version_is_handed_out_once_and_whole(learner: Learner, receiver: WeightReceiver) -> None:
     learner.meet(receiver, 1)
     for version in (1, 2, 3):
         manifest, flat_buckets = learner.manifest(version, 1, float(version))
@@ -87,8 +93,7 @@ def test_each_version_is_handed_out_once_and_whole(receiver: WeightReceiver) -> 
             receiver.take(version)
 
 
-def test_memory_is_used_again_once_it_was_given_back_and_not_before(receiver: WeightReceiver) -> None:
-    learner = Learner()
+def test_memory_is_used_again_once_it_was_given_back_and_not_before(learner: Learner, receiver: WeightReceiver) -> None:
     learner.meet(receiver, 1)
     places = []
     kept: list[torch.Tensor] = []
@@ -107,7 +112,7 @@ def test_memory_is_used_again_once_it_was_given_back_and_not_before(receiver: We
     assert [float(tensor[0]) for tensor in kept[:2]] == [0.0, 1.0]
 
 
-def test_a_transfer_that_was_given_up_keeps_its_memory(receiver: WeightReceiver) -> None:
+def test_a_transfer_that_was_given_up_keeps_its_memory(learner: Learner, receiver: WeightReceiver) -> None:
     """It may go on writing in its thread until its own deadline."""
     taken_memory: list[torch.Tensor] = []
 
@@ -116,7 +121,7 @@ def test_a_transfer_that_was_given_up_keeps_its_memory(receiver: WeightReceiver)
         taken_memory.extend(made)
         return made
 
-    receiver, learner = WeightReceiver(torch.device("cpu"), allocating), Learner()
+    receiver = WeightReceiver(torch.device("cpu"), allocating)
     learner.meet(receiver, 1)
     manifest, _ = learner.manifest(1, 1, 1.0)
     receiver.stage(manifest, 20.0)
@@ -132,11 +137,11 @@ def test_a_transfer_that_was_given_up_keeps_its_memory(receiver: WeightReceiver)
     receiver.close()
 
 
-def test_no_memory_for_a_version_says_which_setting_leaves_more() -> None:
+def test_no_memory_for_a_version_says_which_setting_leaves_more(learner: Learner) -> None:
     def full(*_: object, **__: object) -> list[torch.Tensor]:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    receiver, learner = WeightReceiver(torch.device("cpu"), full), Learner()
+    receiver = WeightReceiver(torch.device("cpu"), full)
     learner.meet(receiver, 1)
     manifest, _ = learner.manifest(1, 1, 1.0)
     receiver.stage(manifest, 20.0)
@@ -146,8 +151,36 @@ def test_no_memory_for_a_version_says_which_setting_leaves_more() -> None:
     receiver.close()
 
 
-def test_nothing_is_handed_out_before_it_is_proven(receiver: WeightReceiver) -> None:
-    learner = Learner()
+def test_a_bucket_is_proven_while_the_next_one_comes(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory: list[torch.Tensor] = []
+    overlapped: list[bool] = []
+
+    def allocating(buckets: tuple[Bucket, ...], device: torch.device, *, pinned: bool) -> list[torch.Tensor]:
+        memory.extend(flat.zero_() for flat in allocate(buckets, device, pinned=pinned))
+        return memory
+
+    def patient(flat: torch.Tensor) -> str:
+        """The digest of the first bucket, once the second has come."""
+        if flat is memory[0]:
+            ends_s = time.monotonic() + 10
+            while not memory[1].any() and time.monotonic() < ends_s:
+                time.sleep(0.005)
+            overlapped.append(bool(memory[1].any()))
+        return digest(flat)
+
+    monkeypatch.setattr(side_stream, "digest", patient)
+    receiver = WeightReceiver(torch.device("cpu"), allocating)
+    learner.meet(receiver, 1)
+    manifest, flats = learner.manifest(3, 1, 7.0)
+    assert len(flats) == 2
+    receiver.stage(manifest, 20.0)
+    learner.channel.send(manifest, flats, soon())
+    assert settled(receiver).state == "ready"
+    assert overlapped == [True]
+    receiver.close()
+
+
+def test_nothing_is_handed_out_before_it_is_proven(learner: Learner, receiver: WeightReceiver) -> None:
     learner.meet(receiver, 1)
     manifest, flat_buckets = learner.manifest(1, 1, 1.0)
     receiver.stage(manifest, 20.0)
@@ -164,8 +197,9 @@ def test_nothing_is_handed_out_before_it_is_proven(receiver: WeightReceiver) -> 
         receiver.take(1)
 
 
-def test_the_next_generation_interrupts_a_transfer_and_takes_its_place(receiver: WeightReceiver) -> None:
-    learner = Learner()
+def test_the_next_generation_interrupts_a_transfer_and_takes_its_place(
+    learner: Learner, receiver: WeightReceiver
+) -> None:
     learner.meet(receiver, 1)
     manifest, _ = learner.manifest(1, 1, 1.0)
     receiver.stage(manifest, 20.0)
@@ -181,20 +215,20 @@ def test_the_next_generation_interrupts_a_transfer_and_takes_its_place(receiver:
     assert not [thread for thread in threading.enumerate() if thread.name == "weight-receiver"]
 
 
-def test_a_manifest_of_another_generation_is_refused(receiver: WeightReceiver) -> None:
-    manifest, _ = Learner().manifest(4, 3, 1.0)
+def test_a_manifest_of_another_generation_is_refused(learner: Learner, receiver: WeightReceiver) -> None:
+    manifest, _ = learner.manifest(4, 3, 1.0)
     with pytest.raises(WeightSyncError, match="version 4 comes with generation 3, this worker is in generation None"):
         receiver.stage(manifest, 20.0)
 
 
-def test_a_version_is_prepared_once_it_is_proven_and_one_that_is_damaged_is_not() -> None:
+def test_a_version_is_prepared_once_it_is_proven_and_one_that_is_damaged_is_not(learner: Learner) -> None:
     prepared: list[float] = []
 
     def prepare(weights: Iterator[tuple[str, torch.Tensor]]) -> bool:
         prepared.append(float(dict(weights)["a"][0]))
         return len(prepared) > 1
 
-    receiver, learner = WeightReceiver(torch.device("cpu"), prepare=prepare), Learner()
+    receiver = WeightReceiver(torch.device("cpu"), prepare=prepare)
     learner.meet(receiver, 1)
     for version in (1, 2):
         manifest, flat_buckets = learner.manifest(version, 1, float(version))
@@ -212,9 +246,9 @@ def test_a_version_is_prepared_once_it_is_proven_and_one_that_is_damaged_is_not(
     receiver.close()
 
 
-def test_a_version_that_was_given_up_while_it_was_prepared_is_not_handed_out_and_the_next_is_prepared_after_it() -> (
-    None
-):
+def test_a_version_that_was_given_up_while_it_was_prepared_is_not_handed_out_and_the_next_is_prepared_after_it(
+    learner: Learner,
+) -> None:
     begun, go_on = threading.Event(), threading.Event()
     running: list[int] = []
     most = [0]
@@ -227,7 +261,7 @@ def test_a_version_that_was_given_up_while_it_was_prepared_is_not_handed_out_and
         running.pop()
         return True
 
-    receiver, learner = WeightReceiver(torch.device("cpu"), prepare=prepare), Learner()
+    receiver = WeightReceiver(torch.device("cpu"), prepare=prepare)
     learner.meet(receiver, 1)
     manifest, flat_buckets = learner.manifest(1, 1, 1.0)
     receiver.stage(manifest, 20.0)
@@ -274,9 +308,10 @@ def three(
     return msgspec.structs.replace(manifest, buckets=tuple(bucket for bucket, _ in packed)), [f for _, f in packed]
 
 
-def test_a_root_that_leaves_between_two_buckets_leaves_the_base_and_what_has_come(receiver: WeightReceiver) -> None:
+def test_a_root_that_leaves_between_two_buckets_leaves_the_base_and_what_has_come(
+    learner: Learner, receiver: WeightReceiver
+) -> None:
     """The next generation goes on from there: the manifest names no source, so that nothing else could."""
-    learner = Learner()
     learner.meet(receiver, 1)
     first, before = three(learner, 1, 1, 0)
     receiver.stage(first, 20.0)
@@ -303,8 +338,7 @@ def test_a_root_that_leaves_between_two_buckets_leaves_the_base_and_what_has_com
         assert tensor[:51].tolist() == [2.0] * 50 + [0.0]
 
 
-def test_what_changed_is_damaged_on_the_way_and_the_base_stays(receiver: WeightReceiver) -> None:
-    learner = Learner()
+def test_what_changed_is_damaged_on_the_way_and_the_base_stays(learner: Learner, receiver: WeightReceiver) -> None:
     learner.meet(receiver, 1)
     first, before = three(learner, 1, 1, 0)
     receiver.stage(first, 20.0)
@@ -326,8 +360,9 @@ def test_what_changed_is_damaged_on_the_way_and_the_base_stays(receiver: WeightR
     assert settled(receiver).state == "ready", settled(receiver).fault
 
 
-def test_what_changed_is_of_no_use_without_its_base_and_a_place_to_fetch_from(receiver: WeightReceiver) -> None:
-    learner = Learner()
+def test_what_changed_is_of_no_use_without_its_base_and_a_place_to_fetch_from(
+    learner: Learner, receiver: WeightReceiver
+) -> None:
     learner.meet(receiver, 1)
     first, before = three(learner, 1, 1, 0)
     second, now = three(learner, 2, 1, 50)
