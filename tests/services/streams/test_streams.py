@@ -174,12 +174,19 @@ def test_a_number_is_issued_once_and_no_number_is_left_out(server: Server) -> No
     assert [log.issue(0, b"0"), log.issue(0, b"again"), log.issue(1, b"1")] == [True, False, True]
     with pytest.raises(IssueGap, match="holds only 2"):
         log.issue(3, b"3")
-    log.advance(1)
-    log.advance(4)
-    assert log.issued_count() == 4
+    assert log.issue_many(1, [b"again", b"2", b"3"]) == 2
     with pytest.raises(IssueGap, match="holds only 4"):
-        log.issue(5, b"5")
-    assert server.stream("prompts", "a").peek(9) == [b"0", b"1"]
+        log.issue_many(5, [b"5", b"6"])
+    log.advance(1)
+    log.advance(6)
+    assert log.issued_count() == 6
+    with pytest.raises(IssueGap, match="holds only 6"):
+        log.issue(7, b"7")
+    many = [b"%d" % number for number in range(6, 306)]
+    assert log.issue_many(6, many) == 300
+    assert log.issue_many(0, [b"again", *many]) == 0
+    assert log.issued_count() == 306
+    assert server.stream("prompts", "a").peek(400) == [b"0", b"1", b"2", b"3", *many]
 
 
 def test_what_kills_its_worker_three_times_is_named_and_its_neighbors_are_not(server: Server) -> None:
