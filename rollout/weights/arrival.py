@@ -7,7 +7,6 @@ the other members do not wait. A bucket that is held already is neither fetched 
 
 import logging
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
@@ -62,8 +61,8 @@ class Arrival:
         self._wanted = wanted
         self._deltas = manifest.deltas or (None,) * len(manifest.buckets)
         self._baseless: list[int] = []
-        self._prover = ThreadPoolExecutor(1, thread_name_prefix="weight-proof")
-        self._proofs: list[Future[None]] = []
+        self._came: dict[int, Tensor] = {}
+        """What changed in a bucket, until it is put in place."""
         self.may_be_written = False
         """Whether a broadcast that failed may go on writing into the memory."""
 
@@ -71,20 +70,24 @@ class Arrival:
         """Fill the memory and prove every bucket by its digest. Raises WeightSyncError; Damaged only after all buckets have come,
         because the other members of a group pass them on."""
         try:
-            with self._prover:
-                self._take_in(deadline)
+            self._take_in(deadline)
         finally:
             if self._link is not None:
                 self._link.drop()
 
     def _take_in(self, deadline: Deadline) -> None:
         damage: Damaged | None = None
-        for number in range(len(self._manifest.buckets)):
+        numbers = range(len(self._manifest.buckets))
+        for number in numbers if self._group is None else self._group.receive(len(numbers), self._place, deadline):
             try:
-                (self._fetch if self._group is None else self._receive)(number, deadline)
+                if self._group is None:
+                    self._fetch(number, deadline)
+                else:
+                    self._settle(number)
             except Damaged as fault:
                 damage = damage or fault
-        if (damage := damage or self._first_damage()) is not None:
+        self.may_be_written = False  # all have come
+        if damage is not None:
             raise damage
         if self._baseless:
             log.warning(
@@ -95,23 +98,24 @@ class Arrival:
             )
         for number in self._baseless:
             self._fetch_whole(number, deadline)
-        if (damage := self._first_damage()) is not None:
-            raise damage
 
-    def _receive(self, number: int, deadline: Deadline) -> None:
-        """Take part in the broadcast of a bucket, or of what changed in it."""
-        assert self._group is not None, "it is fetched"
-        flat, change = self._held.flats[number], self._deltas[number]
+    def _place(self, number: int) -> Tensor:
+        """Where a bucket, or what changed in it, is received. The group's thread asks, once the one before has come."""
+        change = self._deltas[number]
+        self.may_be_written = change is None
         if change is None:
             self._held.digests[number] = ""
-            self.may_be_written = True
-            self._group.broadcast(flat, deadline)
-            self.may_be_written = False
-            self._prove_meanwhile(number)
+            return self._held.flats[number]
+        self._came[number] = self._memory(change.size_bytes, self._held.flats[number].device)
+        return self._came[number]
+
+    def _settle(self, number: int) -> None:
+        """Prove a bucket that has come, or put in place what changed in it. Meanwhile the next one comes."""
+        change = self._deltas[number]
+        if change is None:
+            self._prove(number)
             return
-        came = self._memory(change.size_bytes, flat.device)
-        self._group.broadcast(came, deadline)
-        held = self._held.digests[number]
+        came, held = self._came.pop(number), self._held.digests[number]
         if held == change.base:
             self._put(number, change, came)
         elif held != self._manifest.buckets[number].digest:
@@ -138,7 +142,7 @@ class Arrival:
             with self._side.current():
                 flat.copy_(into, non_blocking=True)
             self._side.finish()
-        self._prove_meanwhile(number)
+        self._prove(number)
 
     def _put(self, number: int, change: Delta, came: Tensor) -> None:
         """Make the new version of a bucket of the one that is held. Raises Damaged where what came is not what was sent."""
@@ -156,30 +160,6 @@ class Arrival:
             self._prove(number)
         except Damaged:  # the memory of the base was not what it had been
             self._baseless.append(number)
-
-    def _prove_meanwhile(self, number: int) -> None:
-        """Prove a bucket while the next ones come; one on a GPU now, because its stream is this thread's."""
-        if self._held.flats[number].is_cuda:
-            self._prove(number)
-        else:
-            self._proofs.append(self._prover.submit(self._prove, number))
-
-    def _first_damage(self) -> Damaged | None:
-        """What the first bucket of those proven meanwhile is refused for.
-
-        Waits for: the digests that are being made.
-        Until: they are made; there is no deadline.
-        Ended by: the last one: hundredths of a second a GiB.
-        Metric: ratchet_waiting{room="rollout", awaiting="a weight transfer"}, in the rollout process.
-        """
-        damage: Damaged | None = None
-        for proof in self._proofs:
-            try:
-                proof.result()
-            except Damaged as fault:
-                damage = damage or fault
-        self._proofs.clear()
-        return damage
 
     def _prove(self, number: int) -> None:
         bucket = self._manifest.buckets[number]

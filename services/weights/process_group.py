@@ -6,9 +6,10 @@ are independent of the default group that DeepSpeed uses. meeting.py is where me
 keep to their deadline.
 """
 
+import queue
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Any
 
@@ -27,6 +28,8 @@ OVER = "over"
 """The key that rank 0 sets when it leaves a generation that was formed."""
 LOOK_FOR_THE_END_S = 0.2
 """How often a member that receives looks whether the generation is over."""
+AHEAD = 2
+"""Buckets that may come before the one that came first is taken: so much of what is made for them is held at a time."""
 
 
 def _ignore(rank: int) -> None:
@@ -98,51 +101,94 @@ class BroadcastGroup:
         Ended by: the bucket's arrival; the deadline or a lost member (WeightSyncError); `close` in another thread, or of rank 0.
         Metric: ratchet_waiting of the publisher or the follower that broadcasts.
         """
-        group = self._group
-        if group is None:
+        group = self._usable()
+        if self._rank != 0:
+            for _ in self.receive(1, lambda _: flat, deadline):
+                pass
+            return
+        self._move(group, flat, deadline)
+
+    def receive(self, buckets: int, place: Callable[[int], Tensor], deadline: Deadline) -> Iterator[int]:
+        """Receive this many buckets, as `broadcast` does, and yield the number of each once it has come; the next one is on its
+        way then.
+
+        place: where the bucket with this number is received; asked in another thread, for at most AHEAD that were not taken.
+        Raises WeightSyncError as `broadcast` does, in the turn of the one that did not come.
+
+        Waits for: rank 0 and the members on the way, to send the next bucket.
+        Until: the deadline (deadlines.weight_transfer_s).
+        Ended by: the bucket's arrival; the deadline or a lost member (WeightSyncError); `close` in another thread, or of rank 0.
+        Metric: ratchet_waiting of the follower that receives.
+        """
+        group = self._usable()
+        turns: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True: one has come; False: look what has ended
+        ahead = threading.Semaphore(AHEAD)
+
+        def move() -> None:
+            for number in range(buckets):
+                if not ahead.acquire(timeout=time_left(deadline).total_seconds()):
+                    raise self._lost(TimeoutError("nobody takes what has come"))
+                self._move(group, place(number), deadline)
+                turns.put(True)
+
+        # In a thread, which is left behind when rank 0 or this end leaves the generation: gloo does not end a receive in the
+        # middle of a message when the connection breaks, it waits for its deadline, and a peer that NCCL has aborted is not
+        # always noticed.
+        moving = in_daemon_thread(move, "weight-buckets")
+        over = in_daemon_thread(lambda: self._until_over(moving), "weight-generation-over")
+        for ended in (moving, over):
+            ended.add_done_callback(lambda _: turns.put(False))
+        taken = 0
+        while taken < buckets:
+            try:
+                has_come = turns.get(timeout=LOOK_FOR_THE_END_S)
+            except queue.Empty:
+                has_come = False
+            if has_come:
+                yield taken
+                taken += 1
+                ahead.release()
+            elif moving.done() and turns.empty():
+                moving.result()
+            elif self._group is not group:
+                raise self._left()
+            elif over.done() and turns.empty():
+                raise self._lost(RuntimeError("rank 0 has left the generation"))
+
+    def _usable(self) -> Collective:
+        if self._group is None:
             raise self._fault("the group is closed", "Join the next generation")
+        return self._group
+
+    def _move(self, group: Collective, flat: Tensor, deadline: Deadline) -> None:
+        """Send or receive one bucket. Raises WeightSyncError."""
         if flat.device.type != self._device.type:
             raise self._fault(
                 f"a bucket lies on {flat.device}, the group moves what is on {self._device}", "Pack it there"
             )
         try:
-            if self._rank == 0:
-                group.broadcast(flat, time_left(deadline))
-            else:
-                self._receive(group, flat, deadline)
+            group.broadcast(flat, time_left(deadline))
         except RuntimeError as fault:
-            raise self._fault(
-                f"a broadcast of {flat.numel()} bytes failed",
-                "A member ended or is late; the learner forms the next generation from those that are left",
-                fault,
-            ) from fault
+            raise self._lost(fault) from fault
         if self._group is not group:  # NCCL lets an aborted wait return as if the bytes had come
-            raise self._fault(
-                f"the group was closed during a broadcast of {flat.numel()} bytes", "Join the next generation"
-            )
-
-    def _receive(self, group: Collective, flat: Tensor, deadline: Deadline) -> None:
-        """Receive in a thread, which is left behind when rank 0 or this end leaves the generation.
-
-        gloo does not end a receive in the middle of a message when the connection breaks: it waits for its deadline. And a peer
-        that NCCL has aborted is not always noticed.
-        """
-        left = time_left(deadline)
-        moving = in_daemon_thread(lambda: group.broadcast(flat, left), "weight-bucket")
-        over = in_daemon_thread(lambda: self._until_over(moving), "weight-generation-over")
-        while self._group is group and not moving.done() and not over.done():
-            wait({moving, over}, LOOK_FOR_THE_END_S, FIRST_COMPLETED)
-        if moving.done():
-            moving.result()
-        elif self._group is group:
-            raise RuntimeError("rank 0 has left the generation")
+            raise self._left()
 
     def _until_over(self, moving: "Future[None]") -> None:
-        """Return once rank 0 has left the generation, its store cannot be reached, or the bucket has arrived."""
+        """Return once rank 0 has left the generation, its store cannot be reached, or all buckets have arrived."""
         with suppress(RuntimeError):
             while not wait({moving}, LOOK_FOR_THE_END_S).done:
                 if self._store.check([OVER]):
                     return
+
+    def _lost(self, fault: Exception) -> WeightSyncError:
+        return self._fault(
+            "a broadcast failed",
+            "A member ended or is late; the learner forms the next generation from those that are left",
+            fault,
+        )
+
+    def _left(self) -> WeightSyncError:
+        return self._fault("the group was closed during a broadcast", "Join the next generation")
 
     def close(self) -> None:
         """Leave the group. A thread that waits in `broadcast` then raises WeightSyncError; when rank 0 leaves, in all members."""

@@ -181,7 +181,7 @@ def test_a_root_that_leaves_frees_a_member_that_waits(members: Members) -> None:
     time.sleep(0.3)
     started_s = time.monotonic()
     channel.close()
-    assert "broadcast of 5000000 bytes failed" in members.answer(0)
+    assert "a broadcast failed" in members.answer(0)
     assert time.monotonic() - started_s < 5.0
 
 
@@ -202,7 +202,7 @@ def test_a_root_that_leaves_after_a_member_died_frees_another_that_has_half_of_a
         channel.send(manifest(1), [torch.zeros(MUCH_BYTES, dtype=torch.uint8)], soon(60.0))
     started_s = time.monotonic()
     channel.close()
-    assert f"broadcast of {MUCH_BYTES} bytes failed" in members.answer(0)
+    assert "a broadcast failed" in members.answer(0)
     assert time.monotonic() - started_s < 5.0
 
 
@@ -283,7 +283,7 @@ def test_a_broadcast_that_an_abort_ended_is_not_taken_for_done() -> None:
 
     closer = threading.Thread(target=close)
     closer.start()
-    with pytest.raises(WeightSyncError, match="the group was closed during a broadcast of 5000000 bytes"):
+    with pytest.raises(WeightSyncError, match="the group was closed during a broadcast"):
         group.broadcast(content(1), soon())
     closer.join()
 

@@ -77,7 +77,7 @@ def test_a_broadcast_that_an_abort_ended_raises() -> None:
         torch.cuda._sleep(5_000_000_000)  # NCCL's stream waits behind it, for 2 to 4 s
     closer = threading.Timer(0.5, group.close)
     closer.start()
-    with pytest.raises(WeightSyncError, match=r"closed during a broadcast|a broadcast of 1048576 bytes failed"):
+    with pytest.raises(WeightSyncError, match=r"closed during a broadcast|a broadcast failed"):
         group.broadcast(flat, Deadline.after(60.0, "the test"))
     closer.join()
 
