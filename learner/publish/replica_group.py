@@ -33,7 +33,7 @@ from services.clock import Deadline, now_s
 from services.config import RunConfig
 from services.errors import DeadlineExceeded, WeightSyncError
 from services.metrics import waiting
-from services.threads import in_daemon_thread
+from services.threads import LastingThread, in_daemon_thread
 from services.weights.channel import WeightChannel
 from services.weights.membership import Membership
 from services.wire.membership import Lease
@@ -78,6 +78,7 @@ class ReplicaGroup:
         self._patience = Patience(config.deadlines.first_replica_s, now_s())
         self._proof = Proof(config, rounding)
         self._base = Base(config.weights, stopping)
+        self._sender = LastingThread("weight-sender")
         self._generation = generation
         self._formed_s = 0.0
         self._is_formed = False
@@ -215,7 +216,7 @@ class ReplicaGroup:
             deadline = Deadline.after(self._config.deadlines.weight_transfer_s, "replicas to confirm the weights")
             self._roll_call.ask("swapped", self._generation, self._members, wanted.policy_version)
             self._notices.announce(manifest)
-            sending = in_daemon_thread(lambda: self._move(wanted, manifest, changes, deadline), "weight-sender")
+            sending = self._sender.begin(lambda: self._move(wanted, manifest, changes, deadline))
             confirmed = self._roll_call.collect(deadline, sending, self._renew)
         seconds = now_s() - start
         gap = self._proof.check(confirmed, wanted.policy_version)

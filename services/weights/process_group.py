@@ -19,7 +19,7 @@ from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined
 
 from services.clock import Deadline
 from services.errors import WeightSyncError
-from services.threads import in_daemon_thread
+from services.threads import LastingThread, in_daemon_thread
 from services.weights.collective import Collective, FormCollective, form_collective, form_in_time
 from services.weights.meeting import RendezvousStore, group_fault, meet, ran_out_of_time, time_left
 from services.wire.weights import Rendezvous, WeightManifest
@@ -66,6 +66,7 @@ class BroadcastGroup:
         self._device = device
         self._store: Any = None
         self._group: Collective | None = None
+        self._receiving = LastingThread("weight-buckets")
         try:
             if store is None:
                 store = TCPStore(rendezvous.host, rendezvous.port, wait_for_workers=False, timeout=time_left(deadline))
@@ -134,7 +135,7 @@ class BroadcastGroup:
         # In a thread, which is left behind when rank 0 or this end leaves the generation: gloo does not end a receive in the
         # middle of a message when the connection breaks, it waits for its deadline, and a peer that NCCL has aborted is not
         # always noticed.
-        moving = in_daemon_thread(move, "weight-buckets")
+        moving = self._receiving.begin(move)
         over = in_daemon_thread(lambda: self._until_over(moving), "weight-generation-over")
         for ended in (moving, over):
             ended.add_done_callback(lambda _: turns.put(False))
@@ -193,6 +194,7 @@ class BroadcastGroup:
     def close(self) -> None:
         """Leave the group. A thread that waits in `broadcast` then raises WeightSyncError; when rank 0 leaves, in all members."""
         group, self._group = self._group, None
+        self._receiving.end()
         if group is None:
             return
         if self._rank == 0:

@@ -16,7 +16,8 @@ from tests.learner.publish.control_plane import Learner, Replica, until
 def test_every_version_reaches_the_replica_and_makes_it_ready(
     config: RunConfig, redis_connection: RedisConnection, learner: Learner
 ) -> None:
-    replica = Replica(config, redis_connection, "rollout-0")
+    replica, senders = Replica(config, redis_connection, "rollout-0"), list[int]()
+    learner.channel.before_send = lambda: senders.append(threading.get_ident())
     for version in range(3):
         learner.publish(version)
         learner.publisher.wait()
@@ -25,6 +26,8 @@ def test_every_version_reaches_the_replica_and_makes_it_ready(
     assert replica.follower.ready.is_set()
     assert [report.policy_version for report in learner.reports] == [0, 1, 2]
     assert len({report.pg_generation for report in learner.reports}) == 1
+    until(lambda: len(senders) == 3)  # the replica here waits for no bytes
+    assert len(set(senders)) == 1, "each thread that has sent over gloo leaves memory behind"
     replica.leave()
 
 

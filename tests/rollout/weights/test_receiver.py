@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 import pytest
@@ -11,10 +12,11 @@ import torch
 from rollout.weights.receiver import TransferProgress, WeightReceiver
 from services.clock import Deadline
 from services.errors import WeightSyncError
+from services.threads import in_daemon_thread
 from services.weights import delta, side_stream
 from services.weights.buckets import allocate, digest, pack
 from services.weights.meeting import RendezvousStore
-from services.weights.process_group import ProcessGroupChannel
+from services.weights.process_group import BroadcastGroup, ProcessGroupChannel
 from services.wire.weights import Bucket, Delta, Gap, Rendezvous, WeightManifest
 
 
@@ -178,6 +180,29 @@ def test_a_bucket_is_proven_while_the_next_one_comes(learner: Learner, monkeypat
     assert settled(receiver).state == "ready"
     assert overlapped == [True]
     receiver.close()
+
+
+def test_all_buckets_of_a_generation_are_received_in_one_thread(learner: Learner) -> None:
+    """A thread that has moved bytes over gloo leaves some memory behind: 260 MB in a week with a thread for each."""
+    meeting, threads = learner.rendezvous(1), list[int]()
+    joining = in_daemon_thread(lambda: BroadcastGroup(meeting, 1, soon(), torch.device("cpu")), "member")
+    learner.channel.form(meeting, soon())
+    member = joining.result(20)
+    for version in (1, 2, 3):
+        manifest, flats = learner.manifest(version, 1, float(version))
+        sending = in_daemon_thread(partial(learner.channel.send, manifest, flats, soon()), "sending")
+        came = [torch.empty_like(flat) for flat in flats]
+
+        def place(number: int, came: list[torch.Tensor] = came) -> torch.Tensor:
+            threads.append(threading.get_ident())
+            return came[number]
+
+        assert list(member.receive(len(flats), place, soon())) == [0, 1]
+        sending.result(20)
+        assert all(map(torch.equal, came, flats))
+    assert len(threads) == 6
+    assert len(set(threads)) == 1
+    member.close()
 
 
 def test_nothing_is_handed_out_before_it_is_proven(learner: Learner, receiver: WeightReceiver) -> None:
