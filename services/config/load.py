@@ -225,8 +225,13 @@ def _explain(fault: ErrorDetails) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return f"  {place}: {message}"
-    message = _in_words(fault) or message
-    return f"  {place} = {_masked(repr(fault['input']))}: {message[0].lower()}{message[1:]}"
+    return f"  {explained(place, fault)}"
+
+
+def explained(place: str, fault: ErrorDetails) -> str:
+    """What is wrong with the value at this place, in the words of a run file."""
+    message = _in_words(fault) or fault["msg"]
+    return f"{place} = {_masked(repr(fault['input']))}: {message[0].lower()}{message[1:]}"
 
 
 PATTERNS = {

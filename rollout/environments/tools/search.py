@@ -83,22 +83,31 @@ def _words(text: str) -> list[str]:
 
 def _read(path: Path, place: str) -> list[tuple[str, str]]:
     """(title, text) of each document. Raises InputError that names the line."""
-    documents = []
+    documents, read = [], 0
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
+                read = number
                 if line.isspace():
                     continue
                 try:
                     document = json.loads(line)
                     title, text = document.get("title", ""), document["text"]
                 except (ValueError, KeyError, AttributeError, RecursionError):
-                    raise InputError(f'{place}.path: {path} line {number} is not an object with a "text"') from None
+                    raise InputError(
+                        f'{place}.path: {path} line {number} is not an object with a "text", as in {{"text": "..."}}'
+                    ) from None
                 if not isinstance(title, str) or not isinstance(text, str):
                     raise InputError(f"{place}.path: {path} line {number}: title and text have to be texts")
                 documents.append((title, text))
-    except (OSError, UnicodeDecodeError) as fault:
-        raise InputError(f"{place}.path: {path} cannot be read: {fault}") from fault
+    except OSError as fault:
+        raise InputError(
+            f"{place}.path: {path} cannot be read: {fault.strerror}; give a file of JSON lines, one document each"
+        ) from fault
+    except UnicodeDecodeError as fault:
+        raise InputError(
+            f"{place}.path: {path} is not UTF-8 after line {read}: {fault.reason} (0x{fault.object[fault.start]:02x}); convert it"
+        ) from fault
     if not documents:
-        raise InputError(f"{place}.path: {path} holds no documents")
+        raise InputError(f'{place}.path: {path} holds no documents; write one a line, as in {{"text": "..."}}')
     return documents

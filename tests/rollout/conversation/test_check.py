@@ -121,9 +121,16 @@ def test_turns_that_the_template_alone_makes_too_long_are_counted() -> None:
 
 def test_the_check_runs_in_a_process_of_its_own() -> None:
     config = load(EXAMPLE)
-    assert check_environment(config, Problem(0, "?", "7", "environment")) == []
-    (warning,) = check_environment(config, Problem(0, "?", "seven", "environment"))
-    assert "did not begin a conversation about the first problem now (crashed): reset raised ValueError" in warning
+    good, bad = (
+        Problem(row, "?", number, "environment", place=f"line {row}") for row, number in enumerate(("7", "seven"))
+    )
+    assert check_environment(config, [good, bad]) == []
+    (warning,) = check_environment(config, [bad, good])
+    assert "did not begin a conversation about line 1 (crashed): reset raised ValueError" in warning
+    with pytest.raises(
+        InputError, match=r'"guess" begins no conversation; all groups .* Tried: line 1 \(crashed\): reset'
+    ):
+        check_environment(config, [bad])
 
 
 def test_a_package_that_does_not_import_is_named_with_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +145,7 @@ def test_a_package_that_does_not_import_is_named_with_why(tmp_path: Path, monkey
     with pytest.raises(
         InputError, match=r'environment.name = "broken": broken_env:Broken cannot be imported: .*no_such_library'
     ):
-        check_environment(config, Problem(0, "?", "7", "environment"))
+        check_environment(config, [Problem(0, "?", "7", "environment")])
 
 
 @pytest.mark.parametrize(
