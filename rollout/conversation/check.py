@@ -5,11 +5,13 @@ services.command.environment_check.Answer; what anything else prints goes to sta
 
 import asyncio
 import json
+import logging
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rollout.conversation.answers import Counterpart, EnvironmentFault, EnvironmentThread
 from rollout.conversation.dialogue import Dialogue, Script
@@ -95,38 +97,43 @@ async def _tried(
     """How the first conversation begins that can be begun, and warnings. Raises InputError where none can.
 
     Waits for: the environment.
-    Until: environment.turn_s for each call; of attempts and turns, none begins after twice that.
+    Until: environment.turn_s for each call; no attempt begins after that in all.
     Ended by: its answers or faults.
     Metric: none; it is before a run starts.
     """
     assert config.environment is not None
-    name, attempts = config.environment.name, config.environment.attempts
-    warnings, faults = await _doubts(config), list[str]()
+    name, until_s = config.environment.name, now_s() + config.environment.turn_s
+    warnings, faults = await _doubts(config), dict[str, str]()
     for problem in problems:
-        until_s, found = now_s() + config.environment.turn_s, ""
-        for _ in range(attempts):
+        for _ in range(config.environment.attempts):
             counterpart = Counterpart(make, thread, turn_s=config.environment.turn_s, most_characters=1 << 24)
             try:
                 start = await counterpart.reset(problem.subject)
                 said = await _answered(config, counterpart, problem)
-                return start, [*warnings, *(_of_one(name, fault) for fault in faults), *said]
             except EnvironmentFault as fault:
                 if isinstance(fault.__cause__, InputError):  # it knows what the user got wrong
                     raise fault.__cause__ from None
-                found = f"{problem.place} ({fault.kind}): {fault}"
-                if fault.kind == "late" or now_s() > until_s:
-                    break
+                faults[problem.place] = str(fault)
+                if now_s() > until_s:
+                    raise _none_begun(name, faults) from None
+            else:
+                warnings += [
+                    f'environment.name = "{name}" did not begin a conversation about {place}: {fault}; the run would send it to '
+                    "`dead`"
+                    for place, fault in faults.items()
+                ]
+                return start, warnings + said
             finally:
                 await counterpart.close()
-        faults.append(found)
-    raise NoConversation(
-        f'environment.name = "{name}" begins no conversation; all groups of the run would go to `dead`. Tried: '
-        + "; ".join(faults)
+    raise _none_begun(name, faults)
+
+
+def _none_begun(name: str, faults: Mapping[str, str]) -> NoConversation:
+    """faults: place of a problem -> what came of it."""
+    said = f'environment.name = "{name}": {"; ".join(dict.fromkeys(faults.values()))}'
+    return NoConversation(
+        f"{said}\nNo conversation can be begun about {' and '.join(faults)}: all groups of the run would go to `dead`"
     )
-
-
-def _of_one(name: str, fault: str) -> str:
-    return f'environment.name = "{name}" did not begin a conversation about {fault}; the run would send it to `dead`'
 
 
 async def _doubts(config: RunConfig) -> list[str]:
@@ -206,8 +213,18 @@ def check_script(config: RunConfig, script: Script, start: Start) -> list[str]:
     return []
 
 
+class _WithoutTracebacks(logging.Formatter):
+    """What libraries log, for a user: the error and not how it came about."""
+
+    def formatException(self, ei: Any) -> str:
+        return f"{ei[0].__name__}: {ei[1]}"
+
+
 def main() -> None:
     out = own_output()
+    handler = logging.StreamHandler()
+    handler.setFormatter(_WithoutTracebacks())
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     given = json.loads(sys.stdin.read())
     config = parse(tomllib.loads(given["run"]), folder=Path.cwd(), origin="the run")
     problems = [Tried(Subject(**one["subject"], seed=0), one["grader"], one["place"]) for one in given["problems"]]

@@ -15,10 +15,11 @@ from services.errors import InputError
 
 IMPORTS_S = 120.0
 """Time for the import of transformers and of the package, on a machine that is very busy; 3 s on an idle one."""
-TURNS = 8
-"""How often environment.turn_s the check may take besides: each of two problems is begun, answered once more, and closed."""
-SHOWN_CHARACTERS = 1500
-SHOWN_LINES = 12
+TURNS = 6
+"""How many times environment.turn_s the check may take besides: to begin, twice, to be answered, twice, and to be closed."""
+SHOWN_LINES = 10
+SHOWN_CHARACTERS = 300
+"""Of each."""
 
 
 class Answer(msgspec.Struct):
@@ -75,7 +76,8 @@ def check_environment(config: RunConfig, problems: Sequence[Problem]) -> list[st
             f"{named} took more than {deadline_s:.0f} s to import and to begin a conversation: it blocks. Await in it, do not "
             "block"
         ) from late
-    wrote = "\n  ".join(tried.stderr.strip()[-SHOWN_CHARACTERS:].splitlines()[-SHOWN_LINES:])
+    lines = dict.fromkeys(tried.stderr.strip().splitlines())  # attempts are alike
+    wrote = "\n  ".join(line[:SHOWN_CHARACTERS] for line in list(lines)[-SHOWN_LINES:])
     try:
         answer = msgspec.json.decode(tried.stdout, type=Answer)
     except msgspec.MsgspecError:

@@ -247,7 +247,7 @@ IN_WORDS = {
     "model_attributes_type": "is a section: write its keys under [it], or as {key = value}",
     "dict_type": "is a section: write its keys under [it], or as {key = value}",
     "tuple_type": "must be a list, as in [1, 2]",
-    "list_type": "must be a list, as in [1, 2]",
+    "list_type": 'must be a list, as in [1, 2] or ["a", "b"]',
     "is_instance_of": "must be a path, in quotes",
     "path_type": "must be a path, in quotes",
     "bool_type": "must be true or false",

@@ -126,9 +126,10 @@ def test_the_check_runs_in_a_process_of_its_own() -> None:
     )
     assert check_environment(config, [good, bad]) == []
     (warning,) = check_environment(config, [bad, good])
-    assert "did not begin a conversation about line 1 (crashed): reset raised ValueError" in warning
+    assert "did not begin a conversation about line 1: reset raised ValueError" in warning
     with pytest.raises(
-        InputError, match=r'"guess" begins no conversation; all groups .* Tried: line 1 \(crashed\): reset'
+        InputError,
+        match=r'(?s)"guess": reset raised ValueError: .* about line 1: all groups of the run would go to `dead`',
     ):
         check_environment(config, [bad])
 

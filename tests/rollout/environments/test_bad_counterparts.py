@@ -43,18 +43,18 @@ def graded_by(config: RunConfig, grader: str) -> RunConfig:
 def test_a_program_that_fails_at_once_is_named_with_what_it_said() -> None:
     program = ["sh", "-c", "echo no such model >&2; exit 3"]
     said = refused(agent(command=program))
-    assert said.startswith(
-        'environment.name = "agent" begins no conversation; all groups of the run would go to `dead`'
+    assert said.startswith('environment.name = "agent": reset: the agent `sh -c ')
+    assert "ended with exit code 3: no such model\n" in said
+    assert said.endswith(
+        "No conversation can be begun about data.jsonl line 1: all groups of the run would go to `dead`"
     )
-    assert "data.jsonl line 1 (crashed): reset: the agent `sh -c" in said
-    assert "ended with exit code 3: no such model" in said
     assert "it wrote nothing to standard error" in refused(agent(command=["sh", "-c", "exit 3"]))
     assert "without a word to the policy: it has to ask" in refused(agent(command=["true"]))
 
 
 def test_a_program_that_hangs_is_named_with_the_setting_that_bounds_it() -> None:
     config = run_config(name="agent", attempts=3, turn_s=0.2, options={"command": ["sleep", "30"]})
-    assert "(late): reset took more than environment.turn_s = 0.2 s" in refused(config)
+    assert ": reset took more than environment.turn_s = 0.2 s" in refused(config)
 
 
 async def gives_nothing(problem: Mapping[str, Any], base_url: str, api_key: str) -> None:
