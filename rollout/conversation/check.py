@@ -189,8 +189,9 @@ def check_script(config: RunConfig, script: Script, start: Start) -> list[str]:
     try:
         if start.tools and script.render(start.messages, start.tools) == script.render(start.messages, ()):
             raise InputError(
-                f'environment.name = "{settings.name}" brings {len(start.tools)} tools, and the chat template of {path} renders '
-                "none: the model would not know of them. Take a model whose template knows tools, or give it such a template"
+                f'environment.name = "{settings.name}" brings tools ({len(start.tools)}), and the chat template of {path} '
+                "renders none: the model would not know of them. Take a model whose template knows tools, or give it such a "
+                "template"
             )
         dialogue = Dialogue(script, start.messages, start.tools)
         words, restarts = dialogue.go_on(SAID, True, [{"role": "user", "content": ANSWERED}])

@@ -19,7 +19,7 @@ TURNS = 6
 """How many times environment.turn_s the check may take besides: to begin, twice, to be answered, twice, and to be closed."""
 SHOWN_LINES = 10
 SHOWN_CHARACTERS = 300
-"""Of each."""
+"""What is shown of each line."""
 
 
 class Answer(msgspec.Struct):

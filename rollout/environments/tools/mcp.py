@@ -17,6 +17,9 @@ from rollout.environments.tools.function import Function, ToolError
 from services.config.tools import McpTool
 from services.errors import InputError, RatchetError, first_of
 
+KILLED_S = 5.0
+"""How long the library may take to kill a server; it waits 2 s for it to end by itself."""
+
 log = logging.getLogger("ratchet.rollout")
 
 
@@ -34,7 +37,7 @@ class Mcp:
     async def opened(self) -> AsyncIterator[Sequence[Function]]:
         """Waits for: the server's start, and its end.
 
-        Until: the tool's `seconds` for each.
+        Until: the tool's `seconds` for each, and KILLED_S more for a server that does not end.
         Ended by: its list of tools, its fault, or that time, which is a fault of the environment.
         Metric: ratchet_rollout_environment_seconds.
         """
@@ -49,10 +52,11 @@ class Mcp:
             yield listed.result()
         finally:
             closing.set()
-            with suppress(TimeoutError, asyncio.CancelledError):
-                async with asyncio.timeout(self._settings.seconds):
-                    await asyncio.wait({session})
-            session.cancel()
+            with suppress(asyncio.CancelledError):
+                if listed.done():  # otherwise it is not there to be asked
+                    await asyncio.wait({session}, timeout=self._settings.seconds)
+                session.cancel()
+                await asyncio.wait({session}, timeout=KILLED_S)
             if listed.done() and session.done() and not session.cancelled() and (fault := session.exception()):
                 log.warning("%s: %s", self._place, first_of(fault))
 

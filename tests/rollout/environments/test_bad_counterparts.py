@@ -132,8 +132,16 @@ def test_a_server_of_tools_that_ends_or_hangs_at_its_start_is_named() -> None:
     said = refused(mcp("sh", "-c", "exit 3"))
     assert "environment.tools.0.command = ['sh', '-c', 'exit 3']: the server did not list its tools: " in said
     assert "run it by hand to see why" in said
-    said = refused(mcp("sleep", "30", seconds=0.5))
+    said = refused(mcp("sleep", "31.4159", seconds=0.5))
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"31.4159" in read(path)]  # it was killed
     assert "the server did not list its tools within seconds = 0.5; raise that if it only starts slowly" in said
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # the process has ended
+        return b""
 
 
 def test_a_server_without_tools_and_a_tool_of_a_name_that_is_taken_are_named(tmp_path: Path) -> None:
