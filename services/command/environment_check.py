@@ -45,7 +45,7 @@ def check_environment(config: RunConfig, problems: Sequence[Problem]) -> list[st
     work. Returns warnings; raises InputError, which names the setting.
 
     Waits for: the process that imports the environment.
-    Until: IMPORTS_S and TURNS times environment.turn_s.
+    Until: 120 s (IMPORTS_S) and 6 times (TURNS) environment.turn_s.
     Ended by: its exit, or the deadline, which is an InputError.
     Metric: none; a command asks this before any service has started.
     """

@@ -37,7 +37,7 @@ class Mcp:
     async def opened(self) -> AsyncIterator[Sequence[Function]]:
         """Waits for: the server's start, and its end.
 
-        Until: the tool's `seconds` for each, and KILLED_S more for a server that does not end.
+        Until: the tool's `seconds` for each, and 5 s (KILLED_S) more for a server that does not end.
         Ended by: its list of tools, its fault, or that time, which is a fault of the environment.
         Metric: ratchet_rollout_environment_seconds.
         """
