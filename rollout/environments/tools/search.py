@@ -83,17 +83,20 @@ def _words(text: str) -> list[str]:
 
 def _read(path: Path, place: str) -> list[tuple[str, str]]:
     """(title, text) of each document. Raises InputError that names the line."""
-    documents, read = [], 0
+    documents = []
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:  # a file of text is decoded in blocks, whose faults have no line
             for number, line in enumerate(file, start=1):
-                read = number
                 if line.isspace():
                     continue
                 try:
-                    document = json.loads(line)
+                    document = json.loads(line.decode("utf-8"))
                     title, text = document.get("title", ""), document["text"]
-                except (ValueError, KeyError, AttributeError, RecursionError):
+                except UnicodeDecodeError as fault:
+                    raise InputError(
+                        f"{place}.path: {path} line {number} is not UTF-8: {fault}; convert the file"
+                    ) from None
+                except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
                     raise InputError(
                         f'{place}.path: {path} line {number} is not an object with a "text", as in {{"text": "..."}}'
                     ) from None
@@ -103,10 +106,6 @@ def _read(path: Path, place: str) -> list[tuple[str, str]]:
     except OSError as fault:
         raise InputError(
             f"{place}.path: {path} cannot be read: {fault.strerror}; give a file of JSON lines, one document each"
-        ) from fault
-    except UnicodeDecodeError as fault:
-        raise InputError(
-            f"{place}.path: {path} is not UTF-8 after line {read}: {fault.reason} (0x{fault.object[fault.start]:02x}); convert it"
         ) from fault
     if not documents:
         raise InputError(f'{place}.path: {path} holds no documents; write one a line, as in {{"text": "..."}}')

@@ -85,11 +85,11 @@ class BridgeProcess:
         try:
             while line := await process.stdout.readline():
                 self._take(json.loads(line), process.stdin)
-            said = (await errors).decode("utf-8", "replace").strip()[-SHOWN_CHARACTERS:] or "it ended and said nothing"
+            said = (await errors).decode("utf-8", "replace").strip()[-SHOWN_CHARACTERS:]
             if self._ready.done():
-                self._give_up(RatchetError(f"the process of the environment ended: {said}"))
+                self._give_up(RatchetError(f"the process of the environment ended: {said or 'it said nothing'}"))
             else:
-                self._give_up(self._cannot_be_made(said))
+                self._give_up(self._cannot_be_made(said or "it ended and said nothing; name an interpreter of Python"))
         except (ValueError, KeyError) as fault:
             self._give_up(RatchetError(f"the process of the environment answered what cannot be read: {fault}"))
         finally:

@@ -104,7 +104,7 @@ def test_tools_that_give_no_rewards_are_refused_where_their_rewards_are_all_that
         ({"heeded": -0.1}, "heeded = -0.1 for each"),
         ({"heeded": float("nan")}, "heeded = nan for each"),
         ({"guesses": -1}, "guesses = -1 is less than 1"),
-        ({"pattern": "("}, 'environment.options: "guess" refuses them: '),
+        ({"pattern": "("}, 'environment.options: "guess" refuses them: pattern = "(" is not a regular expression: '),
     ],
 )
 def test_an_option_of_another_type_or_beyond_its_bounds_is_named(options: dict[str, Any], said: str) -> None:
