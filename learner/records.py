@@ -20,6 +20,7 @@ from learner.tracking.choice import tensorboard_of
 from learner.tracking.tracker import Tracker
 from services.clock import now_s
 from services.log_lines import with_fields
+from services.numbers import count
 from services.run.folder import RunFolder
 from services.run.json_lines import JsonLines
 from services.run.json_text import finite
@@ -210,7 +211,7 @@ def _line(step: int, report: StepReport, trained_tokens: int, seconds: float, wa
         f"reward {report.mean_reward:.3f}",
         f"lag {report.mean_lag_steps:.2f}",
         f"ESS {report.ess_ratio:.2f}",
-        f"{trained_tokens:,} tokens in {seconds:.2f} s after {waited_s:.2f} s of waiting",
+        f"{count(trained_tokens)} tokens in {seconds:.2f} s after {waited_s:.2f} s of waiting",
         f"weights version {step}",
     ]
     if report.cut_fraction >= MANY_CUT:

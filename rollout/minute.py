@@ -5,6 +5,7 @@ from typing import Any
 
 from rollout import metrics
 from services.minutes import Growth, counted, total
+from services.numbers import count, number
 
 
 class Minute:
@@ -22,7 +23,7 @@ class Minute:
         busy_s = self._busy_s()
         idle = min(1.0, max(0.0, 1.0 - (busy_s - self._busy_before_s) / seconds))
         self._busy_before_s = busy_s
-        figures = {
+        figures: dict[str, Any] = {
             "groups": dict(grown["groups"]),
             "tokens": grown["tokens"].total(),
             "tokens_per_s": grown["tokens"].total() / seconds,
@@ -31,12 +32,12 @@ class Minute:
             "policy_version": int(total(metrics.POLICY_VERSION)),
         }
         groups = grown["groups"]
-        said = f"{groups.pop('handed_over', 0):,.0f} groups"
+        said = f"{count(groups.pop('handed_over', 0))} groups"
         if groups:
             said += f" ({counted(groups)})"
         words = (
-            f"{said}  {figures['tokens']:,.0f} tokens, {figures['tokens_per_s']:,.1f}/s  "
-            f"{figures['running_sequences']:,.0f} sequences in flight  idle {idle:.2f}  "
+            f"{said}  {count(figures['tokens'])} tokens, {number(figures['tokens_per_s'], 1)}/s  "
+            f"{count(figures['running_sequences'])} sequences in flight  idle {idle:.2f}  "
             f"weights version {figures['policy_version']}"
         )
         return words, figures

@@ -13,6 +13,11 @@ class RatchetError(Exception):
     retry: ClassVar[Retry] = "once"
 
 
+def first_of(fault: BaseException) -> BaseException:
+    """The fault itself, or the first of a group of them: a group of tasks says all at once what failed."""
+    return first_of(fault.exceptions[0]) if isinstance(fault, BaseExceptionGroup) else fault
+
+
 class InputError(RatchetError):
     """A setting, a dataset line or an argument is wrong; the command ends with exit code 2."""
 

@@ -11,6 +11,7 @@ from prometheus_client import Counter, Gauge
 
 from services.clock import now_s
 from services.log_lines import with_fields
+from services.numbers import count
 
 MINUTE_S = 60.0
 
@@ -84,4 +85,4 @@ async def log_each_minute(
 
 def counted(counts: Counts[str]) -> str:
     """Such as "12 correct, 3 incorrect"; "nothing" for none."""
-    return ", ".join(f"{count:,.0f} {name}" for name, count in counts.most_common()) or "nothing"
+    return ", ".join(f"{count(many)} {name}" for name, many in counts.most_common()) or "nothing"

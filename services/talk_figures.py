@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from services.numbers import count
+
 OPEN = "ratchet_rollout_open_conversations"
 TURNS = "ratchet_rollout_turns"
 CONVERSATION_SECONDS = "ratchet_rollout_conversation_seconds"
@@ -56,9 +58,9 @@ class TalkFigures:
         """In words, on a line."""
         words = [f"{self.mean_turns:.1f} turns, {self.waiting_share:.0%} of the time in the environment"]
         if errors := {tool.name: tool.errors for tool in self.tools if tool.errors}:
-            words.append("tool errors: " + ", ".join(f"{name} {count}" for name, count in errors.items()))
+            words.append("tool errors: " + ", ".join(f"{name} {count(many)}" for name, many in errors.items()))
         if self.faults:
-            words.append("faults: " + ", ".join(f"{kind} {count}" for kind, count in self.faults.items()))
+            words.append("faults: " + ", ".join(f"{kind} {count(many)}" for kind, many in self.faults.items()))
         return "; ".join(words)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("services", "learner", "rollout", "verifier")
-FOUNDATION = ("errors", "loopback", "clock", "threads", "graders", "environments", "metrics", "health")
+FOUNDATION = ("errors", "loopback", "clock", "numbers", "threads", "graders", "environments", "metrics", "health")
 """Modules of services that every wing of it may import."""
 WINGS = {
     "services": ("config", "wire", "streams", "weights", "models", "plan", "datasets", "run", "page", "command"),

@@ -64,6 +64,29 @@ def test_attributes_are_assigned_one_at_a_time(folder: str) -> None:
     assert not several, "\n".join(several)
 
 
+def written_otherwise(module: ast.Module) -> Iterator[int]:
+    """Lines that put commas between thousands themselves."""
+    for node in ast.walk(module):
+        if (
+            isinstance(node, ast.FormattedValue)
+            and node.format_spec is not None
+            and "," in ast.unparse(node.format_spec)
+        ):
+            yield node.lineno
+
+
+@pytest.mark.parametrize("folder", ["services", "learner", "rollout", "verifier"])
+def test_large_numbers_are_written_in_one_place(folder: str) -> None:
+    """services/numbers.py has the way."""
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in modules(folder)
+        if path != ROOT / "services" / "numbers.py"
+        for line in written_otherwise(tree(path))
+    ]
+    assert not found, "\n".join(found)
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_an_exception_that_is_let_go_has_its_reason(folder: str) -> None:
     silent = [f"{path}:{line}: write behind `pass` why" for path in modules(folder) for line in passed_over(path)]
@@ -98,4 +121,5 @@ def test_what_is_looked_for_is_found(tmp_path: Path) -> None:
     assert [text for _, text in docstrings(tree(path))] == ["Of them."]
     assert list(several_at_once(tree(path))) == [3]
     assert list(passed_over(path)) == [7]
+    assert list(written_otherwise(ast.parse('f"{a:,}"\nf"{b:.2f}"\nf"{c:,.{d}f}"'))) == [1, 3]
     assert STILTED.search("it is made an" + "ew")

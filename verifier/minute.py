@@ -3,6 +3,7 @@
 from typing import Any
 
 from services.minutes import Growth, counted, total
+from services.numbers import count, number
 from verifier import metrics
 
 
@@ -16,17 +17,17 @@ class Minute:
         """The line and its figures. seconds: since the last one."""
         grown = self._growth.look()
         scores, groups, retries = grown["scores"], grown["groups"], grown["retries"]
-        figures = {
+        figures: dict[str, Any] = {
             "scores": dict(scores),
             "scores_per_s": scores.total() / seconds,
             "groups": dict(groups),
             "retried_calls": dict(retries),
             "queued_items": total(metrics.QUEUED_ITEMS),
         }
-        facts = [f"{scores.total():,.0f} responses, {figures['scores_per_s']:,.1f}/s: {counted(scores)}"]
+        facts = [f"{count(scores.total())} responses, {number(figures['scores_per_s'], 1)}/s: {counted(scores)}"]
         if groups:
             facts.append(f"groups: {counted(groups)}")
-        facts.append(f"{figures['queued_items']:,.0f} queued")
+        facts.append(f"{count(figures['queued_items'])} queued")
         if retries:
             facts.append(f"calls repeated: {counted(retries)}")
         return "  ".join(facts), figures

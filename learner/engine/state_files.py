@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from services.errors import InputError
+from services.numbers import count
 
 Columns = dict[str, dict[str, tuple[int, Tensor]]]
 """Column -> parameter -> (first element, elements) of what one rank holds."""
@@ -79,7 +80,7 @@ def check_same_model(checkpoint: Path, saved: Mapping[str, int], own: Mapping[st
     lines = [f"{name}: only in the checkpoint" for name in _missing(saved, own)]
     lines += [f"{name}: only in the model" for name in _missing(own, saved)]
     lines += [
-        f"{name}: {saved[name]:,} elements in the checkpoint, {own[name]:,} in the model"
+        f"{name}: {count(saved[name])} elements in the checkpoint, {count(own[name])} in the model"
         for name in saved
         if name in own and saved[name] != own[name]
     ]

@@ -15,7 +15,7 @@ from typing import Any, Generic, Literal, TypeVar, cast
 from rollout.conversation.metrics import ENVIRONMENT_SECONDS, REPLACED_THREADS
 from rollout.environments import Environment, Message, Start, Subject, Turn
 from services.clock import now_s
-from services.errors import RatchetError
+from services.errors import RatchetError, first_of
 from services.metrics import waiting
 
 log = logging.getLogger("ratchet.rollout")
@@ -25,6 +25,8 @@ Kind = Literal["crashed", "late", "flooded", "malformed"]
 
 SIGN_OF_LIFE_S = 1.0
 """How long a thread may take to show that it is not blocked."""
+MOST_SAID = 600
+"""Characters of an error that are passed on."""
 ROLES = ("user", "tool", "system")
 
 
@@ -200,8 +202,9 @@ async def _guarded(what: str, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
         if own is not None and own.cancelling():
             raise
         raise EnvironmentFault("crashed", f"{what} cancelled itself") from None
-    except BaseException as fault:
-        raise EnvironmentFault("crashed", f"{what} raised {type(fault).__name__}: {str(fault)[:300]}") from fault
+    except BaseException as group:
+        fault = first_of(group)
+        raise EnvironmentFault("crashed", f"{what}{_in_short(fault)}") from fault
 
 
 class Counterpart:
@@ -289,6 +292,12 @@ class Counterpart:
 
 def _is_finite_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _in_short(fault: BaseException) -> str:
+    """What a call raised, in words that follow its name. What is ours says itself what it is."""
+    said = f": {fault}"[:MOST_SAID] if str(fault) else ""
+    return said if isinstance(fault, RatchetError) and said else f" raised {type(fault).__name__}{said}"
 
 
 def _shown(value: object) -> str:

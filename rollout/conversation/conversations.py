@@ -29,7 +29,7 @@ from rollout.environments import Environment, Subject
 from services.clock import now_s
 from services.config.environment import EnvironmentConfig
 from services.config.run import RunConfig
-from services.errors import RatchetError
+from services.errors import RatchetError, first_of
 from services.wire.codec import Array
 from services.wire.prompt import Prompt
 from services.wire.trajectory import FinishReason, Trajectory, Turn, VersionSpan
@@ -111,7 +111,7 @@ class Conversations:
                     group.create_task(self._member(prompt, index, in_engine)) for index in range(prompt.group_size)
                 ]
         except BaseExceptionGroup as faults:
-            raise _first(faults) from faults
+            raise first_of(faults) from faults
         finally:
             OPEN.dec(prompt.group_size)
         held = [member.result() for member in members]
@@ -303,9 +303,3 @@ def _seed(seed: int, turn: int, attempt: int) -> int:
         return seed
     digest = hashlib.blake2b(f"{seed}/{turn}/{attempt}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little") >> 1
-
-
-def _first(faults: BaseExceptionGroup[BaseException]) -> BaseException:
-    """A group of tasks says all at once what failed; the loop takes one."""
-    fault = faults.exceptions[0]
-    return _first(fault) if isinstance(fault, BaseExceptionGroup) else fault

@@ -39,7 +39,10 @@ class Guess:
         self._higher = higher
         self._lower = lower
         self._unreadable = unreadable
-        self._pattern = re.compile(pattern)
+        try:
+            self._pattern = re.compile(pattern)
+        except re.error as fault:
+            raise ValueError(f'pattern = "{pattern}" is not a regular expression: {fault}') from None
         self._number = 0
 
     async def reset(self, subject: Subject) -> Start:

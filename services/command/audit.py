@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from services.command.facts import live_url
+from services.numbers import count
 from services.run.audit import KINDS, Audit, audit
 from services.run.history import open_run
 from services.streams.redis_connection import RedisConnection
@@ -37,18 +38,18 @@ def said(found: Audit, *, each: bool = False) -> str:
     """The audit in lines of text. each: one more for every group."""
     counts = found.counts()
     dropped, outstanding = counts["dropped"], counts["outstanding"]
-    starts = f"{found.starts} start{'' if found.starts == 1 else 's'} of the learner"
+    starts = f"{count(found.starts)} start{'' if found.starts == 1 else 's'} of the learner"
     if found.taken_back:
-        starts += f", which took {found.taken_back} settled groups back"
+        starts += f", which took {count(found.taken_back)} settled groups back"
     lines = [
-        f"run {found.run}: {found.issued} groups issued in {starts}",
-        f"  trained      {counts['trained']}",
-        f"  dropped      {sum(dropped.values())}{_listed(dropped)}",
-        f"  dead         {counts['dead']}",
-        f"  outstanding  {sum(outstanding.values())}{_listed(outstanding)}",
+        f"run {found.run}: {count(found.issued)} groups issued in {starts}",
+        f"  trained      {count(counts['trained'])}",
+        f"  dropped      {count(sum(dropped.values()))}{_listed(dropped)}",
+        f"  dead         {count(counts['dead'])}",
+        f"  outstanding  {count(sum(outstanding.values()))}{_listed(outstanding)}",
     ]
     if counts["earlier"]:
-        lines.append(f"  earlier      {counts['earlier']}")
+        lines.append(f"  earlier      {count(counts['earlier'])}")
     if each:
         lines += [f"  group {number}: {found.fate(number)}" for number in range(found.issued)]
     dead = [number for number, one in found.settled.items() if one.what == "dead"]
@@ -86,9 +87,9 @@ def as_json(found: Audit, *, each: bool = False) -> str:
 
 
 def _listed(counts: dict[str, int]) -> str:
-    return f" ({', '.join(f'{count} {what}' for what, count in counts.items())})" if counts else ""
+    return f" ({', '.join(f'{count(many)} {what}' for what, many in counts.items())})" if counts else ""
 
 
 def _named(numbers: Sequence[int]) -> str:
     first = ", ".join(str(number) for number in numbers[:NAMED])
-    return f"{len(numbers)} ({first}{', ...' if len(numbers) > NAMED else ''})"
+    return f"{count(len(numbers))} ({first}{', ...' if len(numbers) > NAMED else ''})"

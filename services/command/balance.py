@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from services.command.rooms import LEARNER, ROLLOUT, VERIFIER
 from services.command.scrape import Scrape, grown, idle_share
+from services.numbers import count
 
 BALANCED = 0.1
 """A side that is idle for a smaller share of its time than this is as good as full."""
@@ -143,9 +144,9 @@ def _neither(idle: Idle, admitted: Admitted) -> str:
     wanted = math.ceil(may / (1 - least))
     groups, lag = math.ceil(wanted / (admitted.max_lag + 1)), math.ceil(wanted / admitted.groups_per_step) - 1
     return (
-        f"credits limit: {both}, and ({admitted.max_lag} + 1) x {admitted.groups_per_step} = {may} groups may be outstanding; "
-        f"if they come round as fast as now, {may} / {1 - least:.2f} = {wanted} fill the time of the side that is less idle: "
-        f"learner.groups_per_step = {groups}, or learner.max_lag = {lag}"
+        f"credits limit: {both}, and ({admitted.max_lag} + 1) x {admitted.groups_per_step} = {count(may)} groups may be "
+        f"outstanding; if they come round as fast as now, {count(may)} / {1 - least:.2f} = {count(wanted)} fill the time of the "
+        f"side that is less idle: learner.groups_per_step = {groups}, or learner.max_lag = {lag}"
     )
 
 
@@ -178,7 +179,7 @@ class IdleWatch:
         idle = idle_between(first if is_long else {}, last)
         if idle is None:
             return None
-        return f"{balance(idle, admitted)} ({f'of the last {seconds:,.0f} s' if is_long else 'since their start'})"
+        return f"{balance(idle, admitted)} ({f'of the last {count(seconds)} s' if is_long else 'since their start'})"
 
 
 def _step_s(steps: Sequence[Mapping[str, object]]) -> float:

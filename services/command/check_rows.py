@@ -13,6 +13,7 @@ from services.datasets.overlap import overlap_warning
 from services.datasets.rendering import Renderer
 from services.datasets.sources import UnreadableRow
 from services.errors import InputError
+from services.numbers import count
 
 NAMED = 10
 """How many rows that cannot be used a message names."""
@@ -50,7 +51,11 @@ class CheckedRows:
         shown = "\n".join(f"  {why}" for why in whys[:NAMED])
         more = f", the first {NAMED}" if len(whys) > NAMED else ""
         of = len(self.problems) + len(self.unreadable)
-        return f"{self.section}: {len(whys)} of {of} rows cannot be used{more}:\n{shown}{remedy}" if whys else ""
+        return (
+            f"{self.section}: {count(len(whys))} of {count(of)} rows cannot be used{more}:\n{shown}{remedy}"
+            if whys
+            else ""
+        )
 
 
 def check_rows(config: RunConfig) -> tuple[list[CheckedRows], list[str]]:
@@ -69,7 +74,9 @@ def check_rows(config: RunConfig) -> tuple[list[CheckedRows], list[str]]:
         if told:
             left = len(rows.unreadable) + len(rows.faults)
             first = [*rows.unreadable, *rows.faults.values()][0]
-            warnings.append(f"{rows.section}: {left} rows are left out, {len(rows.usable)} used. The first: {first}")
+            warnings.append(
+                f"{rows.section}: {count(left)} rows are left out, {count(len(rows.usable))} used. The first: {first}"
+            )
     return found, list(dict.fromkeys([*warnings, *_looks_wrong(config, renderer, found)]))
 
 
@@ -101,17 +108,17 @@ def _too_few(config: RunConfig, sources: list[CheckedRows]) -> Iterator[str]:
     given = [len(taken(config, rows)) * one.epochs for rows, one in zip(sources, settings, strict=True) if one.epochs]
     if len(given) == len(sources) and sum(given) < needed:
         raise InputError(
-            f"every source of prompts.sources ends, after {sum(given)} prompts together, and learner.steps = "
-            f"{config.learner.steps} times learner.groups_per_step = {config.learner.groups_per_step} needs at least {needed}: "
-            "raise an epochs of prompts.sources, or lower learner.steps"
+            f"every source of prompts.sources ends, after {count(sum(given))} prompts together, and learner.steps = "
+            f"{config.learner.steps} times learner.groups_per_step = {config.learner.groups_per_step} needs at least "
+            f"{count(needed)}: raise an epochs of prompts.sources, or lower learner.steps"
         )
     total = sum(one.weight for one in settings)
     for rows, one in zip(sources, settings, strict=True):
         problems = len(taken(config, rows))
         if one.epochs is not None and problems * one.epochs < needed * one.weight / total:
             yield (
-                f"{rows.section} ({one.name}) ends after {problems * one.epochs} prompts, before the last step; its share then "
-                "goes to the other sources"
+                f"{rows.section} ({one.name}) ends after {count(problems * one.epochs)} prompts, before the last step; its "
+                "share then goes to the other sources"
             )
 
 

@@ -4,7 +4,9 @@ import argparse
 import difflib
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from services import entry, library_logs, log_lines
 from services.command import run_views
@@ -15,6 +17,9 @@ from services.command.rooms import LEARNER, PAGE, REPLAY, ROLLOUT, SAFE_PATH, VE
 from services.config import RunConfig
 from services.config.load import load, render_masked
 from services.errors import InputError
+
+if TYPE_CHECKING:
+    from services.command.shares import Choice
 
 PROCESSES = {ROLLOUT: ROLLOUT, VERIFIER: VERIFIER, LEARNER: LEARNER, "verify": VERIFY, "page": PAGE, "replay": REPLAY}
 """Command -> the module that it becomes. It reads its own arguments: its host may have nothing else of ours installed."""
@@ -117,26 +122,24 @@ def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
 
 
 def _config(arguments: argparse.Namespace) -> int:
-    from services.command import preflight
+    from services.command import preflight, shares
 
-    config = _shown(arguments)
-    checked = preflight.check(config, quick=arguments.quick)
+    config = load(arguments.config, arguments.overrides)
+    chosen = shares.chosen_here(config)
+    # Before the settings are printed: what is wrong would be lost below them, and whoever keeps them in a file has none then.
+    checked = preflight.check(shares.with_choices(config, chosen), quick=arguments.quick)
+    _show(config, chosen)
     for warning in checked.warnings:
         print(f"ratchet: warning: {warning}", file=sys.stderr)
     return entry.DONE
 
 
-def _shown(arguments: argparse.Namespace) -> RunConfig:
-    """Print the settings, and below them as comments what `ratchet up` would choose here; the settings with that."""
-    from services.command import shares
-
-    config = load(arguments.config, arguments.overrides)
-    chosen = shares.chosen_here(config)
+def _show(config: RunConfig, chosen: "Sequence[Choice]") -> None:
+    """Print the settings, and below them as comments what `ratchet up` would choose here."""
     print(render_masked(config), end="")
     for one in chosen:
         print(f"# chosen here: {one}")
     sys.stdout.flush()
-    return shares.with_choices(config, chosen)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -153,8 +156,11 @@ def _compose(arguments: argparse.Namespace) -> int:
 
 def _up(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
-        check_objective(load(arguments.config, arguments.overrides))
-        _shown(arguments)
+        from services.command import shares
+
+        config = load(arguments.config, arguments.overrides)
+        check_objective(config)
+        _show(config, shares.chosen_here(config))
         return entry.DONE
     from services.command import up
 

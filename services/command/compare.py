@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from services.command import figures, html_page
-from services.command.shown import bars_for, duration, number, sparkline
+from services.command.shown import bars_for, duration, sparkline
 from services.errors import InputError
+from services.numbers import count, number
 from services.run.history import History, differing, read_history
 
 THRESHOLDS = (0.25, 0.5, 0.75, 0.9, 0.95)
@@ -79,15 +80,15 @@ def result_rows(found: dict[str, Any]) -> list[list[str]]:
 
     thresholds = [one for one in runs[0]["reached"] if any(run["reached"][one] for run in runs)]
     return [
-        row("steps", lambda one: str(one["steps"])),
+        row("steps", lambda one: count(one["steps"])),
         row("time", lambda one: duration(one["wall_seconds"]) if one["wall_seconds"] is not None else "-"),
         row("final accuracy", lambda one: number(one["final_accuracy"])),
         row("best accuracy", lambda one: number(one["best_accuracy"])),
         *(row(f"reached {one}", lambda run, one=one: reached(run, one)) for one in thresholds),
-        row("tokens trained on", lambda one: f"{one['trained_tokens'] or 0:,}"),
-        row("groups trained", lambda one: f"{one['groups']['trained']:,}"),
-        row("groups dropped", lambda one: f"{sum(one['groups']['dropped'].values()):,}"),
-        row("groups dead", lambda one: f"{one['groups']['dead']:,}"),
+        row("tokens trained on", lambda one: count(one["trained_tokens"] or 0)),
+        row("groups trained", lambda one: count(one["groups"]["trained"])),
+        row("groups dropped", lambda one: count(sum(one["groups"]["dropped"].values()))),
+        row("groups dead", lambda one: count(one["groups"]["dead"])),
         row("mean lag, steps", lambda one: number(one["lag_steps_mean"], 2)),
         row("mean ESS ratio", lambda one: number(one["ess_ratio_mean"])),
         row("learner idle", lambda one: number(one["idle_ratio"]["learner"], 2)),

@@ -7,6 +7,7 @@ from typing import Any
 
 from services.cause import Cause
 from services.command.scrape import Scrape
+from services.numbers import count
 from services.run.waiting import Waiting
 from services.streams.stream import StreamDepth
 
@@ -83,7 +84,7 @@ def _redis(facts: Facts) -> Iterator[Reason]:
     refusal = next((text for _, text in reversed(facts.said) if ": OOM " in text or "maxmemory" in text), None)
     used, most = facts.redis_memory or (0, 0)
     if refusal is not None or (most and used >= FULL_MEMORY * most):
-        words = f"{used / 2**20:,.0f} of {most / 2**20:,.0f} MiB are used" if most else f"{refusal}"
+        words = f"{count(used / 2**20)} of {count(most / 2**20)} MiB are used" if most else f"{refusal}"
         yield Reason(
             f"the memory of Redis is full: {words}",
             "Raise maxmemory, or lower learner.groups_per_step or learner.max_lag: less is then in flight.",
@@ -174,7 +175,7 @@ def _not_finite(facts: Facts) -> Iterator[Reason]:
     if in_a_row:
         why = facts.steps[-1]["skipped"]
         yield Reason(
-            f"the last {in_a_row} steps changed nothing: {why}"
+            f"the last {count(in_a_row)} steps changed nothing: {why}"
             if in_a_row > 1
             else f"the last step changed nothing: {why}",
             "Lower the learning rate, or look at the rewards; the run stops after learner.max_skipped_steps in a row.",
@@ -183,9 +184,9 @@ def _not_finite(facts: Facts) -> Iterator[Reason]:
 
 def _dead(facts: Facts) -> Iterator[Reason]:
     if facts.dead_causes:
-        cause, count = Counter(facts.dead_causes).most_common(1)[0]
-        of = f"{len(facts.dead_causes)} groups died" if len(facts.dead_causes) > 1 else "1 group died"
-        most = f", {count} of them for this" if count < len(facts.dead_causes) else ""
+        cause, same = Counter(facts.dead_causes).most_common(1)[0]
+        of = f"{count(len(facts.dead_causes))} groups died" if len(facts.dead_causes) > 1 else "1 group died"
+        most = f", {count(same)} of them for this" if same < len(facts.dead_causes) else ""
         yield Reason(f"{of}{most}: {cause}", "The learner's log names the rows of the dataset.")
 
 
@@ -207,12 +208,12 @@ def _queues(facts: Facts) -> Iterator[Reason]:
         return
     if groups.get("trajectories", 0) >= SLOW_SHARE * out:
         yield Reason(
-            f"grading limits the run: {groups['trajectories']} of {out} groups wait to be scored",
+            f"grading limits the run: {count(groups['trajectories'])} of {count(out)} groups wait to be scored",
             "More verifiers, or more verifier.processes; a grader near verifier.item_deadline_s is slow itself.",
         )
     else:
         yield Reason(
-            f"sampling limits the run: {groups.get('prompts', 0)} of {out} groups wait to be sampled",
+            f"sampling limits the run: {count(groups.get('prompts', 0))} of {count(out)} groups wait to be sampled",
             "More rollout replicas, or a larger rollout.max_concurrent_sequences.",
         )
 
@@ -221,7 +222,7 @@ def _quiet(facts: Facts) -> Iterator[Reason]:
     if facts.is_running and facts.step_age_s is not None and facts.step_age_s > QUIET_S:
         said = f": {facts.waiting.said()}" if facts.waiting is not None else ""
         yield Reason(
-            f"the last step was {facts.step_age_s:,.0f} s ago{said}", "The logs say what each service waits for."
+            f"the last step was {count(facts.step_age_s)} s ago{said}", "The logs say what each service waits for."
         )
 
 

@@ -10,9 +10,9 @@ from services import entry
 from services.command import preflight, shares
 from services.command.run_lock import locked
 from services.command.run_processes import Supervise, redis_of, supervise
-from services.command.shown import number
 from services.config import RunConfig
 from services.errors import InputError, ServiceFailed
+from services.numbers import count, number
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
 from services.run.left_out import write_left_out
@@ -51,8 +51,8 @@ def evaluate(config: RunConfig, model: Path | None, supervise: Supervise = super
         found = rows[-1]
         what = str(model) if model is not None else f"{name} at policy version {found['policy_version']}"
         console.print(
-            f"{what}: avg@{found['k']} {found['avg_at_k']:.4f}, pass@{found['k']} {found['pass_at_k']:.4f} "
-            f"on {found['prompts']} held-out prompts"
+            f"{what}: avg@{found['k']} {number(found['avg_at_k'], 4)}, pass@{found['k']} {number(found['pass_at_k'], 4)} "
+            f"on {count(found['prompts'])} held-out prompts"
             + "".join(f", {name} {number(own['avg_at_k'], 4)}" for name, own in found.get("sources", {}).items()),
             highlight=False,
             soft_wrap=True,
@@ -64,9 +64,7 @@ def _why(rows: list[dict[str, Any]]) -> str:
     """Why there is none, as far as the learner's row says."""
     if not rows:
         return "the learner ended without one"
-    return (
-        f"none of the {rows[-1]['missing']} held-out prompts came back; each is dead or was sampled under other weights"
-    )
+    return f"none of the {count(rows[-1]['missing'])} held-out prompts came back; each is dead or was sampled under other weights"
 
 
 def _empty(folder: RunFolder) -> None:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from services.command.rooms import ROLLOUT
 from services.command.scrape import Scrape, grown, idle_share, scrape
-from services.command.shown import number
+from services.numbers import count, number
 from services.run.addresses import addresses
 from services.run.folder import RunFolder
 from services.run.json_lines import read_json_lines
@@ -125,10 +125,10 @@ def cells(view: ReplicaView) -> tuple[str, ...]:
         view.replica_id,
         "-" if view.policy_version is None else str(view.policy_version),
         view.state,
-        "-" if view.sequences is None else str(view.sequences),
-        "-" if view.tokens_per_s is None else f"{view.tokens_per_s:,.0f}",
+        count(view.sequences),
+        count(view.tokens_per_s),
         number(view.idle_ratio, 2),
-        "-" if age is None else f"{age:,.0f} s ago",
+        "-" if age is None else f"{count(age)} s ago",
     )
 
 

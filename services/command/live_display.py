@@ -19,9 +19,10 @@ from services.clock import now_s
 from services.command.fleet import FleetWatch, ReplicaView, cells
 from services.command.rooms import LEARNER, ROLLOUT
 from services.command.service_warnings import ServiceWarnings
-from services.command.shown import bars_for, duration, number, sparkline
+from services.command.shown import bars_for, duration, sparkline
 from services.command.up_log import say, warn
 from services.config import RunConfig
+from services.numbers import count, number
 from services.run.addresses import addresses
 from services.run.folder import RunFolder
 from services.run.tail import Tail
@@ -148,7 +149,7 @@ class LiveDisplay:
                 "held-out accuracy",
                 "  ".join(f"{number(accuracy)} @{version}" for version, accuracy in self._evaluated[-4:]) or "-",
             ),
-            ("lag", f"{number(step['mean_lag_steps'], 2)} steps (at most {step['max_lag_steps']})"),
+            ("lag", f"{number(step['mean_lag_steps'], 2)} steps (at most {count(step['max_lag_steps'])})"),
             ("ESS ratio", f"{number(step['ess_ratio'])}  (learning rate x {number(step['lr_factor'], 2)})"),
             ("groups", group_counts(step["groups"])),
         ]
@@ -160,7 +161,7 @@ class LiveDisplay:
             facts.append((f"step {waiting.step} waits", waiting.said()))
         if self._first_step and now > self._first_step[0] + 1:
             rate = (step["sampled_trajectories"] - self._first_step[1]) / (now - self._first_step[0])
-            facts.append(("sampled", f"{rate:,.0f} trajectories/s"))
+            facts.append(("sampled", f"{count(rate)} trajectories/s"))
         return facts
 
     def _is_slow(self, now: float) -> bool:
@@ -205,7 +206,7 @@ class LiveDisplay:
         return table
 
     def _line(self, now: float) -> str:
-        facts = [f"{now - self._start_s:4.0f} s"]
+        facts = [f"{count(now - self._start_s):>4} s"]
         if self._step is None:
             return f"{facts[0]}  waiting for {self._waiting_for()}"
         step = self._step
@@ -227,7 +228,13 @@ class LiveDisplay:
 def group_counts(groups: dict[str, Any]) -> str:
     """A step's `groups`, in words."""
     dropped = sum(groups["dropped"].values())
-    return f"{groups['trained']} trained, {dropped} dropped, {groups['dead']} dead, {groups['outstanding']} outstanding"
+    parts = {
+        "trained": groups["trained"],
+        "dropped": dropped,
+        "dead": groups["dead"],
+        "outstanding": groups["outstanding"],
+    }
+    return ", ".join(f"{count(value)} {name}" for name, value in parts.items())
 
 
 def source_counts(sources: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from services.command.rooms import CHECK_REFERENCES, python_module
 from services.config.sandbox import SANDBOX_VARIABLE
 from services.errors import InputError
+from services.numbers import count
 
 DEADLINE_S = 120.0
 EACH_S = 0.05
@@ -61,8 +62,8 @@ def faults(questions: Sequence[Question], *, sandbox: str | None = None) -> list
         )
     except subprocess.TimeoutExpired as late:
         raise InputError(
-            f"checking {len(questions)} references took more than {deadline_s:.0f} s: one of them keeps its grader busy. "
-            "`ratchet verify` shows which"
+            f"checking {count(len(questions))} references took more than {count(deadline_s)} s: one of them keeps its grader "
+            "busy. `ratchet verify` shows which"
         ) from late
     if checked.returncode != 0:
         raise InputError(f"the references cannot be checked: {checked.stderr.strip()[-500:]}")

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from services.command import figures, html_page
-from services.command.shown import number, place
+from services.command.shown import place
+from services.numbers import count, number
 from services.run.best_checkpoint import best_checkpoints
 from services.run.folder import RunFolder
 from services.run.history import History
@@ -21,16 +22,19 @@ def result_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("held-out accuracy before", number(summary["accuracy_before"])),
         ("held-out accuracy after", number(summary["accuracy_after"])),
-        ("tokens sampled / trained on", f"{summary['sampled_tokens'] or 0:,} / {summary['trained_tokens'] or 0:,}"),
+        (
+            "tokens sampled / trained on",
+            f"{count(summary['sampled_tokens'] or 0)} / {count(summary['trained_tokens'] or 0)}",
+        ),
         (
             "groups trained / dropped / dead",
-            f"{groups['trained']} / {sum(groups['dropped'].values())} / {groups['dead']}",
+            " / ".join(map(count, (groups["trained"], sum(groups["dropped"].values()), groups["dead"]))),
         ),
-        ("lag, steps: mean / p95 / max", f"{number(lag['mean'])} / {lag['p95']} / {lag['max']}"),
+        ("lag, steps: mean / p95 / max", f"{number(lag['mean'])} / {count(lag['p95'])} / {count(lag['max'])}"),
         ("ESS ratio: mean / min", f"{number(ess['mean'])} / {number(ess['min'])}"),
         (
             "weight broadcasts",
-            f"{summary['weight_syncs']}, half within {number(summary['weight_sync_seconds']['p50'])} s",
+            f"{count(summary['weight_syncs'])}, half within {number(summary['weight_sync_seconds']['p50'])} s",
         ),
         (
             "sampling stood still for each",
@@ -48,7 +52,8 @@ def show(folder: RunFolder, summary: dict[str, Any], console: Console) -> None:
     """Print the summary as a table, and where the run's results are."""
     seconds = summary["wall_seconds"]
     table = Table(
-        title=f"{folder.path.name}: {summary['steps']} steps" + (f" in {seconds:.0f} s" if seconds is not None else ""),
+        title=f"{folder.path.name}: {count(summary['steps'])} steps"
+        + (f" in {count(seconds)} s" if seconds is not None else ""),
         title_justify="left",
         title_style="bold",
         show_header=False,

@@ -23,11 +23,6 @@ def place(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) else path
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """The number with so many digits after the point; a dash for one that there is not, or that was not finite."""
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
 BARS = " ▁▂▃▄▅▆▇█"
 PLAIN_BARS = " .:-=+*%#"
 """For terminals whose encoding has no blocks."""

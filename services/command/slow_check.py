@@ -46,7 +46,7 @@ def look(config: RunConfig) -> Looked:
         training = [problem for one in found if one.is_trained_on for problem in taken(config, one)]
         held_out = [problem for one in found if not one.is_trained_on for problem in one.problems]
         check_checkpoint(config, training, held_out if config.evaluation else None)
-        warnings += said + check_environment(config, training[0])
+        warnings += said + check_environment(config, [training[0], *training[1:][-1:]])
     except InputError as fault:
         return Looked(str(fault), warnings)
     return Looked(None, warnings, {one.section: sorted(one.ungradable) for one in found if one.ungradable})

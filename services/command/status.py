@@ -12,8 +12,8 @@ from services.command.diagnosis import Facts, reasons
 from services.command.facts import gather, url_of
 from services.command.live_display import group_counts
 from services.command.scrape import scrape
-from services.command.shown import number
 from services.errors import RatchetError
+from services.numbers import count, number
 from services.run.addresses import addresses
 from services.run.best_checkpoint import best_checkpoints
 from services.run.folder import RunFolder
@@ -129,7 +129,7 @@ def _live(url: str, run: str, folder: RunFolder) -> list[str]:
         for name in (EVALUATION_PROMPTS, PROMPTS, TRAJECTORIES, SCORED, DEAD):
             depth = RedisStream(connection, run, name, "status", 1e8).depth()
             until = " until a checkpoint holds them" if name == SCORED and depth.pending else ""
-            lines.append(f"  stream {name}: {depth.waiting} waiting, {depth.pending} claimed{until}")
+            lines.append(f"  stream {name}: {count(depth.waiting)} waiting, {count(depth.pending)} claimed{until}")
         for replica in Membership(connection, run, lease_s=15.0).live().values():
             state = "ready" if replica.ready else "not ready"
             lines.append(f"  replica {replica.replica_id}: {state}, policy version {replica.policy_version}")

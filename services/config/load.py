@@ -225,8 +225,13 @@ def _explain(fault: ErrorDetails) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "value_error":
         return f"  {place}: {message}"
-    message = _in_words(fault) or message
-    return f"  {place} = {_masked(repr(fault['input']))}: {message[0].lower()}{message[1:]}"
+    return f"  {explained(place, fault)}"
+
+
+def explained(place: str, fault: ErrorDetails) -> str:
+    """What is wrong with the value at this place, in the words of a run file."""
+    message = _in_words(fault) or fault["msg"]
+    return f"{place} = {_masked(repr(fault['input']))}: {message[0].lower()}{message[1:]}"
 
 
 PATTERNS = {
@@ -242,7 +247,7 @@ IN_WORDS = {
     "model_attributes_type": "is a section: write its keys under [it], or as {key = value}",
     "dict_type": "is a section: write its keys under [it], or as {key = value}",
     "tuple_type": "must be a list, as in [1, 2]",
-    "list_type": "must be a list, as in [1, 2]",
+    "list_type": 'must be a list, as in [1, 2] or ["a", "b"]',
     "is_instance_of": "must be a path, in quotes",
     "path_type": "must be a path, in quotes",
     "bool_type": "must be true or false",

@@ -14,6 +14,7 @@ from services.datasets.row_values import why_not_json
 from services.datasets.sources import Row, UnreadableRow, rows
 from services.errors import InputError
 from services.graders import graders, known_graders
+from services.numbers import count
 
 log = logging.getLogger("ratchet")
 
@@ -50,7 +51,9 @@ def load_problems(settings: SourceConfig, *, limit: int | None = None) -> list[P
     problems = list(itertools.islice(read, limit))
     origin = origin_of(settings)
     if not problems and unreadable:
-        raise InputError(f"none of the {len(unreadable)} rows of {origin} can be read; the first: {unreadable[0]}")
+        raise InputError(
+            f"none of the {count(len(unreadable))} rows of {origin} can be read; the first: {unreadable[0]}"
+        )
     if not problems:
         raise InputError(f"the dataset {origin} is empty; it needs at least one row")
     if unreadable:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from services.datasets.dataset import Problem
+from services.numbers import count
 
 
 def overlap_warning(training: Sequence[Problem], held_out: Sequence[Problem]) -> str | None:
@@ -17,8 +18,9 @@ def overlap_warning(training: Sequence[Problem], held_out: Sequence[Problem]) ->
         return None
     first, same = shared[0]
     return (
-        f"evaluation.prompts: {len(shared)} of {len(held_out)} held-out prompts are also trained on, so the accuracy says little "
-        f"about other problems. The first: {first.place or first.row} is {same.place or same.row} of the training problems. "
+        f"evaluation.prompts: {count(len(shared))} of {count(len(held_out))} held-out prompts are also trained on, so the "
+        f"accuracy says little about other problems. The first: "
+        f"{first.place or first.row} is {same.place or same.row} of the training problems. "
         "Check evaluation.prompts.source, and its split if it has one"
     )
 

@@ -12,6 +12,7 @@ from services.datasets.dataset import Problem, load_problems, origin_of
 from services.datasets.sources import UnreadableRow
 from services.errors import InputError
 from services.models.template import check_end_tokens, check_plain_start, check_template, end_token_ids
+from services.numbers import count
 
 
 class Renderer:
@@ -90,8 +91,9 @@ class Renderer:
         if holding:
             said = ", ".join(f"{name} ({count})" for name, count in counts.most_common(5))
             warnings.append(
-                f"{origin_of(settings)}: {len(holding)} of {len(problems)} prompts have special tokens of the tokenizer in their "
-                f"text: {said}. The model reads them as the template's own, for example as the end of a turn. The first: "
+                f"{origin_of(settings)}: {count(len(holding))} of {count(len(problems))} prompts have special tokens of the "
+                f"tokenizer in their text: {said}. "
+                f"The model reads them as the template's own, for example as the end of a turn. The first: "
                 f"{_place(holding[0])}. Remove them from the text if they are not meant"
             )
         return warnings

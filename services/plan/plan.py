@@ -7,6 +7,7 @@ activations.py: a forward and backward                     changes.py: what to c
 from dataclasses import dataclass, replace
 
 from services.config import RunConfig
+from services.numbers import count, number
 from services.plan import host, learner, replica
 from services.plan.learner import Training
 from services.plan.parts import LEARNER_PHASES, Part, Place
@@ -75,7 +76,9 @@ def plan(training: Training, machine: Machine, *, mean_tokens: int | None = None
     if run.device == "cpu" or machine.gpu_bytes is not None:
         said, enough = _sequences(training.shape, run, machine, tokens)
         (notes if enough else faults).append(said)
-    redis = Part(f"{host.groups_kept(run):,} groups of {host.group_bytes(run) / 1000:,.1f} kB", host.redis_bytes(run))
+    redis = Part(
+        f"{count(host.groups_kept(run))} groups of {number(host.group_bytes(run) / 1000, 1)} kB", host.redis_bytes(run)
+    )
     places.append(Place(REDIS, (redis,), ("sampling",)))
     places.append(_disk(training, machine))
     return Plan(training, asked, machine, tuple(places), tuple(faults), tuple(notes))
@@ -89,8 +92,8 @@ def with_settings(training: Training, run: RunConfig) -> Training:
 def _with_replicas(run: RunConfig, machine: Machine) -> RunConfig:
     if run.device == "cpu" or run.rollout.replicas != "auto" or machine.gpus is None:
         return run
-    count = replica.replicas_on(run, machine.gpus)
-    return run.model_copy(update={"rollout": run.rollout.model_copy(update={"replicas": count})})
+    replicas = replica.replicas_on(run, machine.gpus)
+    return run.model_copy(update={"rollout": run.rollout.model_copy(update={"replicas": replicas})})
 
 
 def shares_a_gpu(run: RunConfig, machine: Machine) -> bool:
@@ -186,12 +189,12 @@ def _sequences(shape: ModelShape, run: RunConfig, machine: Machine, tokens: int)
     cache = replica.kv_cache_bytes(shape, run, machine.gpu_bytes) / 2**30
     asked = run.rollout.max_concurrent_sequences
     setting = "rollout.kv_cache_gib" if run.device == "cpu" else "rollout.gpu_memory_fraction"
-    said = f"the KV cache of a replica, {cache:.2f} GiB, holds {usual:,} sequences of {tokens:,} tokens"
+    said = f"the KV cache of a replica, {cache:.2f} GiB, holds {count(usual)} sequences of {count(tokens)} tokens"
     if longest < 1:
         if run.device == "cuda" and run.rollout.prepare_weights:
             setting += " or set rollout.prepare_weights = false"
         return (
-            f"{said}, and not one of model.max_length = {run.model.max_length:,}, so that the engine does not start; raise "
+            f"{said}, and not one of model.max_length = {run.model.max_length}, so that the engine does not start; raise "
             f"{setting}",
             False,
         )

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from services.clock import sleep
 from services.config.load import load
 from services.errors import InputError, StreamError
+from services.numbers import count
 from services.run.checkpoint_files import STATE, read_object
 from services.run.checkpoint_names import latest_checkpoint
 from services.run.folder import RunFolder
@@ -183,14 +184,14 @@ def _look(run: str, folder: RunFolder, connection: RedisConnection | None) -> Au
         problems["early"] = owed - excused - streams.places.keys()
         most = max(issued, streams.issued_since)
         problems["foreign"] = [number for number in streams.places if number >= most]
-        for name, count in streams.unreadable.items():
-            unseen.append(f"{count} entries of the stream {name}: they cannot be read, so they may be any group")
+        for name, many in streams.unreadable.items():
+            unseen.append(f"{count(many)} entries of the stream {name}: they cannot be read, so they may be any group")
     if not record.rows:
         unseen.append(
             f"what became of the groups: there is no {folder.settled.name}; an earlier version wrote this run"
         )
     elif earlier := sum(one.what == "earlier" for one in settled.values()):
-        unseen.append(f"{earlier} groups that were settled before {folder.settled.name} began")
+        unseen.append(f"{count(earlier)} groups that were settled before {folder.settled.name} began")
     return Audit(
         run=run,
         issued=issued,

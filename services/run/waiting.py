@@ -4,6 +4,8 @@ from pathlib import Path
 
 import msgspec
 
+from services.numbers import count
+
 STREAMS = {"prompts": "to be sampled", "trajectories": "to be scored", "scored": "to be collected"}
 """Stream -> what the groups on it wait for."""
 
@@ -30,18 +32,18 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
 
     def said(self) -> str:
         """In words, for one line."""
-        facts = [f"{self.usable} of {self.needed} there"]
+        facts = [f"{count(self.usable)} of {count(self.needed)} there"]
         if self.unusable:
             facts.append(f"nothing to train on in the others: {self.unusable}")
         if self.held:
-            facts.append(f"{self.held} wait for train-{self.held_by}, which was issued before them")
+            facts.append(f"{count(self.held)} wait for train-{self.held_by}, which was issued before them")
         if not self.confirmed:
             facts.append("no prompts are issued: the replicas have not confirmed the weights")
         elif not self.outstanding:
             facts.append("none is outstanding")
         else:
-            places = [f"{self.depths[name]} {what}" for name, what in STREAMS.items() if self.depths.get(name)]
-            facts.append(f"{self.outstanding} outstanding" + (f" ({', '.join(places)})" if places else ""))
+            places = [f"{count(self.depths[name])} {what}" for name, what in STREAMS.items() if self.depths.get(name)]
+            facts.append(f"{count(self.outstanding)} outstanding" + (f" ({', '.join(places)})" if places else ""))
         return "; ".join(facts)
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from services.numbers import count
 from services.wire.verdict import Score, Verdict
 from verifier.offline.lines import Line
 
@@ -67,10 +68,10 @@ class Report:
 
     def _show_confusion(self, console: Console) -> None:
         compared = sum(self._confusion.values())
-        agreed = sum(count for (expected, given), count in self._confusion.items() if expected == given)
+        agreed = sum(many for (expected, given), many in self._confusion.items() if expected == given)
         console.print(
-            f"agreement {_percent(agreed, compared)} ({agreed:,} of {compared:,})   "
-            f"false positives {self._counts['false positive']:,}   false negatives {self._counts['false negative']:,}",
+            f"agreement {_percent(agreed, compared)} ({count(agreed)} of {count(compared)})   "
+            f"false positives {count(self._counts['false positive'])}   false negatives {count(self._counts['false negative'])}",
             highlight=False,
         )
         table = Table("expected", *VERDICTS, title="expected x verdict", title_justify="left")
@@ -79,17 +80,17 @@ class Report:
         for expected in VERDICTS:
             row = [self._confusion[expected, given] for given in VERDICTS]
             if any(row):
-                table.add_row(expected, *(f"{count:,}" if count else "-" for count in row))
+                table.add_row(expected, *(count(many) if many else "-" for many in row))
         console.print(table)
 
     def _show_examples(self, console: Console, kind: str, most: int) -> None:
         if not self._counts[kind]:
             return
-        console.print(Text(f"{kind}: {self._counts[kind]:,} ({KINDS[kind]})"))
+        console.print(Text(f"{kind}: {count(self._counts[kind])} ({KINDS[kind]})"))
         for line, score in self._examples[kind][:most]:
             console.print(Text(f"  {describe(line, score)}"), soft_wrap=True)
         if (left := self._counts[kind] - min(most, len(self._examples[kind]))) > 0:
-            console.print(Text(f"  and {left:,} more; --errors shows {KEPT:,}, --out writes all"))
+            console.print(Text(f"  and {count(left)} more; --errors shows {count(KEPT)}, --out writes all"))
 
     def _show_graders(self, console: Console) -> None:
         table = Table("grader", *VERDICTS, "reward", "p50 ms", "p99 ms")
@@ -100,7 +101,7 @@ class Report:
             mean = f"{grader.rewards / judged:.3f}" if judged else "-"
             seconds = sorted(grader.seconds)
             times = [f"{1000 * quantile(seconds, share):.2f}" for share in (0.5, 0.99)]
-            table.add_row(name, *(f"{grader.verdicts[verdict]:,}" for verdict in VERDICTS), mean, *times)
+            table.add_row(name, *(count(grader.verdicts[verdict]) for verdict in VERDICTS), mean, *times)
         console.print(table)
 
 

@@ -6,7 +6,6 @@ the policy's last message is then its answer, and the program may give a reward 
 """
 
 import asyncio
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -15,6 +14,7 @@ from rollout.environments.agent.program import function_agent, program_agent, to
 from rollout.environments.agent.request import Said, as_said, goes_on, heard
 from rollout.environments.agent.server import AgentServer, Asked, Line, server_of_this_loop
 from rollout.environments.environment import Message, Start, Subject, Turn
+from rollout.environments.executable import why_not
 from rollout.environments.tools.calls import FORMATS
 from rollout.environments.tools.environment import UNREADABLE
 from services.errors import RatchetError
@@ -43,7 +43,7 @@ class Served:
         self._running = asyncio.create_task(self._program(about, self._server.base_url, self._line.key))
         self._asked = await self._next()
         if self._asked is None:
-            raise RatchetError("the agent ended without a word to the policy")
+            raise RatchetError("the agent ended without a word to the policy: it has to ask at the address it is given")
         return Start(self._asked.request.messages, self._asked.request.tools)
 
     async def step(self, message: Message) -> Turn:
@@ -122,6 +122,8 @@ def _program_of(command: Sequence[str] | None, function: str | None, variables: 
     if function is not None:
         return function_agent(function)
     assert command is not None
-    if isinstance(command, str) or not command or shutil.which(command[0]) is None:
-        raise ValueError(f"command = {command!r}: there is no such program")
+    if not command:
+        raise ValueError('command is empty; give a program and its arguments, as in ["python", "agent.py"]')
+    if fault := why_not(command[0]):
+        raise ValueError(f"command = {list(command)}: {fault}")
     return program_agent(command, variables)

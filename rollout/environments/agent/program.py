@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 import os
+import shlex
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
@@ -38,11 +39,8 @@ def told(subject: Subject, *, give_reference: bool) -> dict[str, Any]:
 
 
 def function_agent(place: str) -> Agent:
-    """The function `module:name`, async or not. Raises ImportError, AttributeError or TypeError for what is none."""
-    module, _, name = place.partition(":")
-    found = getattr(importlib.import_module(module), name)
-    if not callable(found):
-        raise TypeError(f"{place} is not a function")
+    """The function `module:name`, async or not. Raises ValueError for what is none, or is called otherwise."""
+    found = _function_at(place)
 
     async def run(problem: Mapping[str, Any], base_url: str, key: str) -> float | None:
         """Waits for: the function.
@@ -58,6 +56,31 @@ def function_agent(place: str) -> Agent:
         return checked_reward(await asyncio.wrap_future(in_daemon_thread(partial(found, **how), "agent")))
 
     return run
+
+
+def _function_at(place: str) -> Callable[..., Any]:
+    """Raises ValueError, which says what to do."""
+    said = f'function = "{place}"'
+    module, _, name = place.partition(":")
+    if not module or not name:
+        raise ValueError(f'{said} is not of the form "module:name"')
+    try:
+        imported = importlib.import_module(module)
+    except (Exception, SystemExit) as fault:  # whatever its import raises
+        raise ValueError(
+            f"{said}: {module} cannot be imported: {type(fault).__name__}: {fault}; name the folder that it is in in PYTHONPATH, "
+            "or install its package"
+        ) from fault
+    found: Callable[..., Any] | None = getattr(imported, name, None)
+    if not callable(found):
+        raise ValueError(f"{said}: {module} has no function {name}" if found is None else f"{said} is not a function")
+    try:
+        inspect.signature(found).bind(problem={}, base_url="", api_key="")
+    except TypeError as fault:
+        raise ValueError(f"{said} is called with problem, base_url and api_key, by these names: {fault}") from fault
+    except ValueError:
+        pass  # something built in, which does not say what it takes
+    return found
 
 
 def program_agent(command: Sequence[str], variables: Mapping[str, str]) -> Agent:
@@ -93,9 +116,8 @@ def program_agent(command: Sequence[str], variables: Mapping[str, str]) -> Agent
                 os.killpg(process.pid, signal.SIGKILL)
             await asyncio.shield(process.wait())
         if code != 0:
-            raise RatchetError(
-                f"the agent ended with exit code {code}: {errors.decode('utf-8', 'replace').strip()[-500:]}"
-            )
+            said = errors.decode("utf-8", "replace").strip()[-500:] or "it wrote nothing to standard error"
+            raise RatchetError(f"the agent `{shlex.join(command)[:200]}` ended with exit code {code}: {said}")
         return _printed_reward(printed.decode("utf-8", "replace"))
 
     return run

@@ -50,17 +50,33 @@ def http_url(url: str) -> str:
 
 
 async def action_schema(url: str) -> Mapping[str, Any]:
-    """The schema of the server's actions; empty where it tells none. Raises httpx.HTTPError where it cannot be asked.
+    """The schema of the server's actions; empty where it tells none. Raises RatchetError where it cannot be asked.
 
     Waits for: the server.
     Until: 10 s (CONNECT_S).
     Ended by: its answer, or that time, which is a fault of the environment.
     Metric: ratchet_rollout_environment_seconds.
     """
-    async with httpx.AsyncClient(timeout=CONNECT_S, trust_env=False) as client:
-        answer = await client.get(f"{http_url(url)}/schema")
-    schema = answer.json().get("action") if answer.status_code == 200 else None
+    try:
+        async with httpx.AsyncClient(timeout=CONNECT_S, trust_env=False) as client:
+            answer = await client.get(f"{http_url(url)}/schema")
+        told = answer.json() if answer.status_code == 200 else {}
+    except httpx.HTTPError as fault:
+        raise _away(url, fault) from fault
+    except ValueError as fault:
+        raise RatchetError(
+            f'environment.options.url = "{url}" answers /schema with what is not JSON: what listens there is not a server of '
+            "OpenEnv; correct the address"
+        ) from fault
+    schema = told.get("action") if isinstance(told, dict) else None
     return schema if isinstance(schema, dict) else {}
+
+
+def _away(url: str, fault: Exception) -> RatchetError:
+    return RatchetError(
+        f'environment.options.url = "{url}": no server of OpenEnv can be reached there: {fault or type(fault).__name__}; start '
+        "it, or correct the address"
+    )
 
 
 class Session:
@@ -82,7 +98,7 @@ class Session:
         try:
             return cls(await connect(address, max_size=MOST_BYTES, open_timeout=CONNECT_S, proxy=None))
         except (OSError, WebSocketException) as fault:
-            raise RatchetError(f"the server at {url} cannot be reached: {fault}") from fault
+            raise _away(url, fault) from fault
 
     async def close(self) -> None:
         """Waits for: the server.

@@ -6,6 +6,7 @@ that the policy writes is a fault; a tool that is away, or late, is one.
 """
 
 import asyncio
+import math
 from collections import defaultdict
 from contextlib import AsyncExitStack
 
@@ -39,6 +40,9 @@ class Tools:
             raise ValueError(f'format = "{format}" is not one of {", ".join(sorted(FORMATS))}')
         if max_calls < 1 or max_characters < 1:
             raise ValueError(f"max_calls = {max_calls} and max_characters = {max_characters} have to be at least 1")
+        for name, reward in (("called", called), ("failed", failed)):
+            if not math.isfinite(reward):
+                raise ValueError(f"{name} = {reward} is not a finite number")
         self._toolbox = tools
         self._format = format
         self._calls_left = max_calls

@@ -55,7 +55,7 @@ def schema_fault(parameters: object) -> str:
     except SchemaError as fault:
         return f"{fault.message} (at {fault.json_path})"
     if parameters.get("type") != "object":
-        return f'its type is {parameters.get("type")!r}; arguments are of type "object"'
+        return f'its type is {parameters.get("type")!r}; write {{ type = "object", properties = {{ ... }} }}'
     return ""
 
 

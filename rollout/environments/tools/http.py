@@ -18,6 +18,32 @@ SHOWN_CHARACTERS = 500
 """How much of an answer that refuses the call is shown."""
 
 
+async def doubt(settings: HttpTool, place: str) -> str | None:
+    """Why calls are likely to fail, or to be answered with what nobody wants; None: nothing speaks for it.
+
+    Asked by HEAD, which changes nothing; a service that takes POST alone may refuse it.
+
+    Waits for: the service behind the URL.
+    Until: the tool's `seconds`.
+    Ended by: its answer, or that time, which is a doubt.
+    Metric: none; it is before a run starts.
+    """
+    said = f'{place}.url = "{settings.url}"'
+    try:
+        async with httpx.AsyncClient(trust_env=False, timeout=settings.seconds) as client:
+            answer = await client.head(settings.url)
+    except httpx.HTTPError as fault:
+        return f"{said} does not answer now: {str(fault) or type(fault).__name__}; the run needs it"
+    if answer.has_redirect_location:
+        return (
+            f"{said} sends on to {answer.headers['location']}, and calls are not sent on, which is a fault of the environment; "
+            "give that address"
+        )
+    if answer.is_success and "html" in answer.headers.get("content-type", ""):
+        return f"{said} answers with a page for a browser (HTML), which the policy would read; give the address of a service"
+    return None
+
+
 class HttpCall:
     def __init__(self, settings: HttpTool, place: str) -> None:
         """place: of the settings, for errors."""

@@ -7,15 +7,18 @@ another one did. The session lives in a task of its own: the library wants it be
 import asyncio
 import importlib.util
 import logging
-import shutil
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
+from rollout.environments.executable import why_not
 from rollout.environments.tools.function import Function, ToolError
 from services.config.tools import McpTool
-from services.errors import InputError, RatchetError
+from services.errors import InputError, RatchetError, first_of
+
+KILLED_S = 5.0
+"""How long the library may take to kill a server; it waits 2 s for it to end by itself."""
 
 log = logging.getLogger("ratchet.rollout")
 
@@ -27,14 +30,14 @@ class Mcp:
         self._place = place
         if importlib.util.find_spec("mcp") is None:
             raise InputError(f'{place}.type = "mcp" needs a package: pip install "ratchet[mcp]"')
-        if settings.command and shutil.which(settings.command[0]) is None:
-            raise InputError(f"{place}.command: there is no program {settings.command[0]}")
+        if settings.command and (fault := why_not(settings.command[0])):
+            raise InputError(f"{place}.command = {list(settings.command)}: {fault}")
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Sequence[Function]]:
         """Waits for: the server's start, and its end.
 
-        Until: the tool's `seconds` for each.
+        Until: the tool's `seconds` for each, and 5 s (KILLED_S) more for a server that does not end.
         Ended by: its list of tools, its fault, or that time, which is a fault of the environment.
         Metric: ratchet_rollout_environment_seconds.
         """
@@ -43,20 +46,52 @@ class Mcp:
         session = asyncio.create_task(self._session(listed, closing))
         either: list[asyncio.Future[Any]] = [session, listed]
         try:
-            async with asyncio.timeout(self._settings.seconds):
-                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            await self._listed(either)
             if not listed.done():
-                await session  # raises what went wrong
-                raise RatchetError(f"{self._place}: the server ended before it listed its tools")
+                raise self._silent(session.exception())
             yield listed.result()
         finally:
             closing.set()
-            with suppress(TimeoutError, asyncio.CancelledError):
-                async with asyncio.timeout(self._settings.seconds):
-                    await asyncio.wait({session})
-            session.cancel()
-            if session.done() and not session.cancelled() and (fault := session.exception()) is not None:
-                log.warning("%s: %s", self._place, fault)
+            with suppress(asyncio.CancelledError):
+                if listed.done():  # otherwise it is not there to be asked
+                    await asyncio.wait({session}, timeout=self._settings.seconds)
+                session.cancel()
+                await asyncio.wait({session}, timeout=KILLED_S)
+            if listed.done() and session.done() and not session.cancelled() and (fault := session.exception()):
+                log.warning("%s: %s", self._place, first_of(fault))
+
+    async def _listed(self, either: Sequence["asyncio.Future[Any]"]) -> None:
+        """Waits for: the server's list of tools, or its end.
+
+        Until: the tool's `seconds`.
+        Ended by: either, or that time, which is a fault of the environment.
+        Metric: ratchet_rollout_environment_seconds.
+        """
+        try:
+            async with asyncio.timeout(self._settings.seconds):
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            raise RatchetError(
+                f"{self._server_place} did not list its tools within seconds = {self._settings.seconds:g}; raise that if it only "
+                "starts slowly"
+            ) from None
+
+    @property
+    def _server_place(self) -> str:
+        """The server, as the settings name it."""
+        settings = self._settings
+        named = f'url = "{settings.url}"' if settings.url is not None else f"command = {list(settings.command)}"
+        return f"{self._place}.{named}: the server"
+
+    def _silent(self, fault: BaseException | None) -> RatchetError:
+        """What is said of a server that listed no tools."""
+        if fault is None:
+            return RatchetError(f"{self._server_place} ended before it listed its tools")
+        cause = first_of(fault)
+        asked = "correct the address, or start it" if self._settings.url else "run it by hand to see why"
+        return RatchetError(
+            f"{self._server_place} did not list its tools: {str(cause) or type(cause).__name__}; {asked}"
+        )
 
     async def _session(self, listed: "asyncio.Future[Sequence[Function]]", closing: asyncio.Event) -> None:
         """Hold a session, from its begin to its end.
@@ -91,6 +126,8 @@ class Mcp:
 
     def _functions(self, client: Any, tools: Sequence[Any]) -> list[Function]:
         names = [tool.name for tool in tools]
+        if not names:
+            raise InputError(f"{self._server_place} has no tools; correct the place, or leave this section out")
         if missing := sorted(set(self._settings.only) - set(names)):
             raise InputError(
                 f"{self._place}.only: the server has no tool {missing[0]}; it has {', '.join(names) or 'none'}"

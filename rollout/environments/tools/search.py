@@ -85,20 +85,28 @@ def _read(path: Path, place: str) -> list[tuple[str, str]]:
     """(title, text) of each document. Raises InputError that names the line."""
     documents = []
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:  # a file of text is decoded in blocks, whose faults have no line
             for number, line in enumerate(file, start=1):
                 if line.isspace():
                     continue
                 try:
-                    document = json.loads(line)
+                    document = json.loads(line.decode("utf-8"))
                     title, text = document.get("title", ""), document["text"]
-                except (ValueError, KeyError, AttributeError, RecursionError):
-                    raise InputError(f'{place}.path: {path} line {number} is not an object with a "text"') from None
+                except UnicodeDecodeError as fault:
+                    raise InputError(
+                        f"{place}.path: {path} line {number} is not UTF-8: {fault}; convert the file"
+                    ) from None
+                except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+                    raise InputError(
+                        f'{place}.path: {path} line {number} is not an object with a "text", as in {{"text": "..."}}'
+                    ) from None
                 if not isinstance(title, str) or not isinstance(text, str):
                     raise InputError(f"{place}.path: {path} line {number}: title and text have to be texts")
                 documents.append((title, text))
-    except (OSError, UnicodeDecodeError) as fault:
-        raise InputError(f"{place}.path: {path} cannot be read: {fault}") from fault
+    except OSError as fault:
+        raise InputError(
+            f"{place}.path: {path} cannot be read: {fault.strerror}; give a file of JSON lines, one document each"
+        ) from fault
     if not documents:
-        raise InputError(f"{place}.path: {path} holds no documents")
+        raise InputError(f'{place}.path: {path} holds no documents; write one a line, as in {{"text": "..."}}')
     return documents

@@ -46,7 +46,9 @@ class Toolbox:
                     functions.append(function)
             twice = [name for name, count in Counter(function.name for function in functions).items() if count > 1]
             if twice:
-                raise InputError(f'environment.tools: two tools are named "{twice[0]}"; leave one out')
+                raise InputError(
+                    f'environment.tools: two tools are named "{twice[0]}"; give one another name, or leave it out (only)'
+                )
             yield functions
 
 

@@ -6,13 +6,13 @@ that it calls trainable. What fails there is a fault of the environment.
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
 from rollout.environments.agent.environment import Served
 from rollout.environments.agent.program import Agent as Program
 from rollout.environments.agent.program import checked_reward
+from rollout.environments.executable import why_not
 from rollout.environments.verifiers.process import process_of_this_loop
 
 
@@ -23,8 +23,8 @@ class Verifiers(Served):
         """python: the interpreter in which verifiers and the environment's package are installed. environment: its settings, as
         verifiers reads them, such as { taskset = { id = "..." } }. format: how the model's family writes calls. variables:
         added to the process's environment."""
-        if shutil.which(python) is None:
-            raise ValueError(f'python = "{python}": there is no such program')
+        if fault := why_not(python):
+            raise ValueError(f'python = "{python}": {fault}')
         taskset = environment.get("taskset")
         if not isinstance(taskset, Mapping) or not taskset.get("id"):
             raise ValueError(f'environment = {dict(environment)} names no taskset: {{ taskset = {{ id = "..." }} }}')

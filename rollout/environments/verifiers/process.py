@@ -16,6 +16,7 @@ from services.errors import InputError, RatchetError
 
 BRIDGE = Path(__file__).with_name("bridge.py")
 LONGEST_LINE = 64 * 2**20
+NOT_INSTALLED = "No module named 'verifiers'"
 SHOWN_CHARACTERS = 500
 """How much of what it wrote to standard error an error shows, the end of it."""
 
@@ -84,11 +85,11 @@ class BridgeProcess:
         try:
             while line := await process.stdout.readline():
                 self._take(json.loads(line), process.stdin)
-            said = (await errors).decode("utf-8", "replace").strip()[-SHOWN_CHARACTERS:] or "it ended and said nothing"
+            said = (await errors).decode("utf-8", "replace").strip()[-SHOWN_CHARACTERS:]
             if self._ready.done():
-                self._give_up(RatchetError(f"the process of the environment ended: {said}"))
+                self._give_up(RatchetError(f"the process of the environment ended: {said or 'it said nothing'}"))
             else:
-                self._give_up(_cannot_be_made(said))
+                self._give_up(self._cannot_be_made(said or "it ended and said nothing; name an interpreter of Python"))
         except (ValueError, KeyError) as fault:
             self._give_up(RatchetError(f"the process of the environment answered what cannot be read: {fault}"))
         finally:
@@ -105,7 +106,14 @@ class BridgeProcess:
         elif "ready" in answer:
             self._ready.set_result(writer)
         else:
-            self._give_up(_cannot_be_made(answer["fault"]))
+            self._give_up(self._cannot_be_made(answer["fault"]))
+
+    def _cannot_be_made(self, said: str) -> InputError:
+        python = self._command[0]
+        install = f"; install it there: {python} -m pip install verifiers" if NOT_INSTALLED in said else ""
+        return InputError(
+            f'environment.options: "verifiers" cannot make this environment in python = "{python}": {said}{install}'
+        )
 
     def _give_up(self, fault: Exception) -> None:
         asked: list[asyncio.Future[Any]] = [self._ready, *self._answers.values()]
@@ -113,10 +121,6 @@ class BridgeProcess:
             if not waiting.done():
                 waiting.set_exception(fault)
                 waiting.exception()  # nobody may be waiting
-
-
-def _cannot_be_made(said: str) -> InputError:
-    return InputError(f'environment.options: "verifiers" cannot make it: {said}')
 
 
 _processes: "WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, BridgeProcess]]" = WeakKeyDictionary()

@@ -3,12 +3,16 @@ const NS = "http://www.w3.org/2000/svg";
 const H = 136, LEFT = 34, RIGHT = 6, TOP = 6, BOTTOM = 16;
 
 // At the axis there is room for five characters.
-const tick = (value) => (Math.abs(value) >= 1e4 && Math.abs(value) < 1e6 ? `${Math.round(value / 1e3)} k` : number(value, 2));
+function tick(value) {
+  const size = Math.abs(value);
+  if (size >= 1e6) return `${(value / 1e6).toFixed(1)} M`;
+  return size >= 1e4 ? `${Math.round(value / 1e3)} k` : number(value, 2);
+}
 
+// Every number on the page but names: steps, versions, rows. As services/numbers.py writes them: commas between thousands.
 export function number(value, digits = 3) {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   const size = Math.abs(value);
-  if (size >= 1e6) return (value / 1e6).toFixed(1) + " M";
   if (size >= 1e3) return Math.round(value).toLocaleString("en");
   if (size !== 0 && size < 10 ** -digits) return value.toExponential(1);
   return String(Number(value.toFixed(size >= 100 ? Math.min(1, digits) : digits)));

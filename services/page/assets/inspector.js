@@ -51,10 +51,10 @@ function listed(found, parameters) {
   form.addEventListener("change", apply);
   const rows = found.rows.map((row) => {
     const link = new URLSearchParams([["view", "groups"], ...filterOf(parameters), ["step", row.step], ["group", row.group]]);
-    const verdicts = Object.entries(row.verdicts).map(([name, count]) => `${count} ${name}`).join(", ");
-    return [row.step, make("a", { href: `?${link}` }, row.group), number(row.reward), verdicts, row.longest, row.lag, row.dropped ?? "trained", row.prompt];
+    const verdicts = Object.entries(row.verdicts).map(([name, count]) => `${number(count, 0)} ${name}`).join(", ");
+    return [row.step, make("a", { href: `?${link}` }, row.group), number(row.reward), verdicts, number(row.longest, 0), number(row.lag, 0), row.dropped ?? "trained", row.prompt];
   });
-  const words = `${found.found} groups of the ${found.steps} steps that are kept${found.found > rows.length ? `; the newest ${rows.length} are shown` : ""}`;
+  const words = `${number(found.found, 0)} groups of the ${number(found.steps, 0)} steps that are kept${found.found > rows.length ? `; the newest ${number(rows.length, 0)} are shown` : ""}`;
   say(words);
   return [make("h2", {}, "Groups"), form, table(words,
     [["step", "n"], ["group"], ["reward", "n"], ["verdicts"], ["tokens", "n wide"], ["lag", "n"], ["outcome", "wide"], ["prompt ends", "prompt wide"]], rows,
@@ -97,13 +97,13 @@ function oneGroup(group, parameters) {
   return [make("p", {}, make("a", { href: `?${back}` }, "← All groups"), " ", copy),
     make("article", { class: "group" }, make("h2", {}, `Group ${group.group_id} of step ${group.step}`),
       make("dl", {}, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])),
-      make("h3", {}, `Prompt, ${group.prompt_tokens} tokens`), make("pre", { tabindex: "0" }, group.prompt),
+      make("h3", {}, `Prompt, ${number(group.prompt_tokens, 0)} tokens`), make("pre", { tabindex: "0" }, group.prompt),
       make("h3", {}, `${group.responses.length} responses`), choice, legend(mode, group), ...samples)];
 }
 
 function sample(one, index, group, mode, isOpen, onToggle) {
   const reward = one.reward === null ? "no reward" : `reward ${number(one.reward)}`;
-  const head = make("summary", {}, `${index + 1}. `, make("b", { class: one.verdict === "correct" ? "good" : "bad" }, one.verdict), ` · ${reward} · ${one.token_ids.length} tokens${one.words.length ? ` in ${one.words.length} turns` : ""}${one.finish_reason === "stop" ? "" : ", cut"} · `, make("span", { class: "dim" }, one.text.slice(0, 80)));
+  const head = make("summary", {}, `${index + 1}. `, make("b", { class: one.verdict === "correct" ? "good" : "bad" }, one.verdict), ` · ${reward} · ${number(one.token_ids.length, 0)} tokens${one.words.length ? ` in ${one.words.length} turns` : ""}${one.finish_reason === "stop" ? "" : ", cut"} · `, make("span", { class: "dim" }, one.text.slice(0, 80)));
   const shown = make("details", { open: isOpen }, head);
   const fill = () => {
     if (shown.childElementCount > 1) return;
@@ -132,7 +132,7 @@ function tokens(one, group, mode) {
     marks[at]?.classList.remove("on");
     at = i;
     marks[i].classList.add("on");
-    const parts = [`token ${i + 1} of ${one.token_ids.length} ${JSON.stringify(one.pieces[i])} (id ${one.token_ids[i]})`, `version ${versions[i]}, lag ${group.step - 1 - versions[i]}`,
+    const parts = [`token ${number(i + 1, 0)} of ${number(one.token_ids.length, 0)} ${JSON.stringify(one.pieces[i])} (id ${one.token_ids[i]})`, `version ${versions[i]}, lag ${group.step - 1 - versions[i]}`,
       `log-prob ${number(one.behavior_logp[i], 4)} behavior, ${number(one.current_logp?.[i], 4)} current`, `gap ${number(gap(i), 4)}`, `one-way weight ${number(weight(i), 4)}`];
     figure.textContent = parts.join(" · ");
   };

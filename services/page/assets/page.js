@@ -87,7 +87,7 @@ function roomCard(title, kind, rate, facts) {
 function queue(name) {
   const [waiting, claimed] = state.queues[name] || [null, null];
   return make("li", { class: "queue" }, make("span", { class: "arrow", "aria-hidden": "true" }, make("span", { class: "right" }, "→"), make("span", { class: "down" }, "↓")),
-    make("b", {}, waiting === null ? "–" : waiting), ` ${name}`, make("br"), claimed === null ? "" : `${claimed} claimed`);
+    make("b", {}, number(waiting, 0)), ` ${name}`, make("br"), claimed === null ? "" : `${number(claimed, 0)} claimed`);
 }
 
 function drawLoop() {
@@ -108,7 +108,7 @@ function drawLoop() {
   if (state.waiting) facts.push(`Step ${state.waiting.step} waits for groups: ${state.waiting.said}.`);
   if (groups) {
     const dropped = Object.values(groups.dropped).reduce((a, b) => a + b, 0);
-    facts.push(`Groups: ${groups.trained} trained, ${dropped} dropped, ${groups.dead} dead, ${groups.outstanding} outstanding.`);
+    facts.push(`Groups: ${number(groups.trained, 0)} trained, ${number(dropped, 0)} dropped, ${number(groups.dead, 0)} dead, ${number(groups.outstanding, 0)} outstanding.`);
   }
   facts.push("Scored groups go back to the learner, which sends new weights to every replica after each step.");
   document.getElementById("waits").textContent = facts.join(" ");
@@ -126,7 +126,7 @@ function drawReplicas() {
   });
   swap("replicas", table(`${rows.length} ${rows.length === 1 ? "replica has" : "replicas have"} a lease`,
     [["replica"], ["state"], ["version", "n"], ["tokens/s", "n"], ["sequences", "n"]], rows, state.redis || "No replica has a lease."));
-  const queues = Object.entries(state.queues).map(([name, [waiting, claimed]]) => [name.replace("_", " "), waiting, claimed]);
+  const queues = Object.entries(state.queues).map(([name, [waiting, claimed]]) => [name.replace("_", " "), number(waiting, 0), number(claimed, 0)]);
   swap("queues", table("Groups on each stream; scored ones stay claimed until a checkpoint holds them",
     [["stream"], ["waiting", "n"], ["claimed", "n"]], queues, state.redis || "The streams are not known yet."));
 }
@@ -134,8 +134,8 @@ function drawReplicas() {
 function drawSources() {
   const found = Object.entries(state.sources || {});
   document.getElementById("sources-section").hidden = !found.length;
-  const rows = found.map(([name, one]) => [name, number(one.share, 2), one.groups, Object.values(one.dropped_groups).reduce((a, b) => a + b, 0),
-    one.sequences ? number(one.mean_reward) : "–", one.sequences ? number(one.pass_rate) : "–", number(one.held_out), one.tokens]);
+  const rows = found.map(([name, one]) => [name, number(one.share, 2), number(one.groups, 0), number(Object.values(one.dropped_groups).reduce((a, b) => a + b, 0), 0),
+    one.sequences ? number(one.mean_reward) : "–", one.sequences ? number(one.pass_rate) : "–", number(one.held_out), number(one.tokens, 0)]);
   swap("sources", table("In the last step; the share is that of the next prompts",
     [["source"], ["share", "n"], ["groups", "n"], ["dropped", "n wide"], ["reward", "n"], ["pass rate", "n"], ["held-out", "n"], ["tokens", "n wide"]], rows, ""));
 }
@@ -144,12 +144,12 @@ function drawTalks() {
   const talks = state.talks;
   document.getElementById("talks-section").hidden = !talks;
   if (!talks) return;
-  const faults = Object.entries(talks.faults).map(([kind, count]) => `${kind} ${count}`).join(", ");
-  document.getElementById("talks-words").textContent = [`${talks.held} held and ${talks.open} open, ${number(talks.mean_turns, 1)} turns each on average`,
+  const faults = Object.entries(talks.faults).map(([kind, count]) => `${kind} ${number(count, 0)}`).join(", ");
+  document.getElementById("talks-words").textContent = [`${number(talks.held, 0)} held and ${number(talks.open, 0)} open, ${number(talks.mean_turns, 1)} turns each on average`,
     `${Math.round(talks.waiting_share * 100)} % of their time they wait for the environment`,
-    talks.rewritten ? `${talks.rewritten} turns began their sequence again` : null,
+    talks.rewritten ? `${number(talks.rewritten, 0)} turns began their sequence again` : null,
     faults ? `the environment failed: ${faults}` : "the environment has not failed"].filter(Boolean).join("; ") + ".";
-  const rows = talks.tools.map((one) => [one.name, one.calls || "–", one.mean_seconds === null ? "–" : number(one.mean_seconds, 3), one.errors]);
+  const rows = talks.tools.map((one) => [one.name, one.calls ? number(one.calls, 0) : "–", number(one.mean_seconds, 3), number(one.errors, 0)]);
   swap("talks", table("Calls of tools since the replicas started", [["tool"], ["calls", "n"], ["seconds, mean", "n"], ["errors", "n"]], rows, "No tool has been called."));
 }
 
@@ -165,7 +165,7 @@ function drawDead() {
     const action = one.requeued ? `requeued ${clock(one.requeued)}` : one.can ? button : make("span", { class: "dim" }, "cannot be sent again");
     return [clock(one.at), one.group, one.row ?? "–", one.stage, one.cause, action];
   });
-  document.getElementById("dead").replaceChildren(table(`${dead.count} died; requeued ones are sampled again`,
+  document.getElementById("dead").replaceChildren(table(`${number(dead.count, 0)} died; requeued ones are sampled again`,
     [["at", "wide"], ["group"], ["row", "n wide"], ["stream"], ["cause", "cause"], [""]], rows, "No group has died."));
 }
 

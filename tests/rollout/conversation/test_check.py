@@ -97,7 +97,7 @@ def test_rewards_that_nothing_reads_are_a_warning() -> None:
 def test_a_template_without_tools_is_refused_where_there_are_some() -> None:
     config = run_config()
     assert check_script(config, script_of(config, "chatml"), Start(ASKED, [TOOL])) == []
-    with pytest.raises(InputError, match="brings 1 tools, and the chat template of nowhere renders none"):
+    with pytest.raises(InputError, match=r"brings tools \(1\), and the chat template of nowhere renders none"):
         check_script(config, script_of(config, "headers"), Start(ASKED, [TOOL]))
 
 
@@ -121,9 +121,17 @@ def test_turns_that_the_template_alone_makes_too_long_are_counted() -> None:
 
 def test_the_check_runs_in_a_process_of_its_own() -> None:
     config = load(EXAMPLE)
-    assert check_environment(config, Problem(0, "?", "7", "environment")) == []
-    (warning,) = check_environment(config, Problem(0, "?", "seven", "environment"))
-    assert "did not begin a conversation about the first problem now (crashed): reset raised ValueError" in warning
+    good, bad = (
+        Problem(row, "?", number, "environment", place=f"line {row}") for row, number in enumerate(("7", "seven"))
+    )
+    assert check_environment(config, [good, bad]) == []
+    (warning,) = check_environment(config, [bad, good])
+    assert "did not begin a conversation about line 1: reset raised ValueError" in warning
+    with pytest.raises(
+        InputError,
+        match=r'(?s)"guess": reset raised ValueError: .* about line 1: all groups of the run would go to `dead`',
+    ):
+        check_environment(config, [bad])
 
 
 def test_a_package_that_does_not_import_is_named_with_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +146,7 @@ def test_a_package_that_does_not_import_is_named_with_why(tmp_path: Path, monkey
     with pytest.raises(
         InputError, match=r'environment.name = "broken": broken_env:Broken cannot be imported: .*no_such_library'
     ):
-        check_environment(config, Problem(0, "?", "7", "environment"))
+        check_environment(config, [Problem(0, "?", "7", "environment")])
 
 
 @pytest.mark.parametrize(

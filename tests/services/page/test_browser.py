@@ -76,7 +76,7 @@ def test_conversations_their_tools_and_the_sources_are_shown(served: str, page: 
     metrics.count_tools(
         Answer(info={"tool_errors": ["calculator"], "tool_seconds": {"calculator": [0.25]}}), Start([], [tool])
     )
-    source = {"share": 0.75, "groups": 3, "dropped_groups": {"stale": 1}, "sequences": 6, "tokens": 90}
+    source = {"share": 0.75, "groups": 3, "dropped_groups": {"stale": 1}, "sequences": 6, "tokens": 1234567}
     source |= {"mean_reward": 0.5, "mean_shaped_reward": 0.5, "pass_rate": 0.25}
     with JsonLines(page.folder.steps) as lines:
         lines.write(**step_row(4, sources={"easy <b>": source}))
@@ -91,6 +91,7 @@ def test_conversations_their_tools_and_the_sources_are_shown(served: str, page: 
         replica.close()
     assert "easy &lt;b&gt;</td>" in document
     assert '<td class="n">0.625</td>' in document
+    assert '<td class="n wide">1,234,567</td>' in document  # as services/numbers.py writes it
     assert "turns each on average" in document
     assert "% of their time they wait for the environment" in document
     assert re.search(r"<td>calculator</td><td class=\"n\">\d+</td>", document)

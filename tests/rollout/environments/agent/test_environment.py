@@ -281,9 +281,27 @@ def wrong(**options: Any) -> str:
     return str(refused.value)
 
 
-def test_what_the_user_got_wrong_is_named() -> None:
+def odd(question: str) -> float:
+    return float(question)
+
+
+def test_what_the_user_got_wrong_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "an agent needs either command" in wrong()
-    assert "there is no such program" in wrong(command=["no-such-program"])
-    assert "No module named 'no_such'" in wrong(function="no_such:agent")
+    assert "there is no program" in wrong(command=["no-such-program"])
+    plain = tmp_path / "agent.py"
+    plain.write_text("print('no first line says what runs it')\n", encoding="utf-8")
+    assert f'"{plain}" is not executable: make it so (chmod +x)' in wrong(command=[str(plain)])
+    assert "environment.options.command = 'python agent.py': must be a list" in wrong(command="python agent.py")
+    assert "command is empty" in wrong(command=[])
+    assert "No module named 'no_such'; name the folder that it is in in PYTHONPATH" in wrong(function="no_such:agent")
+    assert 'function = "agent.py" is not of the form "module:name"' in wrong(function="agent.py")
+    assert f"{AGENTS} has no function nobody" in wrong(function=f"{AGENTS}:nobody")
+    assert "is not a function" in wrong(function="tests.rollout.environments.agent.test_environment:DOORS")
+    here = "tests.rollout.environments.agent.test_environment"
+    assert "is called with problem, base_url and api_key, by these names: missing" in wrong(function=f"{here}:odd")
+    ends = tmp_path / "ratchet_test_ends.py"
+    ends.write_text("import sys\nsys.exit(0)\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "ratchet_test_ends cannot be imported: SystemExit: 0" in wrong(function="ratchet_test_ends:agent")
     assert 'format = "xml"' in wrong(function=f"{AGENTS}:adding", format="xml")
     assert "it knows command, function, format" in wrong(func="x")

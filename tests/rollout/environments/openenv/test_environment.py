@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from rollout.conversation.check import check
+from rollout.conversation.check import Tried, check
 from rollout.conversation.conversations import ConversationFailed, HeldGroup
 from rollout.environments import Subject
 from services.errors import InputError
@@ -118,7 +118,9 @@ def test_tools_of_an_environment_that_speaks_mcp_are_the_policys() -> None:
 
 def checked(**options: Any) -> list[str]:
     config = run_config(name="openenv", options=options, turn_s=200.0)
-    return check(config, Subject(prompt="play", reference="7", options={}, row=0, seed=0))
+    return check(
+        config, [Tried(Subject(prompt="play", reference="7", options={}, row=0, seed=0), "environment", "row 0")]
+    )
 
 
 def test_a_server_that_fails_is_a_fault_and_no_reward(guessing: str) -> None:

@@ -53,17 +53,27 @@ Answer = Callable[[Mapping[str, str], Any], tuple[int, bytes]]
 
 
 @contextmanager
-def service(answer: Answer) -> Iterator[str]:
-    """The URL of a service that answers every POST."""
+def service(answer: Answer, **headers: str) -> Iterator[str]:
+    """The URL of a service that answers every POST, and GET and HEAD as a POST of {}. headers: of its answers."""
 
     class Page(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.rest(self.rfile.read(int(self.headers["Content-Length"])))
+
+        def do_GET(self) -> None:
+            self.rest(b"{}")
+
+        def do_HEAD(self) -> None:
+            self.rest(b"{}")
+
+        def rest(self, body: bytes) -> None:
             status, said = answer(dict(self.headers), json.loads(body))
             self.send_response(status)
-            self.send_header("Content-Length", str(len(said)))
+            for name, value in {**headers, "Content-Length": str(len(said))}.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(said)
+            if self.command != "HEAD":
+                self.wfile.write(said)
 
         def log_message(self, format: str, *args: object) -> None:
             pass

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from rollout.conversation.check import check
+from rollout.conversation.check import Tried, check
 from rollout.conversation.conversations import HeldGroup
 from rollout.environments.loading import environment_maker
 from services.errors import InputError
@@ -59,4 +59,4 @@ def test_what_only_a_beginning_shows_is_named_before_the_run() -> None:
     server = {"type": "mcp", "command": [sys.executable, SERVER], "only": ["fly"]}
     config = run_config(name="tools", tools=[server], turn_s=60.0)
     with pytest.raises(InputError, match=r"environment.tools.0.only: the server has no tool fly"):
-        check(config, PROBLEM)
+        check(config, [Tried(PROBLEM, "number", "row 0")])

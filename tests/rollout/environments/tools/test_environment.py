@@ -132,8 +132,8 @@ def test_what_the_user_got_wrong_is_named_by_its_setting() -> None:
     assert "it knows format, max_calls, max_characters" in wrong([CALCULATOR], calls=3)
     said = wrong([http("http://127.0.0.1:9/x", parameters={"type": "objekt"})])
     assert "environment.tools.0.parameters is not a JSON schema of arguments: 'objekt'" in said
-    assert "arguments are of type" in wrong([http("http://127.0.0.1:9/x", parameters={"type": "string"})])
-    with pytest.raises(InputError, match=r'environment.tools: "guess" takes no tools'):
+    assert "its type is" in wrong([http("http://127.0.0.1:9/x", parameters={"type": "string"})])
+    with pytest.raises(InputError, match=r'environment.tools: environment.name = "guess" takes no tools'):
         environment_maker(run_config(name="guess", tools=[{"type": "calculator", "seconds": 1}]))
 
 

@@ -50,7 +50,10 @@ def test_a_server_that_ends_is_a_fault_of_the_environment() -> None:
     ("changes", "said"),
     [
         ({"only": ["note", "fly"]}, r"environment.tools.0.only: the server has no tool fly; it has note, variables"),
-        ({"command": ["no-such-program"]}, r"environment.tools.0.command: there is no program no-such-program"),
+        (
+            {"command": ["no-such-program"]},
+            r"environment.tools.0.command = .*: there is no program .no-such-program. here: install it",
+        ),
     ],
 )
 def test_what_the_user_got_wrong_is_named(changes: dict[str, Any], said: str) -> None:

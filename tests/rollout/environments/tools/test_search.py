@@ -68,6 +68,13 @@ def test_a_file_that_is_none_is_named_with_its_line(tmp_path: Path, lines: list[
         asked(file_of(tmp_path, *lines), "fish")
 
 
+def test_a_file_of_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
+    path = file_of(tmp_path, *DOCUMENTS)
+    path.write_bytes(path.read_bytes() + '\n{"text": "caf\xe9"}\n'.encode("latin-1"))
+    with pytest.raises(InputError, match=r"documents.jsonl line 4 is not UTF-8: .*0xe9.*; convert the file"):
+        asked(path, "fish")
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         asked(tmp_path / "gone.jsonl", "fish")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rollout.conversation.check import check
+from rollout.conversation.check import Tried, check
 from rollout.conversation.conversations import ConversationFailed, HeldGroup
 from rollout.environments import Subject
 from services.errors import InputError
@@ -66,8 +66,8 @@ def test_what_fails_there_is_a_fault_and_no_reward(row: int, said: str) -> None:
 )
 def test_what_the_user_got_wrong_is_named_before_the_run(settings: dict[str, Any], said: str) -> None:
     config = run_config(name="verifiers", options=options(environment=settings), turn_s=200.0)
-    with pytest.raises(InputError, match=f'(?s)"verifiers" cannot make it: .*{said}'):
-        check(config, Subject(prompt="?", reference="7", options={}, row=0, seed=0))
+    with pytest.raises(InputError, match=f'(?s)"verifiers" cannot make .*: .*{said}'):
+        check(config, [Tried(Subject(prompt="?", reference="7", options={}, row=0, seed=0), "environment", "row 0")])
 
 
 def test_its_tasks_are_written_as_a_dataset() -> None:
