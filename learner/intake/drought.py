@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from learner.batch.sift import SiftedGroup
 from learner.objective.baseline import all_equal
 from services.errors import InputError
+from services.numbers import count
 from services.wire.score import ScoredGroup
 
 LATER = 10
@@ -78,7 +79,7 @@ class Drought:
         if self.dropped.total() >= self._limit():
             shown = "\n".join(f"  {answer}" for answer in self.answers)
             raise NoUsableGroups(
-                f"for {self.dropped.total()} groups there was nothing to train on: {self.said()}.\n"
+                f"for {count(self.dropped.total())} groups there was nothing to train on: {self.said()}.\n"
                 f"The last answers and their verdicts:\n{shown}\n{self._advice()} learner.max_unusable_groups = {self.limit} "
                 "says how many may come to nothing"
             )
@@ -91,19 +92,23 @@ class Drought:
             last, *earlier = dict.fromkeys(reversed(self.causes))
             shown = "".join(f"\n  before it: {cause}" for cause in earlier)
             raise NoUsableGroups(
-                f"{self.dead} groups in a row died, and none came back; the last one for this: {last}{shown}\n"
+                f"{count(self.dead)} groups in a row died, and none came back; the last one for this: {last}{shown}\n"
                 f"learner.max_unusable_groups = {self.limit} says how many may come to nothing, a dead one counting for "
                 f"{DEAD_SHARE}"
             )
 
     def said(self) -> str:
         """The counts, in words; empty when nothing has come to nothing."""
-        facts = [f"{count} {WORDS[reason]}{self._which(reason)}" for reason, count in self.dropped.most_common()]
+        facts = [
+            f"{count(groups)} {WORDS[reason]}{self._which(reason)}" for reason, groups in self.dropped.most_common()
+        ]
         facts += [
-            f"{count} {WORDS[reason]}" for reason, count in self.sequences.most_common() if reason not in self.dropped
+            f"{count(sequences)} {WORDS[reason]}"
+            for reason, sequences in self.sequences.most_common()
+            if reason not in self.dropped
         ]
         if self.dead:
-            facts.append(f"{self.dead} {WORDS['dead']} ({self.causes[-1][:SHOWN_CHARACTERS]})")
+            facts.append(f"{count(self.dead)} {WORDS['dead']} ({self.causes[-1][:SHOWN_CHARACTERS]})")
         return ", ".join(facts)
 
     def _which(self, reason: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from learner.intake.ledger import Ledger
 from services.errors import InputError
+from services.numbers import count
 from services.run import made_of
 from services.run.made_of import MadeOf
 from services.streams import Stream
@@ -66,8 +67,8 @@ class Leftovers:
             else "it was made of another model, other problems or another seed"
         )
         raise InputError(
-            f"Redis at {self._connection.address} holds the queues of an earlier run named {self._run}: {issued} groups were "
-            f"issued, and {why}, but there is no checkpoint in {folder}. Choose another name, or the runs_folder that has the "
+            f"Redis at {self._connection.address} holds the queues of an earlier run named {self._run}: {count(issued)} groups "
+            f"were issued, and {why}, but there is no checkpoint in {folder}. Choose another name, or the runs_folder that has the "
             f"checkpoints; or, if that run is not needed, delete its keys: "
             f"redis-cli --scan --pattern 'ratchet:{self._run}:*' | xargs redis-cli del"
         )

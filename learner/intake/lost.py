@@ -11,6 +11,7 @@ from learner.intake.ledger import Ledger
 from learner.intake.leftovers import groups_on, lost_groups
 from learner.run_state import RunState
 from services.clock import now_s
+from services.numbers import count
 from services.run.settled import SettledLog
 from services.streams import Stream
 from services.streams.redis_connection import ServerFull
@@ -50,7 +51,7 @@ class LostGroups:
         issued = max(self._state.issued, self._issuer.issued_count())
         lost = lost_groups(self._ledger, issued, self._streams)
         if lost:
-            log.warning("%d groups that no checkpoint holds are on no stream, and are issued again", len(lost))
+            log.warning("%s groups that no checkpoint holds are on no stream, and are issued again", count(len(lost)))
         self._state.issued = issued
         with suppress(ServerFull):  # the next look finds that the server counts too few, or that some are on no stream
             self._issuer.issue_again(lost, issued)
@@ -63,7 +64,7 @@ class LostGroups:
         self._issuer.issue_again(lost, issued)
         if self._record is not None:
             self._record.emptied(self._ledger.take_events(), issued_again=len(lost), held=in_hand)
-        log.warning("%s; %d groups are issued again", why, len(lost))
+        log.warning("%s; %s groups are issued again", why, count(len(lost)))
 
     def look(self) -> None:
         """Compare what is outstanding with what is on the streams, every few seconds of waiting: entries may have been deleted.
