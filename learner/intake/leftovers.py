@@ -68,8 +68,8 @@ class Leftovers:
         )
         raise InputError(
             f"Redis at {self._connection.address} holds the queues of an earlier run named {self._run}: {count(issued)} groups "
-            f"were issued, and {why}, but there is no checkpoint in {folder}. Choose another name, or the runs_folder that has the "
-            f"checkpoints; or, if that run is not needed, delete its keys: "
+            f"were issued, and {why}, but there is no checkpoint in {folder}. Choose another name, or the runs_folder that has "
+            f"the checkpoints; or, if that run is not needed, delete its keys: "
             f"redis-cli --scan --pattern 'ratchet:{self._run}:*' | xargs redis-cli del"
         )
 
