@@ -1,7 +1,9 @@
 """What tests of every room may ask for, and which of them may run at the same time."""
 
+import importlib.metadata
 import os
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import hypothesis
@@ -69,6 +71,17 @@ def redis_connection(redis_url: str) -> Iterator[RedisConnection]:
     connection = RedisConnection(redis_url, deadline_s=10.0)
     yield connection
     connection.close()
+
+
+version_once = cache(importlib.metadata.version)
+requires_once = cache(importlib.metadata.requires)
+
+
+@pytest.fixture
+def metadata_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is installed stays as it is: its metadata, hundreds of files that take seconds to read, is read by the first test."""
+    monkeypatch.setattr(importlib.metadata, "version", version_once)
+    monkeypatch.setattr(importlib.metadata, "requires", requires_once)
 
 
 @pytest.fixture(autouse=True)
