@@ -17,7 +17,6 @@ from services.config.load import load
 from tests.fakes.gpu_host import MadeUpHost, card
 from tests.services.config.test_load import SMALLEST
 
-
 pytestmark = pytest.mark.usefixtures("metadata_once")
 
 
