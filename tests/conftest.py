@@ -1,7 +1,10 @@
 """What tests of every room may ask for, and which of them may run at the same time."""
 
+import gc
+import importlib.metadata
 import os
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import hypothesis
@@ -57,6 +60,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+def pytest_collection_finish() -> None:
+    """What the tests have imported stays: the collector need not look through it each time that a test or pytest calls it."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real server for the whole session: give every test a run name of its own."""
@@ -69,6 +78,17 @@ def redis_connection(redis_url: str) -> Iterator[RedisConnection]:
     connection = RedisConnection(redis_url, deadline_s=10.0)
     yield connection
     connection.close()
+
+
+version_once = cache(importlib.metadata.version)
+requires_once = cache(importlib.metadata.requires)
+
+
+@pytest.fixture
+def metadata_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is installed stays as it is: its metadata, hundreds of files that take seconds to read, is read by the first test."""
+    monkeypatch.setattr(importlib.metadata, "version", version_once)
+    monkeypatch.setattr(importlib.metadata, "requires", requires_once)
 
 
 @pytest.fixture(autouse=True)

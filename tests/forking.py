@@ -13,12 +13,14 @@ from unittest import mock
 IMPORTED = [
     "torch",
     "deepspeed",
+    "deepspeed.runtime.zero.muon.muon_optimizer",  # each engine imports it when it starts, and by it torch's compiler: 2 s
     "transformers.models.qwen2.modeling_qwen2",
     "transformers.models.auto.modeling_auto",
     "tests.learner.engine_trial",
     "tests.chaos.entries",
+    "tests.frozen",
 ]
-"""By name, because the process that runs the tests may do without them. The last two import the learner's engine and the
+"""By name, because the process that runs the tests may do without them. The last but one import the learner's engine and the
 programs of all services."""
 ONE_THREAD = {"DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1"}
 

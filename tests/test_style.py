@@ -4,6 +4,8 @@ import ast
 import itertools
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,6 @@ FOLDERS = ("services", "learner", "rollout", "verifier", "tests", "benchmarks", 
 
 def modules(folder: str) -> list[Path]:
     return sorted((ROOT / folder).rglob("*.py"))
-
-
-def tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def docstrings(module: ast.Module) -> Iterator[tuple[int, str]]:
@@ -38,6 +36,20 @@ def several_at_once(module: ast.Module) -> Iterator[int]:
                 yield target.lineno
 
 
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What the rules of one file need of its syntax tree, which is made once and not kept."""
+
+    docstrings: list[tuple[int, str]]
+    several_at_once: list[int]
+
+
+@cache
+def parsed(path: Path) -> Parsed:
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    return Parsed(list(docstrings(module)), list(several_at_once(module)))
+
+
 def passed_over(path: Path) -> Iterator[int]:
     """Lines that let an exception pass and do not say why."""
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -51,7 +63,7 @@ def test_a_docstring_is_a_sentence_that_stands_alone(folder: str) -> None:
     hanging = [
         f"{path}:{line}: {text[:60]!r}"
         for path in modules(folder)
-        for line, text in docstrings(tree(path))
+        for line, text in parsed(path).docstrings
         if re.match(r"(Of|That) ", text)
     ]
     assert not hanging, "\n".join(hanging)
@@ -60,7 +72,7 @@ def test_a_docstring_is_a_sentence_that_stands_alone(folder: str) -> None:
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_attributes_are_assigned_one_at_a_time(folder: str) -> None:
     """An assignment of several at once can carry neither a type nor a comment."""
-    several = [f"{path}:{line}" for path in modules(folder) for line in several_at_once(tree(path))]
+    several = [f"{path}:{line}" for path in modules(folder) for line in parsed(path).several_at_once]
     assert not several, "\n".join(several)
 
 
@@ -118,8 +130,8 @@ def test_what_is_looked_for_is_found(tmp_path: Path) -> None:
         'def f(self):\n    """Of them."""\n    self.a, self.b = 1, 2\n    try:\n        f()\n    except OSError:\n        pass\n',
         encoding="utf-8",
     )
-    assert [text for _, text in docstrings(tree(path))] == ["Of them."]
-    assert list(several_at_once(tree(path))) == [3]
+    assert [text for _, text in parsed(path).docstrings] == ["Of them."]
+    assert parsed(path).several_at_once == [3]
     assert list(passed_over(path)) == [7]
     assert list(written_otherwise(ast.parse('f"{a:,}"\nf"{b:.2f}"\nf"{c:,.{d}f}"'))) == [1, 3]
     assert STILTED.search("it is made an" + "ew")

@@ -9,6 +9,7 @@ import platform
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from packaging.markers import default_environment
@@ -75,6 +76,7 @@ def unmet(
     found: dict[tuple[str, str], Unmet] = {}
     ahead = [(normal(root.name), frozenset(root.extras)) for root in map(Requirement, roots)]
     seen: set[tuple[str, frozenset[str]]] = set()
+    there = cache(version_of)  # a package is asked for by many others, and its version is in a file that has to be read
     while ahead:
         package, extras = ahead.pop()
         if (package, extras) in seen:
@@ -84,7 +86,7 @@ def unmet(
             name = normal(requirement.name)
             if name in skipped or not _applies(requirement, extras, values):
                 continue
-            version = version_of(name)
+            version = there(name)
             if version is None or not _meets(version, requirement.specifier):
                 asked = f"{requirement.name}{requirement.specifier}"
                 found[package, asked] = Unmet(package, asked, version)

@@ -12,6 +12,7 @@ from services.command.requirements import LEFT_OUT, ROOTS, declared, normal, pyt
 from services.run.summary import installed_version
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.usefixtures("metadata_once")
 
 
 def pins(lock: str) -> dict[str, str]:

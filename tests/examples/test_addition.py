@@ -10,6 +10,7 @@ import pytest
 from services.config.load import load
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "addition"
+TINY = {"layers": 1, "width": 32, "heads": 2, "kv_heads": 1, "feed_forward": 32, "batch": 2}
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +58,8 @@ def test_a_made_model_loads_as_described_and_is_not_made_twice(
 ) -> None:
     from transformers import AutoModelForCausalLM
 
-    recipe = make_example.Recipe(
-        tied=tied, clean_until=0.0, slip_steps=1
-    )  # hardly trained: what is tested here is what is written
+    # Hardly trained: what is tested here is what is written.
+    recipe = make_example.Recipe(tied=tied, **TINY, clean_until=0.0, slip_steps=1)
     assert make_example.EXAMPLE.make(recipe, tmp_path)
     written = (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")

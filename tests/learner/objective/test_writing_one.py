@@ -33,9 +33,10 @@ def test_two_files_are_written_and_none_is_edited() -> None:
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what the commands use, with the two files of the page and nothing else changed."""
+    """A copy of what the commands use, with the two files of the page and nothing else changed. What Python has compiled
+    comes along: to compile it again takes longer than the commands do."""
     folder = tmp_path_factory.mktemp("copy")
-    ignored = shutil.ignore_patterns("__pycache__", ".hypothesis")
+    ignored = shutil.ignore_patterns(".hypothesis")
     for name in ("services", "learner", "rollout", "verifier", "tests", "deploy"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", folder)

