@@ -21,6 +21,7 @@ from services.clock import Deadline
 from services.config import RunConfig
 from services.errors import WeightSyncError
 from services.streams.redis_connection import RedisConnection
+from services.threads import LastingThread
 from services.weights.buckets import lay_out, sealed
 from services.weights.membership import Membership
 from services.wire.codec import encode
@@ -95,8 +96,8 @@ class Channel:
         if self._task is not None:
             self._task.cancel()
 
-    def begin(self, work: Callable[[], None], name: str) -> "Future[None]":
-        """In place of `in_daemon_thread`."""
+    def begin(self, work: Callable[[], None]) -> "Future[None]":
+        """In place of a thread."""
         outcome: Future[None] = Future()
         outcome.set_running_or_notify_cancel()
         work()
@@ -161,7 +162,8 @@ class SimulatedLearner:
     def at_work(self) -> Iterator[None]:
         """Inside, work that a run gives to a thread goes on in the loop, and the weight server is this one's."""
         with (
-            mock.patch("learner.publish.replica_group.in_daemon_thread", self._channel.begin),
+            mock.patch("learner.publish.replica_group.in_daemon_thread", lambda work, _: self._channel.begin(work)),
+            mock.patch.object(LastingThread, "begin", lambda _, work: self._channel.begin(work)),
             mock.patch("rollout.weights.follower.fetch_manifest", self._serve),
         ):
             yield
