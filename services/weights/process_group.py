@@ -113,8 +113,9 @@ class BroadcastGroup:
         """Receive this many buckets, as `broadcast` does, and yield the number of each once it has come; the next one is on its
         way then.
 
-        place: where the bucket with this number is received; asked in another thread, for at most AHEAD that were not taken.
-        Raises WeightSyncError as `broadcast` does, in the turn of the one that did not come.
+        place: where the bucket with this number is received; asked in another thread, for at most AHEAD that were not taken, and
+        no more once this has raised or is closed. Raises WeightSyncError as `broadcast` does, in the turn of the one that did
+        not come.
 
         Waits for: rank 0 and the members on the way, to send the next bucket.
         Until: the deadline (deadlines.weight_transfer_s).
@@ -124,12 +125,17 @@ class BroadcastGroup:
         group = self._usable()
         turns: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True: one has come; False: look what has ended
         ahead = threading.Semaphore(AHEAD)
+        placing, given_up = threading.Lock(), threading.Event()
 
         def move() -> None:
             for number in range(buckets):
                 if not ahead.acquire(timeout=time_left(deadline).total_seconds()):
                     raise self._lost(TimeoutError("nobody takes what has come"))
-                self._move(group, place(number), deadline)
+                with placing:
+                    if given_up.is_set():
+                        return
+                    flat = place(number)
+                self._move(group, flat, deadline)
                 turns.put(True)
 
         # In a thread, which is left behind when rank 0 or this end leaves the generation: gloo does not end a receive in the
@@ -140,21 +146,25 @@ class BroadcastGroup:
         for ended in (moving, over):
             ended.add_done_callback(lambda _: turns.put(False))
         taken = 0
-        while taken < buckets:
-            try:
-                has_come = turns.get(timeout=LOOK_FOR_THE_END_S)
-            except queue.Empty:
-                has_come = False
-            if has_come:
-                yield taken
-                taken += 1
-                ahead.release()
-            elif moving.done() and turns.empty():
-                moving.result()
-            elif self._group is not group:
-                raise self._left()
-            elif over.done() and turns.empty():
-                raise self._lost(RuntimeError("rank 0 has left the generation"))
+        try:
+            while taken < buckets:
+                try:
+                    has_come = turns.get(timeout=LOOK_FOR_THE_END_S)
+                except queue.Empty:
+                    has_come = False
+                if has_come:
+                    yield taken
+                    taken += 1
+                    ahead.release()
+                elif moving.done() and turns.empty():
+                    moving.result()
+                elif self._group is not group:
+                    raise self._left()
+                elif over.done() and turns.empty():
+                    raise self._lost(RuntimeError("rank 0 has left the generation"))
+        finally:
+            with placing:  # from here on no further place is asked for
+                given_up.set()
 
     def _usable(self) -> Collective:
         if self._group is None:
