@@ -344,7 +344,8 @@ class Intake:
 
     def plan_to_dict(self) -> dict[str, object]:
         """Which prompts are out, and the state of what chooses the next, as JSON values for the checkpoint."""
-        return self._issuer.to_dict(self._ledger.unsettled(self._state.issued))
+        # Those that were chosen and found no room on the server, too: their problems have had their turn.
+        return self._issuer.to_dict(self._ledger.unsettled(max(self._state.issued, self._issuer.chosen)))
 
     @property
     def shares(self) -> Mapping[str, float]:

@@ -56,6 +56,11 @@ class PromptIssuer:
         """Whether every source has ended, so that nothing more is issued."""
         return self._plan.has_ended
 
+    @property
+    def chosen(self) -> int:
+        """The number of prompts chosen: those issued, and those that the server had no room for."""
+        return self._plan.next_number
+
     def issue(
         self,
         issued: int,
