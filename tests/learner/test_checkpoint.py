@@ -41,6 +41,8 @@ def config(tmp_path: Path) -> RunConfig:
 class Issuer:
     """Remembers what it continues with."""
 
+    chosen = 0
+
     def issued_count(self) -> int:
         return 0
 
