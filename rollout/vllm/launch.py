@@ -28,6 +28,8 @@ STAGED_WEIGHTS = "rollout.vllm.worker.StagedWeights"
 TURN_BLOCK_TOKENS = 32
 """Tokens of a block of the cache on a CPU, in a run with an environment. Only whole blocks are found again, and vLLM's own have
 128 there: most turns would read all that came before again. Its kernel wants multiples of 32."""
+NORM_ON_CPU = "ratchet"
+"""The name under which vLLM finds what rollout/vllm/cpu_norm.py registers."""
 UNCHECKED_FRACTION = 0.01
 """gpu_memory_utilization where kv_cache_gib sizes the cache: vLLM still refuses to start if less than this is free."""
 
@@ -127,7 +129,7 @@ def _import_without_compiler() -> None:
 def _beside(settings: "VllmConfig") -> OwnProcess:
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    return OwnProcess(AsyncLLM.from_vllm_config(settings))
+    return OwnProcess(AsyncLLM.from_vllm_config(settings, stat_loggers=_metrics()))
 
 
 def _in_this_process(run: RunConfig, settings: "VllmConfig") -> "LLMEngine":
@@ -137,8 +139,19 @@ def _in_this_process(run: RunConfig, settings: "VllmConfig") -> "LLMEngine":
     from vllm.v1.executor import Executor
 
     if run.device == "cpu":
+        from rollout.vllm import cpu_norm
+
         torch.set_num_threads(run.rollout.engine_threads)  # torch may have been there before OMP_NUM_THREADS was set
-    return LLMEngine(settings, Executor.get_class(settings), log_stats=True, multiprocess_mode=False)
+        cpu_norm.register(NORM_ON_CPU)
+    return LLMEngine(
+        settings, Executor.get_class(settings), log_stats=True, multiprocess_mode=False, stat_loggers=_metrics()
+    )
+
+
+def _metrics() -> list[Any]:
+    from rollout.vllm.histograms import EngineMetrics
+
+    return [EngineMetrics]
 
 
 def _refuse_heads(path: str, model: Any) -> None:
@@ -197,6 +210,8 @@ def engine_arguments(run: RunConfig, gpu_bytes: Callable[[], int] | None = None)
         # A prompt that is read in parts ends vLLM 0.32 on CPU: it winds back the generator of a seeded request, and those of a
         # CPU have no offset ("CPU Generator does not use offset").
         arguments["enable_chunked_prefill"] = False
+        if run.engine_is_eager and run.engine_shares_process and model.dtype == "float32":
+            arguments["ir_op_priority"] = {"rms_norm": [NORM_ON_CPU], "fused_add_rms_norm": [NORM_ON_CPU]}
         if run.environment is not None:
             arguments["block_size"] = TURN_BLOCK_TOKENS
         step_tokens = step_tokens and max(step_tokens, model.max_length)

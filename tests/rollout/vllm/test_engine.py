@@ -31,7 +31,7 @@ from rollout.environments import Message, Start, Subject
 from rollout.environments import Turn as Answer
 from rollout.environments.loading import environment_maker
 from rollout.vllm.engine import VllmEngine
-from rollout.vllm.launch import refuse_what_was_changed
+from rollout.vllm.launch import NORM_ON_CPU, refuse_what_was_changed
 from services.clock import Deadline
 from services.config.learner import LearnerConfig
 from services.config.run import RunConfig
@@ -452,7 +452,21 @@ def test_a_cancelled_group_leaves_the_engine(rig: Rig) -> None:
 
 
 def test_the_metrics_of_the_engine_are_exported_with_ours(rig: Rig) -> None:
-    assert {"vllm:num_requests_running", "vllm:generation_tokens"} <= {family.name for family in REGISTRY.collect()}
+    families = {family.name: family for family in REGISTRY.collect()}
+    assert {"vllm:num_requests_running", "vllm:generation_tokens"} <= families.keys()
+    rig.do(rig.engine.sample(prompt()))
+    token_times = {sample.name: sample.value for sample in families["vllm:inter_token_latency_seconds"].samples}
+    rig.do(rig.engine.sample(prompt()))
+    after = {sample.name: sample.value for family in REGISTRY.collect() for sample in family.samples}
+    assert after["vllm:inter_token_latency_seconds_count"] > token_times["vllm:inter_token_latency_seconds_count"]
+
+
+def test_an_engine_in_this_process_normalizes_with_the_kernel_for_cpus(rig: Rig) -> None:
+    from vllm import ir
+
+    if rig.shared:
+        assert ir.ops.rms_norm.get_priority() == [NORM_ON_CPU, "native"]
+        assert ir.ops.fused_add_rms_norm.get_priority() == [NORM_ON_CPU, "native"]
 
 
 def test_other_threads_go_on_while_the_engine_steps_joins_and_swaps(rig: Rig) -> None:

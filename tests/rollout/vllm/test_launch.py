@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rollout.vllm.launch import engine_arguments
+from rollout.vllm.launch import NORM_ON_CPU, engine_arguments
 from services.config.load import load
 from services.config.rollout import GPU_STEP_TOKENS
 from services.errors import InputError
@@ -32,6 +32,15 @@ def test_the_turns_of_a_conversation_find_what_came_before_in_small_blocks_on_a_
     assert given(tmp_path, talk)["block_size"] == 32
     assert "block_size" not in given(tmp_path)
     assert "block_size" not in given(tmp_path, talk, "device=cuda")  # vLLM's own there have 16
+
+
+def test_only_an_engine_of_this_process_that_no_compiler_helps_gets_the_kernel_for_normalization(
+    tmp_path: Path,
+) -> None:
+    whole = ["model.dtype=float32"]
+    assert given(tmp_path, *whole)["ir_op_priority"] == {"rms_norm": [NORM_ON_CPU], "fused_add_rms_norm": [NORM_ON_CPU]}
+    for other in ("model.dtype=bfloat16", "rollout.enforce_eager=false", "rollout.engine_process=own", "device=cuda"):
+        assert "ir_op_priority" not in given(tmp_path, *whole, other)
 
 
 def test_what_the_run_file_says_takes_precedence_on_both(tmp_path: Path) -> None:
