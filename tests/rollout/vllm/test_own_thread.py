@@ -31,7 +31,10 @@ class CountingEngine:
         self.fault: Exception | None = None
         self.begun = 0
         self.renderer = SimpleNamespace(shutdown=lambda: self.log.append("renderer ends"))
-        scheduler = SimpleNamespace(has_requests=lambda: bool(self.left) and not self.paused)
+        self.forgotten_after: list[int] = []
+        """Steps taken by then, for each time that what is shared of prompts was forgotten."""
+        connector = SimpleNamespace(reset_cache=lambda: self.forgotten_after.append(self.steps))
+        scheduler = SimpleNamespace(has_requests=lambda: bool(self.left) and not self.paused, connector=connector)
         core = SimpleNamespace(
             scheduler=scheduler,
             batch_queue=range(0),
@@ -153,6 +156,15 @@ def test_what_is_asked_is_done_between_two_steps_and_not_after_the_last() -> Non
     with_engine(scenario)
 
 
+def test_an_engine_that_shares_no_prompts_pauses_too() -> None:
+    async def scenario(engine: CountingEngine, vllm: OwnThread) -> None:
+        engine.core.scheduler.connector = None
+        await vllm.pause(clear_cache=False)
+        await vllm.resume()
+
+    assert with_engine(scenario).forgotten_after == []
+
+
 @pytest.mark.parametrize("clear_cache", [False, True])
 def test_a_pause_takes_the_steps_that_were_begun_and_no_other(clear_cache: bool) -> None:
     async def scenario(engine: CountingEngine, vllm: OwnThread) -> None:
@@ -164,6 +176,7 @@ def test_a_pause_takes_the_steps_that_were_begun_and_no_other(clear_cache: bool)
         engine.hold.set()
         await pausing
         steps = engine.steps
+        assert engine.forgotten_after == [steps]
         await vllm.set_version("7")
         await asyncio.sleep(0.05)
         assert engine.steps == steps
