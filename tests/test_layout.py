@@ -131,9 +131,10 @@ def test_every_logger_is_below_the_one_that_is_set_to_info() -> None:
 
 def test_one_wing_knows_vllm() -> None:
     """It has two halves, one at each end of what vLLM calls an engine; what is asked and answered, the two ways in which it
-    runs, and what is done to models are files beside them."""
-    names = "engine", "launch", "own_process", "own_thread", "requests", "running", "second_model"
-    assert importers("vllm") == {f"rollout/vllm/{name}.py" for name in names}
+    runs, what is done to models, and what vLLM takes from us are files beside them."""
+    names = ["engine", "launch", "own_process", "own_thread", "requests", "running", "second_model"]
+    taken = ["cpu_norm", "histograms", "shared_prompts"]
+    assert importers("vllm") == {f"rollout/vllm/{name}.py" for name in [*names, *taken]}
 
 
 @pytest.mark.parametrize(

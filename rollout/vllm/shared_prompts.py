@@ -17,6 +17,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorMetadata,
     SupportsHMA,
 )
+from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.request import RequestStatus
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Reader:
 
     request: "Request"
     blocks: list[int]
-    """Of the cache, in the order of the prompt; empty until it is scheduled."""
+    """Those of the cache that hold the prompt, in its order; empty until the request is scheduled."""
 
 
 class SharedPrompts(KVConnectorBase_V1, SupportsHMA):
@@ -57,9 +58,10 @@ class SharedPrompts(KVConnectorBase_V1, SupportsHMA):
 
     def __init__(self, vllm_config: "VllmConfig", role: "KVConnectorRole", kv_cache_config: "KVCacheConfig") -> None:
         super().__init__(vllm_config, role, kv_cache_config)
-        groups = kv_cache_config.kv_cache_groups
-        # Layers of different kinds keep different parts of a prompt: it is read by each then.
-        self._block_tokens = groups[0].kv_cache_spec.block_size if len(groups) == 1 else 0
+        kinds = [group.kv_cache_spec for group in kv_cache_config.kv_cache_groups]
+        # Each sample reads its prompt where layers keep only a window of it, which others may have written over, or a state.
+        keeps_all = len(kinds) == 1 and type(kinds[0]) is FullAttentionSpec
+        self._block_tokens = kinds[0].block_size if keeps_all else 0
         self._block_count = kv_cache_config.num_blocks
         self._readers: dict[Key, Reader] = {}
         self._copies = Copies()

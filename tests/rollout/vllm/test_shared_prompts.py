@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheSpec, SlidingWindowSpec
 from vllm.v1.request import RequestStatus
 
 from rollout.vllm.shared_prompts import Copies, SharedPrompts
@@ -13,9 +14,13 @@ BLOCK = 32
 PROMPT = list(range(40))  # one whole block and eight tokens
 
 
-def connector(groups: int = 1, blocks: int = 8) -> SharedPrompts:
-    kinds = [SimpleNamespace(kv_cache_spec=SimpleNamespace(block_size=BLOCK)) for _ in range(groups)]
-    anything: Any = SimpleNamespace(kv_transfer_config=SimpleNamespace(), kv_cache_groups=kinds, num_blocks=blocks)
+SIZES: Any = {"block_size": BLOCK, "num_kv_heads": 1, "head_size": 16, "dtype": torch.float32}
+WHOLE = FullAttentionSpec(**SIZES)
+
+
+def connector(*kinds: KVCacheSpec) -> SharedPrompts:
+    groups = [SimpleNamespace(kv_cache_spec=kind) for kind in kinds or [WHOLE]]
+    anything: Any = SimpleNamespace(kv_transfer_config=SimpleNamespace(), kv_cache_groups=groups, num_blocks=8)
     return SharedPrompts(anything, anything, anything)
 
 
@@ -77,7 +82,8 @@ def test_where_the_reader_is_gone_the_next_one_reads(shared: SharedPrompts, end:
     if end == "finished":
         assert shared.request_finished_all_groups(first, ([3, 4],)) == (False, None)
     elif end == "preempted":
-        first.status, first.num_computed_tokens = RequestStatus.PREEMPTED, 0
+        first.status = RequestStatus.PREEMPTED
+        first.num_computed_tokens = 0
     else:
         assert shared.reset_cache()
     assert shared.get_num_new_matched_tokens(second, 0) == (0, False)
@@ -115,8 +121,9 @@ def test_what_a_copy_of_one_block_does_not_give_is_read(
     assert shared.get_num_new_matched_tokens(request(prompt), computed) == (0, False)
 
 
-def test_layers_of_several_kinds_share_nothing() -> None:
-    shared = connector(groups=2)
+@pytest.mark.parametrize("kinds", [(SlidingWindowSpec(**SIZES, sliding_window=64),), (WHOLE, WHOLE)])
+def test_layers_that_do_not_keep_all_of_a_prompt_share_nothing(kinds: tuple[KVCacheSpec, ...]) -> None:
+    shared = connector(*kinds)
     for _ in range(2):
         assert shared.get_num_new_matched_tokens(request(PROMPT[:6]), 0) == (0, False)
     shared.register_kv_caches({"layer": torch.zeros(2, 3)})
