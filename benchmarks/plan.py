@@ -167,11 +167,15 @@ def measured(case: Case, path: Path) -> dict[Phase, int]:
     batches = [batch(), batch()]
     pool = BucketPool(engine.weight_shapes(model_dtype(run.model)), 16, torch.device("cpu"))
 
+    fetched: list[torch.Tensor] = []
+
     def snapshot() -> None:
-        """As in a run: the version that was sent is held while the next one is made."""
+        """As in a run: the version that was sent is held while the next one is made, and one that a replica fetches by itself."""
         kept, filling = pool.take()
         engine.copy_weights(kept.named)
         kept.hold(filling)
+        if not fetched:
+            fetched.extend(flat.clone() for flat in kept.flat)
 
     for _ in range(2):
         watch("scoring", lambda: engine.token_statistics(batches, "current"))
