@@ -16,7 +16,7 @@ def takes_linear_time(read: Callable[[str], object], flood: str) -> bool:
 
 
 def _seconds(read: Callable[[str], object], text: str) -> float:
-    """Of the processor."""
+    """How much processor time reading took."""
     began_s = time.process_time()
     read(text)
     return time.process_time() - began_s
