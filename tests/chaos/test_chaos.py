@@ -36,7 +36,7 @@ def test_a_run_outlives_its_faults_with_clean_books(tmp_path: Path) -> None:
     [("acknowledges before the step", "early|lost"), ("does not know repeats", "doubled")],
 )
 def test_a_sabotaged_build_is_caught(tmp_path: Path, sabotage: str, said: str) -> None:
-    """In one of three storms at most: the fault comes at a random moment, and what the build does wrong shows only if it hits it."""
+    """In one of three storms: the fault comes at a random moment, and what the build does wrong shows only if it hits it."""
     for seed in range(3):
         folder = tmp_path / str(seed)
         folder.mkdir()
