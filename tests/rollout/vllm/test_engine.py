@@ -115,7 +115,14 @@ class Rig:
     """One engine, the loop it lives in, and who sends it weights."""
 
     def __init__(
-        self, folder: Path, *, tied: bool, kv_after_swap: str, engine_process: str = "own", talks: bool = False
+        self,
+        folder: Path,
+        *,
+        tied: bool,
+        kv_after_swap: str,
+        engine_process: str = "own",
+        talks: bool = False,
+        kv_cache_gib: float = 0.25,
     ) -> None:
         """talks: whether it is the engine of a run with an environment."""
         self.tied = tied
@@ -131,7 +138,7 @@ class Rig:
                 "rollout": {
                     "sampling": {"max_tokens": LONG},
                     "max_concurrent_sequences": 64,
-                    "kv_cache_gib": 0.25,
+                    "kv_cache_gib": kv_cache_gib,
                     "kv_after_swap": kv_after_swap,
                     "engine_process": engine_process,
                 },
